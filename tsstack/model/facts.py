@@ -1,0 +1,69 @@
+"""What is known of the machine. Gathered at the edge, passed to everything that decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things lie on the host. Tests point them elsewhere."""
+
+    etc: Path = Path("/etc")
+    state: Path = Path("/var/lib/tsstack")
+    run: Path = Path("/run/tsstack")
+    tailscale_socket: Path = Path("/var/run/tailscale/tailscaled.sock")
+
+    @property
+    def tls(self) -> Path:
+        """Private keys and certificates; never part of a generation."""
+        return self.state / "tls"
+
+    @property
+    def current(self) -> Path:
+        """The link to the generation that is live; files in /etc point through it."""
+        return self.state / "current"
+
+
+@dataclass(frozen=True, slots=True)
+class NginxFacts:
+    """The installed nginx, from `nginx -V`."""
+
+    version: tuple[int, int, int]
+    http2: bool = True
+    http3: bool = False
+    stream: bool = True
+    """Whether stream blocks can be used, compiled in or as a module that can be loaded."""
+    stream_module: str = ""
+    """Path of the dynamic stream module, when it is one and has to be loaded by our own main file."""
+    auth_request: bool = True
+    main_config: str = ""
+    """The distribution's nginx.conf when there is one that includes conf.d; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class TailscaleFacts:
+    """What the LocalAPI says without asking for anything to change."""
+
+    version: tuple[int, int, int]
+    backend_state: str
+    addresses: tuple[str, ...] = ()
+    dns_name: str = ""
+    magic_dns_suffix: str = ""
+    control_url: str = ""
+    port: int = 41641
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The machine at one moment. The defaults describe a machine of which nothing is known."""
+
+    interfaces: tuple[str, ...] = ()
+    default_interface: str = ""
+    nginx: NginxFacts | None = None
+    tailscale: TailscaleFacts | None = None
+    kernel: tuple[int, int] = (0, 0)
+    systemd: bool = False
+    resolved: bool = False
+    paths: Paths = field(default_factory=Paths)

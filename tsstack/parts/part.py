@@ -1,0 +1,93 @@
+"""The shape that everything shares which tsstack manages on a host.
+
+The flow of one value: the file -> `Stack` (model) -> `desired`, a tree of rendered files (pure) ->
+staged as part of a generation on disk -> `check` by the real engine -> `activate`, which reads nothing
+but the generation's files -> `verify` with new connections. Rolling back is activating an older
+generation's files, or `restore` of what `observe` saw, so it needs no network, no secrets and no
+rendering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tsstack.model.facts import Facts
+from tsstack.model.stack import Stack
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+Tree = Mapping[str, str]
+"""Rendered files: path below the generation's folder (`nftables/tsstack.nft`) -> text."""
+
+Snapshot = dict[str, JsonValue]
+"""What a part saw of the live host: JSON, no secrets, enough for `restore` to bring it back."""
+
+Report = Callable[[str], None]
+"""Takes one line of progress for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that activation would change. `before` or `after` is None when there is no such thing."""
+
+    subject: str
+    before: str | None = None
+    after: str | None = None
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"+ {self.subject}: {self.after}" if self.after else f"+ {self.subject}"
+        if self.after is None:
+            return f"- {self.subject}: {self.before}" if self.before else f"- {self.subject}"
+        return f"~ {self.subject}: {self.before} -> {self.after}"
+
+
+class Part(Protocol):
+    """One subsystem of the host.
+
+    A part owns one folder of the generation (`folder`) and reads only that when it acts. Nothing in a
+    tree, a snapshot or a change may hold a secret.
+    """
+
+    @property
+    def name(self) -> str:
+        """The part's name in progress, diffs and records: `firewall`."""
+
+    @property
+    def folder(self) -> str:
+        """Its folder in a generation: `nftables`."""
+
+    def desired(self, stack: Stack, facts: Facts) -> Tree:
+        """The files this part wants, every path below `folder`. Pure and deterministic.
+
+        An empty tree means that the file does not ask for this part: what tsstack had made of it is
+        removed, what others made is left alone.
+        """
+
+    def check(self, generation: Path, facts: Facts) -> None:
+        """Let the real engine judge the staged files in `generation`, changing nothing.
+
+        Raises CheckFailed with the engine's words and, where it can be told, the place in the file.
+        """
+
+    def observe(self, facts: Facts) -> Snapshot:
+        """What is live now. Changes nothing; raises CheckFailed when the engine cannot be asked."""
+
+    def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
+        """What `activate` would change. Pure; empty means that there is nothing to do."""
+
+    def activate(self, generation: Path, facts: Facts, report: Report) -> None:
+        """Make the host as the files in `generation` say. Idempotent.
+
+        Raises ApplyFailed; the caller then restores. May be killed at any point: `restore` of the
+        snapshot taken before, or another `activate`, must bring the host to a whole state from there.
+        """
+
+    def verify(self, generation: Path, facts: Facts) -> None:
+        """Ask the live host, with new connections, whether it is as the files say. Raises ApplyFailed."""
+
+    def restore(self, snapshot: Snapshot, facts: Facts) -> None:
+        """Bring back what `observe` saw. Idempotent. Raises RollbackFailed saying what is left."""

@@ -1,0 +1,127 @@
+"""The one place that starts other programs.
+
+Argument lists only, never a shell. The environment is passed on purpose: engines get PATH, HOME and a
+C locale, so that nothing secret in our own environment reaches them and their messages can be parsed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsstack.errors import CommandFailed
+
+# Debian's daemons live in sbin, which a user's PATH may lack.
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished program said: its exit code and its two streams as text."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that engines get: PATH with sbin, HOME, a C locale, and `extra`."""
+    path = os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    env = {"PATH": f"{path}:{_SBIN}", "LC_ALL": "C.UTF-8"}
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR"):
+        if name in os.environ:
+            env[name] = os.environ[name]
+    if extra:
+        env.update(extra)
+    return env
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | None = None,
+    timeout_s: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    pass_fds: Sequence[int] = (),
+) -> Result:
+    """Run a program to its end and return what it said.
+
+    Blocks for at most `timeout_s`. Raises CommandFailed when the program is missing, times out, or
+    (with `check`) ends non-zero; the message names the program and its last line of stderr.
+    """
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            env=environment(env),
+            check=False,
+            pass_fds=tuple(pass_fds),
+        )
+    except FileNotFoundError as error:
+        raise CommandFailed(
+            f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(
+            f"{words[0]} did not finish within {timeout_s:g} s", returncode=-1, stderr=""
+        ) from error
+    result = Result(done.returncode, done.stdout, done.stderr)
+    if check and result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or result.stdout.strip().splitlines() or ["no message"]
+        raise CommandFailed(
+            f"{words[0]} ended with {result.returncode}: {lines[-1]}",
+            returncode=result.returncode,
+            stderr=result.stderr,
+        )
+    return result
+
+
+def start(
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> int:
+    """Start a long-lived program in its own session, its output appended to `log`; return its pid.
+
+    The program outlives us: it is in a session of its own, so a SIGHUP to our terminal misses it.
+    Raises CommandFailed when the program is missing.
+    """
+    words = [str(word) for word in argv]
+    with log.open("ab") as out:
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=environment(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise CommandFailed(
+                f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
+            ) from error
+    # The child is meant to outlive us; without this, Python warns about it when the object goes.
+    process.returncode = 0
+    return process.pid
+
+
+def which(program: str) -> Path | None:
+    """Where `program` is found on the engines' PATH, or None."""
+    import shutil
+
+    found = shutil.which(program, path=environment()["PATH"])
+    return Path(found) if found else None
