@@ -73,8 +73,18 @@ class Part(Protocol):
         Raises CheckFailed with the engine's words and, where it can be told, the place in the file.
         """
 
-    def observe(self, facts: Facts) -> Snapshot:
-        """What is live now. Changes nothing; raises CheckFailed when the engine cannot be asked."""
+    def warnings(self, generation: Path, facts: Facts) -> tuple[str, ...]:
+        """Things a person should know after a switch to `generation` that are no failure.
+
+        One sentence each, saying what to do. Shown and kept in the record. Changes nothing.
+        """
+
+    def observe(self, tree: Tree, facts: Facts) -> Snapshot:
+        """What is live now. Changes nothing; raises CheckFailed when the engine cannot be asked.
+
+        `tree` is what is about to be made, so that the snapshot covers everything that its activation
+        may touch, beside all that an earlier activation has touched.
+        """
 
     def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
         """What `activate` would change. Pure; empty means that there is nothing to do."""
