@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tsstack.model.facts import Facts
-from tsstack.model.stack import Stack
+if TYPE_CHECKING:  # a no-op switch never loads the model, which is what makes it quick
+    from tsstack.model.facts import Facts
+    from tsstack.model.stack import Stack
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
