@@ -14,6 +14,8 @@ class Paths:
     state: Path = Path("/var/lib/tsstack")
     run: Path = Path("/run/tsstack")
     tailscale_socket: Path = Path("/var/run/tailscale/tailscaled.sock")
+    log: Path = Path("/var/log/nginx")
+    """Access and error logs of the proxy."""
 
     @property
     def tls(self) -> Path:
@@ -40,6 +42,14 @@ class NginxFacts:
     auth_request: bool = True
     main_config: str = ""
     """The distribution's nginx.conf when there is one that includes conf.d; else empty."""
+    stream_loaded: bool = False
+    """Whether the distribution's main file already loads the dynamic stream module."""
+    modules_enabled: bool = False
+    """Whether the distribution's main file includes modules-enabled/*.conf in its main context."""
+    directives: tuple[str, ...] = ()
+    """Names of the directives in the distribution's nginx.conf; one of them may not be written twice."""
+    default_servers: tuple[str, ...] = ()
+    """Listens (`80`, `[::]:80`) for which a site of the distribution is the default server."""
 
 
 @dataclass(frozen=True, slots=True)
