@@ -11,11 +11,15 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tsstack.errors import CommandFailed
 
 # Debian's daemons live in sbin, which a user's PATH may lack.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+Process = subprocess.Popen[bytes]
+"""A running program with its pipes, as `popen` gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +129,38 @@ def which(program: str) -> Path | None:
 
     found = shutil.which(program, path=environment()["PATH"])
     return Path(found) if found else None
+
+
+def replace_process(argv: Sequence[str | Path], *, env: Mapping[str, str], title: str = "") -> NoReturn:
+    """Become another program: its exit code, streams and terminal are then ours (execve(2)).
+
+    `env` is its whole environment. `title` replaces argv[0], which is what process lists show.
+    Raises CommandFailed when the program is missing.
+    """
+    words = [str(word) for word in argv]
+    program = which(words[0])
+    if program is None:
+        raise CommandFailed(
+            f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
+        )
+    os.execve(program, [title or words[0], *words[1:]], dict(env))  # noqa: S606  the point of it
+
+
+def popen(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> Process:
+    """Start a program that the caller talks to and waits for: three pipes of bytes.
+
+    The caller owns it and must wait for it. Raises CommandFailed when the program is missing.
+    """
+    words = [str(word) for word in argv]
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(env),
+        )
+    except FileNotFoundError as error:
+        raise CommandFailed(
+            f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
+        ) from error
