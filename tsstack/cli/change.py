@@ -1,0 +1,196 @@
+"""Verbs that change the host: switch, test, boot, confirm, rollback; and dry-activate, which does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tsstack.cli.options import Seconds, file_option, json_option
+from tsstack.cli.output import chatter, print_findings, progress, result, result_json, style
+from tsstack.switch.intent import Intent, read_intent
+from tsstack.switch.plan import Plan
+from tsstack.switch.site import Site
+from tsstack.switch.transaction import Mode, Outcome, observe_changes
+from tsstack.switch.verbs import activate_boot, confirm_change, roll_back, stage_for_boot
+from tsstack.switch.verbs import switch as switch_host
+
+confirm_option = click.option(
+    "--confirm",
+    "confirm_s",
+    type=Seconds(),
+    metavar="60s",
+    help="Undo the change unless `tsstack confirm` comes within this time.",
+)
+force_option = click.option(
+    "--force-lockout",
+    is_flag=True,
+    help="Go on although your own session could not be opened anew; needs --confirm.",
+)
+
+
+def _site(as_json: bool) -> Site:
+    return Site(report=progress(quiet=as_json))
+
+
+@click.command()
+@file_option
+@json_option
+@confirm_option
+@force_option
+def switch(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool) -> None:
+    """Make the host as the file says, now and for every boot.
+
+    One transaction: the file is judged, rendered and staged, the real engines check the result, then
+    part by part is activated and asked with new connections. Any failure undoes all of it.
+
+    \b
+    Examples:
+      tsstack switch
+      tsstack switch --confirm 60s     then, from a NEW session: tsstack confirm
+    """
+    outcome, intent = switch_host(
+        _site(as_json), file, Mode(confirm_s=confirm_s), force_lockout=force_lockout
+    )
+    _print_outcome(outcome, intent, as_json, "is live")
+
+
+@click.command()
+@file_option
+@json_option
+@confirm_option
+@force_option
+def test(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool) -> None:
+    """Make the host as the file says until the next reboot."""
+    mode = Mode(boot=False, confirm_s=confirm_s)
+    outcome, intent = switch_host(_site(as_json), file, mode, force_lockout=force_lockout)
+    _print_outcome(outcome, intent, as_json, "is live until the next reboot")
+
+
+@click.command()
+@file_option
+@json_option
+def boot(file: Path, as_json: bool) -> None:
+    """Make the host as the file says at the next boot; nothing live is touched."""
+    manifest, new, intent = stage_for_boot(_site(as_json), file)
+    print_findings(intent.findings, to_stdout=False)
+    if as_json:
+        result_json({"generation": manifest.number, "new": new})
+    else:
+        result(f"generation {manifest.number} comes up at the next boot")
+
+
+@click.command()
+@json_option
+def confirm(as_json: bool) -> None:
+    """Keep the switch that waits for its confirmation.
+
+    Run it from a NEW session: that you can open one is what it confirms.
+    """
+    number = confirm_change(_site(as_json))
+    result_json({"generation": number}) if as_json else result(f"generation {number} is confirmed")
+
+
+@click.command()
+@json_option
+@click.option(
+    "--to", type=int, metavar="N", help="The generation to go back to; 0 is the host without tsstack."
+)
+@confirm_option
+@force_option
+def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_lockout: bool) -> None:
+    """Go back to the generation before, or to any other; needs no network.
+
+    A switch that waits for its confirmation is undone first.
+    """
+    outcome = roll_back(_site(as_json), to, Mode(confirm_s=confirm_s), force_lockout=force_lockout)
+    _print_outcome(outcome, None, as_json, "is live")
+
+
+@click.command(hidden=True)
+@json_option
+@click.option("--boot", "booting", is_flag=True, help="Bring up the boot generation afterwards.")
+def recover(as_json: bool, booting: bool) -> None:
+    """Judge what a killed command or a power cut left behind."""
+    site = _site(as_json)
+    if booting:
+        outcome, said = activate_boot(site)
+        if said:
+            chatter(said)
+        _print_outcome(outcome, None, as_json, "is live")
+        return
+    from tsstack.switch.lock import host_lock
+    from tsstack.switch.recovery import recover as judge
+
+    with host_lock(site.paths.state, site.clock):
+        site.store.prepare()
+        done = judge(site)
+    if as_json:
+        result_json({"undone": done.target if done else None, "reason": done.reason if done else ""})
+    else:
+        result(f"generation {done.target} was undone: {done.reason}" if done else "nothing to recover")
+
+
+@click.command("dry-activate")
+@file_option
+@json_option
+def dry_activate(file: Path, as_json: bool) -> None:
+    """Say what a switch would change on this host, part by part, and stop there."""
+    site = _site(as_json)
+    facts = site.facts()
+    intent = read_intent(site, file, facts)
+    _, plan = observe_changes(site, intent.wanted.tree, facts)
+    if as_json:
+        result_json({"parts": _plan_dict(plan)})
+        return
+    print_findings(intent.findings, to_stdout=False)
+    _print_plan(plan)
+    if not plan:
+        result("nothing to do: the host is as the file says")
+
+
+def _plan_dict(plan: Plan) -> dict[str, Any]:
+    return {
+        each.part: [{"subject": c.subject, "before": c.before, "after": c.after} for c in each.changes]
+        for each in plan.parts
+    }
+
+
+def _print_plan(plan: Plan) -> None:
+    marks = {"+": "green", "-": "red", "~": "yellow"}
+    for each in plan.parts:
+        result(style(each.part, bold=True))
+        shown = each.changes[:20]
+        for change in shown:
+            text = str(change)
+            result("  " + style(text, fg=marks[text[0]]))
+        if len(each.changes) > len(shown):
+            result(f"  ... and {len(each.changes) - len(shown)} more (--json lists them)")
+
+
+def _print_outcome(outcome: Outcome, intent: Intent | None, as_json: bool, state: str) -> None:
+    findings = intent.findings if intent else ()
+    if as_json:
+        result_json(
+            {
+                "generation": outcome.generation,
+                "previous": outcome.previous,
+                "changed": outcome.changed,
+                "parts": _plan_dict(outcome.plan),
+                "warnings": list(outcome.warnings),
+                "awaits_confirmation": outcome.deadline_s is not None,
+                "durations_s": {name: round(each, 4) for name, each in (outcome.durations_s or {}).items()},
+            }
+        )
+        return
+    print_findings([each for each in findings if each.severity != "info"], to_stdout=False)
+    for warning in outcome.warnings:
+        chatter(f"{style('warning:', fg='yellow')} {warning}")
+    if not outcome.changed:
+        result(f"nothing to do: generation {outcome.generation} is live and the host is as the file says")
+        return
+    _print_plan(outcome.plan)
+    result(style(f"generation {outcome.generation} {state}", bold=True) + f" (before: {outcome.previous})")
+    if outcome.deadline_s is not None:
+        result("It is undone by itself unless you run `tsstack confirm` from a NEW session in time.")

@@ -1,0 +1,191 @@
+"""Verbs about the file: init, check, build, diff, schema, explain."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import click
+
+from tsstack.cli.options import file_option, json_option
+from tsstack.cli.output import finding_dict, print_findings, result, result_json, style
+from tsstack.errors import ConfigError, Finding, UsageError
+from tsstack.switch.generations import write_tree
+from tsstack.switch.intent import build_facts, load, render
+from tsstack.switch.plan import diff_trees
+from tsstack.switch.site import Site
+
+# The parts whose engines can judge a rendered file without the host's daemons.
+_STANDALONE = {"firewall": "nft", "proxy": "nginx"}
+
+
+@click.command()
+@json_option
+def init(as_json: bool) -> None:
+    """Write a starter file to stdout, from what this host has; nothing is changed.
+
+    \b
+    Example:
+      tsstack init > /etc/tsstack/tsstack.yaml
+    """
+    from tsstack.model.starter import starter_file
+    from tsstack.system.inventory import discover
+
+    text = starter_file(discover())
+    result_json({"file": text}) if as_json else click.echo(text, nl=False)
+
+
+def _build(file: Path, out: Path, site: Site) -> tuple[Finding, ...]:
+    """Render everything into `out`, which must be empty or absent, or an earlier build."""
+    facts = build_facts(site.facts(), out)
+    loaded, findings = load(file, facts)
+    tree = render(loaded.stack, facts, site.parts)
+    if out.exists() and any(out.iterdir()):
+        if not (out / ".tsstack-build").is_file():
+            raise UsageError(f"{out} is not empty", hint="name a new folder, or that of an earlier build")
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".tsstack-build").touch()
+        write_tree(out, tree)
+        if any(path.startswith("nginx/") for path in tree):
+            from tsstack.parts.proxy.placeholders import write_placeholders
+
+            write_placeholders(out, tree)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+    return findings
+
+
+@click.command()
+@file_option
+@json_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder to fill."
+)
+def build(file: Path, as_json: bool, out: Path) -> None:
+    """Render everything into a folder: no root, no effect on the host.
+
+    nginx's configuration is in DIR/nginx, the packet filter's table in DIR/nftables/tsstack.nft.
+    Certificates there are throwaways: `nginx -t -c DIR/nginx/nginx.conf` accepts the result as it stands.
+    """
+    out = out.absolute()
+    findings = _build(file, out, Site())
+    files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    shown = [name for name in files if not name.startswith(".")]
+    if as_json:
+        result_json({"out": str(out), "files": shown, "findings": [finding_dict(each) for each in findings]})
+        return
+    print_findings([each for each in findings if each.severity != "info"], to_stdout=False)
+    for name in shown:
+        result(f"{out}/{name}")
+
+
+@click.command()
+@file_option
+@json_option
+@click.option("--file-only", is_flag=True, help="Do not ask nft and nginx.")
+def check(file: Path, as_json: bool, file_only: bool) -> None:
+    """Judge the file: every fault and contradiction at once, each with its place and what to write instead.
+
+    Then, where they are installed, nft and nginx judge what is rendered from it. Exit code 3 when the
+    file is invalid, 4 when an engine refuses the result.
+    """
+    site = Site()
+    try:
+        _, findings = load(file, site.facts())
+    except ConfigError as error:
+        if as_json:
+            result_json({"findings": [finding_dict(each) for each in error.findings]})
+        else:
+            print_findings(error.findings, to_stdout=True)
+        raise click.exceptions.Exit(error.exit_code) from error
+    if not file_only:
+        _ask_engines(file, site)
+    if as_json:
+        result_json({"findings": [finding_dict(each) for each in findings]})
+        return
+    print_findings(findings, to_stdout=True)
+    warnings = sum(each.severity == "warning" for each in findings)
+    result(f"{file}: valid" + (f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""))
+
+
+def _ask_engines(file: Path, site: Site) -> None:
+    from tsstack.system.command import which
+
+    with tempfile.TemporaryDirectory(prefix="tsstack-check-") as folder:
+        out = Path(folder) / "build"
+        _build(file, out, site)
+        facts = build_facts(site.facts(), out)
+        for part in site.parts:
+            engine = _STANDALONE.get(part.name)
+            if engine and which(engine) and (out / part.folder).is_dir():
+                part.check(out, facts)
+
+
+@click.command()
+@file_option
+@json_option
+def diff(file: Path, as_json: bool) -> None:
+    """Show how the files rendered now differ from those of the live generation, part by part."""
+    site = Site()
+    facts = site.facts()
+    loaded, _ = load(file, facts)
+    live = site.store.current()
+    before = site.store.tree(live) if live else {}
+    differences = tuple(diff_trees(before, render(loaded.stack, facts, site.parts)))
+    if as_json:
+        result_json({"files": [{"path": each.path, "diff": list(each.lines)} for each in differences]})
+        return
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    for each in differences:
+        for line in each.lines:
+            how = {"bold": True} if line.startswith(("+++", "---")) else {"fg": colours.get(line[:1])}
+            result(style(line, **how))
+    if not differences:
+        result(f"no difference to generation {live}")
+
+
+@click.command()
+@json_option
+def schema(as_json: bool) -> None:
+    """Print the JSON Schema of the file.
+
+    \b
+    For editors with yaml-language-server, put this line at the top of the file:
+      # yaml-language-server: $schema=/etc/tsstack/schema.json
+    """
+    from tsstack.model.schema import json_schema
+
+    result_json(json_schema())
+
+
+@click.command()
+@json_option
+@click.argument("code")
+def explain(as_json: bool, code: str) -> None:
+    """Say what a code of `tsstack check` means, with an example.
+
+    \b
+    Example:
+      tsstack explain TS101
+    """
+    from tsstack.model.codes import CODES
+
+    known = CODES.get(code.upper())
+    if known is None:
+        raise UsageError(f"there is no code {code}", hint="`tsstack check` prints the codes it means")
+    if as_json:
+        result_json(
+            {
+                "code": known.code,
+                "severity": known.severity,
+                "title": known.title,
+                "explanation": known.explanation,
+            }
+        )
+        return
+    result(style(f"{known.code} ({known.severity}): {known.title}", bold=True))
+    result()
+    result(known.explanation)

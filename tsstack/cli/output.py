@@ -1,0 +1,110 @@
+"""How results, progress and errors are printed. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from tsstack.errors import ConfigError, Finding, TsstackError
+
+_SEVERITY_STYLE = {"error": "red", "warning": "yellow", "info": "blue"}
+
+
+def colour() -> bool:
+    """Whether stdout takes colour: a terminal, and NO_COLOR is not set (no-color.org)."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def style(text: str, **how: Any) -> str:
+    """`text` in colour, or as it is where colour is not wanted."""
+    return click.style(text, **how) if colour() else text
+
+
+def result(text: str = "") -> None:
+    """One line of the result."""
+    click.echo(text)
+
+
+def result_json(value: Any) -> None:
+    """The result as JSON."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def chatter(text: str) -> None:
+    """One line for a person, on stderr. A terminal that went away is no reason to stop."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - stays open for the rest of the process
+
+
+def progress(quiet: bool) -> Callable[[str], None]:
+    """A reporter that prints each step with the time since the start."""
+    started_s = time.monotonic()
+
+    def report(line: str) -> None:
+        if quiet:
+            return
+        elapsed = f"{time.monotonic() - started_s:7.2f} s"
+        if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+            elapsed = click.style(elapsed, dim=True)
+        chatter(f"{elapsed}  {line}")
+
+    return report
+
+
+def finding_dict(finding: Finding) -> dict[str, Any]:
+    """A finding as the contract of `check --json` spells it."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "path": finding.path,
+        "file": finding.file,
+        "line": finding.line,
+        "column": finding.column,
+        "message": finding.message,
+        "hint": finding.hint,
+    }
+
+
+def print_findings(findings: Iterable[Finding], *, to_stdout: bool) -> None:
+    """A line or two for each finding: place, severity and code, what and why, and what to write instead."""
+    for finding in findings:
+        place = f"{finding.file}:{finding.line}:{finding.column}: " if finding.line else ""
+        severity = style(
+            f"{finding.severity} {finding.code}", fg=_SEVERITY_STYLE[finding.severity], bold=True
+        )
+        path = f"{style(finding.path, bold=True)}: " if finding.path else ""
+        lines = [f"{place}{severity}: {path}{finding.message}"]
+        if finding.hint:
+            lines.append(f"    {style('help:', fg='green')} {finding.hint}")
+        for line in lines:
+            result(line) if to_stdout else chatter(line)
+
+
+def print_error(error: TsstackError, *, as_json: bool) -> None:
+    """An error, with its findings and its hint; as JSON on stdout where that was asked for."""
+    findings = error.findings if isinstance(error, ConfigError) else ()
+    if as_json:
+        result_json(
+            {
+                "error": {
+                    "kind": type(error).__name__,
+                    "message": error.message,
+                    "hint": error.hint,
+                    "exit_code": error.exit_code,
+                },
+                "findings": [finding_dict(each) for each in findings],
+            }
+        )
+        return
+    print_findings(findings, to_stdout=False)
+    chatter(f"{style('error:', fg='red', bold=True)} {error.message}")
+    if error.hint:
+        chatter(f"{style('help:', fg='green')} {error.hint}")

@@ -1,0 +1,116 @@
+"""Verbs that show: generations, doctor."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from tsstack.cli.options import json_option
+from tsstack.cli.output import result, result_json, style
+from tsstack.errors import TsstackError
+from tsstack.switch.record import read_pending
+from tsstack.switch.site import Site
+from tsstack.switch.transaction import observe_changes
+
+
+@click.command()
+@json_option
+@click.option("--prune", type=click.IntRange(min=1), metavar="KEEP", help="Remove all but the newest KEEP.")
+def generations(as_json: bool, prune: int | None) -> None:
+    """List what this host has been; `tsstack rollback --to N` goes back to any of them."""
+    site = Site()
+    store = site.store
+    if prune is not None:
+        from tsstack.switch.lock import host_lock
+
+        with host_lock(site.paths.state, site.clock):
+            store.prepare()
+            store.prune(prune)
+    pending = read_pending(site.paths.state)
+    rows: list[dict[str, Any]] = [
+        {
+            "generation": each.number,
+            "created_unix_s": each.created_unix_s,
+            "source": each.source,
+            "current": each.number == store.current(),
+            "boot": each.number == store.boot(),
+            "pending": pending is not None and pending.target == each.number,
+            "summary": list(each.summary),
+        }
+        for each in store.list()
+    ]
+    if as_json:
+        result_json({"generations": rows})
+        return
+    if not rows:
+        result("no generation yet: `tsstack switch` makes the first")
+    for row in rows:
+        made = (
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created_unix_s"]))
+            if row["generation"]
+            else "-" * 16
+        )
+        marks = [name for name in ("current", "boot", "pending") if row[name]]
+        first = row["summary"][0] if row["summary"] else ("without tsstack" if not row["generation"] else "")
+        more = f" (+{len(row['summary']) - 1} more)" if len(row["summary"]) > 1 else ""
+        line = f"{row['generation']:>4}  {made}  {','.join(marks) or '-':<13}  {first[:60]}{more}"
+        result(style(line, bold=True) if row["current"] else line)
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Look for what is wrong or missing: engines, what is pending, drift from the live generation."""
+    site = Site()
+    findings = list(_diagnose(site))
+    worst = (
+        2
+        if any(level == "error" for level, _, _ in findings)
+        else int(any(f[0] == "warning" for f in findings))
+    )
+    if as_json:
+        result_json(
+            {"status": worst, "findings": [{"level": a, "about": b, "message": c} for a, b, c in findings]}
+        )
+    else:
+        colours = {"ok": "green", "warning": "yellow", "error": "red"}
+        for level, about, message in findings:
+            result(f"{style(f'{level:<8}', fg=colours[level])} {about:<12} {message}")
+    raise click.exceptions.Exit(worst)
+
+
+def _diagnose(site: Site) -> list[tuple[str, str, str]]:
+    facts = site.facts()
+    found: list[tuple[str, str, str]] = []
+    if facts.nginx:
+        version = ".".join(map(str, facts.nginx.version))
+        found.append(("ok", "nginx", f"{version}, HTTP/3 {'yes' if facts.nginx.http3 else 'no'}"))
+    else:
+        found.append(("warning", "nginx", "not installed; `proxy` needs it: apt install nginx"))
+    if facts.tailscale:
+        state = facts.tailscale.backend_state
+        level = "ok" if state == "Running" else "warning"
+        found.append((level, "tailscaled", f"{state}, {' '.join(facts.tailscale.addresses) or 'no address'}"))
+    else:
+        found.append(("warning", "tailscaled", f"does not answer on {facts.paths.tailscale_socket}"))
+    pending = read_pending(site.paths.state)
+    if pending:
+        level = "warning" if pending.phase == "unconfirmed" else "error"
+        found.append(
+            (level, "switch", f"generation {pending.target} is {pending.phase}: confirm or roll back")
+        )
+    live = site.store.current()
+    if not live:
+        return [*found, ("ok", "generation", "none yet")]
+    try:
+        _, plan = observe_changes(site, site.store.tree(live), facts)
+        for part in site.parts:
+            found.extend(("warning", part.name, line) for line in part.warnings(site.store.path(live), facts))
+    except TsstackError as error:
+        return [*found, ("error", "host", f"{error}")]
+    found.extend(("warning", "drift", line) for line in plan.summary())
+    if not plan:
+        found.append(("ok", "generation", f"{live} is live and the host is as it says"))
+    return found

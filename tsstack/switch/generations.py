@@ -1,0 +1,210 @@
+"""Generations on disk: what a host was asked to be, complete and rendered.
+
+    STATE/generations/7/     the rendered trees of all parts, manifest.json, and the file they came from
+    STATE/current            link to the generation that is live; files in /etc point through it
+    STATE/boot               link to the generation that the next boot brings up
+
+Generation 0 is the host without tsstack: always there, empty. A generation never changes once it has
+its number; it is staged under a name that no reader knows, made durable, then renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tsstack.errors import CheckFailed, UsageError
+from tsstack.parts.part import Tree
+from tsstack.system.files import fsync_folder, link_durably
+
+MANIFEST = "manifest.json"
+SOURCE = "source.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is known of a generation besides its files."""
+
+    number: int
+    created_unix_s: float
+    version: str
+    source: str
+    input_digest: str
+    """Digest of everything that went into rendering; equal digests mean equal trees."""
+    summary: tuple[str, ...] = ()
+    """What changed against the generation before it, a line each."""
+
+
+def tree_digest(tree: Tree) -> str:
+    """One digest over all paths and texts of a tree."""
+    digest = hashlib.sha256()
+    for path, text in sorted(tree.items()):
+        digest.update(f"{path}\0{len(text)}\0{text}\0".encode())
+    return digest.hexdigest()
+
+
+def write_tree(folder: Path, tree: Tree) -> None:
+    """Write a tree's files below `folder`, each one durable before this returns.
+
+    Raises OSError (a full disk); what was written so far is the caller's to remove.
+    """
+    folders = {folder}
+    for name, text in sorted(tree.items()):
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{name} would leave {folder}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.add(path.parent)
+        with path.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+    for each in folders:
+        fsync_folder(each)
+
+
+def read_tree(folder: Path) -> dict[str, str]:
+    """The rendered files below a generation's folder; an absent folder is an empty tree."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.parent != folder
+    }
+
+
+class Store:
+    """The generations of one host. Every write needs the host's lock."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.folder = state / "generations"
+
+    def prepare(self) -> None:
+        """Make the store's folders and generation 0, and drop what a killed command left half-written.
+
+        Raises CheckFailed when the state folder cannot be written.
+        """
+        try:
+            for folder in (self.state, self.folder):
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for leftover in self.folder.glob(".staging-*"):
+                shutil.rmtree(leftover)
+            zero = self.folder / "0"
+            if not (zero / MANIFEST).exists():
+                shutil.rmtree(zero, ignore_errors=True)
+                self._publish(Manifest(0, 0.0, "", "", ""), {}, b"")
+        except OSError as error:
+            raise CheckFailed(
+                f"{self.state} cannot be written: {error.strerror}", hint="tsstack needs root for this"
+            ) from error
+
+    def stage(self, manifest: Manifest, tree: Tree, source: bytes) -> Path:
+        """Put a generation on disk under its number, whole and durable; nothing points at it yet.
+
+        Raises CheckFailed when the disk is full or cannot be written; nothing is left then.
+        """
+        try:
+            return self._publish(manifest, tree, source)
+        except OSError as error:
+            raise CheckFailed(
+                f"generation {manifest.number} cannot be staged in {self.folder}: {error.strerror}",
+                hint="nothing was changed; make room on the disk and switch again",
+            ) from error
+
+    def _publish(self, manifest: Manifest, tree: Tree, source: bytes) -> Path:
+        staging = self.folder / f".staging-{manifest.number}-{os.getpid()}"
+        final = self.folder / str(manifest.number)
+        try:
+            staging.mkdir(mode=0o755)
+            write_tree(staging, tree)
+            for name, data in (
+                (MANIFEST, json.dumps(asdict(manifest), indent=1).encode() + b"\n"),
+                (SOURCE, source),
+            ):
+                with (staging / name).open("wb") as out:
+                    out.write(data)
+                    out.flush()
+                    os.fsync(out.fileno())
+            fsync_folder(staging)
+            staging.rename(final)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        fsync_folder(self.folder)
+        return final
+
+    def path(self, number: int) -> Path:
+        """The folder of generation `number`. Raises UsageError when there is none."""
+        folder = self.folder / str(number)
+        if not (folder / MANIFEST).is_file():
+            known = ", ".join(str(manifest.number) for manifest in self.list()) or "none"
+            raise UsageError(f"there is no generation {number}", hint=f"there are: {known}")
+        return folder
+
+    def manifest(self, number: int) -> Manifest:
+        """What is known of generation `number`. Raises UsageError when there is none."""
+        fields = json.loads((self.path(number) / MANIFEST).read_text(encoding="utf-8"))
+        return Manifest(**{**fields, "summary": tuple(fields.get("summary", ()))})
+
+    def tree(self, number: int) -> dict[str, str]:
+        """All rendered files of generation `number`."""
+        return read_tree(self.path(number))
+
+    def list(self) -> tuple[Manifest, ...]:
+        """All generations, oldest first."""
+        if not self.folder.is_dir():
+            return ()
+        numbers = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+        return tuple(
+            self.manifest(number) for number in numbers if (self.folder / str(number) / MANIFEST).is_file()
+        )
+
+    def next_number(self) -> int:
+        """A number that no generation on disk has had."""
+        numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+        return max(numbers, default=0) + 1
+
+    def drop(self, number: int) -> None:
+        """Remove a generation that nothing points at."""
+        if number in {0, self.current(), self.boot()}:
+            raise UsageError(f"generation {number} is in use")
+        shutil.rmtree(self.folder / str(number), ignore_errors=True)
+        fsync_folder(self.folder)
+
+    def prune(self, keep: int) -> tuple[int, ...]:
+        """Remove all but the newest `keep` generations; those in use stay. Returns what went."""
+        unused = [each.number for each in self.list() if each.number not in {0, self.current(), self.boot()}]
+        gone = tuple(unused[: max(0, len(unused) - keep)])
+        for number in gone:
+            self.drop(number)
+        return gone
+
+    def current(self) -> int:
+        """The generation that is live; 0 when tsstack has made nothing of this host."""
+        return self._target("current")
+
+    def boot(self) -> int:
+        """The generation that the next boot brings up."""
+        return self._target("boot")
+
+    def point(self, link: str, number: int) -> None:
+        """Point `current` or `boot` at a generation, in one durable rename."""
+        if self._target(link) != number or not (self.state / link).is_symlink():
+            link_durably(self.state / link, f"generations/{number}")
+
+    def _target(self, link: str) -> int:
+        try:
+            name = (self.state / link).readlink().name
+        except FileNotFoundError:
+            return 0
+        return int(name) if name.isdigit() else 0
+
+
+def part_tree(tree: Mapping[str, str], folder: str) -> dict[str, str]:
+    """The files of one part: those below `folder`."""
+    return {path: text for path, text in tree.items() if path.startswith(f"{folder}/")}

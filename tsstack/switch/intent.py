@@ -1,0 +1,97 @@
+"""From the file to what a change is to make: load, lint, render; or none of it when nothing is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsstack import assets
+from tsstack.errors import ConfigError, Finding
+from tsstack.model.facts import Facts
+from tsstack.parts.part import Part, Tree
+from tsstack.switch.facts import input_digest
+from tsstack.switch.generations import part_tree
+from tsstack.switch.site import Site
+from tsstack.switch.transaction import Wanted
+
+if TYPE_CHECKING:
+    from tsstack.model.loader import LoadedStack
+    from tsstack.model.stack import Stack
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the file asks for, and what lint had to say. `loaded` is None when nothing had to be read anew."""
+
+    wanted: Wanted
+    findings: tuple[Finding, ...] = ()
+    loaded: LoadedStack | None = None
+
+
+def render(stack: Stack, facts: Facts, parts: Sequence[Part]) -> dict[str, str]:
+    """All parts' trees as one. Raises ValueError when a part writes outside its own folder."""
+    tree: dict[str, str] = {}
+    for part in parts:
+        own = dict(part.desired(stack, facts))
+        if own.keys() != part_tree(own, part.folder).keys():
+            raise ValueError(f"{part.name} renders outside {part.folder}/")
+        tree.update(own)
+    return tree
+
+
+def load(file: Path, facts: Facts | None) -> tuple[LoadedStack, tuple[Finding, ...]]:
+    """Read and lint the file. Raises ConfigError with all findings when one of them is an error."""
+    from tsstack.model.lint import lint
+    from tsstack.model.loader import load_presets, load_stack
+
+    loaded = load_stack(file, load_presets(assets.folder("zones")))
+    findings = lint(loaded, facts)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        faults = "1 fault" if len(errors) == 1 else f"{len(errors)} faults"
+        raise ConfigError(f"{file} has {faults}", findings=findings)
+    return loaded, findings
+
+
+def read_intent(site: Site, file: Path, facts: Facts) -> Intent:
+    """What `file` asks of this host.
+
+    When nothing that goes into rendering has changed since the live generation was made, its tree is
+    taken as it is. Raises ConfigError.
+    """
+    source = _read(file)
+    digest = input_digest(source, facts)
+    live = site.store.current()
+    if live and site.store.manifest(live).input_digest == digest:
+        tree: Tree = site.store.tree(live)
+        return Intent(Wanted(tree, source, str(file), digest, generation=live))
+    loaded, findings = load(file, facts)
+
+    def render_for(known: Facts) -> tuple[Tree, str]:
+        return render(loaded.stack, known, site.parts), input_digest(source, known)
+
+    tree, digest = render_for(facts)
+    return Intent(Wanted(tree, source, str(file), digest, render=render_for), findings, loaded)
+
+
+def read_generation(site: Site, number: int) -> Intent:
+    """What generation `number` asks of this host; nothing is rendered. Raises UsageError."""
+    manifest = site.store.manifest(number)
+    return Intent(
+        Wanted(site.store.tree(number), b"", manifest.source, manifest.input_digest, generation=number)
+    )
+
+
+def build_facts(facts: Facts, out: Path) -> Facts:
+    """Facts for a build that is only looked at: private keys and certificates lie below `out`."""
+    return replace(facts, paths=replace(facts.paths, state=out / "nginx", run=out / "run"))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        finding = Finding("TS001", "error", "", f"the file cannot be read: {error.strerror}", file=str(file))
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", findings=[finding]) from error

@@ -1,0 +1,87 @@
+"""The pending record: written before the first change, cleared after the last.
+
+It holds all that is needed to bring the host back: the snapshot of each part that will be touched and
+where the links pointed. While it exists, the host is between two generations, and whoever takes the
+lock next decides which one it becomes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tsstack.errors import RollbackFailed
+from tsstack.parts.part import Snapshot
+from tsstack.system.files import fsync_folder, write_durably
+
+NAME = "pending.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A change that is under way (`activating`) or waits for its confirmation (`unconfirmed`)."""
+
+    id: str
+    phase: Literal["activating", "unconfirmed"]
+    target: int
+    new_generation: bool
+    """Whether `target` was made for this change, so that undoing it drops it."""
+    set_boot: bool
+    """Whether the boot link follows once the change is done."""
+    previous_current: int
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    """What each part saw before it was touched, in activation order."""
+    boot_id: str = ""
+    """The boot in which it was written (/proc/sys/kernel/random/boot_id)."""
+    deadline_s: float | None = None
+    """CLOCK_BOOTTIME at which the dead man rolls back; None without --confirm."""
+    holder_pid: int = 0
+    holder_start: str = ""
+    """Start time of the holder (proc(5), stat field 22), so that a reused pid is not mistaken for it."""
+
+
+def read_boot_id() -> str:
+    """Identifies this boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def process_start(pid: int) -> str:
+    """When process `pid` started, in clock ticks since boot; empty when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    # The second field is the name in parentheses and may hold anything; count from its end.
+    return stat.rpartition(")")[2].split()[19]
+
+
+def write_pending(state: Path, pending: Pending) -> None:
+    """Make the record durable. Raises OSError."""
+    write_durably(state / NAME, json.dumps(asdict(pending)) + "\n", mode=0o600)
+
+
+def read_pending(state: Path) -> Pending | None:
+    """The record, or None when the host is wholly one generation.
+
+    Raises RollbackFailed when it is there and cannot be understood: guessing would be worse.
+    """
+    path = state / NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        return Pending(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise RollbackFailed(
+            f"{path} cannot be understood: {error}",
+            hint=f"move it away, then `tsstack rollback` brings back what {state}/boot names",
+        ) from error
+
+
+def clear_pending(state: Path) -> None:
+    """The change is over, durably."""
+    (state / NAME).unlink(missing_ok=True)
+    fsync_folder(state)

@@ -1,0 +1,102 @@
+"""Bringing a host back to one generation after a failure, a kill, an expired deadline or a reboot."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
+from tsstack.switch.generations import Store
+from tsstack.switch.record import Pending, clear_pending, process_start, read_boot_id, read_pending
+from tsstack.switch.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery did: which change it undid, and why."""
+
+    target: int
+    restored: int
+    reason: str
+
+
+def undo(site: Site, pending: Pending) -> None:
+    """Bring back what `pending` recorded, in reverse order of activation, and clear the record.
+
+    Every part is tried even when one fails. Raises RollbackFailed naming what is left; the record then
+    stays, so that the next command tries again.
+    """
+    store, facts = site.store, site.facts()
+    store.point("current", pending.previous_current)
+    left: list[str] = []
+    for part in reversed(site.parts):
+        if part.name not in pending.snapshots:
+            continue
+        site.report(f"restore {part.name}")
+        try:
+            part.restore(pending.snapshots[part.name], facts)
+        except (TsstackError, OSError) as error:
+            left.append(f"{part.name}: {error}")
+    if left:
+        raise RollbackFailed(
+            "the rollback is incomplete: " + "; ".join(left),
+            hint=f"mend the cause and run `tsstack rollback`; what was before is kept in {site.paths.state}",
+        )
+    clear_pending(site.paths.state)
+    if pending.new_generation:
+        drop_unused(store, pending.target)
+
+
+def drop_unused(store: Store, number: int) -> None:
+    """Remove a generation unless the host runs it or boots it."""
+    try:
+        store.drop(number)
+    except UsageError:  # it is what the host runs or boots: a kill between the flip and the clearing
+        return
+
+
+def recover(site: Site, *, booting: bool = False) -> Recovery | None:
+    """Judge the pending record, with the host's lock held.
+
+    A change whose command died is undone; so is one whose deadline has passed or that no one confirmed
+    before a reboot. Returns what was undone, or None when there was nothing to judge or the change
+    still waits for its confirmation within its time. Raises RollbackFailed.
+    """
+    pending = read_pending(site.paths.state)
+    if pending is None:
+        return None
+    if pending.phase == "activating":
+        reason = "the command that made it died before it was done"
+    elif booting or pending.boot_id != read_boot_id():
+        reason = "the host rebooted before it was confirmed"
+    elif pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s:
+        reason = "it was not confirmed in time"
+    else:
+        return None
+    undo(site, pending)
+    return Recovery(pending.target, pending.previous_current, reason)
+
+
+def refuse_unconfirmed(site: Site) -> None:
+    """Raise CheckFailed while a change waits for its confirmation: nothing may be built on it."""
+    pending = read_pending(site.paths.state)
+    if pending is not None:
+        left_s = max(0.0, (pending.deadline_s or 0.0) - site.clock.now_s())
+        raise CheckFailed(
+            f"generation {pending.target} waits for its confirmation ({left_s:.0f} s left)",
+            hint="run `tsstack confirm` to keep it or `tsstack rollback` to undo it",
+        )
+
+
+def stop_holder(pending: Pending) -> None:
+    """End the command that holds a change past its deadline, so that the change can be undone.
+
+    Only the very process that wrote the record is ended: its start time must match.
+    """
+    pid = pending.holder_pid
+    if pid and pid != os.getpid() and process_start(pid) == pending.holder_start != "":
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return

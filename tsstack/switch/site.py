@@ -1,0 +1,36 @@
+"""What every verb works with: the host's paths, its parts, its clock and someone to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tsstack.model.facts import Facts, Paths
+from tsstack.parts.part import Part, Report
+from tsstack.parts.registry import all_parts
+from tsstack.switch.facts import gather_facts
+from tsstack.switch.generations import Store
+from tsstack.system.clock import Clock, SystemClock
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Site:
+    """One host, as the switch sees it. Tests give it other paths, parts, a clock of their own."""
+
+    paths: Paths = field(default_factory=Paths)
+    parts: tuple[Part, ...] = field(default_factory=all_parts)
+    clock: Clock = field(default_factory=SystemClock)
+    report: Report = _silent
+    gather: Callable[[Paths], Facts] = gather_facts
+
+    @property
+    def store(self) -> Store:
+        return Store(self.paths.state)
+
+    def facts(self) -> Facts:
+        """Look at the machine now."""
+        return self.gather(self.paths)

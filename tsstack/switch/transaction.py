@@ -1,0 +1,346 @@
+"""One change of a host: plan, stage, check, guard, activate, verify, commit; or undone as a whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+from tsstack import __version__
+from tsstack.errors import ApplyFailed, CheckFailed, TsstackError
+from tsstack.model.facts import Facts
+from tsstack.parts.part import Part, Snapshot, Tree
+from tsstack.switch import deadman
+from tsstack.switch.generations import Manifest, part_tree
+from tsstack.switch.plan import Plan, plan_switch
+from tsstack.switch.record import (
+    Pending,
+    clear_pending,
+    process_start,
+    read_boot_id,
+    read_pending,
+    write_pending,
+)
+from tsstack.switch.recovery import drop_unused, recover, refuse_unconfirmed, undo
+from tsstack.switch.site import Site
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a change is to make of the host.
+
+    `generation` names one that is already on disk (a rollback); otherwise `tree` is staged as a new one.
+    `render` gives the tree for facts that became known on the way (the tailnet's addresses, after the
+    first enrolment); None where nothing is rendered.
+    """
+
+    tree: Tree
+    source: bytes = b""
+    source_name: str = ""
+    input_digest: str = ""
+    generation: int | None = None
+    render: Callable[[Facts], tuple[Tree, str]] | None = None
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Which links follow, and whether the change has to be confirmed."""
+
+    boot: bool = True
+    """The boot link follows: the change survives a reboot."""
+    confirm_s: float | None = None
+    """Undo the change unless it is confirmed within this time."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a change did."""
+
+    generation: int
+    previous: int
+    plan: Plan
+    warnings: tuple[str, ...] = ()
+    deadline_s: float | None = None
+    durations_s: Mapping[str, float] | None = None
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.plan) or self.generation != self.previous
+
+
+class Interrupted(TsstackError):
+    """SIGINT or SIGTERM arrived in the middle of a change."""
+
+
+@contextmanager
+def _signals_undo() -> Iterator[None]:
+    """SIGINT and SIGTERM raise Interrupted, so that the change is undone; SIGHUP is ignored.
+
+    A terminal that goes away must not tear the change it asked for; --confirm is there to undo it.
+    """
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise Interrupted(f"interrupted by {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def observe_changes(site: Site, tree: Tree, facts: Facts) -> tuple[dict[str, Snapshot], Plan]:
+    """What each part sees, and what it would change to make `tree` of it. Touches nothing.
+
+    A part that neither the tree nor the live generation knows is not even asked.
+    """
+    live = site.store.current()
+    known = site.store.tree(live) if live else {}
+    snapshots: dict[str, Snapshot] = {}
+    changes = {}
+    for part in site.parts:
+        wanted = part_tree(tree, part.folder)
+        if not wanted and not part_tree(known, part.folder):
+            continue
+        snapshots[part.name] = part.observe(wanted, facts)
+        changes[part.name] = part.changes(wanted, snapshots[part.name])
+    return snapshots, plan_switch(changes)
+
+
+def prepare(site: Site) -> None:
+    """With the lock held: judge what an earlier command left, refuse to build on an unconfirmed change."""
+    site.store.prepare()
+    done = recover(site)
+    if done:
+        site.report(f"recovered: generation {done.target} was undone, because {done.reason}")
+    refuse_unconfirmed(site)
+
+
+@dataclass
+class Transaction:
+    """One change of a host, from the plan to the commit. Needs the host's lock and `prepare`.
+
+    `guard` looks at the staged generation and raises CheckFailed when the operator would lose the way in.
+    """
+
+    site: Site
+    wanted: Wanted
+    facts: Facts
+    mode: Mode
+    guard: Callable[[Path, Plan], None]
+    durations_s: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> Outcome:
+        """Make the host as `wanted` says.
+
+        Raises CheckFailed (nothing changed), ApplyFailed (rolled back) or RollbackFailed.
+        """
+        store = self.site.store
+        previous = store.current()
+        with self._timed("plan"):
+            snapshots, plan = observe_changes(self.site, self.wanted.tree, self.facts)
+        if self.wanted.generation is None and previous and store.tree(previous) == dict(self.wanted.tree):
+            self.wanted = replace(self.wanted, generation=previous)
+        if not plan and self.wanted.generation == previous:
+            if self.mode.boot:
+                store.point("boot", previous)
+            return Outcome(previous, previous, plan, durations_s=self.durations_s)
+        number = self._stage(plan)
+        pending = self._record(number, previous, {name: snapshots[name] for name in plan.names})
+        try:
+            self._check(plan.names, number)
+            with self._timed("guard"):
+                self.guard(store.path(number), plan)
+            with _signals_undo():
+                return self._apply(pending, plan)
+        except BaseException:
+            # Whatever was touched is undone by now; a generation that never became live goes too.
+            if pending.new_generation and read_pending(self.site.paths.state) is None:
+                drop_unused(store, number)
+            raise
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started_s = self.site.clock.now_s()
+        self.site.report(step)
+        yield
+        self.durations_s[step] = self.durations_s.get(step, 0.0) + self.site.clock.now_s() - started_s
+
+    def _stage(self, plan: Plan) -> int:
+        if self.wanted.generation is not None:
+            return self.wanted.generation
+        manifest = Manifest(
+            number=self.site.store.next_number(),
+            created_unix_s=self.site.clock.unix_s(),
+            version=__version__,
+            source=self.wanted.source_name,
+            input_digest=self.wanted.input_digest,
+            summary=plan.summary(),
+        )
+        with self._timed("stage"):
+            self.site.store.stage(manifest, self.wanted.tree, self.wanted.source)
+        return manifest.number
+
+    def _record(self, number: int, previous: int, snapshots: dict[str, Snapshot]) -> Pending:
+        confirm_s = self.mode.confirm_s
+        return Pending(
+            id=secrets.token_hex(6),
+            phase="activating",
+            target=number,
+            new_generation=self.wanted.generation is None,
+            set_boot=self.mode.boot,
+            previous_current=previous,
+            snapshots=snapshots,
+            boot_id=read_boot_id(),
+            deadline_s=None if confirm_s is None else self.site.clock.now_s() + confirm_s,
+            holder_pid=os.getpid(),
+            holder_start=process_start(os.getpid()),
+        )
+
+    def _check(self, names: tuple[str, ...], number: int) -> None:
+        with self._timed("check"):
+            for part in self.site.parts:
+                if part.name in names:
+                    part.check(self.site.store.path(number), self.facts)
+
+    def _apply(self, pending: Pending, plan: Plan) -> Outcome:
+        """From the pending record on, every failure undoes the whole change."""
+        site, touched = self.site, False
+        try:
+            write_pending(site.paths.state, pending)
+            if pending.deadline_s is not None:
+                with self._timed("arm the dead man"):
+                    deadman.arm(site, pending, systemd=self.facts.systemd)
+            touched = True
+            site.store.point("current", pending.target)
+            pending, done = self._activate(pending, plan)
+            for part in done:
+                with self._timed(f"verify {part.name}"):
+                    part.verify(site.store.path(pending.target), self.facts)
+            warnings = self._warnings(done, pending.target)
+            commit(site, pending, self.mode)
+        except (TsstackError, OSError) as error:
+            if not touched:
+                clear_pending(site.paths.state)
+                deadman.disarm(site, pending.id)
+                message = error.message if isinstance(error, TsstackError) else f"{error}"
+                raise CheckFailed(
+                    f"nothing was changed: {message}", hint=getattr(error, "hint", "")
+                ) from error
+            self._undo()
+            raise ApplyFailed(
+                f"{error}; the host was rolled back to generation {pending.previous_current}",
+                hint=getattr(error, "hint", ""),
+            ) from error
+        return Outcome(
+            pending.target, pending.previous_current, plan, warnings, pending.deadline_s, self.durations_s
+        )
+
+    def _undo(self) -> None:
+        """Undo what the record on disk says: it may know of more parts than we did when we began."""
+        self.site.report("undo")
+        with _signals_deferred():
+            pending = read_pending(self.site.paths.state)
+            if pending is not None:
+                undo(self.site, pending)
+                deadman.disarm(self.site, pending.id)
+
+    def _activate(self, pending: Pending, plan: Plan) -> tuple[Pending, list[Part]]:
+        """Activate the plan's parts in order; return the record as it is then, and what was activated."""
+        done: list[Part] = []
+        names = set(plan.names)
+        while waiting := [part for part in self.site.parts if part.name in names]:
+            part = waiting[0]
+            with self._timed(f"activate {part.name}"):
+                part.activate(self.site.store.path(pending.target), self.facts, self.site.report)
+            done.append(part)
+            names.discard(part.name)
+            if part.name == "tailscale" and self.wanted.render is not None:
+                pending, more = self._render_again(pending, self.wanted.render)
+                names |= more - {each.name for each in done}
+        return pending, done
+
+    def _render_again(
+        self, pending: Pending, render: Callable[[Facts], tuple[Tree, str]]
+    ) -> tuple[Pending, set[str]]:
+        """After the tailnet was joined, render again with what is known now (its addresses).
+
+        Returns the record to go on with, and the parts that have something to change because of it.
+        Their snapshots join the record, durably, before anything of them is touched.
+        """
+        site, store = self.site, self.site.store
+        self.facts = site.facts()
+        tree, digest = render(self.facts)
+        if dict(tree) == store.tree(pending.target):
+            return pending, set()
+        snapshots, plan = observe_changes(site, tree, self.facts)
+        number, replaced = store.next_number(), pending.target
+        with self._timed("stage"):
+            manifest = replace(store.manifest(replaced), number=number, input_digest=digest)
+            store.stage(manifest, tree, self.wanted.source)
+        known = {**{name: snapshots[name] for name in plan.names}, **pending.snapshots}
+        in_order = {part.name: known[part.name] for part in site.parts if part.name in known}
+        joined = replace(pending, target=number, snapshots=in_order)
+        write_pending(site.paths.state, joined)
+        self._check(plan.names, number)
+        store.point("current", number)
+        if pending.new_generation:
+            store.drop(replaced)
+        return joined, set(plan.names)
+
+    def _warnings(self, done: list[Part], number: int) -> tuple[str, ...]:
+        generation = self.site.store.path(number)
+        return tuple(
+            f"{part.name}: {line}" for part in done for line in part.warnings(generation, self.facts)
+        )
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """While undoing, a second Ctrl-C must not tear what the first one asked for."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def commit(site: Site, pending: Pending, mode: Mode) -> None:
+    """Make the change last: flip the boot link and clear the record, or wait for the confirmation."""
+    if mode.confirm_s is not None:
+        write_pending(site.paths.state, replace(pending, phase="unconfirmed", holder_pid=0, holder_start=""))
+        return
+    if mode.boot:
+        site.store.point("boot", pending.target)
+    clear_pending(site.paths.state)
+
+
+def confirm(site: Site) -> int:
+    """Keep the change that waits for its confirmation; return its generation. Needs the lock.
+
+    Raises CheckFailed when nothing waits, or when its time has passed (it is undone then).
+    """
+    done = recover(site)
+    if done:
+        raise CheckFailed(
+            f"generation {done.target} was undone before the confirmation came: {done.reason}",
+            hint=f"generation {done.restored} is live",
+        )
+    pending = read_pending(site.paths.state)
+    if pending is None:
+        raise CheckFailed(
+            "no change waits for a confirmation", hint="`tsstack generations` shows what is live"
+        )
+    if pending.set_boot:
+        site.store.point("boot", pending.target)
+    clear_pending(site.paths.state)
+    deadman.disarm(site, pending.id)
+    return pending.target

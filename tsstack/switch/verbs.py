@@ -1,0 +1,147 @@
+"""The verbs that change a host, each as one function: what the command line and the units call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tsstack.errors import CheckFailed, ConfigError, UsageError
+from tsstack.model.facts import Facts
+from tsstack.switch import deadman
+from tsstack.switch.generations import Manifest, tree_digest
+from tsstack.switch.intent import Intent, load, read_generation, read_intent
+from tsstack.switch.lock import host_lock
+from tsstack.switch.plan import Plan
+from tsstack.switch.record import Pending, read_pending
+from tsstack.switch.recovery import recover, undo
+from tsstack.switch.site import Site
+from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare
+
+__all__ = ["Mode", "Outcome", "activate_boot", "confirm_change", "roll_back", "stage_for_boot", "switch"]
+
+
+def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -> tuple[Outcome, Intent]:
+    """Make the host as `file` says. Raises ConfigError, CheckFailed, ApplyFailed, RollbackFailed."""
+    if force_lockout and mode.confirm_s is None:
+        raise UsageError(
+            "--force-lockout needs --confirm", hint="so that the switch undoes itself if you are locked out"
+        )
+    with host_lock(site.paths.state, site.clock):
+        prepare(site)
+        site.report("read")
+        facts = site.facts()
+        intent = read_intent(site, file, facts)
+        keep_way_in = _no_guard if force_lockout else _guard_for(file, facts, intent)
+        outcome = Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
+    return outcome, intent
+
+
+def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
+    """Make what `file` says the next boot's generation; the live host is not touched.
+
+    Returns the generation's manifest, whether it is a new one, and the intent.
+    """
+    with host_lock(site.paths.state, site.clock):
+        prepare(site)
+        facts = site.facts()
+        intent = read_intent(site, file, facts)
+        store, wanted = site.store, intent.wanted
+        for manifest in reversed(store.list()):
+            if manifest.number and tree_digest(store.tree(manifest.number)) == tree_digest(wanted.tree):
+                store.point("boot", manifest.number)
+                return manifest, False, intent
+        from tsstack import __version__
+
+        manifest = Manifest(
+            store.next_number(), site.clock.unix_s(), __version__, wanted.source_name, wanted.input_digest
+        )
+        staged = store.stage(manifest, wanted.tree, wanted.source)
+        try:
+            for part in site.parts:
+                if any(path.startswith(f"{part.folder}/") for path in wanted.tree):
+                    part.check(staged, facts)
+            _guard_for(file, facts, intent)(staged, Plan(()))
+        except CheckFailed:
+            store.drop(manifest.number)
+            raise
+        store.point("boot", manifest.number)
+    return manifest, True, intent
+
+
+def confirm_change(site: Site) -> int:
+    """Keep the change that waits for its confirmation; return its generation."""
+    with host_lock(site.paths.state, site.clock, wait_s=2.0):
+        return confirm(site)
+
+
+def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = False) -> Outcome:
+    """Undo the change that waits for its confirmation; else go back to an earlier generation.
+
+    Needs no network, no secrets and no rendering.
+    """
+    with host_lock(site.paths.state, site.clock, wait_s=2.0):
+        site.store.prepare()
+        pending = read_pending(site.paths.state)
+        recover(site)
+        if pending is not None:
+            if read_pending(site.paths.state) is not None:
+                undo(site, pending)
+                deadman.disarm(site, pending.id)
+            if to is None or to == pending.previous_current:
+                return Outcome(site.store.current(), pending.target, Plan(()))
+        live = site.store.current()
+        target = _previous(site, live) if to is None else to
+        facts = site.facts()
+        intent = read_generation(site, target)
+        source = site.store.path(target) / "source.yaml"
+        keep_way_in = _no_guard if force_lockout or not target else _guard_for(source, facts, intent)
+        return Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
+
+
+def activate_boot(site: Site) -> tuple[Outcome, str]:
+    """At boot: judge what was pending, then bring up the boot generation. Returns what was said of it."""
+    with host_lock(site.paths.state, site.clock, wait_s=10.0):
+        site.store.prepare()
+        done = recover(site, booting=True)
+        said = f"generation {done.target} was undone: {done.reason}" if done else ""
+        intent = read_generation(site, site.store.boot())
+        outcome = Transaction(site, intent.wanted, site.facts(), Mode(), _no_guard).run()
+    return outcome, said
+
+
+def _previous(site: Site, live: int) -> int:
+    numbers = [manifest.number for manifest in site.store.list() if manifest.number < live]
+    if not numbers:
+        raise UsageError("there is no earlier generation", hint="`tsstack generations` lists them")
+    return max(numbers)
+
+
+def _no_guard(_: Path, __: Plan) -> None:
+    return None
+
+
+def _guard_for(file: Path, facts: Facts, intent: Intent) -> Callable[[Path, Plan], None]:
+    """Ask the model about the operator's own sessions, if there are any and the firewall may change."""
+
+    def keep_way_in(_: Path, __: Plan) -> None:
+        from tsstack.switch import guard  # reads the model, which a switch with nothing to do never loads
+
+        sessions = guard.operator_sessions()
+        if not sessions:
+            return
+        loaded = intent.loaded
+        if loaded is None:
+            try:
+                loaded, _findings = load(file, None)
+            except ConfigError as error:
+                raise CheckFailed(
+                    f"whether you keep your way in cannot be told: {error}", hint="use --force-lockout"
+                ) from error
+        guard.check_operator(loaded.stack, facts, sessions)
+
+    return keep_way_in
+
+
+def pending_change(site: Site) -> Pending | None:
+    """The change that is under way or waits for its confirmation."""
+    return read_pending(site.paths.state)
