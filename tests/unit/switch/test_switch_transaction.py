@@ -21,7 +21,6 @@ from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Outcome, Transaction, Wanted, confirm, prepare
 from tsstack.switch.verbs import roll_back
 
-
 FOR_GOOD = Mode()
 
 
