@@ -1,0 +1,211 @@
+"""Bandwidth limits and offloads of interfaces, through tc(8), ip(8) and ethtool(8).
+
+Egress is a token bucket (tc-tbf(8)) at the root of the interface. Ingress is the same bucket on an
+intermediate device (ifb) that every incoming packet is redirected to before the host sees it, so that
+senders are slowed down by queueing and not by loss alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tsstack.errors import CheckFailed, CommandFailed
+from tsstack.parts.kernel.record import Spec
+from tsstack.system.command import run
+
+HANDLE = "7553:"
+"""The major number that marks a qdisc as ours."""
+
+UDP_GRO = {"rx-udp-gro-forwarding": "on", "rx-gro-list": "off"}
+"""What makes UDP forwarding cheap, in Tailscale's words "for subnet routers and exit nodes"."""
+
+_SIOCGIFMTU = 0x8921
+_ETHERNET_HEADER_BYTES = 14
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """One interface as it is. A limit is None where there is none of ours."""
+
+    mtu: int = 0
+    """Bytes; 0 when there is no such interface."""
+    egress: Spec | None = None
+    ingress: Spec | None = None
+    foreign_root: str = ""
+    """Somebody else's root qdisc: `htb 1:`. Empty for the kernel's default and for ours."""
+    foreign_ingress: str = ""
+
+    @property
+    def exists(self) -> bool:
+        return self.mtu > 0
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def ingress_device(interface: str) -> str:
+    """The name of the intermediate device for `interface`; a pure function of its name, 13 bytes."""
+    return f"tsin-{zlib.crc32(interface.encode()):08x}"
+
+
+def observe_links(interfaces: Iterable[str]) -> dict[str, LinkState]:
+    """The state of each of `interfaces`, one process for all. Raises CheckFailed when tc cannot be asked."""
+    wanted = sorted(set(interfaces))
+    if not wanted:
+        return {}
+    mtus = {name: _mtu(name) for name in wanted}
+    if not any(mtus.values()):
+        return {name: LinkState() for name in wanted}
+    qdiscs = _qdiscs()
+    return {name: _state(name, mtus[name], qdiscs) for name in wanted}
+
+
+def is_same(live: Mapping[str, float] | None, wanted: Mapping[str, float] | None) -> bool:
+    """Whether two limits are one. tc counts in clock ticks, so bursts and latencies come back rounded."""
+    if live is None or wanted is None:
+        return live is wanted
+    return (
+        abs(live["rate_bps"] - wanted["rate_bps"]) < 8
+        and abs(live["burst_bytes"] - wanted["burst_bytes"]) <= 16 + wanted["burst_bytes"] * 0.01
+        and abs(live["latency_s"] - wanted["latency_s"]) <= 0.001 + wanted["latency_s"] * 0.01
+    )
+
+
+def smallest_burst_bytes(mtu: int) -> int:
+    """The least a bucket must hold so that a full packet passes: tbf drops what is larger than the bucket."""
+    # 64 bytes beyond the frame: tc rounds a burst down to whole clock ticks.
+    return mtu + _ETHERNET_HEADER_BYTES + 64
+
+
+def set_egress(interface: str, spec: Spec | None) -> None:
+    """Limit what leaves by `interface`, or lift our limit. Raises CommandFailed."""
+    if spec is None:
+        run(["tc", "qdisc", "del", "dev", interface, "root"])
+    else:
+        run(["tc", "qdisc", "replace", *_bucket(interface, spec)])
+
+
+def set_ingress(interface: str, spec: Spec | None) -> None:
+    """Limit what is accepted from `interface`, or lift our limit. Idempotent. Raises CommandFailed."""
+    device = ingress_device(interface)
+    if spec is None:
+        if _mtu(interface):
+            run(["tc", "qdisc", "del", "dev", interface, "ingress"], check=False)
+        if _mtu(device):
+            run(["ip", "link", "del", device])
+        return
+    if not _mtu(device):
+        run(["ip", "link", "add", device, "type", "ifb"])
+    run(["ip", "link", "set", device, "up"])
+    redirect = _redirect(interface, device)
+    fresh = not any(entry.get("dev") == interface and entry.get("kind") == "ingress" for entry in _qdiscs())
+    # The bucket stands before packets are sent to it; one process, which stops at the first error.
+    lines = [f"qdisc replace {' '.join(_bucket(device, spec))}"]
+    if fresh:
+        lines += [f"qdisc add dev {interface} handle ffff: ingress", f"filter add {redirect}"]
+    else:
+        lines += [f"filter del dev {interface} parent ffff:", f"filter add {redirect}"]
+    run(["tc", "-batch", "-"], stdin="\n".join(lines) + "\n")
+
+
+def check_ingress() -> None:
+    """Try all that an ingress limit needs in a throwaway network namespace. Raises CheckFailed."""
+    try:
+        run(["unshare", "--net", "--", "ip", "link", "add", "tsin-check", "type", "ifb"])
+        lines = f"qdisc add dev lo handle ffff: ingress\nfilter add {_redirect('lo', 'lo')}\n"
+        run(["unshare", "--net", "--", "tc", "-batch", "-"], stdin=lines)
+    except CommandFailed as error:
+        raise CheckFailed(
+            f"this kernel cannot limit what comes in: {error.message}",
+            hint="it needs the modules ifb, cls_u32 and act_mirred; write egress only, or load them",
+        ) from error
+
+
+def observe_features(interface: str) -> dict[str, str]:
+    """UDP_GRO's features of `interface`: `on`, `off`, or `fixed` where the device does not let us choose.
+
+    A feature that the kernel does not know is absent. Raises CheckFailed when ethtool is missing.
+    """
+    result = run(["ethtool", "-k", interface], check=False)
+    found = {}
+    for line in result.stdout.splitlines():
+        name, _, state = line.strip().partition(": ")
+        if name in UDP_GRO:
+            value = state.split(" ")[0]
+            found[name] = "fixed" if "[fixed]" in state and value != UDP_GRO[name] else value
+    return found
+
+
+def set_features(interface: str, features: Mapping[str, str]) -> None:
+    """Switch offloads of `interface`. Raises CommandFailed."""
+    words = [word for name, value in features.items() if value in {"on", "off"} for word in (name, value)]
+    if words:
+        run(["ethtool", "-K", interface, *words])
+
+
+def _bucket(device: str, spec: Mapping[str, float]) -> list[str]:
+    rate, burst = f"{int(spec['rate_bps'])}bit", f"{int(spec['burst_bytes'])}b"
+    latency = f"{round(spec['latency_s'] * 1e6)}us"
+    return ["dev", device, "root", "handle", HANDLE, "tbf", "rate", rate, "burst", burst, "latency", latency]
+
+
+def _redirect(interface: str, device: str) -> str:
+    return (
+        f"dev {interface} parent ffff: protocol all prio 1 u32 match u32 0 0 "
+        f"action mirred egress redirect dev {device}"
+    )
+
+
+def _mtu(interface: str) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
+        try:
+            reply = fcntl.ioctl(asker, _SIOCGIFMTU, struct.pack("16si12x", interface.encode(), 0))
+        except OSError:  # ENODEV, the only answer for a name that fits
+            return 0
+    return int(struct.unpack("16si12x", reply)[1])
+
+
+def _qdiscs() -> list[dict[str, Any]]:
+    try:
+        found = json.loads(run(["tc", "-j", "qdisc", "show"]).stdout or "[]")
+    except (CommandFailed, ValueError) as error:
+        raise CheckFailed(f"the queues of the interfaces cannot be read: {error}") from error
+    return found if isinstance(found, list) else []
+
+
+def _state(interface: str, mtu: int, qdiscs: list[dict[str, Any]]) -> LinkState:
+    egress = ingress = None
+    foreign_root = foreign_ingress = ""
+    device = ingress_device(interface)
+    ours_in = next((q for q in qdiscs if q.get("dev") == device and q.get("handle") == HANDLE), None)
+    for qdisc in qdiscs:
+        if qdisc.get("dev") != interface:
+            continue
+        kind, handle = str(qdisc.get("kind")), str(qdisc.get("handle"))
+        if kind in {"ingress", "clsact"}:
+            if kind == "ingress" and ours_in is not None:
+                ingress = _spec(ours_in)
+            else:
+                foreign_ingress = kind
+        elif qdisc.get("root"):
+            if kind == "tbf" and handle == HANDLE:
+                egress = _spec(qdisc)
+            elif handle != "0:":  # the kernel's own default has no handle
+                foreign_root = f"{kind} {handle}"
+    return LinkState(mtu, egress, ingress, foreign_root, foreign_ingress)
+
+
+def _spec(qdisc: Mapping[str, Any]) -> Spec:
+    options = qdisc["options"]
+    return {
+        "rate_bps": options["rate"] * 8,
+        "burst_bytes": options["burst"],
+        "latency_s": options.get("lat", 0) / 1e6,
+    }
