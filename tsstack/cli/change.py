@@ -13,7 +13,13 @@ from tsstack.switch.intent import Intent, read_intent
 from tsstack.switch.plan import Plan
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Outcome, observe_changes
-from tsstack.switch.verbs import activate_boot, confirm_change, roll_back, stage_for_boot
+from tsstack.switch.verbs import (
+    activate_boot,
+    activate_firewall_early,
+    confirm_change,
+    roll_back,
+    stage_for_boot,
+)
 from tsstack.switch.verbs import switch as switch_host
 
 confirm_option = click.option(
@@ -111,9 +117,16 @@ def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_locko
 @click.command(hidden=True)
 @json_option
 @click.option("--boot", "booting", is_flag=True, help="Bring up the boot generation afterwards.")
-def recover(as_json: bool, booting: bool) -> None:
+@click.option("--early", is_flag=True, help="Only its firewall, before any interface is up.")
+def recover(as_json: bool, booting: bool, early: bool) -> None:
     """Judge what a killed command or a power cut left behind."""
     site = _site(as_json)
+    if early:
+        number = activate_firewall_early(site)
+        result_json({"generation": number}) if as_json else result(
+            f"the firewall of generation {number} stands"
+        )
+        return
     if booting:
         outcome, said = activate_boot(site)
         if said:

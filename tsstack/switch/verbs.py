@@ -17,7 +17,16 @@ from tsstack.switch.recovery import recover, undo
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare
 
-__all__ = ["Mode", "Outcome", "activate_boot", "confirm_change", "roll_back", "stage_for_boot", "switch"]
+__all__ = [
+    "Mode",
+    "Outcome",
+    "activate_boot",
+    "activate_firewall_early",
+    "confirm_change",
+    "roll_back",
+    "stage_for_boot",
+    "switch",
+]
 
 
 def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -> tuple[Outcome, Intent]:
@@ -107,6 +116,23 @@ def activate_boot(site: Site) -> tuple[Outcome, str]:
         intent = read_generation(site, site.store.boot())
         outcome = Transaction(site, intent.wanted, site.facts(), Mode(), _no_guard).run()
     return outcome, said
+
+
+def activate_firewall_early(site: Site) -> int:
+    """Before any interface is up: the boot generation's firewall, and nothing that needs a daemon.
+
+    A change that was pending is judged later, by `activate_boot`; until then the host gets the firewall
+    of the generation before it. Returns the generation.
+    """
+    with host_lock(site.paths.state, site.clock, wait_s=10.0):
+        site.store.prepare()
+        pending = read_pending(site.paths.state)
+        number = pending.previous_current if pending else site.store.boot()
+        facts = site.facts()
+        for part in site.parts:
+            if part.name == "firewall" and (site.store.path(number) / part.folder).is_dir():
+                part.activate(site.store.path(number), facts, site.report)
+    return number
 
 
 def _previous(site: Site, live: int) -> int:

@@ -1,0 +1,151 @@
+"""--confirm: the dead man undoes what no one confirmed, whatever became of the command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from private_host import PrivateHost
+
+pytestmark = pytest.mark.netns
+
+FIRST = """
+host: {name: one}
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], tcp: [80]}
+    internal: {interfaces: [eth1]}
+"""
+SECOND = FIRST.replace("[80]", "[80, 8080]")
+FILE = "/etc/tsstack/tsstack.yaml"
+
+
+@pytest.fixture
+def host() -> Iterator[PrivateHost]:
+    private = PrivateHost()
+    private.write(FILE, FIRST)
+    yield private
+    private.close()
+
+
+def picture(host: PrivateHost) -> dict[str, str]:
+    """All that a switch may touch, to the byte."""
+    links = {name: host.run("readlink", f"/var/lib/tsstack/{name}").stdout for name in ("current", "boot")}
+    return {"table": host.run("nft", "-s", "list", "table", "inet", "tsstack").stdout, **links}
+
+
+def wait_for_undo(host: PrivateHost, before: dict[str, str], limit_s: float) -> float:
+    started = time.monotonic()
+    while time.monotonic() - started < limit_s:
+        if not host.path("/var/lib/tsstack/pending.json").exists():
+            assert picture(host) == before
+            return time.monotonic() - started
+        time.sleep(0.05)
+    log = host.run("cat", "/run/tsstack/deadman.log", check=False).stdout
+    raise AssertionError(f"not undone within {limit_s} s; the dead man says: {log!r}")
+
+
+def test_an_unconfirmed_switch_is_undone_within_two_seconds(host: PrivateHost) -> None:
+    host.tsstack("switch")
+    before = picture(host)
+    host.write(FILE, SECOND)
+    started = time.monotonic()
+    said = json.loads(host.tsstack("--json", "switch", "--confirm", "3s").stdout)
+    assert said["awaits_confirmation"] is True
+    assert picture(host) != before
+    wait_for_undo(host, before, 3 + 2)
+    assert time.monotonic() - started >= 2.9
+
+
+def test_a_confirmed_switch_stays(host: PrivateHost) -> None:
+    host.tsstack("switch")
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--confirm", "2s")
+    host.tsstack("confirm")
+    after = picture(host)
+    time.sleep(3)
+    assert picture(host) == after
+    assert "8080" in after["table"]
+    assert "generations/2" in after["boot"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGKILL])
+def test_pitfall_13_the_revert_survives_the_death_of_the_command(
+    host: PrivateHost, how: signal.Signals
+) -> None:
+    """The command is ended between the first change and its end; the dead man undoes it."""
+    host.tsstack("switch")
+    before = picture(host)
+    host.write(FILE, SECOND)
+    command = host.popen(
+        "tsstack", "switch", "--confirm", "4s", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    record = host.path("/var/lib/tsstack/pending.json")
+    deadline = time.monotonic() + 20
+    while not record.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    command.send_signal(how)
+    command.wait(timeout=20)
+    wait_for_undo(host, before, 4 + 2 + 2)
+
+
+def test_a_reboot_undoes_what_was_not_confirmed(host: PrivateHost) -> None:
+    host.tsstack("switch")
+    before = picture(host)
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--confirm", "300s")
+    # A reboot: the kernel's tables are gone, and the boot id is another.
+    host.run("nft", "delete", "table", "inet", "tsstack")
+    record = json.loads(host.path("/var/lib/tsstack/pending.json").read_text())
+    host.write("/var/lib/tsstack/pending.json", json.dumps({**record, "boot_id": "before the reboot"}))
+    said = host.tsstack("recover", "--boot")
+    assert "rebooted before it was confirmed" in said.stderr
+    assert picture(host) == before
+
+
+def test_two_switches_at_once(host: PrivateHost) -> None:
+    holder = (
+        host.popen("flock", "/var/lib/tsstack/lock", "sleep", "30")
+        if host.path("/var/lib/tsstack").exists()
+        else None
+    )
+    assert holder is None
+    host.tsstack("switch")
+    before = picture(host)
+    holder = host.popen("flock", "/var/lib/tsstack/lock", "sleep", "30")
+    time.sleep(0.3)
+    host.write(FILE, SECOND)
+    refused = host.tsstack("switch", check=False)
+    holder.kill()
+    holder.wait()
+    assert refused.returncode == 4
+    assert "another tsstack command" in refused.stderr
+    assert picture(host) == before
+
+
+def test_the_operators_session_is_not_cut(host: PrivateHost) -> None:
+    """SSH from a LAN whose zone would not open the port: refused before anything is touched."""
+    host.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+    host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+    host.run("ip", "link", "set", "eth0", "up")
+    refused = host.run("env", "SSH_CONNECTION=192.0.2.7 50000 192.0.2.1 22", "tsstack", "switch", check=False)
+    assert refused.returncode == 4
+    assert "would lock you out" in refused.stderr
+    assert "192.0.2.7" in refused.stderr
+    assert not host.run("nft", "list", "tables").stdout.strip()
+    half = host.run(
+        "env",
+        "SSH_CONNECTION=192.0.2.7 50000 192.0.2.1 22",
+        "tsstack",
+        "switch",
+        "--force-lockout",
+        check=False,
+    )
+    assert half.returncode == 2
+    opened = host.write(FILE, FIRST.replace("[80]", "[80, 22]"))
+    host.run("env", "SSH_CONNECTION=192.0.2.7 50000 192.0.2.1 22", "tsstack", "-c", Path(opened), "switch")
