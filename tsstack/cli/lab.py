@@ -1,0 +1,137 @@
+"""`tsstack lab`: a whole tailnet in namespaces, to try tsstack and to hurt it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tsstack.lab.lab import LabStatus
+
+ROOT = "/run/tsstack-lab"
+
+
+def _which_lab(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which lab is meant, on every command of the group."""
+    name = click.option(
+        "--name",
+        default="lab",
+        show_default=True,
+        envvar="TSSTACK_LAB",
+        help="Several labs run beside each other.",
+    )
+    folder = click.option(
+        "--dir",
+        "directory",
+        type=click.Path(path_type=Path),
+        default=ROOT,
+        show_default=True,
+        help="Where the lab is remembered.",
+    )
+    return name(folder(command))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.group()
+def lab() -> None:
+    """A whole tailnet on this machine: Headscale, nodes with tailscaled, a LAN, an internet.
+
+    It lives in namespaces, touches nothing outside, and is gone after `down`.
+    """
+
+
+@lab.command()
+@_which_lab
+@click.option("--nodes", "clients", default=0, show_default=True, help="So many clients more.")
+def up(name: str, directory: Path, clients: int) -> None:
+    """Bring the lab up; builds its engines first where they are missing (minutes, once)."""
+    from tsstack.lab.lab import Lab
+
+    made = Lab.up(name=name, clients=clients, directory=directory, report=_say)
+    click.echo(_table(made.status()))
+
+
+@lab.command()
+@_which_lab
+def down(name: str, directory: Path) -> None:
+    """Take the lab down, whole or half made. Everything in it is gone."""
+    from tsstack.lab.lab import take_down
+
+    was = take_down(name=name, directory=directory)
+    _say(f"the lab {name!r} is gone" if was else f"there is no lab {name!r}")
+
+
+@lab.command()
+@_which_lab
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(name: str, directory: Path, as_json: bool) -> None:
+    """Show the nodes and the faults in force."""
+    from tsstack.lab.lab import read_status
+
+    found = read_status(name=name, directory=directory)
+    click.echo(json.dumps(asdict(found), indent=2) if as_json else _table(found))
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_which_lab
+@click.argument("node")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED)
+def execute(name: str, directory: Path, node: str, argv: tuple[str, ...]) -> None:
+    """Run a program in NODE (a shell when none is named): `tsstack lab exec laptop -- tailscale status`.
+
+    Its streams, terminal and exit code are passed through.
+    """
+    from tsstack.lab.lab import Lab
+
+    Lab.attach(name=name, directory=directory).node(node).become(list(argv) or ["bash"])
+
+
+@lab.command()
+@_which_lab
+@click.argument("fault_name", metavar="FAULT")
+@click.argument("node", required=False, default="")
+@click.option("--amount", default=0, help="Percent for loss, milliseconds for delay.")
+def fault(name: str, directory: Path, fault_name: str, node: str, amount: int) -> None:
+    """Break something: FAULT on NODE; `heal` ends it (all of them without NODE). See `tsstack lab faults`."""
+    from tsstack.lab.lab import Lab
+
+    found = Lab.attach(name=name, directory=directory)
+    if fault_name == "heal":
+        for ended in found.heal(node):
+            click.echo(f"{ended.name} {ended.target}: healed")
+        return
+    hurt = found.fault(fault_name, node, amount=amount)
+    click.echo(f"{fault_name} {hurt}")
+
+
+@lab.command()
+def faults() -> None:
+    """List the faults by name."""
+    from tsstack.lab.faults import CATALOGUE
+
+    for kind in CATALOGUE.values():
+        amount = f" ({kind.amount} {kind.unit})" if kind.unit else ""
+        click.echo(f"{kind.name:18} {kind.effect}{amount}; default node {kind.target}")
+    click.echo(f"{'heal':18} ends the faults of a node, or all")
+
+
+def _table(status: LabStatus) -> str:
+    lines = [f"lab {status.name}: {'up' if status.up else 'down'}"]
+    for node in status.nodes:
+        daemon = f"{node.daemon} {'runs' if node.running else 'DOWN'}" if node.daemon else ""
+        words = [f"{node.name:12}", f"{node.address:14}", f"{daemon:16}", f"{node.state:12}"]
+        words += [f"{', '.join(node.tailnet):38}", f"exit {node.exit_node}" if node.exit_node else node.role]
+        lines.append("  ".join(words).rstrip())
+    for active in status.faults:
+        amount = f" {active.amount}" if active.amount else ""
+        lines.append(f"fault: {active.name} {active.target}{amount}")
+    return "\n".join(lines)
