@@ -1,0 +1,72 @@
+"""Other owners' chains that drop what our table accepts.
+
+`accept` ends only its own base chain, while `drop` anywhere is final (nft(8), VERDICT STATEMENTS). Such a
+chain is never touched; it is named, with what one can do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tsstack.parts.firewall.library import Session
+
+_OWN = ("inet", "tsstack")
+_HOOKS = ("input", "forward")
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignDrop:
+    """A base chain of another owner that ends in a drop or a reject."""
+
+    family: str
+    table: str
+    chain: str
+    hook: str
+    reason: str
+    """`policy drop`, or the last rule that drops whatever reaches it."""
+
+    def __str__(self) -> str:
+        name = f"table {self.family} {self.table}, chain {self.chain}"
+        if self.hook == "forward" and self.chain == "FORWARD" and self.reason == "policy drop":
+            return (
+                f"{name} drops by its policy what it does not accept itself (Docker sets that): what our "
+                "zones let through this host must be accepted there too, for example in DOCKER-USER"
+            )
+        return (
+            f"{name} ({self.hook}: {self.reason}) drops packets that our zones open: accept them there too, "
+            "or switch the other firewall off"
+        )
+
+
+def foreign_drops(session: Session) -> tuple[ForeignDrop, ...]:
+    """Ask the kernel for the base chains of all other tables at `input` and `forward`.
+
+    Only what drops without any condition is named: a policy, or a rule of the base chain that consists of
+    the verdict alone. Raises NftError.
+    """
+    chains = [entry["chain"] for entry in session.query("list chains") if "chain" in entry]
+    found = []
+    for chain in chains:
+        if (chain["family"], chain["table"]) == _OWN or chain.get("hook") not in _HOOKS:
+            continue
+        reason = "policy drop" if chain.get("policy") == "drop" else _last_word(session, chain)
+        if reason:
+            found.append(
+                ForeignDrop(chain["family"], chain["table"], chain["name"], str(chain["hook"]), reason)
+            )
+    return tuple(found)
+
+
+def _last_word(session: Session, chain: dict[str, Any]) -> str:
+    """`drop` or `reject` if a rule of the chain does that to all that reaches it, else nothing."""
+    listing = session.query(f"list chain {chain['family']} {chain['table']} {chain['name']}")
+    for entry in listing:
+        statements = entry.get("rule", {}).get("expr", [])
+        words = [word for statement in statements for word in statement if word not in {"counter", "log"}]
+        if words in (["drop"], ["reject"]):
+            return f"a rule that {words[0]}s all"
+        if words == ["accept"]:
+            return ""
+    return ""

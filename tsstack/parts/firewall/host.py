@@ -1,0 +1,210 @@
+"""The table in the kernel: judge, load, watch and bring back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, RollbackFailed
+from tsstack.parts.firewall.library import NftError, Session
+
+if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
+    from tsstack.model.stack import Stack
+    from tsstack.parts.part import Change, Report, Snapshot, Tree
+
+_FAMILY, _TABLE = "inet", "tsstack"
+_FILE = "nftables/tsstack.nft"
+_SUBJECT = f"table {_FAMILY} {_TABLE}"
+_LOOK = "nft list table inet tsstack shows what is loaded"
+_UNREADABLE = "the packet filter cannot be read"
+# Works whether or not there is such a table: `delete` alone fails without one.
+_REMOVE = f"{_SUBJECT}\ndelete {_SUBJECT}\n"
+_PLACE = re.compile(r"^[^\n:]+:(\d+):\d+(?:-\d+)?: Error: (.*)$", re.MULTILINE)
+_COMMENT = re.compile(r'comment "([^"]*)"')
+
+
+class Firewall:
+    """The part that owns `table inet tsstack` and nothing else of the packet filter.
+
+    Its snapshot: `listing`, the table as nft prints it without counters' values (None: no table), and
+    `record`, what we noted when we last loaded it: the digests of the file and of the listing that the
+    kernel made of it. A listing with another digest was changed by someone else.
+    """
+
+    name = "firewall"
+    folder = "nftables"
+
+    def desired(self, stack: Stack, facts: Facts) -> Tree:
+        from tsstack.parts.firewall.desired import desired
+
+        return desired(stack, facts)
+
+    def check(self, generation: Path, facts: Facts) -> None:
+        """The kernel judges the whole transaction and takes it back.
+
+        Without root the same is done by `nft -c` in a namespace of its own (unshare(1), -Urn).
+        """
+        path = generation / _FILE
+        if not path.exists():
+            return
+        text = path.read_text()
+        try:
+            if os.geteuid() == 0:
+                Session().check(text)
+            else:
+                _check_without_root(path)
+        except NftError as error:
+            raise CheckFailed(explain_refusal(error.message, text), hint=error.hint) from error
+
+    def warnings(self, generation: Path, facts: Facts) -> tuple[str, ...]:
+        """Other owners' chains that drop what our table accepts: `foreign.foreign_drops`."""
+        if not (generation / _FILE).exists():
+            return ()
+        from tsstack.parts.firewall.foreign import foreign_drops
+
+        try:
+            return tuple(map(str, foreign_drops(Session())))
+        except NftError as error:
+            return (f"other tables cannot be read, so it is unknown whether they drop: {error.message}",)
+
+    def observe(self, tree: Tree, facts: Facts) -> Snapshot:
+        try:
+            listing = Session().list_table(_FAMILY, _TABLE)
+        except NftError as error:
+            raise CheckFailed(f"{_UNREADABLE}: {error.message}", hint=error.hint) from error
+        record = _read_record(facts)
+        return {"listing": listing, "record": None if record is None else {**record}}
+
+    def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
+        from tsstack.parts.part import Change
+
+        wanted, listing = tree.get(_FILE), snapshot["listing"]
+        if wanted is None:
+            return () if listing is None else (Change(_SUBJECT, before="loaded"),)
+        if listing is None:
+            return (Change(_SUBJECT, after="loaded"),)
+        record = snapshot["record"]
+        if not isinstance(record, dict) or record.get("listing") != _digest(str(listing)):
+            return (Change(_SUBJECT, before="not as tsstack left it", after="as the file says"),)
+        if record.get("file") != _digest(wanted):
+            return (Change(_SUBJECT, before="as an earlier file said", after="as the file says"),)
+        return ()
+
+    def activate(self, generation: Path, facts: Facts, report: Report) -> None:
+        path = generation / _FILE
+        try:
+            session = Session()
+            if not path.exists():
+                session.run(_REMOVE)
+                _record_path(facts).unlink(missing_ok=True)
+                report("firewall: the table is removed")
+                return
+            text = path.read_text()
+            session.run(text)
+            listing = session.list_table(_FAMILY, _TABLE)
+            _write_record(facts, {"file": _digest(text), "listing": _digest(listing or "")})
+        except NftError as error:
+            raise ApplyFailed(f"nft refused the table: {error.message}", hint=error.hint) from error
+        except OSError as error:
+            raise ApplyFailed(f"the firewall's record cannot be written: {error}") from error
+        report("firewall: the table is loaded")
+
+    def verify(self, generation: Path, facts: Facts) -> None:
+        path = generation / _FILE
+        try:
+            listing = Session().list_table(_FAMILY, _TABLE)
+        except NftError as error:
+            raise ApplyFailed(
+                f"the packet filter cannot be read: {error.message}", hint=error.hint
+            ) from error
+        if not path.exists():
+            if listing is not None:
+                raise ApplyFailed(f"{_SUBJECT} is there although the file asks for no firewall")
+            return
+        expected = {"file": _digest(path.read_text()), "listing": _digest(listing or "")}
+        if listing is None or _read_record(facts) != expected:
+            raise ApplyFailed(f"{_SUBJECT} is not as it was loaded: something else changes it")
+        _connect_to_self()
+
+    def restore(self, snapshot: Snapshot, facts: Facts) -> None:
+        listing, record = snapshot["listing"], snapshot["record"]
+        try:
+            session = Session()
+            session.run(_REMOVE if listing is None else f"{_REMOVE}{listing}")
+            if session.list_table(_FAMILY, _TABLE) != listing:
+                raise RollbackFailed(f"{_SUBJECT} came back otherwise than it was", hint=_LOOK)
+            if isinstance(record, dict):
+                _write_record(facts, {key: str(value) for key, value in record.items()})
+            else:
+                _record_path(facts).unlink(missing_ok=True)
+        except (NftError, OSError) as error:
+            raise RollbackFailed(
+                f"{_SUBJECT} cannot be brought back: {error}",
+                hint=_LOOK,
+            ) from error
+
+
+def explain_refusal(words: str, text: str) -> str:
+    """nft's words with the line and the key path that they are about, if that can be told."""
+    match = _PLACE.search(words)
+    if match is None:
+        return f"nft refuses the table: {words}"
+    lines = text.splitlines()
+    number = int(match[1])
+    if not 1 <= number <= len(lines):
+        return f"nft refuses the table: {match[2]}"
+    nearby = [lines[number - 1], *reversed(lines[max(number - 20, 0) : number - 1])]
+    path = next((found[1] for line in nearby if (found := _COMMENT.search(line))), "")
+    place = f" ({path})" if path else ""
+    return f"nft refuses line {number}{place}: {match[2]}: {lines[number - 1].strip()}"
+
+
+def _check_without_root(path: Path) -> None:
+    from tsstack.system.command import run
+
+    try:
+        run(["unshare", "-Urn", "nft", "-c", "-f", path])
+    except CommandFailed as error:
+        raise NftError(error.stderr.strip() or error.message, hint=error.hint) from error
+
+
+def _connect_to_self() -> None:
+    """A new connection over loopback must pass, or this host is of no use to itself."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=2).close()
+    except OSError as error:
+        raise ApplyFailed(f"no new connection over loopback: {error}") from error
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _record_path(facts: Facts) -> Path:
+    return facts.paths.run / "firewall.json"
+
+
+def _read_record(facts: Facts) -> dict[str, str] | None:
+    """What we noted at the last load. A record that cannot be read counts as none: the table is reloaded."""
+    try:
+        record = json.loads(_record_path(facts).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _write_record(facts: Facts, record: dict[str, str]) -> None:
+    from tsstack.system.files import write_durably
+
+    facts.paths.run.mkdir(parents=True, exist_ok=True)
+    write_durably(_record_path(facts), json.dumps(record))
+
+
+PART = Firewall()

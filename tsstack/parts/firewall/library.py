@@ -1,0 +1,79 @@
+"""libnftables, in this process, through its Python bindings.
+
+A `Session` talks to the network namespace of the thread that opened it. Loading is one netlink batch:
+the kernel takes all of it or nothing (nft(8); nfnetlink batches commit as a whole).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from typing import Any
+
+from tsstack.errors import TsstackError
+
+_INSTALL = "install nftables (Debian: apt install nftables), which brings libnftables"
+
+
+class NftError(TsstackError):
+    """nft refused a command; `message` holds its words. Mapped to a part's error by whoever called."""
+
+
+class Session:
+    """One context of libnftables. Not to be shared between threads.
+
+    Raises NftError when the library is missing.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import nftables
+
+            self._nft: Any = nftables.Nftables()
+        except (ImportError, OSError) as error:
+            raise NftError(f"libnftables cannot be loaded: {error}", hint=_INSTALL) from error
+
+    def run(self, commands: str) -> str:
+        """Run nft commands as one transaction and return what they print. Raises NftError."""
+        code, output, errors = self._nft.cmd(commands)
+        if code != 0:
+            words = errors.strip()
+            denied = "Operation not permitted" in words
+            raise NftError(
+                words or f"nft ended with {code}", hint="the packet filter needs root" if denied else ""
+            )
+        return str(output)
+
+    def check(self, commands: str) -> None:
+        """Let the kernel judge a transaction and take it back. Raises NftError."""
+        set_dry_run = self._function("nft_ctx_set_dry_run", ctypes.c_bool)
+        set_dry_run(True)
+        try:
+            self.run(commands)
+        finally:
+            set_dry_run(False)
+
+    def list_table(self, family: str, table: str) -> str | None:
+        """One table as text without the values of counters, or None if there is no such table."""
+        if f"table {family} {table}" not in self.run(f"list tables {family}").splitlines():
+            return None
+        self._nft.set_stateless_output(True)
+        return self.run(f"list table {family} {table}")
+
+    def query(self, command: str) -> list[dict[str, Any]]:
+        """The objects that a list command answers with, as libnftables-json(5) has them."""
+        before = self._nft.set_json_output(True)
+        try:
+            answer = json.loads(self.run(command))
+        finally:
+            self._nft.set_json_output(bool(before))
+        return list(answer["nftables"])
+
+    def _function(self, name: str, argument: Any) -> Any:
+        """A function of the library that these bindings do not offer, bound to this context."""
+        # The bindings keep the context in a private attribute, in every version up to 1.1.
+        context = self._nft._Nftables__ctx
+        function = getattr(ctypes.CDLL("libnftables.so.1"), name)
+        function.argtypes = [ctypes.c_void_p, argument]
+        function.restype = None
+        return lambda value: function(context, value)

@@ -1,0 +1,205 @@
+"""Who belongs to a zone, and which ports it opens, as ranges that do not overlap.
+
+nft refuses overlapping intervals in one set or map (nft(8), SETS: "conflicting intervals"), so what may
+overlap in the file is resolved here: the longer prefix wins, the literal name before the wildcard, the
+first entry of the file before a later one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tsstack.model.firewall import Firewall, ForwardRule, Zone
+from tsstack.model.names import Network, PortRange
+from tsstack.model.stack import Stack
+
+TAILNET_INTERFACE = "tailscale0"
+"""The interface that tailscaled makes; `--tun` with another name is not supported."""
+
+TAILNET = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
+"""Where the tailnet's addresses lie (tailscale, net/tsaddr: CGNATRange, TailscaleULARange)."""
+
+NOT_TAILNET = ipaddress.ip_network("100.115.92.0/23")
+"""The part of 100.64.0.0/10 that ChromeOS uses for its containers; tailscaled never drops it (ts-input)."""
+
+_BITS = {4: 32, 6: 128}
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Addresses from `first` to `last`, both within, that belong to `zone`."""
+
+    version: int
+    first: int
+    last: int
+    zone: str
+    tailnet: bool
+    """Whether they lie in the tailnet's range, so that they count only on tailscale0."""
+
+    def __str__(self) -> str:
+        """As nft writes it: an address, a prefix, or `first-last`."""
+        size = self.last - self.first + 1
+        address = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address
+        if size == 1:
+            return str(address(self.first))
+        if size & (size - 1) == 0 and self.first % size == 0:
+            return f"{address(self.first)}/{_BITS[self.version] - size.bit_length() + 1}"
+        return f"{address(self.first)}-{address(self.last)}"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPorts:
+    """Ports from `first` to `last` of one protocol and the key path that opens them."""
+
+    first: int
+    last: int
+    path: str
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceLevel:
+    """Interface names or wildcards of which no two overlap, each with its zone."""
+
+    zones: Mapping[str, str]
+    wildcard: bool
+
+
+def last_of(network: Network) -> int:
+    """The last address of a network, as a number."""
+    return int(network.network_address) + (1 << (_BITS[network.version] - network.prefixlen)) - 1
+
+
+def is_isolated(name: str, zone: Zone) -> bool:
+    """Whether the zone is of the preset `isolated`: by its `preset`, or by its own name without one."""
+    return (zone.preset or name) == "isolated"
+
+
+def address_ranges(firewall: Firewall) -> tuple[AddressRange, ...]:
+    """All source networks of all zones as disjoint ranges; the longest prefix owns an address.
+
+    Of two zones with the very same network the first of the file has it. Ranges are cut at the borders
+    of the tailnet's own ranges and neighbours of one zone are merged.
+    """
+    ranges: list[AddressRange] = []
+    for version, tailnet in zip((4, 6), TAILNET, strict=True):
+        owned = sorted(
+            (int(net.network_address), net.prefixlen, position, last_of(net), zone)
+            for position, (zone, net) in enumerate(
+                (name, net) for name, zone in firewall.zones.items() for net in zone.sources
+            )
+            if net.version == version
+        )
+        low_end, high_end = int(tailnet.network_address), last_of(tailnet)
+        for first, last, zone in _merged(_disjoint((start, end, zone) for start, _, _, end, zone in owned)):
+            for low, high, inside in (
+                (first, min(last, low_end - 1), False),
+                (max(first, low_end), min(last, high_end), True),
+                (max(first, high_end + 1), last, False),
+            ):
+                if low <= high:
+                    ranges.append(AddressRange(version, low, high, zone, inside))
+    return tuple(ranges)
+
+
+def _disjoint(owned: Iterable[tuple[int, int, str]]) -> Iterable[tuple[int, int, str]]:
+    """Nested or separate ranges, sorted by start and then widest first, as disjoint ones."""
+    outer: list[tuple[int, int, str]] = []
+    cursor = 0
+    for first, last, zone in owned:
+        while outer and outer[-1][1] < first:
+            _, end, owner = outer.pop()
+            if cursor <= end:
+                yield cursor, end, owner
+                cursor = end + 1
+        if outer and outer[-1][:2] == (first, last):
+            continue
+        if outer and cursor < first:
+            yield cursor, first - 1, outer[-1][2]
+        outer.append((first, last, zone))
+        cursor = first
+    while outer:
+        _, end, owner = outer.pop()
+        if cursor <= end:
+            yield cursor, end, owner
+            cursor = end + 1
+
+
+def _merged(ranges: Iterable[tuple[int, int, str]]) -> Iterable[tuple[int, int, str]]:
+    pending: tuple[int, int, str] | None = None
+    for first, last, zone in ranges:
+        if pending is not None and pending[1] + 1 == first and pending[2] == zone:
+            pending = (pending[0], last, zone)
+            continue
+        if pending is not None:
+            yield pending
+        pending = (first, last, zone)
+    if pending is not None:
+        yield pending
+
+
+def interface_levels(firewall: Firewall) -> tuple[InterfaceLevel, ...]:
+    """The interfaces of all zones, in the order in which they are asked.
+
+    First the literal names, then the wildcards; a wildcard within another (`veth1*` in `veth*`) stands a
+    level before it. nft 1.0.6 refuses both kinds, or nested wildcards, in one set.
+    """
+    literal: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
+    for name, zone in firewall.zones.items():
+        for pattern in zone.interfaces:
+            if pattern.endswith("*"):
+                prefixes.setdefault(pattern[:-1], name)
+            else:
+                literal.setdefault(pattern, name)
+    depths: dict[int, dict[str, str]] = {}
+    for prefix, name in prefixes.items():
+        outer = sum(1 for other in prefixes if other != prefix and prefix.startswith(other))
+        depths.setdefault(outer, {})[f"{prefix}*"] = name
+    levels = [InterfaceLevel(literal, wildcard=False)] if literal else []
+    levels += [InterfaceLevel(depths[depth], wildcard=True) for depth in sorted(depths, reverse=True)]
+    return tuple(levels)
+
+
+def open_ports(
+    stack: Stack, rule: Zone | ForwardRule, path: str
+) -> tuple[tuple[OpenPorts, ...], tuple[OpenPorts, ...]]:
+    """What a zone or a forward rule lists, as (tcp, udp); `path` is its key path.
+
+    Raises KeyError for a service that nobody knows (lint refuses such a file).
+    """
+    listed: dict[str, list[tuple[PortRange, str]]] = {"tcp": [], "udp": []}
+    listed["tcp"] += [(ports, f"{path}.tcp[{at}]") for at, ports in enumerate(rule.tcp)]
+    listed["udp"] += [(ports, f"{path}.udp[{at}]") for at, ports in enumerate(rule.udp)]
+    for at, service in enumerate(rule.services):
+        for port in stack.ports_of(service):
+            listed[port.protocol].append((port.ports, f"{path}.services[{at}]"))
+    return disjoint_ports(listed["tcp"]), disjoint_ports(listed["udp"])
+
+
+def disjoint_ports(listed: Iterable[tuple[PortRange, str]]) -> tuple[OpenPorts, ...]:
+    """Ports without overlap, in order; a port that is listed twice keeps the first entry's path."""
+    starts: list[int] = []
+    taken: list[OpenPorts] = []
+    for ports, path in listed:
+        first = ports.first
+        at = max(bisect_right(starts, first) - 1, 0)
+        pieces: list[OpenPorts] = []
+        while at < len(taken) and taken[at].first <= ports.last:
+            if taken[at].last >= first:
+                if first < taken[at].first:
+                    pieces.append(OpenPorts(first, taken[at].first - 1, path))
+                first = taken[at].last + 1
+            at += 1
+        if first <= ports.last:
+            pieces.append(OpenPorts(first, ports.last, path))
+        for piece in pieces:
+            slot = bisect_right(starts, piece.first)
+            starts.insert(slot, piece.first)
+            taken.insert(slot, piece)
+    return tuple(taken)
