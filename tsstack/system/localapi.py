@@ -173,7 +173,10 @@ class LocalApi:
                 if left_s <= 0:
                     raise LocalApiTimeout(f"nothing happened at tailscaled within {timeout_s:g} s")
                 connection.settimeout(left_s)
-                data = connection.recv(_CHUNK_BYTES)
+                try:
+                    data = connection.recv(_CHUNK_BYTES)
+                except TimeoutError:
+                    continue
                 if not data:
                     raise LocalApiError(
                         "tailscaled closed its event stream", hint="see `journalctl -u tailscaled`"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tsstack.errors import CommandFailed, SecretError
-from tsstack.system.command import Result, run, which
+from tsstack.system.command import Result, environment, run, which
 from tsstack.system.files import write_durably
 
 IDENTITY = Path("/etc/tsstack/age.key")
@@ -77,7 +77,7 @@ def read_key_file(path: Path) -> str:
 
 
 def prepare_edit(file: Path) -> tuple[list[str], dict[str, str]]:
-    """Make sure that `file` can be edited; returns the argv and the environment of `sops edit`.
+    """Make sure that `file` can be edited; returns the argv and the whole environment of `sops edit`.
 
     On first use the host's age identity is made (0600), and a new file starts with an empty `authkey`.
     Raises SecretError when sops or age is missing, or a file cannot be written.
@@ -101,7 +101,7 @@ def prepare_edit(file: Path) -> tuple[list[str], dict[str, str]]:
         raise SecretError(
             f"the age identity {identity} cannot be made or used", hint="run as root"
         ) from error
-    env = {name: os.environ[name] for name in _EDITOR_VARIABLES if name in os.environ}
+    env = environment({name: os.environ[name] for name in _EDITOR_VARIABLES if name in os.environ})
     env[_IDENTITY_VARIABLE] = str(identity)
     if _TMPFS.is_dir():
         env["TMPDIR"] = str(_TMPFS)

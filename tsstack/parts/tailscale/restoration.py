@@ -1,0 +1,48 @@
+"""Bringing tailscaled back to what it was before a switch touched it. Needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tsstack.errors import RollbackFailed
+from tsstack.parts.tailscale.desired import KEY_PATHS
+from tsstack.parts.tailscale.enrolment import is_enrolled
+from tsstack.system.localapi import LocalApi
+
+# Setting an exit node by its id clears the one given by address (ipn/prefs.go: ExitNodeIP).
+_RESTORED = (*KEY_PATHS, "ExitNodeIP")
+
+
+def restore_stranger(api: LocalApi, before: Mapping[str, Any]) -> None:
+    """Back to a daemon that belongs to no tailnet, with the prefs it had as such."""
+
+    def settled() -> bool:
+        prefs = api.prefs()
+        return not is_enrolled(prefs) and _without_key(prefs) == dict(before)
+
+    if settled():
+        return
+    api.logout()
+    if not settled():
+        api.start("", before)
+    if not settled():
+        raise RollbackFailed(
+            "tailscaled did not take back its earlier prefs", hint="see `tailscale debug prefs`"
+        )
+
+
+def restore_prefs(api: LocalApi, before: Mapping[str, Any]) -> None:
+    prefs = api.prefs()
+    patch = {name: before.get(name, "") for name in _RESTORED if prefs.get(name) != before.get(name)}
+    if before.get("AutoExitNode"):
+        # The daemon picks the node itself again; naming one would clear the choice.
+        patch = {name: value for name, value in patch.items() if not name.startswith("ExitNodeI")}
+        if prefs.get("AutoExitNode") != before["AutoExitNode"]:
+            patch["AutoExitNode"] = before["AutoExitNode"]
+    if patch:
+        api.patch_prefs(patch)
+
+
+def _without_key(prefs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in prefs.items() if name != "Config"}
