@@ -1,0 +1,203 @@
+"""The codes of contradictions in the tailnet, the kernel, DNS, bandwidth and the monitor."""
+
+from __future__ import annotations
+
+from tsstack.model.codes import declare
+
+EXIT_NODE_BOTH = declare(
+    "TS401",
+    "error",
+    "An exit node is offered and used at once",
+    "tailscaled refuses it: a node that sends its own traffic elsewhere cannot be the exit of others.",
+    "advertise: {exit_node: true}\nexit_node: {use: [exit-a]}",
+    "exit_node: {use: [exit-a]}",
+)
+ACCEPTS_OWN_SUBNET = declare(
+    "TS402",
+    "warning",
+    "Routes of others may take over the own subnet",
+    "This host routes to a subnet and accepts the routes of others. If another node offers the same "
+    "subnet, traffic to the own LAN goes through the tailnet and LAN access is cut.",
+    "accept_routes: true\nadvertise: {routes: [192.168.15.0/24]}",
+    "accept_routes: false\nadvertise: {routes: [192.168.15.0/24]}",
+)
+NO_SECRETS_FILE = declare(
+    "TS403",
+    "error",
+    "A secret is named, but there is no secrets file",
+    "`{secret: KEY}` is a key of the sops-encrypted file in `secrets.file`.",
+    "tailscale: {auth_key: {secret: authkey}}",
+    "secrets: {file: secrets.yaml}\ntailscale: {auth_key: {secret: authkey}}",
+)
+TAGS_WITH_HEADSCALE_KEY = declare(
+    "TS404",
+    "warning",
+    "Headscale refuses tags beside a key",
+    "With Headscale the tags come with the pre-auth key (`preauthkeys create --tags`). A node that asks "
+    "for tags itself is not enrolled.",
+    "tailscale:\n  login_server: https://hs.example.com\n  auth_key: {secret: authkey}\n  tags: [tag:server]",
+    "tailscale:\n  login_server: https://hs.example.com\n  auth_key: {secret: authkey}",
+)
+DEFAULT_ROUTE_AS_SUBNET = declare(
+    "TS405",
+    "error",
+    "A default route is offered as a subnet",
+    "Offering 0.0.0.0/0 or ::/0 is being an exit node, which has its own key and its own approval.",
+    "advertise: {routes: [0.0.0.0/0]}",
+    "advertise: {exit_node: true}",
+)
+TAILNET_AS_SUBNET = declare(
+    "TS406",
+    "error",
+    "A subnet route lies within the tailnet's own range",
+    "100.64.0.0/10 and fd7a:115c:a1e0::/48 are the addresses of the nodes; offering a part of them would "
+    "draw their traffic here.",
+    "advertise: {routes: [100.64.0.0/24]}",
+    "advertise: {routes: [192.168.15.0/24]}",
+)
+OWN_EXIT_NODE = declare(
+    "TS407",
+    "error",
+    "The host is its own exit node",
+    "A node cannot send its traffic through itself.",
+    "host: {name: a}\ntailscale: {exit_node: {use: [a]}}",
+    "host: {name: a}\ntailscale: {exit_node: {use: [b]}}",
+)
+LISTED_TWICE = declare(
+    "TS408",
+    "warning",
+    "An entry is listed twice",
+    "The second mention changes nothing; perhaps another entry was meant.",
+    "use: [exit-a, exit-a]",
+    "use: [exit-a, exit-b]",
+)
+SHIELDS_UP = declare(
+    "TS409",
+    "warning",
+    "shields_up closes what the file serves",
+    "tailscaled then refuses every connection from the tailnet, so neither the proxy nor any zone of the "
+    "tailnet is reached.",
+    "tailscale: {shields_up: true}\nproxy: {services: {wiki: {upstream: 8000}}}",
+    "tailscale: {shields_up: false}\nproxy: {services: {wiki: {upstream: 8000}}}",
+)
+NETFILTER_OFF = declare(
+    "TS410",
+    "warning",
+    "Nothing hides the tailnet's addresses",
+    "With `netfilter: off` tailscaled does not masquerade, so answers from the subnets and the internet "
+    "do not find back. Let a forward rule masquerade, or leave netfilter on.",
+    "tailscale: {netfilter: off, advertise: {exit_node: true}}",
+    "tailscale: {netfilter: on, advertise: {exit_node: true}}",
+)
+PLAIN_LOGIN_SERVER = declare(
+    "TS411",
+    "warning",
+    "The login server is asked without TLS",
+    "Over plain HTTP to a host that is not local, others on the way can see and hinder the login. The "
+    "tunnel's own keys stay safe.",
+    "login_server: http://hs.example.com",
+    "login_server: https://hs.example.com",
+)
+OTHER_TAILNET = declare(
+    "TS412",
+    "warning",
+    "The host is on another tailnet than the file says",
+    "tailscaled reports another MagicDNS suffix or control server. Changing the control server means a "
+    "new login.",
+    "host: {tailnet: old.ts.net}    # tailscaled says new.ts.net",
+    "host: {tailnet: new.ts.net}",
+)
+NO_AUTH_KEY = declare(
+    "TS413",
+    "warning",
+    "The host is not enrolled and there is no key",
+    "tailscaled needs a login, and the file names no `auth_key`.",
+    "tailscale: {}",
+    "tailscale: {auth_key: {secret: authkey}}",
+)
+FORWARDING_OFF = declare(
+    "TS501",
+    "error",
+    "Forwarding is switched off, but this host routes",
+    "An exit node or subnet router must forward. tsstack sets the parameters itself.",
+    "tailscale: {advertise: {exit_node: true}}\nkernel: {sysctl: {net.ipv4.ip_forward: 0}}",
+    "tailscale: {advertise: {exit_node: true}}",
+)
+RP_FILTER_STRICT = declare(
+    "TS502",
+    "error",
+    "Strict reverse path filtering breaks exit nodes",
+    "Answers come back by another interface than the route says, and mode 1 drops them. Mode 2 (loose) is"
+    " needed.",
+    "kernel: {sysctl: {net.ipv4.conf.all.rp_filter: 1}}",
+    "kernel: {sysctl: {net.ipv4.conf.all.rp_filter: 2}}",
+)
+SYSCTL_TWICE = declare(
+    "TS503",
+    "error",
+    "A kernel parameter is written in two spellings",
+    "sysctl(8) takes dots and slashes for the same parameter; only one value can win.",
+    "sysctl: {net.core.rmem_max: 1, net/core/rmem_max: 2}",
+    "sysctl: {net.core.rmem_max: 2}",
+)
+SPLIT_COVERS_LOGIN = declare(
+    "TS504",
+    "error",
+    "The login server's name is asked inside the tailnet",
+    "To log in, the name of the login server must resolve; but its domain is sent to a DNS server that is"
+    " reached only after the login.",
+    "tailscale: {login_server: https://hs.example.com}\ndns: {split: {example.com: [100.100.100.100]}}",
+    "tailscale: {login_server: https://hs.example.com}\ndns: {split: {tail.example.com: [100.100.100.100]}}",
+)
+BURST_TOO_SMALL = declare(
+    "TS505",
+    "warning",
+    "The burst is too small for the rate",
+    "tc-tbf(8): a bucket must hold what passes between two timer ticks (here 1 ms) and at least one whole"
+    " packet, or the rate is never reached.",
+    "bandwidth: {eth0: {egress: 1gbit, burst: 32kbit}}",
+    "bandwidth: {eth0: {egress: 1gbit, burst: 1mb}}",
+)
+INTERFACE_MISSING = declare(
+    "TS506",
+    "warning",
+    "An interface is not on this host",
+    "It may come later (a bridge, a VPN) and is then covered at once. A typo looks the same.",
+    "zones: {dmz: {interfaces: [ehh0]}}",
+    "zones: {dmz: {interfaces: [eth0]}}",
+)
+PACE = declare(
+    "TS601",
+    "warning",
+    "The monitor's times contradict each other",
+    "Probes on the path in use must be at least as frequent as reports, and a path must be healthy for "
+    "longer (`restore_after`) than it takes to call it bad (`failures` times `probe`), or it is left and "
+    "taken again in turn.",
+    "monitor: {probe: 10s, failures: 30, restore_after: 1m}",
+    "monitor: {probe: 1s, failures: 3, restore_after: 2m}",
+)
+NOTHING_TO_FAIL_OVER = declare(
+    "TS602",
+    "info",
+    "There is nothing to fail over to",
+    "`failover: true` moves along `tailscale.exit_node.use`, which names fewer than two nodes.",
+    "tailscale: {exit_node: {use: [exit-a]}}\nmonitor: {failover: true}",
+    "tailscale: {exit_node: {use: [exit-a, exit-b]}}\nmonitor: {failover: true}",
+)
+LOSS_NEVER_BAD = declare(
+    "TS603",
+    "warning",
+    "No loss makes a path bad",
+    "With `max_loss: 100%` a path that loses nearly everything counts as good; only `failures` in a row "
+    "count.",
+    "monitor: {max_loss: 100%}",
+    "monitor: {max_loss: 5%}",
+)
+METRICS_EXPOSED = declare(
+    "TS604",
+    "warning",
+    "The metrics are open on every address",
+    "They name peers, paths and services. Listen on loopback or on the tailnet's address.",
+    'monitor: {metrics: "0.0.0.0:9464"}',
+    'monitor: {metrics: "127.0.0.1:9464"}',
+)

@@ -1,0 +1,63 @@
+"""Contradictions across the sections of a file that is valid in itself. Pure.
+
+A rule is a function of `tsstack.model.rules`; it says which sections it reads, so that the others can
+still be judged where one section is faulty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from tsstack.errors import ConfigError, Finding
+from tsstack.model.facts import Facts
+from tsstack.model.keypath import format_path
+from tsstack.model.loaded import LoadedStack
+from tsstack.model.rules import firewall, host, proxy, tailnet
+from tsstack.model.rules.view import RULES, View
+from tsstack.model.words import redact
+
+# Importing them registers their rules.
+_MODULES = (firewall, proxy, tailnet, host)
+
+
+def lint(loaded: LoadedStack, facts: Facts | None) -> tuple[Finding, ...]:
+    """Every finding across sections, in the file's order. Without facts, what needs them is not judged."""
+    return _sorted(_run(loaded, facts, frozenset()))
+
+
+def lint_intact(loaded: LoadedStack, faulty: Collection[str]) -> tuple[Finding, ...]:
+    """The same for those sections that are not faulty; `loaded` holds them alone."""
+    return _sorted(_run(loaded, None, frozenset(faulty)))
+
+
+def require_sound(loaded: LoadedStack, facts: Facts | None) -> tuple[Finding, ...]:
+    """The warnings and remarks on a file. Raises ConfigError, with all findings, when one is an error."""
+    findings = lint(loaded, facts)
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        count = "1 contradiction" if errors == 1 else f"{errors} contradictions"
+        raise ConfigError(f"{loaded.document.file} is not valid: {count}", findings=findings)
+    return findings
+
+
+def _run(loaded: LoadedStack, facts: Facts | None, faulty: frozenset[str]) -> Iterator[Finding]:
+    view = View(loaded.stack, loaded.document, facts)
+    for reads, rule in RULES:
+        if reads & faulty:
+            continue
+        for remark in rule(view):
+            file, line, column = loaded.place(remark.path, value=remark.value)
+            yield Finding(
+                remark.code.id,
+                remark.code.severity,
+                format_path(remark.path),
+                redact(remark.message),
+                redact(remark.hint),
+                file,
+                line,
+                column,
+            )
+
+
+def _sorted(findings: Iterator[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(dict.fromkeys(findings), key=lambda found: (found.line, found.column, found.code)))

@@ -1,0 +1,149 @@
+"""Kernel, DNS, bandwidth, interfaces and the monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from tsstack.model import host_codes as codes
+from tsstack.model.codes import EMPTY_SECTION
+from tsstack.model.keypath import KeyPath
+from tsstack.model.rules.view import TAILSCALE_INTERFACE, Remark, View, in_tailnet, matches, rule
+from tsstack.model.words import nearest
+
+_FORWARDING = {
+    "net.ipv4.ip_forward",
+    "net.ipv4.conf.all.forwarding",
+    "net.ipv6.conf.all.forwarding",
+}
+_ETHERNET_FRAME_BYTES = 1514
+_TICKS_PER_S = 1000
+
+
+def dotted(name: str) -> str:
+    """A kernel parameter in sysctl(8)'s dotted spelling; in the other, dots are part of a name."""
+    first = next((char for char in name if char in "./"), ".")
+    return name if first == "." else name.translate(str.maketrans("./", "/."))
+
+
+@rule()
+def empty_sections(view: View) -> Iterator[Remark]:
+    for name, node in view.document.sections.items():
+        if node.value is None and not node.text and name in type(view.stack).model_fields:
+            hint = f"remove it, or write {name}: {{}} for its defaults"
+            yield Remark(EMPTY_SECTION, (name,), "the section is empty and counts as absent", hint)
+
+
+@rule("kernel")
+def one_spelling(view: View) -> Iterator[Remark]:
+    seen: dict[str, str] = {}
+    for name in view.stack.kernel.sysctl:
+        other = seen.setdefault(dotted(name), name)
+        if other != name:
+            message = f"{other} is the same parameter"
+            yield Remark(codes.SYSCTL_TWICE, ("kernel", "sysctl", name), message)
+
+
+@rule("kernel", "tailscale", "host")
+def routing_parameters(view: View) -> Iterator[Remark]:
+    tailscale = view.stack.tailscale
+    routes = view.stack.routes_for_tailnet
+    exits = tailscale is not None and (tailscale.exit_node is not None or tailscale.advertise.exit_node)
+    concerned = {"all", "default", TAILSCALE_INTERFACE, *view.uplinks}
+    for name, value in view.stack.kernel.sysctl.items():
+        path: KeyPath = ("kernel", "sysctl", name)
+        plain = dotted(name)
+        if routes and plain in _FORWARDING and str(value).strip() == "0":
+            message = "this host routes for the tailnet, which needs forwarding"
+            yield Remark(codes.FORWARDING_OFF, path, message, "remove it; tsstack sets it")
+        parts = plain.split(".")
+        is_filter = plain.startswith("net.ipv4.conf.") and parts[-1] == "rp_filter"
+        if exits and is_filter and ".".join(parts[3:-1]) in concerned and str(value).strip() == "1":
+            message = "strict mode drops what comes back through an exit node"
+            yield Remark(codes.RP_FILTER_STRICT, path, message, "2 is the loose mode")
+
+
+@rule("dns", "tailscale")
+def login_server_resolves(view: View) -> Iterator[Remark]:
+    tailscale = view.stack.tailscale
+    if tailscale is None:
+        return
+    host = (urlsplit(tailscale.login_server).hostname or "").lower()
+    for domain, servers in view.stack.dns.split.items():
+        covers = host == domain.lower() or host.endswith(f".{domain.lower()}")
+        inside = [server for server in servers if in_tailnet_address(str(server))]
+        if covers and len(inside) == len(servers):
+            message = f"{host} must resolve before the tailnet is up, but {inside[0]} is inside it"
+            hint = "name a narrower domain, or a server outside the tailnet"
+            yield Remark(codes.SPLIT_COVERS_LOGIN, ("dns", "split", domain), message, hint)
+
+
+def in_tailnet_address(address: str) -> bool:
+    """Whether an address is one of the tailnet's."""
+    import ipaddress
+
+    return in_tailnet(ipaddress.ip_network(address))
+
+
+@rule("bandwidth")
+def bursts(view: View) -> Iterator[Remark]:
+    for interface, limit in view.stack.bandwidth.items():
+        rate_bps = max(limit.egress or 0, limit.ingress or 0)
+        least = max(rate_bps // 8 // _TICKS_PER_S, _ETHERNET_FRAME_BYTES)
+        if limit.burst is not None and limit.burst < least:
+            message = f"{limit.burst} bytes are too few for the rate; {least} are the least"
+            hint = f"write burst: {-(-least // 1024)}kb or more, or leave it out"
+            yield Remark(codes.BURST_TOO_SMALL, ("bandwidth", interface, "burst"), message, hint)
+
+
+@rule("firewall", "bandwidth", "host")
+def interfaces_exist(view: View) -> Iterator[Remark]:
+    present = view.facts.interfaces if view.facts else ()
+    if not present:
+        return
+    wanted: list[tuple[KeyPath, str]] = []
+    if view.stack.host.uplink:
+        wanted.append((("host", "uplink"), view.stack.host.uplink))
+    wanted += [(("bandwidth", name), name) for name in view.stack.bandwidth]
+    for zone_name, zone in view.zones.items():
+        path: KeyPath = ("firewall", "zones", zone_name, "interfaces")
+        wanted += [((*path, index), pattern) for index, pattern in enumerate(zone.interfaces)]
+    for path, pattern in wanted:
+        # tailscaled makes its own; a pattern says by itself that its interfaces come and go.
+        if pattern == TAILSCALE_INTERFACE or pattern.endswith("*"):
+            continue
+        if not any(matches(pattern, interface) for interface in present):
+            hint = nearest(pattern, present) or f"here are: {', '.join(present)}"
+            yield Remark(codes.INTERFACE_MISSING, path, f"there is no {pattern} on this host now", hint)
+
+
+@rule("monitor", "tailscale")
+def monitor_pace(view: View) -> Iterator[Remark]:
+    monitor = view.stack.monitor
+    if monitor is None:
+        return
+    if monitor.probe_s > monitor.interval_s:
+        message = (
+            f"probing every {monitor.probe_s:g} s is rarer than reporting every {monitor.interval_s:g} s"
+        )
+        yield Remark(codes.PACE, ("monitor", "probe"), message, "probe must be shorter than interval")
+    detection_s = monitor.failures * monitor.probe_s
+    if monitor.restore_after_s < detection_s:
+        message = (
+            f"a path is taken again after {monitor.restore_after_s:g} s, "
+            f"but called bad only after {detection_s:g} s"
+        )
+        yield Remark(codes.PACE, ("monitor", "restore_after"), message, "restore_after must be longer")
+    if monitor.max_loss >= 100:
+        yield Remark(codes.LOSS_NEVER_BAD, ("monitor", "max_loss"), "no loss is ever above 100 %")
+    exit_node = view.stack.tailscale.exit_node if view.stack.tailscale else None
+    if (
+        view.writes("monitor", "failover")
+        and monitor.failover
+        and len(exit_node.use if exit_node else ()) < 2
+    ):
+        hint = "tailscale.exit_node.use lists the nodes to move along"
+        message = "there are no two exit nodes to choose from"
+        yield Remark(codes.NOTHING_TO_FAIL_OVER, ("monitor", "failover"), message, hint)
+    if monitor.metrics and monitor.metrics.startswith(("0.0.0.0:", "[::]:")):
+        yield Remark(codes.METRICS_EXPOSED, ("monitor", "metrics"), "every address can read the metrics")
