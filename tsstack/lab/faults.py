@@ -77,6 +77,7 @@ def put(
         if name == "restart-headscale":
             machine.stop_daemon()
         machine.start_daemon()
+        machine.await_tailnet()
         _forget(folder, lambda active: active.target == plan.name and active.name in {"kill", "stop"})
         return plan.name
     record = folder.update()
@@ -114,6 +115,7 @@ def heal(folder: Folder, node: Callable[[str], Machine], target: str) -> tuple[A
     _apply_links(node, kept, healed=ended)
     for name in {fault.target for fault in ended if CATALOGUE[fault.name].hurts == "daemon"}:
         node(name).start_daemon()
+        node(name).await_tailnet()
     folder.update(faults=kept)
     return ended
 
@@ -166,7 +168,7 @@ def ruleset(active: tuple[ActiveFault, ...]) -> str:
     return f"table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{chains}}}\n"
 
 
-def _routes_of(node: Node) -> tuple[tuple[str, str], ...]:
+def _routes_of(node: Node) -> tuple[tuple[Literal["-4", "-6"], str], ...]:
     return ("-4", f"{node.address}/32"), ("-6", f"{node.address6}/128")
 
 
@@ -185,12 +187,13 @@ def _begin_delay(world: Machine, node: Machine, delay_ms: int) -> None:
         if not processes.start_ticks(pid) or time.monotonic() > deadline:
             raise TsstackError(f"the delay relay does not come up; see {world.log}")
         time.sleep(0.01)
-    lines = []
     for family, prefix in _routes_of(node.plan):
-        lines.append(f"route replace {'::/0' if family == '-6' else '0.0.0.0/0'} dev {device} table {number}")
-        lines.append(f"rule add to {prefix} iif {device} lookup main pref {number}")
-        lines.append(f"rule add to {prefix} lookup {number} pref {number + 1000}")
-    world.configure_links("\n".join(lines) + "\n")
+        world.configure_links(
+            f"route replace default dev {device} table {number}\n"
+            f"rule add to {prefix} iif {device} lookup main pref {number}\n"
+            f"rule add to {prefix} lookup {number} pref {number + 1000}\n",
+            family=family,
+        )
 
 
 def _end_delay(world: Machine, node: Machine) -> None:

@@ -15,7 +15,13 @@ import sys
 from pathlib import Path
 
 from tsstack.lab.servers import serve
-from tsstack.lab.topology import HEADSCALE_ADDRESS, WORLD_ADDRESS, WORLD_ADDRESS6, Node
+from tsstack.lab.topology import (
+    HEADSCALE_ADDRESS,
+    WORLD_ADDRESS,
+    WORLD_ADDRESS6,
+    Node,
+    loopback_addresses,
+)
 from tsstack.system import command
 
 MARK = Path("/run/tsstack-lab.token")
@@ -43,6 +49,8 @@ def main(token: str, node: Node) -> None:
     socket.sethostname(node.name)
     make_files(node, token)
     set_parameters(node)
+    # Servers bind world's addresses, so those come before them; all other links come later.
+    command.run(["ip", "-batch", "-"], stdin=loopback_addresses(node))
     for server in node.servers:
         serve(server, node.name)
     READY.touch()

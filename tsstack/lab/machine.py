@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from tsstack.errors import CommandFailed, TsstackError
 from tsstack.lab import processes
@@ -167,6 +167,16 @@ class Machine:
         if pid:
             processes.end([pid], self.token, number)
 
+    def await_tailnet(self, *, timeout_s: float = 20.0) -> None:
+        """Wait until its tailscaled is on the tailnet again, if it ever was. Raises TsstackError."""
+        if self.plan.daemon != "tailscaled":
+            return
+        deadline = time.monotonic() + timeout_s
+        while (state := self.api.status(peers=False)["BackendState"]) in {"NoState", "Starting"}:
+            if time.monotonic() > deadline:
+                raise TsstackError(f"tailscaled of {self.name} stays in the state {state}")
+            time.sleep(0.05)
+
     def tailnet_addresses(self) -> tuple[str, ...]:
         """Its addresses on the tailnet; empty when it has none, or no tailscaled that answers."""
         if self.plan.daemon != "tailscaled":
@@ -176,14 +186,13 @@ class Machine:
         except TsstackError:
             return ()
 
-    def configure_links(self, lines: str) -> None:
-        """Feed lines to `ip -batch` in the node. Raises CommandFailed."""
+    def configure_links(self, lines: str, *, family: Literal["-4", "-6", ""] = "") -> None:
+        """Feed lines to `ip -batch` in the node. Raises TsstackError with ip's words."""
         try:
-            self.run(["ip", "-batch", "-"], stdin=lines)
+            self.run(["ip", *([family] if family else []), "-batch", "-"], stdin=lines)
         except CommandFailed as error:
-            raise TsstackError(
-                f"the links of {self.name} could not be made: {error.stderr.strip()}"
-            ) from error
+            said = error.stderr.strip()
+            raise TsstackError(f"the links of {self.name} could not be made: {said}") from error
 
 
 def _listens(pid: int, address: str, port: int) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import socketserver
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tsstack.lab.topology import Server
+from tsstack.lab.topology import WORLD_ADDRESS, WORLD_ADDRESS6, Server
 
 _CHUNK_BYTES = 1 << 16
 
@@ -73,6 +74,49 @@ class _TcpHandler(socketserver.BaseRequestHandler):
             self.request.sendall(data)
 
 
+class _DnsHandler(socketserver.BaseRequestHandler):
+    """Answers A and AAAA for one name, and that any other does not exist (RFC 1035 section 4)."""
+
+    description: Server
+    node: str
+
+    def handle(self) -> None:
+        query, channel = self.request
+        answer = dns_answer(query, self.description.name, (WORLD_ADDRESS, WORLD_ADDRESS6))
+        if answer:
+            channel.sendto(answer, self.client_address)
+
+
+def dns_answer(query: bytes, name: str, addresses: tuple[str, str]) -> bytes:
+    """The answer to one DNS query in wire format: `addresses` (v4, v6) for `name`, NXDOMAIN for others.
+
+    Empty for what is no query with a whole question.
+    """
+    labels, position = [], 12
+    while position < len(query) and (length := query[position]):
+        labels.append(query[position + 1 : position + 1 + length].decode("latin-1"))
+        position += 1 + length
+    question = query[12 : position + 5]
+    if len(query) < 17 or len(question) != position - 7 or query[2] & 0x80:
+        return b""
+    known = ".".join(labels).lower() == name
+    kind = int.from_bytes(question[-4:-2])
+    records = b""
+    if known and kind in {1, 28}:  # A, AAAA
+        family, text = (socket.AF_INET, addresses[0]) if kind == 1 else (socket.AF_INET6, addresses[1])
+        data = socket.inet_pton(family, text)
+        # A pointer to the question's name, class IN, a TTL of 5 s.
+        records = struct.pack("!HHHIH", 0xC00C, kind, 1, 5, len(data)) + data
+    # Response, authoritative, recursion desired as asked and available.
+    flags = 0x8480 | (query[2] & 1) << 8 | (0 if known else 3)
+    return query[:2] + struct.pack("!HHHHH", flags, 1, bool(records), 0, 0) + question + records
+
+
+class _Udp(socketserver.ThreadingUDPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
 class _Tcp(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
@@ -87,17 +131,23 @@ class _Http(ThreadingHTTPServer):
         self.server_name, self.server_port = "lab", self.server_address[1]
 
 
+_KINDS: dict[str, tuple[type[socketserver.BaseRequestHandler], type[socketserver.BaseServer]]] = {
+    "backend": (_Handler, _Http),
+    "source": (_Handler, _Http),
+    "tcp": (_TcpHandler, _Tcp),
+    "source-tcp": (_TcpHandler, _Tcp),
+    "dns": (_DnsHandler, _Udp),
+}
+
+
 def serve(server: Server, node: str) -> None:
     """Bind `server` and answer from a thread of its own for as long as the process lives.
 
     Raises OSError when the address cannot be bound. `::` takes IPv4 as well.
     """
-    http = server.kind in {"backend", "source"}
-    handler = type("Handler", (_Handler if http else _TcpHandler,), {"description": server, "node": node})
-    kind = type(
-        "Listener",
-        (_Http if http else _Tcp,),
-        {"address_family": socket.AF_INET6 if ":" in server.address else socket.AF_INET},
-    )
+    handler_kind, listener_kind = _KINDS[server.kind]
+    handler = type("Handler", (handler_kind,), {"description": server, "node": node})
+    family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
+    kind = type("Listener", (listener_kind,), {"address_family": family})
     listener = kind((server.address, server.port), handler)
     threading.Thread(target=listener.serve_forever, daemon=True, name=server.name).start()

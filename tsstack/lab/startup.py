@@ -47,12 +47,12 @@ def bring_up(folder: Folder, record: Record, report: Callable[[str], None]) -> R
         key_of = keys.result()
         for daemon in daemons:
             daemon.result()
+        sealed = pool.submit(_seal_secrets, nodes["kernelcore"], key_of["kernelcore"])
         report(f"enrolling {', '.join(node.name for node in joining)}")
-        # One after the other asks for its address, so that the same lab always has the same ones.
+        # They register one after the other, so that the same lab always has the same addresses.
         for node in joining:
             _begin_login(node, key_of[node.name])
-            _await_address(node)
-        sealed = pool.submit(_seal_secrets, nodes["kernelcore"], key_of["kernelcore"])
+            _await(node, lambda status: status.get("HaveNodeKey"))
         _wait_all(pool, [partial(_await_running, node) for node in joining])
         sealed.result()
     record = folder.update(phase="up")
@@ -156,10 +156,6 @@ def _begin_login(node: Machine, auth_key: str) -> None:
     }
     node.api.start(auth_key, prefs)
     node.api.login_interactive()
-
-
-def _await_address(node: Machine) -> None:
-    _await(node, lambda status: bool(status.get("TailscaleIPs")))
 
 
 def _await_running(node: Machine) -> None:

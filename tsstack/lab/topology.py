@@ -23,7 +23,7 @@ TAILNET = "tail.test"
 LAN_NETWORK = "192.168.15.0/24"
 MAX_CLIENTS = 50
 
-ServerKind = Literal["backend", "tcp", "source", "source-tcp"]
+ServerKind = Literal["backend", "tcp", "source", "source-tcp", "dns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Server:
     """A small server that a node runs.
 
     `backend` answers HTTP with JSON that names it and repeats the request; `tcp` greets with its name and
-    echoes; `source` and `source-tcp` answer with the address that they see the client come from.
+    echoes; `source` and `source-tcp` answer with the address that they see the client come from; `dns` knows
+    world.test and no other name.
     """
 
     kind: ServerKind
@@ -147,6 +148,8 @@ def build(clients: int = 0) -> Topology:
             servers=(
                 Server("source", "world", "::", 80),
                 Server("source-tcp", "world", "::", 7777),
+                Server("dns", "world.test", WORLD_ADDRESS, 53),
+                Server("dns", "world.test", WORLD_ADDRESS6, 53),
             ),
         ),
         Node(
@@ -192,7 +195,7 @@ def build(clients: int = 0) -> Topology:
 
 def world_links(topology: Topology, pids: dict[str, int]) -> str:
     """`ip -batch` lines for world: one link per node, whose other end is its eth0."""
-    lines = ["link set lo up", f"addr add {WORLD_ADDRESS}/32 dev lo", f"addr add {WORLD_ADDRESS6}/128 dev lo"]
+    lines: list[str] = []
     for node in topology.behind_world:
         lines += [
             f"link add {node.world_link} type veth peer name eth0 netns {pids[node.name]}",
@@ -201,6 +204,13 @@ def world_links(topology: Topology, pids: dict[str, int]) -> str:
             f"link set {node.world_link} up",
         ]
     return "\n".join(lines) + "\n"
+
+
+def loopback_addresses(node: Node) -> str:
+    """`ip -batch` lines for a node's loopback: up, and in world with the internet's addresses."""
+    if node.name != "world":
+        return "link set lo up\n"
+    return f"link set lo up\naddr add {node.address}/32 dev lo\naddr add {node.address6}/128 dev lo\n"
 
 
 def kernelcore_links(pids: dict[str, int]) -> str:
@@ -224,10 +234,9 @@ def kernelcore_links(pids: dict[str, int]) -> str:
 
 
 def node_addresses(node: Node) -> str:
-    """`ip -batch` lines for any node but world: loopback, eth0, default routes."""
+    """`ip -batch` lines for any node but world: eth0, default routes."""
     return "\n".join(
         (
-            "link set lo up",
             f"addr add {node.address}/{node.prefix} dev eth0",
             f"addr add {node.address6}/64 dev eth0 nodad",
             "link set eth0 up",
