@@ -29,17 +29,49 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tsstack" / "roots"
 
-PACKAGES = (
-    "systemd systemd-sysv systemd-resolved dbus nftables nginx-light libnginx-mod-stream iproute2 "
-    "iputils-ping ethtool conntrack procps curl openssl ca-certificates kmod libffi8 libsqlite3-0 "
-    "libreadline8 libncursesw6 libbz2-1.0 liblzma5 libuuid1 zlib1g libgdbm6"
-).split()
+PACKAGES = [
+    "systemd",
+    "systemd-sysv",
+    "systemd-resolved",
+    "dbus",
+    "nftables",
+    "nginx-light",
+    "libnginx-mod-stream",
+    "iproute2",
+    "iputils-ping",
+    "ethtool",
+    "conntrack",
+    "procps",
+    "curl",
+    "openssl",
+    "ca-certificates",
+    "kmod",
+    "libffi8",
+    "libsqlite3-0",
+    "libreadline8",
+    "libncursesw6",
+    "libbz2-1.0",
+    "liblzma5",
+    "libuuid1",
+    "zlib1g",
+    "libgdbm6",
+]
 
 # Units that act on the machine rather than on the host, or wait for hardware that is not there.
-MASKED = (
-    "systemd-sysctl systemd-modules-load systemd-binfmt systemd-udevd systemd-udev-trigger console-getty "
-    "systemd-random-seed systemd-networkd-wait-online systemd-timesyncd nginx nftables systemd-networkd"
-).split()
+MASKED = [
+    "systemd-sysctl",
+    "systemd-modules-load",
+    "systemd-binfmt",
+    "systemd-udevd",
+    "systemd-udev-trigger",
+    "console-getty",
+    "systemd-random-seed",
+    "systemd-networkd-wait-online",
+    "systemd-timesyncd",
+    "nginx",
+    "nftables",
+    "systemd-networkd",
+]
 
 # Runs as the first process of the new namespaces. $1 the cached root, $2 an empty folder, the rest are
 # folders to show read-only.
@@ -200,7 +232,11 @@ class SystemdHost:
         return self.run(sys.executable, "-B", "-", *argv, stdin=script, check=check)
 
     def path(self, path: str) -> Path:
-        """Where a path of the host lies for us."""
+        """Where a file of the host lies for us.
+
+        Not for /proc/sys/net: that shows the network of whoever asks, so from here it is this machine's.
+        """
+        assert not path.startswith("/proc"), "use run(): /proc answers for the one who asks"
         return Path(f"/proc/{self.pid}/root/{path.lstrip('/')}")
 
     def stop(self) -> None:
