@@ -20,10 +20,11 @@ from pathlib import Path
 
 from tsstack.errors import CheckFailed, UsageError
 from tsstack.parts.part import Tree
-from tsstack.system.files import fsync_folder, link_durably
+from tsstack.system.files import fsync_folder, link_durably, write_durably
 
 MANIFEST = "manifest.json"
 SOURCE = "source.yaml"
+INPUTS = "inputs.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,6 @@ class Manifest:
     created_unix_s: float
     version: str
     source: str
-    input_digest: str
-    """Digest of everything that went into rendering; equal digests mean equal trees."""
     summary: tuple[str, ...] = ()
     """What changed against the generation before it, a line each."""
 
@@ -97,7 +96,7 @@ class Store:
             zero = self.folder / "0"
             if not (zero / MANIFEST).exists():
                 shutil.rmtree(zero, ignore_errors=True)
-                self._publish(Manifest(0, 0.0, "", "", ""), {}, b"")
+                self._publish(Manifest(0, 0.0, "", ""), {}, b"")
         except OSError as error:
             raise CheckFailed(
                 f"{self.state} cannot be written: {error.strerror}", hint="tsstack needs root for this"
@@ -175,6 +174,22 @@ class Store:
             raise UsageError(f"generation {number} is in use")
         shutil.rmtree(self.folder / str(number), ignore_errors=True)
         fsync_folder(self.folder)
+
+    def rendered_from(self, number: int) -> str:
+        """The digest of what generation `number` was last rendered from; empty when that is not known.
+
+        Equal digests mean equal trees, so that nothing needs to be rendered to see that.
+        """
+        try:
+            remembered = json.loads((self.state / INPUTS).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # a torn or absent memory costs a rendering, no more
+            return ""
+        return str(remembered["digest"]) if remembered.get("generation") == number else ""
+
+    def remember_inputs(self, number: int, digest: str) -> None:
+        """Remember what the live generation was rendered from."""
+        if digest and self.rendered_from(number) != digest:
+            write_durably(self.state / INPUTS, json.dumps({"generation": number, "digest": digest}) + "\n")
 
     def prune(self, keep: int) -> tuple[int, ...]:
         """Remove all but the newest `keep` generations; those in use stay. Returns what went."""

@@ -64,7 +64,7 @@ def read_intent(site: Site, file: Path, facts: Facts) -> Intent:
     source = _read(file)
     digest = input_digest(source, facts)
     live = site.store.current()
-    if live and site.store.manifest(live).input_digest == digest:
+    if live and site.store.rendered_from(live) == digest:
         tree: Tree = site.store.tree(live)
         return Intent(Wanted(tree, source, str(file), digest, generation=live))
     loaded, findings = load(file, facts)
@@ -79,9 +79,7 @@ def read_intent(site: Site, file: Path, facts: Facts) -> Intent:
 def read_generation(site: Site, number: int) -> Intent:
     """What generation `number` asks of this host; nothing is rendered. Raises UsageError."""
     manifest = site.store.manifest(number)
-    return Intent(
-        Wanted(site.store.tree(number), b"", manifest.source, manifest.input_digest, generation=number)
-    )
+    return Intent(Wanted(site.store.tree(number), b"", manifest.source, generation=number))
 
 
 def build_facts(facts: Facts, out: Path) -> Facts:

@@ -151,6 +151,7 @@ class Transaction:
         if not plan and self.wanted.generation == previous:
             if self.mode.boot:
                 store.point("boot", previous)
+            store.remember_inputs(previous, self.wanted.input_digest)
             return Outcome(previous, previous, plan, durations_s=self.durations_s)
         number = self._stage(plan)
         pending = self._record(number, previous, {name: snapshots[name] for name in plan.names})
@@ -181,7 +182,6 @@ class Transaction:
             created_unix_s=self.site.clock.unix_s(),
             version=__version__,
             source=self.wanted.source_name,
-            input_digest=self.wanted.input_digest,
             summary=plan.summary(),
         )
         with self._timed("stage"):
@@ -225,6 +225,7 @@ class Transaction:
                 with self._timed(f"verify {part.name}"):
                     part.verify(site.store.path(pending.target), self.facts)
             warnings = self._warnings(done, pending.target)
+            site.store.remember_inputs(pending.target, self.wanted.input_digest)
             commit(site, pending, self.mode)
         except (TsstackError, OSError) as error:
             if not touched:
@@ -278,12 +279,13 @@ class Transaction:
         site, store = self.site, self.site.store
         self.facts = site.facts()
         tree, digest = render(self.facts)
+        self.wanted = replace(self.wanted, input_digest=digest)
         if dict(tree) == store.tree(pending.target):
             return pending, set()
         snapshots, plan = observe_changes(site, tree, self.facts)
         number, replaced = store.next_number(), pending.target
         with self._timed("stage"):
-            manifest = replace(store.manifest(replaced), number=number, input_digest=digest)
+            manifest = replace(store.manifest(replaced), number=number)
             store.stage(manifest, tree, self.wanted.source)
         known = {**{name: snapshots[name] for name in plan.names}, **pending.snapshots}
         in_order = {part.name: known[part.name] for part in site.parts if part.name in known}

@@ -61,9 +61,7 @@ def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
                 return manifest, False, intent
         from tsstack import __version__
 
-        manifest = Manifest(
-            store.next_number(), site.clock.unix_s(), __version__, wanted.source_name, wanted.input_digest
-        )
+        manifest = Manifest(store.next_number(), site.clock.unix_s(), __version__, wanted.source_name)
         staged = store.stage(manifest, wanted.tree, wanted.source)
         try:
             for part in site.parts:

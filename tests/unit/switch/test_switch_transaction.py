@@ -335,7 +335,7 @@ def test_warnings_are_handed_on(host: Host) -> None:
 def test_a_tree_cannot_leave_its_generation(host: Host) -> None:
     host.store.prepare()
     with pytest.raises(ValueError, match="would leave"):
-        host.store.stage(Manifest(5, 0, "", "", ""), {"../evil": "x"}, b"")
+        host.store.stage(Manifest(5, 0, "", ""), {"../evil": "x"}, b"")
 
 
 def test_generations_are_pruned_but_those_in_use(host: Host) -> None:
