@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from tsstack.lab.topology import HEADSCALE_ADDRESS, HEADSCALE_URL, TAILNET, Topology
+from tsstack.lab.topology import HEADSCALE_ADDRESS, HEADSCALE_ADDRESS6, HEADSCALE_URL, TAILNET, Topology
 
 CONFIG = "/etc/headscale/config.yaml"
 POLICY = "/etc/headscale/policy.hujson"
@@ -22,7 +22,7 @@ def config() -> str:
     """Its configuration: plain HTTP, an embedded DERP relay, no word to anyone outside. JSON is YAML."""
     settings: dict[str, Any] = {
         "server_url": HEADSCALE_URL,
-        "listen_addr": f"{HEADSCALE_ADDRESS}:8080",
+        "listen_addr": "[::]:8080",
         "metrics_listen_addr": "127.0.0.1:9090",
         "grpc_listen_addr": "127.0.0.1:50443",
         "unix_socket": "/run/headscale.sock",
@@ -36,9 +36,10 @@ def config() -> str:
                 "region_code": "hs",
                 "region_name": "embedded",
                 "verify_clients": False,
-                "stun_listen_addr": f"{HEADSCALE_ADDRESS}:3478",
+                "stun_listen_addr": "[::]:3478",
                 "private_key_path": f"{_STATE}/derp.key",
                 "ipv4": HEADSCALE_ADDRESS,
+                "ipv6": HEADSCALE_ADDRESS6,
             },
             "urls": [],
             "auto_update_enabled": False,
@@ -56,6 +57,8 @@ def config() -> str:
             "ephemeral": {"inactivity_timeout": "70s"},
             "routes": {"ha": {"probe_interval": "2s", "probe_timeout": "1s"}},
         },
+        # A lab is small: no need to wait for more changes to send together.
+        "tuning": {"batch_change_delay": "20ms", "node_store_batch_timeout": "10ms"},
         "logtail": {"enabled": False},
     }
     return json.dumps(settings, indent=2) + "\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -154,7 +153,7 @@ class Machine:
 
     def _answers(self) -> bool:
         if self.plan.daemon == "headscale":
-            return _listens(self.pid, self.plan.address, 8080)
+            return _listens(self.pid, 8080)
         try:
             self.api.status(peers=False)
         except TsstackError:
@@ -195,11 +194,13 @@ class Machine:
             raise TsstackError(f"the links of {self.name} could not be made: {said}") from error
 
 
-def _listens(pid: int, address: str, port: int) -> bool:
-    """Whether somebody listens there in the network namespace of `pid` (proc(5), net/tcp, state 0A)."""
-    place = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:{port:04X}"
-    rows = (line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:])
-    return any(row[1] == place and row[3] == "0A" for row in rows)
+def _listens(pid: int, port: int) -> bool:
+    """Whether a TCP port is open in the network namespace of `pid` (proc(5), net/tcp; state 0A is LISTEN)."""
+    for table in ("tcp", "tcp6"):
+        rows = (line.split() for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:])
+        if any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows):
+            return True
+    return False
 
 
 _TAILSCALED_ENV = {

@@ -18,6 +18,7 @@ LAB_NETWORK6 = "fd77::/48"
 WORLD_ADDRESS = "203.0.113.1"
 WORLD_ADDRESS6 = "2001:db8:77::1"
 HEADSCALE_ADDRESS = "10.77.0.1"
+HEADSCALE_ADDRESS6 = "fd77::1"
 HEADSCALE_URL = f"http://{HEADSCALE_ADDRESS}:8080"
 TAILNET = "tail.test"
 LAN_NETWORK = "192.168.15.0/24"
@@ -156,7 +157,7 @@ def build(clients: int = 0) -> Topology:
             "hs",
             "Headscale with its DERP relay",
             address=HEADSCALE_ADDRESS,
-            address6="fd77::1",
+            address6=HEADSCALE_ADDRESS6,
             gateway="10.77.0.254",
             gateway6="fd77::fe",
             daemon="headscale",
