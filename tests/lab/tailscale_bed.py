@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -23,6 +24,9 @@ from typing import Any, TypeVar
 
 from tsstack.lab.engines import prepare
 from tsstack.model.facts import Facts, Paths
+from tsstack.model.stack import Stack
+from tsstack.parts.part import Snapshot, Tree
+from tsstack.parts.tailscale.host import PART, TailscalePart
 from tsstack.system.localapi import LocalApi
 
 T = TypeVar("T")
@@ -82,6 +86,15 @@ def sh(*argv: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
+def stack_of(name: str, **tailscale: Any) -> Stack:
+    """A file that speaks of tailscale alone; `extra` holds other sections."""
+    extra = tailscale.pop("extra", {})
+    section = {"login_server": f"http://{CONTROL}:8080", **tailscale}
+    return Stack.model_validate(
+        {"host": {"name": name, "tailnet": "tail.test"}, "tailscale": section, **extra}
+    )
+
+
 def eventually(what: Callable[[], T], *, within_s: float = 10.0) -> T:
     deadline = time.monotonic() + within_s
     while not (value := what()):
@@ -103,6 +116,9 @@ class Node:
         self._wire(number)
         self.process = self._start()
         self.api = LocalApi(self.socket)
+        self.generations = 0
+        self.reports: list[str] = []
+        self.taps: list[socket.socket] = []
 
     def _wire(self, number: int) -> None:
         port = f"v{os.getpid() % 100000}{self.name}"[:15]
@@ -182,10 +198,64 @@ class Node:
         value: T = outcome[0]
         return value
 
+    def stage(self, stack: Stack) -> tuple[Tree, Path]:
+        """Render a file for this node into a generation of its own."""
+        self.generations += 1
+        folder = self.folder / "generations" / str(self.generations)
+        tree = PART.desired(stack, self.facts)
+        for path, text in tree.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+        return tree, folder
+
+    def key_file(self, key: str) -> dict[str, str]:
+        """`auth_key:` for a key in a file of its own."""
+        path = self.folder / "key"
+        path.write_text(key + "\n")
+        return {"file": str(path)}
+
+    def switch(self, stack: Stack, part: TailscalePart = PART) -> tuple[Tree, Snapshot]:
+        """Observe, check, activate, verify; returns the tree and what was seen before."""
+        tree, generation = self.stage(stack)
+        before = part.observe(tree, self.facts)
+        part.check(generation, self.facts)
+        self.inside(lambda: part.activate(generation, self.facts, self.reports.append))
+        part.verify(generation, self.facts)
+        return tree, before
+
+    def tapped(self) -> tuple[Facts, list[str]]:
+        """Facts whose socket passes everything on to the daemon, and the request lines that came by."""
+        lines: list[str] = []
+        path = self.folder / f"tap{len(list(self.folder.glob('tap*')))}.sock"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(path))
+        listener.listen()
+        self.taps.append(listener)
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    threading.Thread(target=self._pass_on, args=(client, lines), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        return Facts(paths=Paths(tailscale_socket=path, state=self.folder / "lib")), lines
+
+    def _pass_on(self, client: socket.socket, lines: list[str]) -> None:
+        with client, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
+            request = client.recv(1 << 20)
+            lines.append(request.split(b"\r\n", 1)[0].decode().rpartition(" ")[0])
+            daemon.connect(str(self.socket))
+            daemon.sendall(request)
+            while data := daemon.recv(1 << 16):
+                client.sendall(data)
+
     def tailscale(self, *words: str) -> str:
         return sh(engine("tailscale"), f"--socket={self.socket}", *words)
 
     def close(self) -> None:
+        for tap in self.taps:
+            tap.close()
         _end(self.process)
         subprocess.run(["ip", "netns", "del", self.namespace], check=False, capture_output=True)
 
@@ -195,6 +265,7 @@ class Bed:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tsb"))
+        self.folder.chmod(0o755)  # another user must reach the sockets, as on a real host
         self.prefix = f"tsb{os.getpid()}"
         self.hub = f"{self.prefix}hub"
         self.nodes: list[Node] = []

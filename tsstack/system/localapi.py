@@ -100,9 +100,21 @@ class LocalApi:
         """Begin the login that `start` prepared. Returning says nothing about success."""
         self._call("POST", "login-interactive")
 
-    def logout(self) -> None:
-        """Forget the node key; the control server is told when it can be reached."""
-        self._call("POST", "logout")
+    def logout(self, *, timeout_s: float = 10.0) -> None:
+        """Tell the control server that this node is gone, then forget its key and its prefs.
+
+        Without the server this fails and the node stays: see `forget`.
+        """
+        self._call("POST", "logout", timeout_s=timeout_s)
+
+    def forget(self) -> None:
+        """Drop the current profile, its key and its prefs, and tell nobody: works without a network.
+
+        The server keeps the node as one that is offline. Without a profile there is nothing to do.
+        """
+        profile = self._json("GET", "profiles/current").get("ID")
+        if profile:
+            self._call("DELETE", f"profiles/{quote(str(profile), safe='')}")
 
     def whois(self, address: str) -> Json | None:
         """Who owns `IP` or `IP:PORT` (`Node`, `UserProfile`, `CapMap`); None when nobody does."""

@@ -263,14 +263,11 @@ def _say(name: str, value: Any, names: Mapping[str, str]) -> str:
         return names.get(str(value), str(value or "")) or "none"
     if name == "NetfilterMode":
         return next((word for word, mode in _NETFILTER_MODES.items() if mode == value), str(value))
-    if name == "NoSNAT":  # the file says it the other way round
-        return _truth(not value)
     if name in _SETS:
         return ", ".join(sorted(value or ())) or "none"
-    if name == "WantRunning":
-        return "up" if value else "down"
     if isinstance(value, bool):
-        return _truth(value)
+        # The file says it the other way round: `snat`.
+        return _truth(value != (name == "NoSNAT"))
     return str(value or "") or "none"
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from tsstack.errors import RollbackFailed
 from tsstack.parts.tailscale.desired import KEY_PATHS
 from tsstack.parts.tailscale.enrolment import is_enrolled
-from tsstack.system.localapi import LocalApi
+from tsstack.system.localapi import LocalApi, LocalApiError
+
+_LOGOUT_TIMEOUT_S = 4.0
 
 # Setting an exit node by its id clears the one given by address (ipn/prefs.go: ExitNodeIP).
 _RESTORED = (*KEY_PATHS, "ExitNodeIP")
@@ -23,7 +25,11 @@ def restore_stranger(api: LocalApi, before: Mapping[str, Any]) -> None:
 
     if settled():
         return
-    api.logout()
+    try:
+        api.logout(timeout_s=_LOGOUT_TIMEOUT_S)
+    except LocalApiError:
+        # A logout needs the control server, and a rollback must not.
+        api.forget()
     if not settled():
         api.start("", before)
     if not settled():
