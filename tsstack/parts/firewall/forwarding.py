@@ -144,20 +144,20 @@ def add_masquerade(book: Rulebook) -> None:
     for source in sources:
         _add_hidden(book, source, [at for at in hidden if book.firewall.forward[at].from_zone == source])
     if sources:
-        chain = book.table.chain("masquerade")
+        chain = book.table.chain("hidden.sources")
         verdicts = {source: f"goto hide.{source}" for source in sources}
         add_dispatch(
             book.table,
             chain,
             book.members,
-            Dispatch("masquerade", "source", verdicts, other="return", path="firewall.forward"),
+            Dispatch("hidden.sources", "source", verdicts, other="return", path="firewall.forward"),
         )
     chain = book.table.chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;")
     if by_hand:
         chain.add(f"iifname {_TUN} oifname != {_TUN} masquerade", "tailscale.advertise.snat")
     if sources:
         # Not for connections that begin here: they have no incoming interface.
-        chain.add("iif != 0 goto masquerade", "firewall.forward")
+        chain.add("iif != 0 goto hidden.sources", "firewall.forward")
 
 
 def _add_hidden(book: Rulebook, source: str, rules: list[int]) -> None:

@@ -56,7 +56,7 @@ class Firewall:
         text = path.read_text()
         try:
             if os.geteuid() == 0:
-                Session().check(text)
+                Session().load(path, dry_run=True)
             else:
                 _check_without_root(path)
         except NftError as error:
@@ -98,19 +98,19 @@ class Firewall:
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:
         path = generation / _FILE
+        text = path.read_text() if path.exists() else ""
         try:
             session = Session()
-            if not path.exists():
+            if not text:
                 session.run(_REMOVE)
                 _record_path(facts).unlink(missing_ok=True)
                 report("firewall: the table is removed")
                 return
-            text = path.read_text()
-            session.run(text)
+            session.load(path)
             listing = session.list_table(_FAMILY, _TABLE)
             _write_record(facts, {"file": _digest(text), "listing": _digest(listing or "")})
         except NftError as error:
-            raise ApplyFailed(f"nft refused the table: {error.message}", hint=error.hint) from error
+            raise ApplyFailed(explain_refusal(error.message, text), hint=error.hint) from error
         except OSError as error:
             raise ApplyFailed(f"the firewall's record cannot be written: {error}") from error
         report("firewall: the table is loaded")

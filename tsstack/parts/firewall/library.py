@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 from tsstack.errors import TsstackError
@@ -37,21 +39,18 @@ class Session:
         """Run nft commands as one transaction and return what they print. Raises NftError."""
         code, output, errors = self._nft.cmd(commands)
         if code != 0:
-            words = errors.strip()
-            denied = "Operation not permitted" in words
-            raise NftError(
-                words or f"nft ended with {code}", hint="the packet filter needs root" if denied else ""
-            )
+            raise _refusal(errors)
         return str(output)
 
-    def check(self, commands: str) -> None:
-        """Let the kernel judge a transaction and take it back. Raises NftError."""
-        set_dry_run = self._function("nft_ctx_set_dry_run", ctypes.c_bool)
-        set_dry_run(True)
-        try:
-            self.run(commands)
-        finally:
-            set_dry_run(False)
+    def load(self, path: Path, *, dry_run: bool = False) -> None:
+        """Run a file of nft commands as one transaction; with `dry_run` the kernel judges it only.
+
+        Read by the library itself, whose errors then tell the line. Raises NftError.
+        """
+        self._function("nft_ctx_set_dry_run", ctypes.c_bool)(dry_run)
+        if self._function("nft_run_cmd_from_filename", ctypes.c_char_p)(os.fsencode(path)) != 0:
+            words = self._nft.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
+            raise _refusal(words)
 
     def list_table(self, family: str, table: str) -> str | None:
         """One table as text without the values of counters, or None if there is no such table."""
@@ -71,9 +70,17 @@ class Session:
 
     def _function(self, name: str, argument: Any) -> Any:
         """A function of the library that these bindings do not offer, bound to this context."""
-        # The bindings keep the context in a private attribute, in every version up to 1.1.
-        context = self._nft._Nftables__ctx
         function = getattr(ctypes.CDLL("libnftables.so.1"), name)
         function.argtypes = [ctypes.c_void_p, argument]
-        function.restype = None
-        return lambda value: function(context, value)
+        return lambda value: function(self._context, value)
+
+    @property
+    def _context(self) -> Any:
+        # The bindings keep the context in a private attribute, in every version up to 1.1.
+        return self._nft._Nftables__ctx
+
+
+def _refusal(words: str) -> NftError:
+    denied = "Operation not permitted" in words
+    hint = "the packet filter needs root" if denied else ""
+    return NftError(words.strip() or "nft gave no reason", hint=hint)

@@ -1,0 +1,292 @@
+"""Loading, watching and bringing back: against the real kernel, beside other owners' tables."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from firewall_stack import stack_of
+from firewall_world import World, run, within
+
+from tsstack.errors import ApplyFailed, CheckFailed
+from tsstack.parts.firewall.desired import FILE
+from tsstack.parts.firewall.host import PART
+
+pytestmark = pytest.mark.netns
+
+ZONES = """
+firewall:
+  log: true
+  zones:
+    dmz: {interfaces: [eth0, "veth*", "br-*"], tcp: [80, "8000-8100"], udp: [443]}
+    admin: {sources: [100.64.0.10/32, 10.0.0.0/8, 10.1.0.0/16, "fd00::/8"], allow: all}
+    home: {sources: [10.1.2.0/24], interfaces: [lan0], services: [dns]}
+  forward:
+    - {from: home, to: dmz, tcp: [443], masquerade: true}
+"""
+OTHERS = """
+table ip filter {
+	chain ts-input {
+		iifname "lo" ip saddr 100.64.0.1 counter packets 0 bytes 0 accept
+		iifname != "tailscale0" ip saddr 100.64.0.0/10 counter packets 0 bytes 0 drop
+		iifname "tailscale0" counter packets 0 bytes 0 accept
+	}
+	chain INPUT {
+		type filter hook input priority filter; policy accept;
+		counter packets 0 bytes 0 jump ts-input
+	}
+	chain ts-forward {
+		iifname "tailscale0" counter packets 0 bytes 0 meta mark set meta mark & 0xff00ffff | 0x00040000
+		meta mark & 0x00ff0000 == 0x00040000 counter packets 0 bytes 0 accept
+	}
+}
+table ip docker-bridges {
+	map published {
+		type inet_service : ipv4_addr . inet_service
+		elements = { 8080 : 172.17.0.2 . 80 }
+	}
+	chain filter-FORWARD {
+		type filter hook forward priority filter; policy accept;
+		oifname "docker0" ct state new counter packets 0 bytes 0 drop
+	}
+}
+table inet distro {
+	chain in {
+		type filter hook input priority 10; policy drop;
+		tcp dport 22 accept
+		iifname "lo" accept
+	}
+	chain out {
+		type filter hook output priority 10; policy accept;
+	}
+	chain passing {
+		type filter hook forward priority 10; policy accept;
+		counter reject
+	}
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def empty(world: World) -> Iterator[None]:
+    world.at_host("nft", "flush", "ruleset")
+    yield
+    world.at_host("nft", "flush", "ruleset")
+
+
+def listing(world: World) -> str:
+    return world.at_host("nft", "-s", "list", "ruleset")
+
+
+def observe(world: World, yaml: str = ZONES) -> dict:
+    tree = PART.desired(stack_of(yaml), world.facts)
+    return within(world.host, lambda: PART.observe(tree, world.facts))
+
+
+def changes(world: World, yaml: str = ZONES) -> list[str]:
+    return [str(change) for change in PART.changes(PART.desired(stack_of(yaml), world.facts), observe(world))]
+
+
+def test_pitfall_01_and_11_other_owners_tables_stay_byte_for_byte(world: World) -> None:
+    world.at_host("nft", "-f", "-", stdin=OTHERS)
+    others = world.at_host("nft", "list", "ruleset")
+    before = observe(world)
+    world.load(ZONES)
+    world.load(ZONES.replace("80,", "81,"))
+    assert listing(world).startswith(world.at_host("nft", "-s", "list", "table", "ip", "filter"))
+    within(world.host, lambda: PART.restore(before, world.facts))
+    assert world.at_host("nft", "list", "ruleset") == others
+    world.load(ZONES)
+    world.load("firewall: {enabled: false}")
+    assert world.at_host("nft", "list", "ruleset") == others
+
+
+def test_pitfall_04_a_foreign_drop_is_named(world: World) -> None:
+    world.at_host("nft", "-f", "-", stdin=OTHERS)
+    generation = world.stage(ZONES)
+    said = within(world.host, lambda: PART.warnings(generation, world.facts))
+    assert len(said) == 2
+    assert "inet distro, chain in (input: policy drop)" in said[0]
+    assert "inet distro, chain passing (forward: a rule that rejects all)" in said[1]
+
+
+def test_what_was_there_comes_back_byte_for_byte(world: World) -> None:
+    world.load(ZONES)
+    before, snapshot = listing(world), observe(world)
+    world.load("firewall: {zones: {lan: {interfaces: [lan0], allow: all}}}")
+    assert listing(world) != before
+    within(world.host, lambda: PART.restore(snapshot, world.facts))
+    assert listing(world) == before
+    assert changes(world) == [], "and it counts as what the file says"
+    within(world.host, lambda: PART.restore(snapshot, world.facts))
+    assert listing(world) == before
+
+
+def test_no_table_comes_back_as_no_table(world: World) -> None:
+    snapshot = observe(world)
+    world.load(ZONES)
+    within(world.host, lambda: PART.restore(snapshot, world.facts))
+    assert listing(world) == ""
+    assert changes(world) == ["+ table inet tsstack: loaded"]
+
+
+def test_a_loaded_table_is_no_change_and_drift_is_one(world: World) -> None:
+    assert changes(world) == ["+ table inet tsstack: loaded"]
+    world.load(ZONES)
+    assert changes(world) == []
+    assert len(changes(world, ZONES.replace("443", "444"))) == 1
+    for meddling in (
+        "add rule inet tsstack input tcp dport 23 accept",
+        "add element inet tsstack open.dmz.tcp { 23 }",
+        "flush chain inet tsstack input",
+        "delete table inet tsstack",
+        "flush ruleset",
+    ):
+        world.load(ZONES)
+        world.at_host("nft", meddling)
+        assert len(changes(world)) == 1, meddling
+        generation = world.stage(ZONES)
+        with pytest.raises(ApplyFailed):
+            within(world.host, lambda at=generation: PART.verify(at, world.facts))
+
+
+def test_packets_are_no_drift(world: World) -> None:
+    world.load(ZONES)
+    world.tcp("wan", "192.0.2.1", 80)
+    world.tcp("wan", "192.0.2.1", 23)
+    assert changes(world) == []
+
+
+def test_counters_and_the_rest_of_the_host_survive_a_refused_file(world: World) -> None:
+    world.load(ZONES)
+    world.tcp("wan", "192.0.2.1", 80)
+    before = world.at_host("nft", "list", "ruleset")
+    generation = world.stage(ZONES)
+    path = generation / FILE
+    path.write_text(path.read_text().replace("tcp dport @open.dmz.tcp", "tcp dport @nowhere"))
+    with pytest.raises(CheckFailed, match=r"firewall\.zones\.dmz"):
+        within(world.host, lambda: PART.check(generation, world.facts))
+    with pytest.raises(ApplyFailed):
+        within(world.host, lambda: PART.activate(generation, world.facts, print))
+    assert world.at_host("nft", "list", "ruleset") == before
+
+
+def test_pitfall_03_a_check_changes_nothing(world: World) -> None:
+    world.load(ZONES)
+    before = world.at_host("nft", "list", "ruleset")
+    generation = world.stage(ZONES.replace("443", "444"))
+    within(world.host, lambda: PART.check(generation, world.facts))
+    assert world.at_host("nft", "list", "ruleset") == before
+
+
+def test_pitfall_10_an_established_flow_survives_replacement(world: World) -> None:
+    world.load(ZONES)
+    with world.listen(world.host, "192.0.2.1", 80) as server:
+        link = within(world.space("wan"), lambda: socket.create_connection(("192.0.2.1", 80), timeout=2))
+        mine, _ = server.accept()
+        with link, mine:
+            for port in (81, 82, 83):
+                generation = world.stage(ZONES.replace("443", str(port)))
+                within(world.host, lambda at=generation: PART.activate(at, world.facts, lambda line: None))
+                link.sendall(b"still here")
+                mine.settimeout(2)
+                assert mine.recv(64) == b"still here"
+
+
+def test_pitfall_02_no_packet_slips_through_while_the_table_is_replaced(world: World) -> None:
+    """A flood to a closed port and one to an open one, while the table is replaced over and over."""
+    world.load(ZONES)
+    generations = [world.stage(ZONES), world.stage(ZONES.replace("443", "444"))]
+    stop = threading.Event()
+    sent = {"closed": 0, "open": 0}
+
+    def receiver(port: int) -> socket.socket:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.setsockopt(socket.SOL_SOCKET, 33, 1 << 29)  # SO_RCVBUFFORCE
+        server.bind(("192.0.2.1", port))
+        return server
+
+    def flood() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            # A source port of its own each time: every packet is new to conntrack.
+            for kind, port in (("closed", 9999), ("open", 41641)):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+                    out.sendto(b"%d" % number, ("192.0.2.1", port))
+                sent[kind] += 1
+
+    closed = within(world.host, lambda: receiver(9999))
+    opened = within(world.host, lambda: receiver(41641))
+    thread = threading.Thread(target=lambda: within(world.space("wan"), flood))
+    with closed, opened:
+        thread.start()
+        try:
+            for number in range(60):
+                within(
+                    world.host,
+                    lambda at=generations[number % 2]: PART.activate(at, world.facts, lambda line: None),
+                )
+        finally:
+            stop.set()
+            thread.join()
+        time.sleep(0.1)
+        assert sent["closed"] > 1000
+        assert drain(closed) == 0, "leaked"
+        assert drain(opened) == sent["open"], "lost"
+
+
+def drain(server: socket.socket) -> int:
+    server.setblocking(False)
+    count = 0
+    try:
+        while True:
+            server.recv(64)
+            count += 1
+    except BlockingIOError:
+        return count
+
+
+def test_the_rules_reach_the_kernel_log_group_with_their_prefix_syntax(world: World) -> None:
+    world.load(ZONES)
+    text = listing(world)
+    assert 'log prefix "tsstack dmz drop: "' in text
+    assert 'log prefix "tsstack no zone drop: "' in text
+
+
+def test_a_user_without_root_can_check(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
+    import os
+    import sys
+
+    generation = world.stage(ZONES)
+    for folder in (generation, *generation.parents):
+        if folder.stat().st_uid == 0 and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    code = (
+        "import sys; from pathlib import Path; from tsstack.model.facts import Facts;"
+        "from tsstack.parts.firewall.host import PART; PART.check(Path(sys.argv[1]), Facts())"
+    )
+    run(
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        sys.executable,
+        "-c",
+        code,
+        str(generation),
+    )
+    path = generation / FILE
+    path.write_text(path.read_text().replace("policy drop", "policy perhaps"))
+    with pytest.raises(AssertionError, match="CheckFailed"):
+        run(
+            *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+            sys.executable,
+            "-c",
+            code,
+            str(generation),
+        )
+    assert os.geteuid() == 0
