@@ -146,11 +146,13 @@ def test_rollback_restores_resolvectl_exactly(host):
 
 def test_rollback_brings_an_earlier_split_back(host):
     part(host, "switch", CORP)
+    assert address(host, "x.corp.test") == "203.0.113.9"  # resolvectl also prints which server it used
     was = host.run("resolvectl", "status").stdout
     wider = "dns: {split: {corp.test: 192.0.2.53, lab.test: 192.0.2.53}}"
     assert "error" not in part(host, "switch", wider)
     assert address(host, "x.lab.test") == "203.0.113.9"
     part(host, "restore")
+    assert address(host, "y.corp.test") == "203.0.113.9"
     assert host.run("resolvectl", "status").stdout == was
 
 
