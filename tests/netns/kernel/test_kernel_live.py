@@ -257,6 +257,44 @@ def test_somebody_elses_queue_is_left_alone(host):
     assert "7553" not in shell("tc", "qdisc")
 
 
+def test_undoing_an_egress_limit_leaves_somebody_elses_ingress_filter(host):
+    shell("tc", "qdisc", "add", "dev", "v0", "ingress")
+    _, tree = host.stage("bandwidth: {v0: {egress: 4mbit}}")
+    snapshot = PART.observe(tree, host.facts)
+    host.switch("bandwidth: {v0: {egress: 4mbit}}")
+    PART.restore(snapshot, host.facts)
+    assert "ingress" in shell("tc", "qdisc", "show", "dev", "v0")
+    host.switch("bandwidth: {v0: {egress: 4mbit}}")
+    host.switch("")
+    assert "ingress" in shell("tc", "qdisc", "show", "dev", "v0")
+
+
+def test_a_foreign_queue_that_came_after_the_check_is_not_replaced(host):
+    generation, _ = host.stage("bandwidth: {v0: {egress: 4mbit}}")
+    PART.check(generation, host.facts)
+    shell("tc", "qdisc", "add", "dev", "v0", "root", "handle", "1:", "htb")
+    with pytest.raises(ApplyFailed, match="not ours: htb 1:"):
+        PART.activate(generation, host.facts, host.lines.append)
+    assert "htb 1:" in shell("tc", "qdisc", "show", "dev", "v0")
+
+
+@pytest.mark.parametrize("died_after", ["link add", "qdisc replace", "qdisc add"])
+def test_an_ingress_limit_left_half_made_by_a_kill_is_completed_or_removed(host, died_after):
+    device = links.ingress_device("v0")
+    text = "bandwidth: {v0: {ingress: 4mbit}}"
+    host.switch(text)  # leaves the record that a killed activation leaves as well
+    shell("tc", "filter", "del", "dev", "v0", "parent", "ffff:")
+    if died_after != "qdisc add":
+        shell("tc", "qdisc", "del", "dev", "v0", "ingress")
+    if died_after == "link add":
+        shell("tc", "qdisc", "del", "dev", device, "root")
+    host.switch(text)
+    assert "mirred" in shell("tc", "filter", "show", "dev", "v0", "parent", "ffff:")
+    host.switch("")
+    assert device not in shell("ip", "-br", "link")
+    assert "ingress" not in shell("tc", "qdisc", "show", "dev", "v0")
+
+
 def test_a_vanished_interface_is_named(host):
     with pytest.raises(CheckFailed, match=r"bandwidth\.eth7: there is no interface eth7"):
         host.switch("bandwidth: {eth7: {egress: 4mbit}}")

@@ -123,9 +123,14 @@ class DnsPart:
         """Give every link of the snapshot, and every one set since, the settings it had."""
         if not snapshot.get("resolved"):
             return
-        was = _links(snapshot, "links")
         faults = []
-        for link in sorted({*was, *_read_record(facts.paths)}):
+        try:
+            was = _links(snapshot, "links")
+            links = sorted({*was, *_read_record(facts.paths)})
+            before = _links(snapshot, "record")
+        except CheckFailed as error:
+            raise RollbackFailed(f"DNS is not back: {error.message}", hint=error.hint) from error
+        for link in links:
             goal = was.get(link, LinkDns())
             try:
                 now = read_link(link)
@@ -133,11 +138,15 @@ class DnsPart:
                     write_link(link, goal)
             except (CheckFailed, CommandFailed) as error:
                 faults.append(f"{link}: {error.message}")
+        try:
+            if not faults:
+                _write_record(facts.paths, before)
+        except ApplyFailed as error:
+            faults.append(error.message)
         if faults:
             raise RollbackFailed(
                 f"DNS is not wholly back: {'; '.join(faults)}", hint="resolvectl revert LINK clears a link"
             )
-        _write_record(facts.paths, _links(snapshot, "record"))
 
 
 def discover_resolved(paths: Paths) -> bool:
@@ -308,9 +317,12 @@ def _read_record(paths: Paths) -> dict[str, LinkDns]:
 def _write_record(paths: Paths, record: Mapping[str, LinkDns]) -> None:
     if record == _read_record(paths):
         return
-    paths.state.mkdir(parents=True, exist_ok=True)
     data = {link: dns.as_json() for link, dns in sorted(record.items())}
-    write_durably(paths.state / RECORD, json.dumps(data, indent=2) + "\n")
+    try:
+        paths.state.mkdir(parents=True, exist_ok=True)
+        write_durably(paths.state / RECORD, json.dumps(data, indent=2) + "\n")
+    except OSError as error:
+        raise ApplyFailed(f"{paths.state / RECORD} cannot be written: {error.strerror}") from error
 
 
 def _tree(generation: Path) -> dict[str, str]:

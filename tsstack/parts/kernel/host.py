@@ -69,10 +69,11 @@ class KernelPart:
         """Write what differs, and nothing else; originals go to disk before the first write."""
         wanted = plan.parse(_tree(generation))
         self._load_conntrack(wanted)
-        live = self._live(wanted, facts)
+        live = self._live_while_acting(wanted, facts)
         for line in self._limits_of_host(wanted, live):
             report(line)
         todo = plan.steps(wanted, live)
+        _refuse_foreign_queues(live, todo)
         kept = _with_originals(live, todo)
         skipped = dict(kept.skipped)
         record.write(facts.paths.state, kept)
@@ -89,7 +90,7 @@ class KernelPart:
     def verify(self, generation: Path, facts: Facts) -> None:
         """Read everything back. Raises ApplyFailed with what is not as asked."""
         wanted = plan.parse(_tree(generation))
-        left = plan.steps(wanted, self._live(wanted, facts))
+        left = plan.steps(wanted, self._live_while_acting(wanted, facts))
         if left:
             first = left[0]
             raise ApplyFailed(
@@ -100,14 +101,16 @@ class KernelPart:
 
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
         """Write back every value of the snapshot that is no longer so, forwarding first."""
-        old = plan.live_from_snapshot(snapshot)
-        faults = [*self._restore_sysctls(old), *_restore_links(old), *_restore_features(old)]
+        hint = f"the old values are in {facts.paths.state / record.FILE}"
+        try:
+            old = plan.live_from_snapshot(snapshot)
+            faults = [*self._restore_sysctls(old), *_restore_links(old), *_restore_features(old)]
+            if not faults:
+                record.write(facts.paths.state, old.record)
+        except (CheckFailed, ApplyFailed) as error:
+            faults = [error.message]
         if faults:
-            raise RollbackFailed(
-                f"the kernel is not wholly back: {'; '.join(faults)}",
-                hint=f"the old values are in {facts.paths.state / record.FILE}",
-            )
-        record.write(facts.paths.state, old.record)
+            raise RollbackFailed(f"the kernel is not wholly back: {'; '.join(faults)}", hint=hint)
 
     def _live(self, wanted: Wanted, facts: Facts) -> Live:
         kept = record.read(facts.paths.state)
@@ -124,6 +127,13 @@ class KernelPart:
         gro = {name for name, entry in wanted.links.items() if "udp_gro" in entry} | set(kept.features)
         features = {name: links.observe_features(name) for name in sorted(gro)}
         return Live(sysctl, fixed, links.observe_links(limited), features, kept)
+
+    def _live_while_acting(self, wanted: Wanted, facts: Facts) -> Live:
+        """Like _live; but by now things may have changed, so that a failure is one to roll back from."""
+        try:
+            return self._live(wanted, facts)
+        except CheckFailed as error:
+            raise ApplyFailed(error.message, hint=error.hint) from error
 
     def _side_effects(self, name: str) -> Iterator[str]:
         """Parameters that the kernel changes by itself when `name` is written.
@@ -174,7 +184,7 @@ class KernelPart:
             if entry.get("udp_gro") and not plan.supports_udp_gro(live.features.get(interface, {})):
                 yield (
                     f"{interface} has no UDP GRO forwarding to switch on; routing works without it, slower "
-                    "(it needs Linux 6.2 and a driver that has it)"
+                    "(it needs Linux 6.2, a driver that has it, and ethtool)"
                 )
 
     def _load_conntrack(self, wanted: Wanted) -> None:
@@ -277,6 +287,15 @@ def _check_link(interface: str, wanted: Wanted, live: Live, facts: Facts) -> Non
                 f"{interface} (MTU {state.mtu}), so {direction} would let none pass",
                 hint=f"write at least burst: {-(-smallest // 1024)}kb, or leave it out",
             )
+
+
+def _refuse_foreign_queues(live: Live, todo: tuple[Step, ...]) -> None:
+    """What `check` refuses may have come since, or an older generation is activated without it."""
+    for step in todo:
+        state = live.links.get(step.subject) if step.kind == "limit" and not step.leaving else None
+        foreign = state and (state.foreign_root if step.key == "egress" else state.foreign_ingress)
+        if foreign:
+            raise ApplyFailed(f"{_subject(step)}: there is a queue that is not ours: {foreign}")
 
 
 def _with_originals(live: Live, todo: tuple[Step, ...]) -> Record:

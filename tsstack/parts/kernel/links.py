@@ -18,7 +18,7 @@ from typing import Any
 
 from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.parts.kernel.record import Spec
-from tsstack.system.command import run
+from tsstack.system.command import run, which
 
 HANDLE = "7553:"
 """The major number that marks a qdisc as ours."""
@@ -96,9 +96,10 @@ def set_ingress(interface: str, spec: Spec | None) -> None:
     """Limit what is accepted from `interface`, or lift our limit. Idempotent. Raises CommandFailed."""
     device = ingress_device(interface)
     if spec is None:
-        if _mtu(interface):
-            run(["tc", "qdisc", "del", "dev", interface, "ingress"], check=False)
+        # Only where our device stands is the ingress queue ours to take away.
         if _mtu(device):
+            if _mtu(interface):
+                run(["tc", "qdisc", "del", "dev", interface, "ingress"], check=False)
             run(["ip", "link", "del", device])
         return
     if not _mtu(device):
@@ -106,12 +107,12 @@ def set_ingress(interface: str, spec: Spec | None) -> None:
     run(["ip", "link", "set", device, "up"])
     redirect = _redirect(interface, device)
     fresh = not any(entry.get("dev") == interface and entry.get("kind") == "ingress" for entry in _qdiscs())
-    # The bucket stands before packets are sent to it; one process, which stops at the first error.
-    lines = [f"qdisc replace {' '.join(_bucket(device, spec))}"]
     if fresh:
-        lines += [f"qdisc add dev {interface} handle ffff: ingress", f"filter add {redirect}"]
+        lines = [f"qdisc add dev {interface} handle ffff: ingress"]
     else:
-        lines += [f"filter del dev {interface} parent ffff:", f"filter add {redirect}"]
+        lines = [f"filter del dev {interface} parent ffff:"]
+    # The bucket comes last, as it is what a finished limit is known by. Until then packets just pass.
+    lines += [f"filter add {redirect}", f"qdisc replace {' '.join(_bucket(device, spec))}"]
     run(["tc", "-batch", "-"], stdin="\n".join(lines) + "\n")
 
 
@@ -131,8 +132,11 @@ def check_ingress() -> None:
 def observe_features(interface: str) -> dict[str, str]:
     """UDP_GRO's features of `interface`: `on`, `off`, or `fixed` where the device does not let us choose.
 
-    A feature that the kernel does not know is absent. Raises CheckFailed when ethtool is missing.
+    A feature that the kernel does not know is absent; so are all where there is no such interface, and
+    where ethtool is not installed.
     """
+    if which("ethtool") is None:
+        return {}
     result = run(["ethtool", "-k", interface], check=False)
     found = {}
     for line in result.stdout.splitlines():
@@ -190,16 +194,21 @@ def _state(interface: str, mtu: int, qdiscs: list[dict[str, Any]]) -> LinkState:
             continue
         kind, handle = str(qdisc.get("kind")), str(qdisc.get("handle"))
         if kind in {"ingress", "clsact"}:
-            if kind == "ingress" and ours_in is not None:
-                ingress = _spec(ours_in)
-            else:
+            if kind != "ingress" or not _mtu(device):
                 foreign_ingress = kind
+            elif ours_in is not None and _is_redirected(interface, device):
+                ingress = _spec(ours_in)
         elif qdisc.get("root"):
             if kind == "tbf" and handle == HANDLE:
                 egress = _spec(qdisc)
             elif handle != "0:":  # the kernel's own default has no handle
                 foreign_root = f"{kind} {handle}"
     return LinkState(mtu, egress, ingress, foreign_root, foreign_ingress)
+
+
+def _is_redirected(interface: str, device: str) -> bool:
+    found = run(["tc", "filter", "show", "dev", interface, "parent", "ffff:"], check=False).stdout
+    return f"Redirect to device {device})" in found
 
 
 def _spec(qdisc: Mapping[str, Any]) -> Spec:

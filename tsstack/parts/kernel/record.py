@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tsstack.errors import CheckFailed
+from tsstack.errors import ApplyFailed, CheckFailed
 from tsstack.system.files import write_durably
 
 FILE = "kernel-before.json"
@@ -67,11 +67,17 @@ def read(state: Path) -> Record:
 
 
 def write(state: Path, record: Record) -> None:
-    """Keep `record`, on disk before this returns; nothing is written when it is so already."""
+    """Keep `record`, on disk before this returns; nothing is written when it is so already.
+
+    Raises ApplyFailed when the disk does not take it.
+    """
     if record == read(state):
         return
-    state.mkdir(parents=True, exist_ok=True)
-    write_durably(state / FILE, json.dumps({"scope": _scope(), **record.as_json()}, indent=2) + "\n")
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        write_durably(state / FILE, json.dumps({"scope": _scope(), **record.as_json()}, indent=2) + "\n")
+    except OSError as error:
+        raise ApplyFailed(f"{state / FILE} cannot be written: {error.strerror}") from error
 
 
 def _scope() -> str:
