@@ -1,0 +1,296 @@
+"""Certificates and their keys on disk: made by a local CA, fetched from tailscaled, or linked.
+
+A pair that we make or fetch is one PEM file (key, leaf, chain), mode 0600, replaced in one rename, so
+nginx never loads a key beside another certificate. Beside it `NAME.pem.json` says when to renew, so an
+idle switch need not parse X.509.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsstack.errors import ApplyFailed, CheckFailed
+from tsstack.system.files import link_durably, write_durably
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    from tsstack.parts.proxy.plan import Certificate
+
+CA_DAYS = 3650
+LEAF_DAYS = 90
+# Certificates count from a little before now, for clients whose clock is late.
+_EARLY = datetime.timedelta(hours=1)
+
+
+def ca_certificate(tls: Path, tailnet: str) -> Path:
+    """Where the CA's certificate for a tailnet lies."""
+    return tls / "ca" / f"{tailnet or 'host'}.pem"
+
+
+def is_due(certificate: Certificate, now_unix_s: float) -> bool:
+    """Whether it has to be made, fetched, linked or renewed: missing, or less than a third of life left."""
+    path = Path(certificate.certificate)
+    if certificate.kind == "files":
+        pairs = ((path, certificate.source_certificate), (Path(certificate.key), certificate.source_key))
+        return any(not link.is_symlink() or str(link.readlink()) != source for link, source in pairs)
+    try:
+        renew = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="ascii"))
+        return not path.exists() or float(renew["renew_unix_s"]) <= now_unix_s
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def provide(certificate: Certificate, tls: Path, tailnet: str, socket: Path, *, now_unix_s: float) -> None:
+    """Make the certificate be there and fresh. Raises ApplyFailed; what was there before stays then."""
+    tls.mkdir(parents=True, exist_ok=True)
+    tls.chmod(0o700)
+    now = datetime.datetime.fromtimestamp(now_unix_s, datetime.UTC)
+    if certificate.kind == "files":
+        refuse_unusable_files(certificate)
+        link_durably(Path(certificate.key), certificate.source_key)
+        link_durably(Path(certificate.certificate), certificate.source_certificate)
+    elif certificate.kind == "local-ca":
+        _store(Path(certificate.certificate), *issue(tls, tailnet, certificate.names, now))
+    else:
+        _store(Path(certificate.certificate), *_fetch(certificate.names[0], socket))
+
+
+def refuse_unusable_files(certificate: Certificate) -> None:
+    """Raises CheckFailed unless a certificate of the user's own can be read, fits its key and is valid."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    for kind, source in (("certificate", certificate.source_certificate), ("key", certificate.source_key)):
+        try:
+            Path(source).read_bytes()
+        except OSError as error:
+            raise CheckFailed(
+                f"proxy.tls.{kind}: {source} cannot be read: {error.strerror}", hint="check the path"
+            ) from error
+    try:
+        leaf = x509.load_pem_x509_certificate(Path(certificate.source_certificate).read_bytes())
+        key = load_pem_private_key(Path(certificate.source_key).read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise CheckFailed(
+            "proxy.tls: the certificate or the key is not unencrypted PEM",
+            hint="nginx needs a PEM certificate with its chain and a PEM key without a passphrase",
+        ) from error
+    if key.public_key() != leaf.public_key():
+        raise CheckFailed("proxy.tls: the key does not belong to the certificate")
+    uncovered = [name for name in certificate.names if not _covers(leaf, name)]
+    if uncovered:
+        raise CheckFailed(
+            f"proxy.tls.certificate: it does not cover {', '.join(uncovered[:5])}",
+            hint="get one for these names, or a wildcard, or use tls: local-ca",
+        )
+    if leaf.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
+        raise CheckFailed(f"proxy.tls.certificate: it expired on {leaf.not_valid_after_utc:%Y-%m-%d}")
+
+
+def issue(
+    tls: Path, tailnet: str, names: tuple[str, ...], now: datetime.datetime
+) -> tuple[bytes, datetime.datetime, datetime.datetime]:
+    """A new leaf for `names` from the tailnet's own CA, which is made when there is none.
+
+    Returns the PEM pair and its span of validity.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    ca_key, ca = open_ca(tls, tailnet, names, now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    start, end = now - _EARLY, min(now + datetime.timedelta(days=LEAF_DAYS), ca.not_valid_after_utc)
+    leaf = (
+        x509.CertificateBuilder()
+        # RFC 5280 ub-common-name: 64 at most; clients read the alternative names only (RFC 9525).
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signing=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
+    return _key_pem(key) + _pem(leaf), start, end
+
+
+def open_ca(
+    tls: Path, tailnet: str, names: Iterable[str], now: datetime.datetime
+) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+    """The CA of a tailnet, made for ten years when there is none or its time has come.
+
+    It may sign only names below the tailnet's domain and no addresses (RFC 5280 section 4.2.1.10), so
+    a client that trusts it trusts it for nothing else. Raises ApplyFailed when its files are damaged.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    path = ca_certificate(tls, tailnet)
+    key_path = path.with_suffix(".key")
+    if path.exists():
+        try:
+            key = load_pem_private_key(key_path.read_bytes(), password=None)
+            ca = x509.load_pem_x509_certificate(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ApplyFailed(
+                f"the local CA in {path.parent} cannot be read: {error}",
+                hint=f"restore {key_path} and {path}, or remove both for a new CA (to be trusted anew)",
+            ) from error
+        if isinstance(key, EllipticCurvePrivateKey) and ca.not_valid_after_utc > now + datetime.timedelta(
+            days=LEAF_DAYS
+        ):
+            return key, ca
+    return _make_ca(path, key_path, tailnet, tuple(names), now)
+
+
+def _make_ca(
+    path: Path, key_path: Path, tailnet: str, names: tuple[str, ...], now: datetime.datetime
+) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    title = f"tsstack local CA for {tailnet or names[0]}"[:64]
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])
+    allowed: list[x509.GeneralName] = (
+        [x509.DNSName(tailnet)] if tailnet else [x509.DNSName(name.removeprefix("*.")) for name in names]
+    )
+    nowhere: list[x509.GeneralName] = [
+        x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")),
+        x509.IPAddress(ipaddress.ip_network("::/0")),
+    ]
+    ca = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLY)
+        .not_valid_after(now + datetime.timedelta(days=CA_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signing=True), critical=True)
+        .add_extension(x509.NameConstraints(allowed, nowhere), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    # The key first: a certificate without its key could never sign, and would be handed to clients.
+    write_durably(key_path, _key_pem(key), mode=0o600)
+    write_durably(path, _pem(ca), mode=0o644)
+    return key, ca
+
+
+def write_placeholder(certificate: Certificate) -> None:
+    """A throwaway self-signed pair at the certificate's paths, for testing a configuration elsewhere."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tsstack placeholder")])
+    now = datetime.datetime.now(datetime.UTC)
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLY)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    for path in {certificate.certificate, certificate.key}:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(target, _key_pem(key) + _pem(leaf), mode=0o600)
+
+
+def _fetch(name: str, socket: Path) -> tuple[bytes, datetime.datetime, datetime.datetime]:
+    from cryptography import x509
+
+    from tsstack.system.localapi import LocalApi, LocalApiError
+
+    try:
+        chain, key = LocalApi(socket).cert_pair(name)
+        leaf = x509.load_pem_x509_certificate(chain.encode())
+    except LocalApiError as error:
+        raise ApplyFailed(
+            f"proxy.tls: tailscaled gave no certificate for {name}: {error.message}",
+            hint="it has them for the host's own name where the control server issues them (not Headscale); "
+            "use names: path or port, or tls: local-ca",
+        ) from error
+    except ValueError as error:
+        raise ApplyFailed(f"proxy.tls: what tailscaled gave for {name} is no certificate") from error
+    return (key + chain).encode(), leaf.not_valid_before_utc, leaf.not_valid_after_utc
+
+
+def _store(path: Path, pem: bytes, start: datetime.datetime, end: datetime.datetime) -> None:
+    renew = end - (end - start) / 3
+    # A pair without its note counts as due, so this order can only renew too often.
+    path.with_name(f"{path.name}.json").unlink(missing_ok=True)
+    write_durably(path, pem, mode=0o600)
+    note = {"renew_unix_s": renew.timestamp(), "end_unix_s": end.timestamp()}
+    write_durably(path.with_name(f"{path.name}.json"), json.dumps(note))
+
+
+def _covers(leaf: x509.Certificate, name: str) -> bool:
+    """RFC 9525 section 6.3: a wildcard stands for exactly the leftmost label."""
+    from cryptography import x509
+
+    try:
+        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return False
+    names = {each.lower() for each in extension.value.get_values_for_type(x509.DNSName)}
+    return name in names or re.sub(r"^[^.]+", "*", name) in names
+
+
+def _usage(*, signing: bool) -> x509.KeyUsage:
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not signing,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signing,
+        crl_sign=signing,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _key_pem(key: EllipticCurvePrivateKey) -> bytes:
+    from cryptography.hazmat.primitives import serialization as pem
+
+    return key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)

@@ -1,0 +1,172 @@
+"""Starts, restarts and stops the identity daemon."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tsstack.errors import ApplyFailed, CommandFailed
+from tsstack.system.command import run, start
+from tsstack.system.files import write_durably
+
+if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
+
+UNIT = "tsstack-identity"
+_WAIT_S = 10.0
+
+
+def is_running(facts: Facts) -> bool:
+    """Whether the daemon runs with the code and the arguments that it should have, and answers."""
+    record = _record(facts)
+    return (
+        record.get("stamp") == _stamp(facts)
+        and (facts.systemd or _process_start(record.get("pid", 0)) == record.get("start"))
+        and _answers(_socket(facts))
+    )
+
+
+def ensure_running(facts: Facts) -> None:
+    """Start the daemon, or restart one of other code or arguments. Idempotent. Raises ApplyFailed."""
+    if is_running(facts):
+        return
+    old, before = _record(facts), _inode(_socket(facts))
+    try:
+        if facts.systemd:
+            pid = _start_unit(facts)
+        else:
+            pid = start(_words(facts), log=facts.paths.log / "tsstack-identity.log", cwd=Path("/"))
+    except CommandFailed as error:
+        raise ApplyFailed(f"the identity daemon did not start: {error.message}") from error
+    began = _process_start(pid)
+    write_durably(_state(facts), json.dumps({"pid": pid, "start": began, "stamp": _stamp(facts)}))
+    deadline_s = time.monotonic() + _WAIT_S
+    while time.monotonic() < deadline_s:
+        # The new daemon puts its socket in the old one's place in one rename: no moment without an answer.
+        if _inode(_socket(facts)) != before and _answers(_socket(facts)):
+            if not facts.systemd:
+                _end(old)
+            return
+        time.sleep(0.01)
+    raise ApplyFailed(
+        "the identity daemon does not answer",
+        hint=f"see {facts.paths.log / 'tsstack-identity.log'} or `journalctl -u {UNIT}`",
+    )
+
+
+def ensure_stopped(facts: Facts) -> None:
+    """End the daemon and remove its socket. Idempotent."""
+    record = _record(facts)
+    if facts.systemd and record:
+        run(["systemctl", "stop", UNIT], timeout_s=30, check=False)
+    else:
+        _end(record)
+    _socket(facts).unlink(missing_ok=True)
+    _state(facts).unlink(missing_ok=True)
+
+
+def was_started(facts: Facts) -> bool:
+    """Whether we have a daemon at all, answering or not."""
+    return _state(facts).exists()
+
+
+def _start_unit(facts: Facts) -> int:
+    """A unit of the host's own when there is one (it restarts by itself at boot), else a transient one."""
+    if run(["systemctl", "cat", f"{UNIT}.service"], timeout_s=30, check=False).returncode == 0:
+        run(["systemctl", "restart", UNIT], timeout_s=30)
+    else:
+        run(
+            [
+                "systemd-run",
+                "--quiet",
+                "--collect",
+                f"--unit={UNIT}",
+                "--property=Restart=always",
+                *_words(facts),
+            ],
+            timeout_s=30,
+        )
+    shown = run(["systemctl", "show", "--value", "--property=MainPID", UNIT], timeout_s=30).stdout.strip()
+    return int(shown or "0")
+
+
+def _words(facts: Facts) -> list[str]:
+    # -P: the folder that we happen to stand in must not provide modules (python(1)).
+    return [
+        sys.executable, "-P", "-m", "tsstack.parts.proxy.identity",
+        "--socket", str(_socket(facts)),
+        "--allow", str(facts.paths.current / "nginx" / "identity.json"),
+        "--tailscaled", str(facts.paths.tailscale_socket),
+    ]  # fmt: skip
+
+
+def _stamp(facts: Facts) -> str:
+    status = Path(__file__).with_name("identity.py").stat()
+    parts = [*_words(facts), str(status.st_mtime_ns), str(status.st_size)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _socket(facts: Facts) -> Path:
+    return facts.paths.run / "identity.sock"
+
+
+def _state(facts: Facts) -> Path:
+    return facts.paths.run / "identity.state"
+
+
+def _record(facts: Facts) -> dict[str, Any]:
+    try:
+        record = json.loads(_state(facts).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _inode(path: Path) -> int:
+    return path.stat().st_ino if path.exists() else 0
+
+
+def _answers(path: Path) -> bool:
+    """Whether something accepts on the socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _process_start(pid: Any) -> str | None:
+    """Start time of a process (proc_pid_stat(5), field 22); None when there is none."""
+    try:
+        return Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, ValueError, TypeError, IndexError):
+        return None
+
+
+def _end(record: dict[str, Any]) -> None:
+    """SIGTERM to the process of the record, if it still is that one, and wait for its end."""
+    pid = record.get("pid", 0)
+    if not pid or _process_start(pid) != record.get("start") or record.get("start") is None:
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline_s = time.monotonic() + _WAIT_S
+    while time.monotonic() < deadline_s and _process_start(pid) == record["start"]:
+        if _is_zombie(pid):
+            return
+        time.sleep(0.01)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

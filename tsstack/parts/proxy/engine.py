@@ -1,0 +1,277 @@
+"""nginx itself: test it, start it, reload it, stop it, and know which process is the one.
+
+The master is found by its pid file alone, never by its name: several hosts of a lab, and other people's
+nginx, may share one process table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed
+from tsstack.parts.proxy.discovery import option
+from tsstack.system.command import run
+
+if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
+
+_TRIAL = Path(__file__).with_name("trial.py")
+_WAIT_S = 10.0
+_ERROR = re.compile(r"\[(?:emerg|alert|crit)\]\s*(?:\d+#\d+:\s*)?(.*)")
+_PLACE = re.compile(r" in (\S+):(\d+)$")
+UNIT = "tsstack-nginx"
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """A running master process; `start` (clock ticks since boot) tells it from a later one of its pid."""
+
+    pid: int
+    start: str
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One nginx on one main file. `included`: the file is the distribution's and only includes ours."""
+
+    config: Path
+    included: bool
+    log: Path
+    run_folder: Path
+    systemd: bool
+
+    @property
+    def pid_file(self) -> Path:
+        """From the main file, else compiled in."""
+        if not self.included:
+            return self.run_folder / "nginx.pid"
+        found = re.search(r"^\s*pid\s+([^;\s]+)\s*;", self._text(), re.MULTILINE)
+        if found:
+            return Path(found[1])
+        return Path(option(run(["nginx", "-V"], timeout_s=10).stderr, "pid-path") or "/run/nginx.pid")
+
+    @property
+    def error_log(self) -> Path:
+        """Where the master writes why it refused a reload."""
+        if not self.included:
+            return self.log / "tsstack-error.log"
+        found = re.search(r"^\s*error_log\s+(/[^;\s]+)", self._text(), re.MULTILINE)
+        return Path(found[1]) if found else Path("/var/log/nginx/error.log")
+
+    def _text(self) -> str:
+        return self.config.read_text(encoding="utf-8", errors="replace") if self.config.exists() else ""
+
+    def master(self) -> Master | None:
+        """The running master of this configuration in this network namespace, None when none runs."""
+        try:
+            pid = int(self.pid_file.read_text(encoding="ascii").strip() or "0")
+        except (FileNotFoundError, ValueError):
+            return None
+        return _master(pid)
+
+    def test(self) -> None:
+        """`nginx -t` of the whole configuration, on the host's own addresses. Raises ApplyFailed."""
+        done = run(["nginx", "-t", "-q", "-c", self.config], timeout_s=60, check=False)
+        if done.returncode != 0:
+            message, hint = explain_refusal(done.stderr)
+            raise ApplyFailed(f"nginx refuses the host's configuration: {message}", hint=hint)
+
+    def start(self) -> Master:
+        """Start it and wait for its pid file. Raises ApplyFailed."""
+        try:
+            if self.systemd and self.included:
+                run(["systemctl", "start", "nginx"], timeout_s=60)
+            elif self.systemd:
+                run(
+                    [
+                        "systemd-run", "--quiet", "--collect", f"--unit={UNIT}",
+                        "--property=Type=forking", f"--property=PIDFile={self.pid_file}",
+                        "nginx", "-c", self.config,
+                    ],
+                    timeout_s=60,
+                )  # fmt: skip
+            else:
+                run(["nginx", "-c", self.config], timeout_s=60)
+        except CommandFailed as error:
+            message, hint = explain_refusal(error.stderr)
+            raise ApplyFailed(f"nginx did not start: {message or error.message}", hint=hint) from error
+        deadline_s = time.monotonic() + _WAIT_S
+        while time.monotonic() < deadline_s:
+            master = self.master()
+            if master is not None and workers(master):
+                return master
+            time.sleep(0.01)
+        raise ApplyFailed("nginx was started but is not running", hint=f"see {self.error_log}")
+
+    def reload(self, master: Master) -> None:
+        """Let the master load its configuration anew, and wait until only new workers take connections.
+
+        Raises ApplyFailed when it refuses (it then goes on with what it had) or does not get there.
+        """
+        before = set(workers(master))
+        log, offset = self.error_log, _size(self.error_log)
+        if self.systemd and self.included:
+            try:
+                run(["systemctl", "reload", "nginx"], timeout_s=60)
+            except CommandFailed as error:
+                raise ApplyFailed(f"nginx was not reloaded: {error.message}") from error
+        else:
+            os.kill(master.pid, signal.SIGHUP)
+        deadline_s = time.monotonic() + _WAIT_S
+        while time.monotonic() < deadline_s:
+            # workers() misses processes that end while it looks; the next round sees them gone.
+            now = workers(master)
+            if set(now) - before and all(now[pid] for pid in set(now) & before):
+                return
+            refused = _ERROR.search(_tail(log, offset))
+            if refused and not set(now) - before:
+                message, hint = explain_refusal(refused[0])
+                raise ApplyFailed(f"nginx refused the reload and goes on as before: {message}", hint=hint)
+            if _master(master.pid) != master:
+                raise ApplyFailed("nginx ended while it was reloaded", hint=f"see {log}")
+            time.sleep(0.01)
+        raise ApplyFailed(f"nginx has no new workers {_WAIT_S:g} s after the reload", hint=f"see {log}")
+
+    def stop(self) -> None:
+        """End it and wait until it is gone; nothing happens when none runs. Raises ApplyFailed."""
+        master = self.master()
+        if master is None:
+            return
+        if self.systemd:
+            run(["systemctl", "stop", "nginx" if self.included else UNIT], timeout_s=60)
+        else:
+            os.kill(master.pid, signal.SIGTERM)
+        deadline_s = time.monotonic() + _WAIT_S
+        while time.monotonic() < deadline_s:
+            if _master(master.pid) != master:
+                return
+            time.sleep(0.01)
+        raise ApplyFailed(f"nginx (pid {master.pid}) does not end")
+
+
+def engine(main_config: str, facts: Facts) -> Engine:
+    """The nginx that serves a plan: the distribution's when it has a main file, else our own."""
+    paths = facts.paths
+    config = Path(main_config) if main_config else paths.current / "nginx" / "nginx.conf"
+    return Engine(config, bool(main_config), paths.log, paths.run, facts.systemd)
+
+
+def try_config(config: Path, *, shown: Path) -> None:
+    """`nginx -t -c config` in a network namespace of its own, as any user. Raises CheckFailed.
+
+    The caller has made sure that every path in it can be written and read; messages name the folder
+    `shown` instead of the one that `config` lies in.
+    """
+    as_root = os.geteuid() == 0
+    isolate = ["unshare", "--net"] if as_root else ["unshare", "--net", "--map-current-user", "--keep-caps"]
+    words: list[str | Path] = [
+        *isolate,
+        sys.executable,
+        "-I",
+        "-S",
+        _TRIAL,
+        "nginx",
+        "-t",
+        "-q",
+        "-c",
+        config,
+    ]
+    try:
+        done = run(words, timeout_s=60, check=False)
+    except CommandFailed as error:
+        raise CheckFailed(error.message, hint=error.hint) from error
+    if done.returncode != 0:
+        message, hint = explain_refusal(done.stderr)
+        message = message.replace(str(config.parent), str(shown))
+        raise CheckFailed(f"nginx refuses the configuration: {message}", hint=hint)
+
+
+def explain_refusal(stderr: str) -> tuple[str, str]:
+    """nginx's own words with the key of the file that the line comes from, and a hint for known cases."""
+    found = _ERROR.search(stderr)
+    text = (found[1] if found else stderr.strip().splitlines()[-1] if stderr.strip() else "").strip()
+    place = _PLACE.search(text)
+    key = key_at(Path(place[1]), int(place[2])) if place else ""
+    hint = ""
+    if "Cannot assign requested address" in text or "99:" in text:
+        hint = (
+            "the address is not on this host (yet): is tailscaled running? `tailscale ip` shows what it has"
+        )
+    elif "Permission denied" in text and "bind()" in text:
+        hint = "ports below 1024 need root"
+    elif "Address already in use" in text:
+        hint = "another program holds that port; `ss -ltnp` shows it"
+    elif "host not found in upstream" in text:
+        hint = "write the upstream's address, or make its name resolvable before nginx starts"
+    elif '"stream" directive is duplicate' in text:
+        hint = "the host's own configuration has a stream block; move its servers into the file"
+    elif "duplicate default server" in text:
+        hint = "another site is the default for that address: remove it, or use proxy.listen: tailnet"
+    elif "directive is duplicate" in text:
+        hint = "the distribution's configuration sets it in a file that tsstack does not look into"
+    return (f"{key}: {text}" if key else text), hint
+
+
+def key_at(path: Path, line: int) -> str:
+    """The key that the nearest marker above `line` of a rendered file names; empty without one."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[:line]
+    except OSError:
+        return ""
+    marks = [text.strip()[3:] for text in lines if text.strip().startswith("#@ ")]
+    return marks[-1] if marks else ""
+
+
+def workers(master: Master) -> dict[int, bool]:
+    """The master's workers: pid -> whether it only finishes what it has (proc(5): cmdline, children)."""
+    found: dict[int, bool] = {}
+    for child in _words(Path(f"/proc/{master.pid}/task/{master.pid}/children")):
+        title = _title(int(child))
+        if "worker process" in title:
+            found[int(child)] = "shutting down" in title
+    return found
+
+
+def _master(pid: int) -> Master | None:
+    try:
+        if pid <= 0 or not _title(pid).startswith("nginx: master process"):
+            return None
+        own, its = (Path(f"/proc/{each}/ns/net").readlink() for each in ("self", pid))
+        start = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+    return Master(pid, start) if own == its else None
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _tail(path: Path, offset: int) -> str:
+    try:
+        with path.open("rb") as log:
+            log.seek(offset)
+            return log.read(65536).decode(errors="replace")
+    except OSError:
+        return ""

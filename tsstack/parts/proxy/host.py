@@ -1,0 +1,414 @@
+"""The proxy on the host: what nginx serves, how it is brought to serve something else, and back.
+
+Distribution files are included into, never edited: two links in /etc/nginx point through
+`paths.current` into the live generation. `paths.run/proxy.json` remembers what the running master has
+loaded, so that nginx is reloaded only for a difference.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed, TsstackError
+from tsstack.parts.proxy import doorkeeper
+from tsstack.parts.proxy.discovery import OWN_HTTP, OWN_MAIN, discover_nginx
+from tsstack.parts.proxy.engine import Engine, Master, engine
+from tsstack.parts.proxy.plan import PLAN, Plan, parse_plan, read_plan
+from tsstack.parts.proxy.probe import ask_status, probe_tcp, probe_vhosts, silent_upstreams
+from tsstack.parts.proxy.seen import Seen, list_changes, parse_seen
+from tsstack.system.files import link_durably, write_durably
+
+if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
+    from tsstack.model.stack import Stack
+    from tsstack.parts.part import Change, JsonValue, Report, Snapshot, Tree
+
+__all__ = ["PART", "ProxyPart", "build_tree", "discover_nginx", "prepare_build", "renew", "root_certificate"]
+
+_BAD_PLAN = (ValueError, KeyError, TypeError)
+
+
+class ProxyPart:
+    """The `proxy` section; folder `nginx`. See `tsstack.parts.part.Part` for the contract."""
+
+    name = "proxy"
+    folder = "nginx"
+
+    def desired(self, stack: Stack, facts: Facts) -> Tree:
+        from tsstack import assets
+        from tsstack.parts.proxy.desired import render_proxy
+
+        return render_proxy(stack, facts, assets.folder("templates") / "nginx")
+
+    def check(self, generation: Path, facts: Facts) -> None:
+        from tsstack.parts.proxy.rehearsal import rehearse
+
+        plan = _plan(generation)
+        if plan is not None:
+            rehearse(generation, plan, facts)
+
+    def warnings(self, generation: Path, facts: Facts) -> tuple[str, ...]:
+        plan = _plan(generation)
+        if plan is None:
+            return ()
+        silent = silent_upstreams(plan)
+        lines = [
+            f"{key}: nothing answers at {endpoint}; its clients get 502 until it does"
+            for key, endpoint in silent
+        ]
+        if plan.upstream_names:
+            lines.append(
+                f"nginx resolves {', '.join(plan.upstream_names)} when it starts, and does not start if that "
+                "fails; an address is safer"
+            )
+        return tuple(lines)
+
+    def observe(self, tree: Tree, facts: Facts) -> Snapshot:
+        plan = parse_plan(tree[PLAN]) if PLAN in tree else None
+        live = _live_plan(facts)
+        nginx = engine(_main_config(plan, live, facts), facts)
+        master = nginx.master()
+        record = _read_record(facts)
+        loaded = _loaded(live, record, master)
+        known: dict[str, Any] = {}
+        if live is not None and live.digest == loaded:
+            known = {**live.services}
+        elif record.get("digest") == loaded:
+            known = dict(record.get("services", {}))
+        return Seen(
+            main_config=str(nginx.config) if nginx.included else "",
+            links={str(link): _target(link) for link in _links(facts)},
+            running=master is not None,
+            loaded=loaded,
+            services=known,
+            identity=doorkeeper.is_running(facts),
+            identity_started=doorkeeper.was_started(facts),
+            due=_due(plan) if plan else (),
+            record=record,
+        ).to_snapshot()
+
+    def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
+        seen = parse_seen(snapshot)
+        return list_changes(parse_plan(tree[PLAN]) if PLAN in tree else None, seen)
+
+    def activate(self, generation: Path, facts: Facts, report: Report) -> None:
+        plan = _plan(generation)
+        live_before = _read_record(facts)
+        if plan is None:
+            _withdraw(facts, live_before, report)
+            return
+        if not plan.addresses_known:
+            raise ApplyFailed(
+                "the tailnet's addresses were not known when this was rendered, so nginx has nothing to bind",
+                hint="see that tailscaled is logged in (`tailscale status`), then switch again",
+            )
+        for folder in (facts.paths.run, facts.paths.log):
+            folder.mkdir(parents=True, exist_ok=True)
+        renewed = _provide_certificates(plan, facts, report)
+        if plan.identity:
+            doorkeeper.ensure_running(facts)
+        nginx = engine(plan.main_config, facts)
+        master = nginx.master()
+        loaded = _loaded(plan, live_before, master)
+        started = master is None or bool(live_before.get("started"))
+        _set_links(plan, facts)
+        if master is not None and loaded == plan.digest and not renewed:
+            report("nginx already serves this")
+        else:
+            # Until the reload is done nobody knows what is loaded; a kill in between must not look like it.
+            _write_record(facts, replace(plan, digest=""), None, started=started)
+            _serve(nginx, master, plan, report)
+        _write_record(facts, plan, nginx.master(), started=started)
+        if not plan.identity:
+            doorkeeper.ensure_stopped(facts)
+
+    def verify(self, generation: Path, facts: Facts) -> None:
+        from tsstack.parts.proxy.authority import ca_certificate
+
+        plan = _plan(generation)
+        if plan is None:
+            return
+        probe_tcp(plan)
+        probe_vhosts(plan, ca_certificate(facts.paths.tls, plan.tailnet))
+        if plan.identity and not doorkeeper.is_running(facts):
+            raise ApplyFailed("the identity daemon does not answer")
+
+    def restore(self, snapshot: Snapshot, facts: Facts) -> None:
+        try:
+            _restore(snapshot, facts)
+        except (TsstackError, OSError) as error:
+            raise RollbackFailed(
+                f"nginx is not back to what it served: {error}", hint="see `nginx -t` and the error log"
+            ) from error
+
+
+PART = ProxyPart()
+
+
+def build_tree(stack: Stack, facts: Facts, directory: Path) -> dict[str, str]:
+    """The files for `directory` (`nginx/...` below it), such that `nginx -t -c DIR/nginx/nginx.conf` passes.
+
+    Pure. Logs, keys and the pid file lie below `directory`/nginx too. Without a tailnet's addresses it
+    listens on loopback. `prepare_build` then makes what nginx wants to find there.
+    """
+    from tsstack import assets
+    from tsstack.parts.proxy.desired import render_proxy
+
+    root = directory / "nginx"
+    unknown = facts.tailscale is None or not facts.tailscale.addresses
+    paths = replace(facts.paths, state=root, run=root / "run", log=root / "log")
+    return render_proxy(
+        stack, replace(facts, paths=paths), assets.folder("templates") / "nginx", loopback=unknown
+    )
+
+
+def prepare_build(directory: Path, tree: Tree) -> None:
+    """Make the folders and throwaway certificates that the built nginx.conf names. Needs no root."""
+    if PLAN not in tree:
+        return
+    for folder in ("run", "log", "tls"):
+        (directory / "nginx" / folder).mkdir(parents=True, exist_ok=True)
+    from tsstack.parts.proxy.authority import write_placeholder
+
+    for certificate in parse_plan(tree[PLAN]).certificates:
+        write_placeholder(certificate)
+
+
+def renew(facts: Facts, report: Report, *, force: bool = False) -> tuple[str, ...]:
+    """Renew the live generation's certificates that are due (all with `force`), reload nginx once if any was.
+
+    Returns the names that were renewed. Raises ApplyFailed; what was there before is served on.
+    """
+    plan = _live_plan(facts)
+    if plan is None:
+        return ()
+    renewed = _provide_certificates(plan, facts, report, force=force)
+    nginx = engine(plan.main_config, facts)
+    master = nginx.master()
+    if renewed and master is not None:
+        nginx.test()
+        nginx.reload(master)
+        report("nginx serves the new certificates")
+    return renewed
+
+
+def root_certificate(facts: Facts, tailnet: str) -> str:
+    """The local CA's certificate as PEM, made if there is none yet. Raises ApplyFailed when it is damaged.
+
+    Clients install it once: Debian, Ubuntu: /usr/local/share/ca-certificates/NAME.crt, then
+    update-ca-certificates; Fedora: /etc/pki/ca-trust/source/anchors, then update-ca-trust; macOS:
+    `security add-trusted-cert`; Firefox keeps a store of its own.
+    """
+    import datetime
+
+    from tsstack.parts.proxy.authority import ca_certificate, open_ca
+
+    facts.paths.tls.mkdir(parents=True, exist_ok=True)
+    facts.paths.tls.chmod(0o700)
+    open_ca(facts.paths.tls, tailnet, (), datetime.datetime.now(datetime.UTC))
+    return ca_certificate(facts.paths.tls, tailnet).read_text(encoding="ascii")
+
+
+def _plan(generation: Path) -> Plan | None:
+    try:
+        return read_plan(generation)
+    except _BAD_PLAN as error:
+        raise CheckFailed(
+            f"{generation / PLAN} is damaged: {error}",
+            hint="switch again, or roll back to another generation",
+        ) from error
+
+
+def _live_plan(facts: Facts) -> Plan | None:
+    try:
+        return read_plan(facts.paths.current)
+    except _BAD_PLAN:
+        return None  # a damaged live generation: the wanted one replaces it
+
+
+def _main_config(plan: Plan | None, live: Plan | None, facts: Facts) -> str:
+    for known in (plan, live):
+        if known is not None:
+            return known.main_config
+    return facts.nginx.main_config if facts.nginx else ""
+
+
+def _links(facts: Facts) -> tuple[Path, Path]:
+    return facts.paths.etc / "nginx" / OWN_HTTP, facts.paths.etc / "nginx" / OWN_MAIN
+
+
+def _target(link: Path) -> str | None:
+    return str(link.readlink()) if link.is_symlink() else None
+
+
+def _set_links(plan: Plan, facts: Facts) -> bool:
+    """Let the distribution's file include ours, or no longer. Returns whether anything was changed."""
+    if not plan.main_config:
+        wanted: tuple[str | None, str | None] = (None, None)
+    else:
+        folder = facts.paths.current / "nginx"
+        wanted = (str(folder / "http.conf"), str(folder / "main.conf") if plan.has_main else None)
+    return _put_links(dict(zip(_links(facts), wanted, strict=True)))
+
+
+def _put_links(wanted: dict[Path, str | None]) -> bool:
+    changed = False
+    for link, target in wanted.items():
+        if _target(link) == target:
+            continue
+        if target is None:
+            link.unlink(missing_ok=True)
+        elif link.exists() and not link.is_symlink():
+            raise ApplyFailed(
+                f"{link} is a file of somebody else", hint="move it away; the name is tsstack's"
+            )
+        else:
+            link_durably(link, target)
+        changed = True
+    return changed
+
+
+def _due(plan: Plan, *, force: bool = False) -> tuple[str, ...]:
+    if not plan.certificates:
+        return ()
+    from tsstack.parts.proxy.authority import is_due
+
+    now_s = time.time()
+    return tuple(each.names[0] for each in plan.certificates if force or is_due(each, now_s))
+
+
+def _provide_certificates(
+    plan: Plan, facts: Facts, report: Report, *, force: bool = False
+) -> tuple[str, ...]:
+    due = _due(plan, force=force)
+    if not due:
+        return ()
+    from tsstack.parts.proxy.authority import provide
+
+    for certificate in plan.certificates:
+        if certificate.names[0] in due:
+            provide(
+                certificate,
+                facts.paths.tls,
+                plan.tailnet,
+                facts.paths.tailscale_socket,
+                now_unix_s=time.time(),
+            )
+            report(f"certificate for {', '.join(certificate.names[:3])}")
+    return due
+
+
+def _loaded(plan: Plan | None, record: dict[str, Any], master: Master | None) -> str:
+    """Digest of what the running nginx has loaded from us; empty when it has nothing or does not run.
+
+    nginx itself says so at the status endpoint; without one, what was noted at the last reload holds
+    for the same master process only.
+    """
+    if master is None:
+        return ""
+    for status in dict.fromkeys(filter(None, (plan.status if plan else None, record.get("status")))):
+        answer = ask_status(status)
+        if answer:
+            return answer
+    same = record.get("pid") == master.pid and record.get("start") == master.start
+    return str(record.get("digest", "")) if same else ""
+
+
+def _serve(nginx: Engine, master: Master | None, plan: Plan, report: Report) -> None:
+    """Bring nginx to serve `plan`, whose links are in place. Raises ApplyFailed."""
+    from tsstack.parts.proxy.sockets import find_holders
+
+    held = find_holders(plan.listeners, master.pid if master else 0)
+    if held:
+        words = "; ".join(f"{one.endpoint} ({one.path}) is held by {program}" for one, program in held[:5])
+        raise ApplyFailed(
+            f"nginx cannot bind: {words}",
+            hint="end that program, choose another port, or for tailscaled: `tailscale serve reset`",
+        )
+    nginx.test()
+    if master is None:
+        nginx.start()
+        report("nginx started")
+    else:
+        nginx.reload(master)
+        report("nginx reloaded")
+    if plan.status and (answer := ask_status(plan.status)) != plan.digest:
+        raise ApplyFailed(
+            f"nginx serves generation {answer or 'unknown'} after the reload, not {plan.digest}",
+            hint=f"see {nginx.error_log}",
+        )
+
+
+def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:
+    """Take back all that is ours; nginx goes on with what others serve, or stops if it ran for us alone."""
+    main_config = str(record.get("main_config", "")) or (facts.nginx.main_config if facts.nginx else "")
+    if facts.nginx is None and not record:
+        return
+    nginx = engine(main_config, facts)
+    master = nginx.master()
+    removed = _put_links(dict.fromkeys(_links(facts)))
+    if master is not None and (removed or record):
+        if not nginx.included or record.get("started"):
+            nginx.stop()
+            report("nginx stopped")
+        else:
+            nginx.test()
+            nginx.reload(master)
+            report("nginx reloaded without the proxied services")
+    doorkeeper.ensure_stopped(facts)
+    _record_path(facts).unlink(missing_ok=True)
+
+
+def _restore(snapshot: Snapshot, facts: Facts) -> None:
+    """`paths.current` is back at what it was when the snapshot was taken."""
+    seen, plan = parse_seen(snapshot), _live_plan(facts)
+    _put_links({Path(link): target for link, target in seen.links.items()})
+    if plan is not None and plan.identity:
+        doorkeeper.ensure_running(facts)
+    elif not seen.identity_started:
+        doorkeeper.ensure_stopped(facts)
+    nginx = engine(seen.main_config, facts)
+    master = nginx.master()
+    if not seen.running:
+        nginx.stop()
+    elif master is None:
+        nginx.test()
+        nginx.start()
+    elif not seen.loaded or _loaded(plan, _read_record(facts), master) != seen.loaded:
+        nginx.test()
+        nginx.reload(master)
+    if not seen.record:
+        _record_path(facts).unlink(missing_ok=True)
+    elif plan is not None and seen.running:
+        _write_record(facts, plan, nginx.master(), started=bool(seen.record.get("started")))
+
+
+def _record_path(facts: Facts) -> Path:
+    return facts.paths.run / "proxy.json"
+
+
+def _read_record(facts: Facts) -> dict[str, Any]:
+    try:
+        record = json.loads(_record_path(facts).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_record(facts: Facts, plan: Plan, master: Master | None, *, started: bool) -> None:
+    record: dict[str, JsonValue] = {
+        "digest": plan.digest,
+        "main_config": plan.main_config,
+        "pid": master.pid if master else 0,
+        "start": master.start if master else "",
+        "started": started,
+        "status": plan.status,
+        "services": {**plan.services},
+    }
+    text = json.dumps(record, sort_keys=True)
+    if not _record_path(facts).exists() or _record_path(facts).read_text(encoding="ascii") != text:
+        write_durably(_record_path(facts), text)

@@ -1,0 +1,200 @@
+"""Asks the live proxy with new connections: what it serves, under which certificate, and who is behind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import selectors
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from tsstack.errors import ApplyFailed
+from tsstack.parts.proxy.plan import PROBE_PATH
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from tsstack.parts.proxy.plan import Listener, Plan, Vhost
+
+_TIMEOUT_S = 5.0
+_UPSTREAM_S = 0.5
+# A handshake of its own for so many names; the others are asked on one connection per address, whose
+# certificate was seen already. Keeps 1,000 services within a fraction of a second.
+_HANDSHAKES = 24
+_BATCH = 256
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+def ask_status(status: str) -> str:
+    """The digest of the generation that nginx serves, from `address:port`; empty when nobody says one."""
+    host, _, port = status.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1.0) as connection:
+            reply = _exchange(connection, "/generation", host)
+    except OSError:
+        return ""
+    head, _, body = reply.partition("\r\n\r\n")
+    text = body.strip()
+    return text if head.startswith("HTTP/1.1 200") and len(text) <= 64 and text.isalnum() else ""
+
+
+def probe_tcp(plan: Plan) -> None:
+    """A new connection to each TCP listener. Raises ApplyFailed naming the key of the file."""
+    for listener in plan.listeners:
+        if listener.protocol != "tcp":
+            continue
+        try:
+            with _connect(listener):
+                pass
+        except OSError as error:
+            raise ApplyFailed(
+                f"{listener.path}: nothing answers at {listener.endpoint}: {error}",
+                hint="is another firewall in front of it?",
+            ) from error
+
+
+def probe_vhosts(plan: Plan, ca: Path) -> None:
+    """Each name on each of its addresses must be answered by nginx with this generation's digest.
+
+    With TLS the certificate must cover the name and, for the local CA, be signed by it. What the
+    upstreams say does not matter here. Raises ApplyFailed.
+    """
+    context = _context(plan, ca) if any(vhost.tls for vhost in plan.vhosts) else None
+    for listener in plan.listeners:
+        if listener.protocol != "tcp":
+            continue
+        vhosts = [vhost for vhost in plan.vhosts if vhost.port == listener.port]
+        step = max(1, len(vhosts) // _HANDSHAKES)
+        alone, together = vhosts[::step], [one for i, one in enumerate(vhosts) if i % step]
+        for vhost in alone:
+            _probe(plan, listener, vhost, (vhost,), context)
+        for start in range(0, len(together), _BATCH):
+            batch = together[start : start + _BATCH]
+            _probe(plan, listener, batch[0], batch, context)
+
+
+def silent_upstreams(plan: Plan) -> list[tuple[str, str]]:
+    """(service, endpoint) of each upstream that takes no connection within half a second."""
+    pending = [(key, endpoint) for key, endpoints in plan.upstreams.items() for endpoint in endpoints]
+    silent: list[tuple[str, str]] = []
+    for start in range(0, len(pending), _BATCH):
+        silent += _silent(pending[start : start + _BATCH])
+    return silent
+
+
+def _probe(
+    plan: Plan,
+    listener: Listener,
+    first: Vhost,
+    vhosts: Iterable[Vhost],
+    context: ssl.SSLContext | None,
+) -> None:
+    name = first.name
+    try:
+        with contextlib.ExitStack() as stack:
+            connection: socket.socket = stack.enter_context(_connect(listener))
+            if first.tls and context is not None:
+                connection = stack.enter_context(context.wrap_socket(connection, server_hostname=name))
+            for vhost in vhosts:
+                name = vhost.name
+                reply = _exchange(connection, PROBE_PATH, name, keep=True)
+                body = reply.partition("\r\n\r\n")[2].strip()
+                if body != plan.digest:
+                    what = reply.splitlines()[0] if reply else "no answer"
+                    raise ApplyFailed(
+                        f"{name} at {listener.endpoint} is not served by this generation ({what})",
+                        hint="another server in nginx's configuration may have the same name",
+                    )
+    except OSError as error:  # ssl.SSLError is one
+        raise ApplyFailed(
+            f"{name} at {listener.endpoint} does not answer: {error}",
+            hint=f"see {listener.path} in the file, and nginx's error log",
+        ) from error
+
+
+def _connect(listener: Listener) -> socket.socket:
+    return socket.create_connection(
+        (_LOOPBACK.get(listener.address, listener.address), listener.port), timeout=_TIMEOUT_S
+    )
+
+
+def _exchange(connection: socket.socket, path: str, host: str, *, keep: bool = False) -> str:
+    """One GET and its answer; the body is read to its Content-Length."""
+    end = "keep-alive" if keep else "close"
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {end}\r\n\r\n".encode("ascii"))
+    received = b""
+    while b"\r\n\r\n" not in received and (data := connection.recv(65536)):
+        received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = 0
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            length = int(line.partition(b":")[2])
+    while len(body) < length and (data := connection.recv(65536)):
+        body += data
+    return (head + b"\r\n\r\n" + body).decode("latin-1")
+
+
+def _context(plan: Plan, ca: Path) -> ssl.SSLContext:
+    import ssl
+
+    context = ssl.create_default_context()
+    kinds = {certificate.kind for certificate in plan.certificates}
+    if kinds == {"local-ca"}:
+        context = ssl.create_default_context(cafile=str(ca))
+    elif "files" in kinds:
+        # A certificate of one's own may come from any authority; check() judged its names and dates.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _silent(pending: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    silent: list[tuple[str, str]] = []
+    waiting: dict[socket.socket, tuple[str, str]] = {}
+    with selectors.DefaultSelector() as selector:
+        try:
+            for key, endpoint in pending:
+                try:
+                    opened = _begin(endpoint)
+                except OSError:
+                    silent.append((key, endpoint))
+                    continue
+                waiting[opened] = (key, endpoint)
+                selector.register(opened, selectors.EVENT_WRITE, opened)
+            deadline_s = time.monotonic() + _UPSTREAM_S
+            while waiting and (left_s := deadline_s - time.monotonic()) > 0:
+                for ready, _ in selector.select(left_s):
+                    opened = ready.data
+                    selector.unregister(opened)
+                    name = waiting.pop(opened)
+                    if opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                        silent.append(name)
+                    opened.close()
+        finally:
+            silent += waiting.values()
+            for opened in waiting:
+                opened.close()
+    return silent
+
+
+def _begin(endpoint: str) -> socket.socket:
+    """A socket that connects on its own. Raises OSError for what fails at once."""
+    if endpoint.startswith("unix:"):
+        family, address = socket.AF_UNIX, endpoint.removeprefix("unix:")
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened.setblocking(False)
+        code = opened.connect_ex(address)
+    else:
+        host, _, port = endpoint.rpartition(":")
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(found[0], socket.SOCK_STREAM)
+        opened.setblocking(False)
+        code = opened.connect_ex(found[4])
+    if code not in {0, errno.EINPROGRESS}:
+        opened.close()
+        raise OSError(code, errno.errorcode.get(code, "?"))
+    return opened

@@ -1,0 +1,77 @@
+"""Tries a rendered configuration in a scratch copy, so that a check leaves no trace on the host.
+
+`nginx -t` opens logs and the pid file, makes folders, loads keys, binds sockets and resolves names. In
+the copy the logs, the run folder and the keys lie in the scratch folder (with throwaway certificates:
+the real ones may not be made yet, or be root's), and names of upstreams stand for loopback.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsstack.errors import CheckFailed, CommandFailed
+from tsstack.parts.proxy.engine import try_config
+
+if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
+    from tsstack.parts.proxy.plan import Plan
+
+_FILES = ("http.conf", "main.conf", "nginx.conf")
+_FOLDERS = ("tls", "run", "log")
+_UPSTREAM = re.compile(r"^(\s+server )([A-Za-z0-9.-]+)(:\d+(?: backup)?;)$", re.MULTILINE)
+
+
+def rehearse(generation: Path, plan: Plan, facts: Facts) -> None:
+    """Let nginx judge `generation` as it is staged. Raises CheckFailed; touches only a scratch folder."""
+    if facts.nginx is None:
+        raise CheckFailed("nginx is not installed", hint="apt install nginx")
+    with tempfile.TemporaryDirectory(prefix="tsstack-nginx-") as name:
+        scratch = Path(name)
+        moved = {
+            str(facts.paths.tls): str(scratch / "tls"),
+            str(facts.paths.run): str(scratch / "run"),
+            str(facts.paths.log): str(scratch / "log"),
+        }
+        for folder in _FOLDERS:
+            (scratch / folder).mkdir()
+        for file in _FILES:
+            text = (generation / "nginx" / file).read_text(encoding="utf-8")
+            (scratch / file).write_text(_relocate(text, moved, plan), encoding="utf-8")
+        _place_certificates(plan, moved)
+        try:
+            try_config(scratch / "nginx.conf", shown=generation / "nginx")
+        except CommandFailed as error:
+            raise CheckFailed(error.message, hint=error.hint) from error
+
+
+def _relocate(text: str, moved: dict[str, str], plan: Plan) -> str:
+    # Longest first: one of the folders may lie within another.
+    for old in sorted(moved, key=len, reverse=True):
+        text = text.replace(f"{old}/", f"{moved[old]}/")
+    names = set(plan.upstream_names)
+
+    def stand_in(match: re.Match[str]) -> str:
+        return f"{match[1]}127.0.0.1{match[3]}" if match[2] in names else match[0]
+
+    return _UPSTREAM.sub(stand_in, text) if names else text
+
+
+def _place_certificates(plan: Plan, moved: dict[str, str]) -> None:
+    if not plan.certificates:
+        return
+    from tsstack.parts.proxy.authority import refuse_unusable_files, write_placeholder
+
+    for certificate in plan.certificates:
+        if certificate.kind == "files":
+            refuse_unusable_files(certificate)
+        write_placeholder(
+            replace(
+                certificate,
+                certificate=_relocate(certificate.certificate, moved, plan),
+                key=_relocate(certificate.key, moved, plan),
+            )
+        )

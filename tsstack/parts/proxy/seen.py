@@ -1,0 +1,94 @@
+"""What the proxy part saw of the live host, typed, and how that differs from a plan."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tsstack.parts.part import Change
+from tsstack.parts.proxy.discovery import OWN_HTTP, OWN_MAIN
+
+if TYPE_CHECKING:
+    from tsstack.parts.part import Snapshot
+    from tsstack.parts.proxy.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at nginx and what is ours around it."""
+
+    main_config: str
+    """The distribution's main file; empty where nginx runs on our own."""
+    links: dict[str, str | None]
+    """Our links in /etc/nginx and their targets."""
+    running: bool
+    loaded: str
+    """Digest of the generation that nginx serves; empty when it serves nothing of ours."""
+    services: dict[str, str]
+    """Digests of the services in that generation."""
+    identity: bool
+    """The identity daemon answers, with the code that it should have."""
+    identity_started: bool
+    """There is one at all."""
+    due: tuple[str, ...]
+    """First names of the certificates that have to be made or renewed."""
+    record: dict[str, Any]
+    """What was noted at the last reload."""
+
+    def to_snapshot(self) -> Snapshot:
+        """As JSON."""
+        return {**asdict(self), "due": list(self.due)}
+
+
+def parse_seen(snapshot: Snapshot) -> Seen:
+    """The value of `to_snapshot`. Raises TypeError for anything else."""
+    raw: dict[str, Any] = dict(snapshot)
+    return Seen(**{**raw, "due": tuple(raw["due"])})
+
+
+def list_changes(plan: Plan | None, seen: Seen) -> tuple[Change, ...]:
+    """What activating `plan` (None: nothing is asked for) would change. Pure."""
+    return _leftovers(seen) if plan is None else _differences(plan, seen)
+
+
+def _leftovers(seen: Seen) -> tuple[Change, ...]:
+    """What of ours is there although the file asks for none."""
+    found = [Change(f"link {link}", target) for link, target in seen.links.items() if target]
+    if seen.loaded:
+        found.append(Change("proxied services", ", ".join(sorted(seen.services)), None))
+    if seen.identity_started:
+        found.append(Change("identity daemon", "running", None))
+    return tuple(found)
+
+
+def _differences(plan: Plan, seen: Seen) -> tuple[Change, ...]:
+    found = [*_service_changes(plan, seen)]
+    if seen.loaded != plan.digest and not found:
+        found.append(Change("nginx configuration", seen.loaded or "none", plan.digest))
+    wanted = {Path(OWN_HTTP).name: bool(plan.main_config), Path(OWN_MAIN).name: plan.has_main}
+    for link, target in seen.links.items():
+        present = wanted[Path(link).name] and bool(plan.main_config)
+        if present != bool(target):
+            found.append(Change(f"link {link}", target, "set" if present else None))
+    if not seen.running:
+        found.append(Change("nginx", "stopped", "running"))
+    found += [Change(f"certificate for {name}", None, "made or renewed") for name in seen.due]
+    if plan.identity and not seen.identity:
+        found.append(Change("identity daemon", None, "running"))
+    elif seen.identity_started and not plan.identity:
+        found.append(Change("identity daemon", "running", None))
+    return tuple(found)
+
+
+def _service_changes(plan: Plan, seen: Seen) -> list[Change]:
+    found = []
+    for key in sorted({*seen.services, *plan.services}):
+        url = plan.urls.get(key, "")
+        if key not in seen.services:
+            found.append(Change(f"service {key}", None, url))
+        elif key not in plan.services:
+            found.append(Change(f"service {key}", "served", None))
+        elif seen.services[key] != plan.services[key]:
+            found.append(Change(f"service {key}", "as before", f"changed, at {url}"))
+    return found

@@ -1,0 +1,85 @@
+"""Who listens where on this host, from /proc (proc_pid_net(5))."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tsstack.parts.proxy.plan import Listener
+
+_LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN
+
+
+def find_holders(listeners: Iterable[Listener], own_pid: int) -> list[tuple[Listener, str]]:
+    """Those TCP listeners whose address and port another program than `own_pid` holds, and its name.
+
+    The wildcard address collides with every other one. `own_pid` 0 means that nothing there is ours.
+    """
+    taken = _listening()
+    own = _inodes_of(own_pid) if own_pid else set()
+    found = []
+    for listener in listeners:
+        if listener.protocol != "tcp":
+            continue
+        wildcard = "::" if ":" in listener.address else "0.0.0.0"  # noqa: S104
+        for (address, port), inode in taken.items():
+            if port != listener.port or inode in own:
+                continue
+            same_family = (":" in address) == (":" in listener.address)
+            if same_family and (address in {listener.address, wildcard} or listener.address == wildcard):
+                found.append((listener, _program(inode)))
+                break
+    return found
+
+
+def _listening() -> dict[tuple[str, int], str]:
+    """(address, port) -> inode of each listening TCP socket of this network namespace."""
+    sockets = {}
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        if not table.exists():
+            continue
+        for line in table.read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTEN:
+                address, port = fields[1].split(":")
+                sockets[_address(address), int(port, 16)] = fields[9]
+    return sockets
+
+
+def _address(text: str) -> str:
+    """Words of 32 bits, each in the machine's byte order."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    raw = struct.pack(f"={len(words)}I", *words)
+    family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
+    return str(ipaddress.ip_address(socket.inet_ntop(family, raw)))
+
+
+def _inodes_of(pid: int) -> set[str]:
+    """Inodes of the sockets that a process has open; empty when it may not be looked at."""
+    found = set()
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = str(link.readlink())
+            except FileNotFoundError:
+                continue
+            if target.startswith("socket:["):
+                found.add(target[8:-1])
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return set()
+    return found
+
+
+def _program(inode: str) -> str:
+    """`name (pid N)` of a process that has the socket open."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and inode in _inodes_of(int(process.name)):
+            name = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+            return f"{name} (pid {process.name})"
+    return "another program"
