@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tsstack.cli.options import file_option, json_option
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -72,7 +74,7 @@ def down(name: str, directory: Path) -> None:
 
 @lab.command()
 @_which_lab
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def status(name: str, directory: Path, as_json: bool) -> None:
     """Show the nodes and the faults in force."""
     from tsstack.lab.lab import read_status
@@ -93,6 +95,19 @@ def execute(name: str, directory: Path, node: str, argv: tuple[str, ...]) -> Non
     from tsstack.lab.lab import Lab
 
     Lab.attach(name=name, directory=directory).node(node).become(list(argv) or ["bash"])
+
+
+@lab.command()
+@_which_lab
+@file_option
+@click.option("--node", default="", help="Whose addresses the names get.  [default: the file's host]")
+def publish(name: str, directory: Path, file: Path, node: str) -> None:
+    """Give the tailnet's DNS the service names of a file; the host need not have enrolled yet."""
+    from tsstack.lab.lab import Lab
+
+    names = Lab.attach(name=name, directory=directory).publish_services(file, node=node)
+    for service, addresses in names.items():
+        click.echo(f"{service} {' '.join(map(str, addresses))}")
 
 
 @lab.command()

@@ -173,6 +173,24 @@ class Lab:
         taken = [ip_address(text) for other in self.nodes() for text in other.tailnet_addresses()]
         return next_addresses(taken)
 
+    def publish_services(self, file: Path, *, node: str = "") -> dict[str, tuple[Address, ...]]:
+        """Publish the service names of a stack's file for `node` (default: the file's own host).
+
+        Names that are the node's own need no record. Before the node has enrolled, the addresses are those
+        that the next node will get. Raises ConfigError for a faulty file, CheckFailed for services without
+        a place, UsageError when the lab has no such node.
+        """
+        from tsstack import assets
+        from tsstack.model.loader import load_presets, load_stack
+        from tsstack.parts.proxy.naming import place_services
+
+        stack = load_stack(file, load_presets(assets.folder("zones"))).stack
+        addresses = self.addresses(node or stack.host.name)
+        hosts = {place.host for place in place_services(stack).values()} - {stack.fqdn.lower()}
+        names = dict.fromkeys(sorted(hosts), addresses)
+        self.publish(names)
+        return names
+
     def publish(self, names: Mapping[str, Sequence[Address | str]]) -> None:
         """Give the tailnet's DNS these names (Headscale's extra records); names from before stay."""
         path = self.node("hs").path(RECORDS)
