@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tsstack.errors import ConfigError, Finding
-from tsstack.model import codes
+from tsstack.model import file_codes as codes
+from tsstack.model.code import Code
 from tsstack.model.keypath import KeyPath, format_path, match_step
 from tsstack.model.words import nearest, redact
 from tsstack.model.yaml_events import disguise, explain_syntax, parser_of
@@ -200,9 +201,9 @@ def parse_document(source: bytes, file: str) -> Document:
 
 
 def _fatal(
-    file: str, code: codes.Code, message: str, hint: str = "", place: tuple[int, int] = (0, 0)
+    file: str, code: Code, message: str, hint: str = "", place: tuple[int, int] = (0, 0)
 ) -> ConfigError:
-    finding = Finding(code.id, code.severity, "", redact(message), hint, file, *place)
+    finding = Finding(code.code, code.severity, "", redact(message), hint, file, *place)
     return ConfigError(f"{file} cannot be read as a tsstack file", findings=(finding,), hint=hint)
 
 
@@ -381,11 +382,9 @@ class _Builder:
         column += sum(by for behind, by in self.shifts.get(mark.line, ()) if mark.column >= behind)
         return int(mark.line) + 1, column + 1
 
-    def _add(
-        self, code: codes.Code, path: KeyPath, message: str, place: tuple[int, int], hint: str = ""
-    ) -> None:
+    def _add(self, code: Code, path: KeyPath, message: str, place: tuple[int, int], hint: str = "") -> None:
         finding = Finding(
-            code.id, code.severity, redact(format_path(path)), redact(message), hint, self.file, *place
+            code.code, code.severity, redact(format_path(path)), redact(message), hint, self.file, *place
         )
         self.findings.append(finding)
 

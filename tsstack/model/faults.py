@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tsstack.errors import Finding
-from tsstack.model import codes, shape
+from tsstack.model import file_codes as codes
+from tsstack.model import shape
+from tsstack.model.code import Code
 from tsstack.model.document import Document, Node, child
 from tsstack.model.keypath import KeyPath, format_path
 from tsstack.model.section import Section
@@ -128,12 +130,12 @@ def _finding(
     at_key = fault.about_key or code in (codes.UNKNOWN_KEY, codes.MISSING_KEY)
     file, line, column = document.place(fault.path, value=not at_key)
     path = redact(format_path(fault.path))
-    return Finding(code.id, code.severity, path, redact(message), redact(hint), file, line, column)
+    return Finding(code.code, code.severity, path, redact(message), redact(hint), file, line, column)
 
 
 def _explain(
     fault: _Fault, others: tuple[_Fault, ...], document: Document, root: type[Section], prefix: KeyPath
-) -> tuple[codes.Code, str, str]:
+) -> tuple[Code, str, str]:
     value = fault.node.value
     own_path = fault.path[len(prefix) :]
     key = str(fault.path[-1]) if fault.path else ""
@@ -160,7 +162,7 @@ def _says(more: str, less: str) -> bool:
     return more != less and more.startswith(less.removesuffix(" is needed"))
 
 
-def _code_of(fault: _Fault) -> codes.Code:
+def _code_of(fault: _Fault) -> Code:
     if fault.type == "literal_error":
         return codes.NOT_ONE_OF
     if fault.type in _TYPES:
@@ -234,7 +236,7 @@ def secrets_in(document: Document) -> list[Finding]:
         if SECRET.search(node.text):
             findings.append(
                 Finding(
-                    code.id,
+                    code.code,
                     code.severity,
                     redact(format_path(path)),
                     "a secret is written out here",
@@ -261,6 +263,6 @@ def secrets_in_text(source: bytes, file: str, known_lines: Iterable[int] = ()) -
         if match and number not in skip:
             message = "a secret is written out here"
             findings.append(
-                Finding(code.id, code.severity, "", message, hint, file, number, match.start() + 1)
+                Finding(code.code, code.severity, "", message, hint, file, number, match.start() + 1)
             )
     return findings

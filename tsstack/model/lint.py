@@ -48,7 +48,7 @@ def _run(loaded: LoadedStack, facts: Facts | None, faulty: frozenset[str]) -> It
         for remark in rule(view):
             file, line, column = loaded.place(remark.path, value=remark.value)
             yield Finding(
-                remark.code.id,
+                remark.code.code,
                 remark.code.severity,
                 format_path(remark.path),
                 redact(remark.message),

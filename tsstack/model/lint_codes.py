@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsstack.model.codes import declare
+from tsstack.model.code import declare
 
 EMPTY_ZONE = declare(
     "TS201",

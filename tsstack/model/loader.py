@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tsstack.errors import ConfigError, Finding
-from tsstack.model import codes, shape
+from tsstack.model import file_codes as codes
+from tsstack.model import shape
 from tsstack.model.document import Document, Node, Plain, parse_document, read_document
 from tsstack.model.faults import findings_of, secrets_in, secrets_in_text
 from tsstack.model.firewall import Zone
 from tsstack.model.keypath import KeyPath, format_path
 from tsstack.model.loaded import LoadedStack
-from tsstack.model.names import is_path
+from tsstack.model.names import fits
 from tsstack.model.stack import Stack
 from tsstack.model.words import listed, nearest, show
 
@@ -82,7 +83,7 @@ def read_document_with_secrets(path: Path) -> Document:
     try:
         return read_document(path)
     except ConfigError as error:
-        if path.is_file() and not {codes.UNREADABLE.id, codes.TOO_LARGE.id} & {
+        if path.is_file() and not {codes.UNREADABLE.code, codes.TOO_LARGE.code} & {
             f.code for f in error.findings
         }:
             raise _with_secrets(error, path.read_bytes(), str(path)) from None
@@ -122,10 +123,10 @@ def _loaded(document: Document, path: Path, presets: Presets) -> LoadedStack:
 
 
 def _refusal(file: str, findings: list[Finding]) -> ConfigError:
-    secret_places = {(f.line, f.column) for f in findings if f.code == codes.LITERAL_SECRET.id}
+    secret_places = {(f.line, f.column) for f in findings if f.code == codes.LITERAL_SECRET.code}
     # What else is wrong with a value that is a secret does not matter, and says too much about it.
     kept = [
-        f for f in findings if f.code == codes.LITERAL_SECRET.id or (f.line, f.column) not in secret_places
+        f for f in findings if f.code == codes.LITERAL_SECRET.code or (f.line, f.column) not in secret_places
     ]
     ordered = sorted(dict.fromkeys(kept), key=lambda finding: (finding.line, finding.column))
     errors = sum(finding.severity == "error" for finding in ordered)
@@ -193,7 +194,7 @@ def _no_preset(wanted: Plain, zone: str, node: Node | None, presets: Presets, do
     message = f"found {show(wanted, node.text if node else '')}; {known} is needed"
     hint = nearest(wanted, presets) if isinstance(wanted, str) else ""
     return Finding(
-        code.id, code.severity, format_path(path), message, hint, *document.place(path, value=True)
+        code.code, code.severity, format_path(path), message, hint, *document.place(path, value=True)
     )
 
 
@@ -211,14 +212,14 @@ def _resolve_paths(stack: Stack, folder: Path, document: Document) -> tuple[Stac
         if not isinstance(written, str) or written.startswith("/"):
             continue
         resolved = str(folder / written)
-        if is_path(resolved):
+        if fits("path", resolved):
             stack = _replaced(stack, steps, resolved)
             continue
         code = codes.FOLDER_NAME
         message = "the folder of this file has a name that cannot be used in a path"
         hint = "move the file to a folder of letters, digits and . _ + @ -, or write the whole path"
         place = document.place(steps, value=True)
-        findings.append(Finding(code.id, code.severity, format_path(steps), message, hint, *place))
+        findings.append(Finding(code.code, code.severity, format_path(steps), message, hint, *place))
     return stack, findings
 
 

@@ -78,9 +78,9 @@ def _checked(kind: str) -> Callable[[Any], str]:
     return check
 
 
-def is_path(text: str) -> bool:
-    """Whether a path holds only what may reach nginx, a unit file or a command line."""
-    return _PATTERNS["path"][0].fullmatch(text) is not None
+def fits(kind: str, text: str) -> bool:
+    """Whether a text is in the alphabet of a kind: `path`, `label`, `interface`, `domain`, ..."""
+    return _PATTERNS[kind][0].fullmatch(text) is not None
 
 
 def _schema(kind: str) -> WithJsonSchema:

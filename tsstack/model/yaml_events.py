@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tsstack.model import codes
+from tsstack.model import file_codes as codes
+from tsstack.model.code import Code
 
 # A colon inside a plain scalar of a flow collection, as in [tag:server] and [fd00::/64]. Not one that
 # ends a key: those are followed by a blank, a line end or an indicator, or (as in JSON) follow a quote.
@@ -74,7 +75,7 @@ def pure_parser_of(text: str) -> Any:
 class Complaint:
     """What is wrong with the text; `at_opening`: the place to show is where the broken thing opened."""
 
-    code: codes.Code
+    code: Code
     message: str
     hint: str = ""
     at_opening: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tsstack.model import host_codes as codes
-from tsstack.model.codes import EMPTY_SECTION
+from tsstack.model.file_codes import EMPTY_SECTION
 from tsstack.model.keypath import KeyPath
 from tsstack.model.rules.view import TAILSCALE_INTERFACE, Remark, View, in_tailnet, matches, rule
 from tsstack.model.words import nearest

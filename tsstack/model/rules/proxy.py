@@ -11,7 +11,7 @@ from tsstack.model.rules.view import Remark, View, opens, rule, takes_tailnet
 from tsstack.model.words import listed
 
 _LOCAL = {"127.0.0.1", "::1", "localhost"}
-_HTTP_ONLY = ("subdomain", "path", "rate_limit", "rate_burst", "max_body_size", "read_timeout", "websockets")
+_HTTP_ONLY = ("subdomain", "path", "rate_limit", "rate_burst", "max_body_size", "websockets")
 _HTTP_ONLY_MORE = ("buffering", "verify_upstream")
 
 
@@ -20,8 +20,8 @@ def _service(name: str, *below: str | int) -> KeyPath:
 
 
 def stream_port(service: Service) -> int:
-    """The port of a TCP service: its own, else that of its first upstream; 0 for a socket."""
-    return service.port or service.upstream[0].port
+    """The port of a TCP service: its own, else that of its first upstream with one; 0 for sockets."""
+    return service.port or next((upstream.port for upstream in service.upstream if upstream.port), 0)
 
 
 @rule("proxy", "host")
@@ -61,7 +61,7 @@ def one_listener_each(view: View) -> Iterator[Remark]:
     if proxy is None:
         return
     taken: dict[int, str] = {}
-    if any(service.protocol == "http" for service in view.services.values()) and proxy.names != "port":
+    if proxy.names != "port":
         if proxy.tls != "off":
             taken[proxy.https_port] = "proxy.https_port"
         taken[proxy.http_port] = "proxy.http_port"
@@ -153,7 +153,7 @@ def _tcp_service(view: View, key: str, service: Service) -> Iterator[Remark]:
 
 
 def _http_service(view: View, proxy: Proxy, key: str, service: Service) -> Iterator[Remark]:
-    schemes = {upstream.scheme for upstream in service.upstream if not upstream.socket}
+    schemes = {upstream.scheme for upstream in service.upstream}
     if len(schemes) > 1:
         message = "http and https upstreams are mixed"
         yield Remark(codes.MIXED_SCHEMES, _service(key, "upstream"), message, "use one of them for all")

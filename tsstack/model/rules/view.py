@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from tsstack.model.codes import Code
+from tsstack.model.code import Code
 from tsstack.model.document import Document
 from tsstack.model.facts import Facts
 from tsstack.model.firewall import ForwardRule, Zone
