@@ -126,7 +126,9 @@ def test_a_parameter_of_the_whole_machine_is_a_warning_in_a_namespace(host):
     text = "kernel: {sysctl: {net.netfilter.nf_conntrack_max: 524288}}"
     host.switch(text)
     generation, _ = host.stage(text)
-    assert any("belongs to the machine" in line for line in PART.warnings(generation, host.facts))
+    (line,) = PART.warnings(generation, host.facts)
+    assert "machine outside" in line
+    assert "net.netfilter.nf_conntrack_max = 524288" in line
     assert host.left(text) == []
 
 

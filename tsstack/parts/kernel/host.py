@@ -169,17 +169,20 @@ class KernelPart:
 
     def _limits_of_host(self, wanted: Wanted, live: Live) -> Iterator[str]:
         goals = desired.targets(wanted.sysctl, wanted.origins, live.sysctl, live.record.sysctl)
+        outside = []
         for name, goal in goals.items():
             now = live.sysctl[name]
             if plan.same_value(now, goal):
                 continue
             if name in live.fixed:
-                yield (
-                    f"{name} stays {now or 'unset'}: in this network namespace it belongs to the machine "
-                    f"outside; set {name} = {goal} there"
-                )
+                outside.append(f"{name} = {goal}")
             elif live.record.skipped.get(name) == goal:
                 yield f"{name} stays {now}: this kernel refused {goal}"
+        if outside:
+            yield (
+                "left to the machine outside, to whom these belong in a network namespace like this: "
+                + ", ".join(outside)
+            )
         for interface, entry in wanted.links.items():
             if entry.get("udp_gro") and not plan.supports_udp_gro(live.features.get(interface, {})):
                 yield (
