@@ -19,6 +19,8 @@ from tsstack.switch.site import Site
 # The parts whose engines can judge a rendered file without the host's daemons.
 _STANDALONE = {"firewall": "nft", "proxy": "nginx"}
 
+_BUILD_MARK = ".tsstack-build"
+
 
 @click.command()
 @json_option
@@ -42,12 +44,12 @@ def _build(file: Path, out: Path, site: Site) -> tuple[Finding, ...]:
     loaded, findings = load(file, facts)
     tree = render(loaded.stack, facts, site.parts)
     if out.exists() and any(out.iterdir()):
-        if not (out / ".tsstack-build").is_file():
+        if not (out / _BUILD_MARK).is_file():
             raise UsageError(f"{out} is not empty", hint="name a new folder, or that of an earlier build")
         shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / ".tsstack-build").touch()
+        (out / _BUILD_MARK).touch()
         write_tree(out, tree)
         if any(path.startswith("nginx/") for path in tree):
             from tsstack.parts.proxy.placeholders import write_placeholders
@@ -112,16 +114,17 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
 
 
 def _ask_engines(file: Path, site: Site) -> None:
+    """Stage what the file renders to in a scratch folder and let the engines that are here judge it."""
     from tsstack.system.command import which
 
+    facts = site.facts()
+    loaded, _ = load(file, facts)
     with tempfile.TemporaryDirectory(prefix="tsstack-check-") as folder:
-        out = Path(folder) / "build"
-        _build(file, out, site)
-        facts = build_facts(site.facts(), out)
+        write_tree(Path(folder), render(loaded.stack, facts, site.parts))
         for part in site.parts:
             engine = _STANDALONE.get(part.name)
-            if engine and which(engine) and (out / part.folder).is_dir():
-                part.check(out, facts)
+            if engine and which(engine) and (Path(folder) / part.folder).is_dir():
+                part.check(Path(folder), facts)
 
 
 @click.command()

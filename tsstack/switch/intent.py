@@ -83,8 +83,9 @@ def read_generation(site: Site, number: int) -> Intent:
 
 
 def build_facts(facts: Facts, out: Path) -> Facts:
-    """Facts for a build that is only looked at: private keys and certificates lie below `out`."""
-    return replace(facts, paths=replace(facts.paths, state=out / "nginx", run=out / "run"))
+    """Facts for a build that is only looked at: certificates, logs and the pid file lie below `out`."""
+    root = out / "nginx"
+    return replace(facts, paths=replace(facts.paths, state=root, run=root / "run", log=root / "log"))
 
 
 def _read(file: Path) -> bytes:

@@ -83,7 +83,7 @@ def test_pitfall_13_the_revert_survives_the_death_of_the_command(
     before = picture(host)
     host.write(FILE, SECOND)
     command = host.popen(
-        "tsstack", "switch", "--confirm", "4s", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        "tsstack", "switch", "--confirm", "4s", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     record = host.path("/var/lib/tsstack/pending.json")
     deadline = time.monotonic() + 20
@@ -109,12 +109,6 @@ def test_a_reboot_undoes_what_was_not_confirmed(host: PrivateHost) -> None:
 
 
 def test_two_switches_at_once(host: PrivateHost) -> None:
-    holder = (
-        host.popen("flock", "/var/lib/tsstack/lock", "sleep", "30")
-        if host.path("/var/lib/tsstack").exists()
-        else None
-    )
-    assert holder is None
     host.tsstack("switch")
     before = picture(host)
     holder = host.popen("flock", "/var/lib/tsstack/lock", "sleep", "30")
