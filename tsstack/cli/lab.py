@@ -150,3 +150,17 @@ def _table(status: LabStatus) -> str:
         amount = f" {active.amount}" if active.amount else ""
         lines.append(f"fault: {active.name} {active.target}{amount}")
     return "\n".join(lines)
+
+
+@lab.command()
+@json_option
+def engines(as_json: bool) -> None:
+    """Find the engines, or build them from their pinned modules (minutes, once); say where they are."""
+    from tsstack.lab.engines import prepare
+
+    found = {name: str(path) for name, path in sorted(prepare(_say).items())}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name, path in found.items():
+        click.echo(f"{name:<12} {path}")
