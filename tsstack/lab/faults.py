@@ -157,7 +157,9 @@ def ruleset(active: tuple[ActiveFault, ...]) -> str:
             inbound.append(f"iifname {link} ip daddr != {{ {LAB_NETWORK}, 224.0.0.0/4 }} drop")
             inbound.append(f"iifname {link} ip6 daddr != {{ {LAB_NETWORK6}, fe80::/10, ff00::/8 }} drop")
         elif fault.name == "loss":
-            outbound.append(f"oifname {link} numgen random mod 100 < {fault.amount} drop")
+            # nft refuses a comparison that is always true.
+            chance = f"numgen random mod 100 < {fault.amount} " if fault.amount < 100 else ""
+            outbound.append(f"oifname {link} {chance}drop")
     rules = {"in": ("prerouting", -300, inbound), "out": ("postrouting", 300, outbound)}
     chains = "".join(
         f"  chain {name} {{\n    type filter hook {hook} priority {priority}; policy accept;\n"
