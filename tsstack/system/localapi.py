@@ -240,6 +240,10 @@ class LocalApi:
             while data := connection.recv(_CHUNK_BYTES):
                 received += data
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        if not received:
+            raise LocalApiError(
+                "tailscaled closed the connection without an answer", hint="see `journalctl -u tailscaled`"
+            )
         head, separator, content = bytes(received).partition(b"\r\n\r\n")
         if not separator:
             raise LocalApiError(f"what listens on {self.path} does not speak HTTP")

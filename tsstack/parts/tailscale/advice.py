@@ -27,6 +27,12 @@ def remarks(
     )
 
 
+def unapproved_routes(wanted: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """The advertised routes of which this node, by its own status, has heard no approval."""
+    approved = {*(own.get("AllowedIPs") or ()), *(own.get("PrimaryRoutes") or ())}
+    return [route for route in wanted["prefs"]["AdvertiseRoutes"] if route not in approved]
+
+
 def _name(enrolment: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     label = str(own.get("DNSName", "")).partition(".")[0]
     if not label or label == str(enrolment["hostname"]).lower():
@@ -50,20 +56,22 @@ def _tags(enrolment: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 
 
 def _routes(wanted: Mapping[str, Any], enrolment: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    approved = {*(own.get("AllowedIPs") or ()), *(own.get("PrimaryRoutes") or ())}
-    waiting = [route for route in wanted["prefs"]["AdvertiseRoutes"] if route not in approved]
+    waiting = unapproved_routes(wanted, own)
     if not waiting:
         return ""
     exits = [route for route in waiting if route in EXIT_ROUTES]
     subnets = [route for route in waiting if route not in EXIT_ROUTES]
     what = " and ".join((["the exit node"] if exits else []) + ([", ".join(subnets)] if subnets else []))
-    where = (
-        _HOSTED_CONSOLE
-        if enrolment["hosted"]
-        else f"by `headscale nodes approve-routes -i {own.get('ID', 'ID')} -r "
-        f"{','.join(wanted['prefs']['AdvertiseRoutes'])}`"
+    if enrolment["hosted"]:
+        return (
+            f"tailscale.advertise: {what}: nobody can use this until an admin approves it {_HOSTED_CONSOLE}"
+        )
+    # Headscale 0.29 tells a node of an approval only with its next full map: it may be there already.
+    number, routes = own.get("ID", "ID"), ",".join(wanted["prefs"]["AdvertiseRoutes"])
+    return (
+        f"tailscale.advertise: {what}: this node has not heard of an approval; see `headscale nodes "
+        f"list-routes -i {number}`, and approve by `headscale nodes approve-routes -i {number} -r {routes}`"
     )
-    return f"tailscale.advertise: {what} is offered, but not in use until an admin approves it {where}"
 
 
 def _exit_node(wanted: Mapping[str, Any], status: Mapping[str, Any]) -> str:

@@ -168,8 +168,10 @@ def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
         if name == "AdvertiseRoutes":
             lines += _route_changes(live.get(name) or (), value)
             continue
-        if name == "WantRunning" and snapshot["needs_login"]:
-            continue  # joining says it already
+        if name == "WantRunning":
+            if not snapshot["needs_login"]:  # else joining says it already
+                lines.append(Change("tailscale", "down", "up"))
+            continue
         before, after = _say(name, live.get(name), names), _say(name, value, names)
         lines.append(Change(KEY_PATHS.get(name, f"tailscale ({name})"), before, after))
     served: Any = snapshot["services"]

@@ -59,6 +59,8 @@ class TailscalePart:
     enrol_timeout_s: float = 30.0
     address_timeout_s: float = 15.0
     online_timeout_s: float = 10.0
+    approval_timeout_s: float = 3.0
+    """How long to wait for news of a policy's own approval before `warnings` speaks of it."""
     name: str = "tailscale"
     folder: str = "tailscale"
 
@@ -181,11 +183,16 @@ class TailscalePart:
         loaded = _load(generation)
         if loaded is None:
             return ()
-        from tsstack.parts.tailscale.advice import remarks
+        from tsstack.parts.tailscale.advice import remarks, unapproved_routes
+
+        wanted, enrolment = loaded
+
+        def approved(status: Json) -> bool:
+            return not unapproved_routes(wanted, status.get("Self") or {})
 
         with _mapped(CheckFailed):
-            status = _api(facts).status(peers=True)
-        return remarks(*loaded, status)
+            status = self._await(_api(facts), approved, self.approval_timeout_s)
+        return remarks(wanted, enrolment, status)
 
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
         """Put back the prefs that `observe` saw; a host that had not joined is logged out again.

@@ -12,8 +12,8 @@ from tsstack.system.localapi import LocalApi, LocalApiError
 
 _LOGOUT_TIMEOUT_S = 4.0
 
-# Setting an exit node by its id clears the one given by address (ipn/prefs.go: ExitNodeIP).
-_RESTORED = (*KEY_PATHS, "ExitNodeIP")
+# An exit node may also be given by address, or left to the daemon (ipn/prefs.go); ours replaces both.
+_RESTORED = (*KEY_PATHS, "ExitNodeIP", "AutoExitNode")
 
 
 def restore_stranger(api: LocalApi, before: Mapping[str, Any]) -> None:
@@ -41,11 +41,9 @@ def restore_stranger(api: LocalApi, before: Mapping[str, Any]) -> None:
 def restore_prefs(api: LocalApi, before: Mapping[str, Any]) -> None:
     prefs = api.prefs()
     patch = {name: before.get(name, "") for name in _RESTORED if prefs.get(name) != before.get(name)}
-    if before.get("AutoExitNode"):
-        # The daemon picks the node itself again; naming one would clear the choice.
-        patch = {name: value for name, value in patch.items() if not name.startswith("ExitNodeI")}
-        if prefs.get("AutoExitNode") != before["AutoExitNode"]:
-            patch["AutoExitNode"] = before["AutoExitNode"]
+    if "ExitNodeID" in patch:
+        # Named together: an id alone would clear the other (ipn/ipnlocal/local.go: adjustEditPrefsLocked).
+        patch["AutoExitNode"] = before.get("AutoExitNode", "")
     if patch:
         api.patch_prefs(patch)
 

@@ -1,0 +1,251 @@
+"""Prefs of a real tailscaled: one patch of what differs, drift seen, everything put back exactly."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from tailscale_bed import Bed, Node, eventually, stack_of
+
+from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed
+from tsstack.parts.tailscale.host import PART
+from tsstack.system.localapi import LocalApiError
+
+pytestmark = pytest.mark.lab
+
+ROUTES = ["172.17.0.0/16", "192.168.15.0/24"]
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Bed]:
+    bed = Bed()
+    yield bed
+    bed.close()
+
+
+@pytest.fixture(scope="module")
+def node(bed: Bed) -> Node:
+    """One node that has joined as a router that may approve its own 192.168.15.0/24 and exit."""
+    node = bed.node()
+    node.switch(stack_of("router", auth_key=node.key_file(bed.key(tags="tag:exit"))))
+    return node
+
+
+def test_an_activation_with_nothing_to_do_sends_nothing_that_changes(node: Node) -> None:
+    stack = stack_of("router", advertise={"routes": ROUTES, "exit_node": True})
+    tree, _ = node.switch(stack)
+    facts, requests = node.tapped()
+    generation = node.folder / "generations" / str(node.generations)
+    assert PART.changes(tree, PART.observe(tree, facts)) == ()
+    node.inside(lambda: PART.activate(generation, facts, node.reports.append))
+    PART.verify(generation, facts)
+    assert requests
+    assert {line.split()[0] for line in requests} == {"GET"}
+
+
+def test_what_differs_goes_in_one_patch(node: Node) -> None:
+    node.switch(stack_of("router"))
+    stack = stack_of(
+        "router", ssh=True, shields_up=True, accept_routes=True, operator="nobody", netfilter="on"
+    )
+    _, generation = node.stage(stack)
+    facts, requests = node.tapped()
+    node.inside(lambda: PART.activate(generation, facts, node.reports.append))
+    assert [line for line in requests if not line.startswith("GET")] == ["PATCH /localapi/v0/prefs"]
+    prefs = node.api.prefs()
+    assert (prefs["RunSSH"], prefs["ShieldsUp"], prefs["RouteAll"]) == (True, True, True)
+    assert prefs["OperatorUser"] == "nobody"
+    assert node.reports[-1] == (
+        "setting tailscale.accept_routes, tailscale.operator, tailscale.shields_up, tailscale.ssh"
+    )
+
+
+def test_drift_by_hand_is_seen_by_the_keys_of_the_file(node: Node) -> None:
+    tree, _ = node.switch(stack_of("router", advertise={"routes": ROUTES, "exit_node": True}))
+    node.tailscale(
+        "set",
+        "--ssh",
+        "--advertise-routes=10.1.0.0/16",
+        "--advertise-exit-node=false",
+        "--snat-subnet-routes=false",
+    )
+    lines = [str(line) for line in PART.changes(tree, PART.observe(tree, node.facts))]
+    assert lines == [
+        "~ tailscale.advertise.routes: 10.1.0.0/16 -> 172.17.0.0/16, 192.168.15.0/24",
+        "~ tailscale.advertise.exit_node: false -> true",
+        "~ tailscale.advertise.snat: false -> true",
+        "~ tailscale.ssh: true -> false",
+    ]
+    node.switch(stack_of("router", advertise={"routes": ROUTES, "exit_node": True}))
+    assert PART.changes(tree, PART.observe(tree, node.facts)) == ()
+
+
+def test_a_setting_that_the_file_does_not_know_is_no_drift(node: Node) -> None:
+    tree, _ = node.switch(stack_of("router"))
+    node.tailscale("set", "--report-posture=true")
+    assert PART.changes(tree, PART.observe(tree, node.facts)) == ()
+
+
+def test_restore_brings_every_pref_back_to_the_byte(node: Node) -> None:
+    node.switch(stack_of("router"))
+    node.tailscale("set", "--report-posture=true", "--operator=daemon", "--advertise-routes=10.9.0.0/16")
+    raw = json.dumps(node.api.prefs())
+    tree, before = node.switch(
+        stack_of(
+            "other",
+            ssh=True,
+            accept_dns=False,
+            netfilter="nodivert",
+            advertise={"routes": ROUTES, "snat": False},
+        )
+    )
+    assert json.dumps(node.api.prefs()) != raw
+    PART.restore(before, node.facts)
+    assert json.dumps(node.api.prefs()) == raw
+    assert PART.observe(tree, node.facts) == before
+    PART.restore(before, node.facts)
+    assert json.dumps(node.api.prefs()) == raw
+
+
+def test_restore_says_so_when_somebody_logged_the_host_out(bed: Bed) -> None:
+    node = bed.node()
+    _, before = node.switch(stack_of("gone", auth_key=node.key_file(bed.key())))
+    tree, _ = node.stage(stack_of("gone"))
+    joined = PART.observe(tree, node.facts)
+    node.api.logout()
+    with pytest.raises(RollbackFailed, match="logged out now"):
+        PART.restore(joined, node.facts)
+    PART.restore(before, node.facts)
+
+
+def test_tailscaled_down_by_hand_is_drift_and_comes_up_again(node: Node) -> None:
+    tree, _ = node.switch(stack_of("router"))
+    node.tailscale("down")
+    assert [str(line) for line in PART.changes(tree, PART.observe(tree, node.facts))] == [
+        "~ tailscale: down -> up"
+    ]
+    node.switch(stack_of("router"))
+    assert node.api.status(peers=False)["BackendState"] == "Running"
+
+
+def test_a_new_hostname_renames_the_node_on_the_tailnet(bed: Bed, node: Node) -> None:
+    node.switch(stack_of("renamed"))
+    eventually(lambda: node.api.status(peers=False)["Self"]["DNSName"] == "renamed.tail.test.")
+    node.switch(stack_of("router"))
+    eventually(lambda: node.api.status(peers=False)["Self"]["DNSName"] == "router.tail.test.")
+
+
+def test_a_name_that_is_taken_is_told(bed: Bed, node: Node) -> None:
+    twin = bed.node()
+    twin.switch(stack_of("router", auth_key=twin.key_file(bed.key())))
+    (warning,) = PART.warnings(twin.folder / "generations/1", twin.facts)
+    assert "host.name: the tailnet calls this host router-" in warning
+
+
+def test_routes_that_wait_for_an_admin_are_told_with_the_command_that_approves_them(
+    bed: Bed, node: Node
+) -> None:
+    node.switch(stack_of("router", advertise={"routes": ROUTES, "exit_node": True}))
+    generation = node.folder / "generations" / str(node.generations)
+    (warning,) = PART.warnings(generation, node.facts)
+    # The policy approves the exit node and the other subnet by itself.
+    assert warning.startswith("tailscale.advertise: 172.17.0.0/16: ")
+    command = warning.rpartition("approve by `")[2].rstrip("`").split()
+    assert command[0] == "headscale"
+    bed.headscale(*command[1:])
+    # The node hears of it with its next full map.
+    node.api.patch_prefs({"WantRunning": False})
+    time.sleep(1)
+    node.api.patch_prefs({"WantRunning": True})
+    assert eventually(lambda: PART.warnings(generation, node.facts) == ())
+
+
+def test_check_gives_the_daemons_words_and_the_key_of_the_file(node: Node) -> None:
+    _, generation = node.stage(stack_of("router"))
+    file = generation / "tailscale/prefs.json"
+    wanted = json.loads(file.read_text())
+    wanted["prefs"]["AdvertiseRoutes"] = ["192.168.15.7/24"]
+    file.write_text(json.dumps(wanted))
+    raw = node.api.prefs()
+    with pytest.raises(
+        CheckFailed, match=r"tailscale\.advertise\.routes: tailscaled refuses: .*192\.168\.15\.0/24"
+    ):
+        PART.check(generation, node.facts)
+    assert node.api.prefs() == raw
+
+
+def test_offering_and_using_an_exit_node_at_once_is_refused_by_the_daemon(bed: Bed, node: Node) -> None:
+    other = bed.node()
+    other.switch(stack_of("user", auth_key=other.key_file(bed.key())))
+    node.switch(stack_of("router", advertise={"exit_node": True}))
+    stack = stack_of("user", advertise={"exit_node": True}, exit_node={"use": ["router"]})
+    _, generation = other.stage(stack)
+    eventually(lambda: [p for p in other.api.status()["Peer"].values() if p["ExitNodeOption"]])
+    with pytest.raises(CheckFailed, match=r"tailscale\.exit_node: tailscaled refuses: Cannot advertise"):
+        PART.check(generation, other.facts)
+
+
+def test_a_pref_that_does_not_stay_fails_verification(node: Node) -> None:
+    node.switch(stack_of("router"))
+    generation = node.folder / "generations" / str(node.generations)
+    node.tailscale("set", "--shields-up")
+    with pytest.raises(ApplyFailed, match=r"did not keep tailscale\.shields_up"):
+        PART.verify(generation, node.facts)
+    node.switch(stack_of("router"))
+
+
+def test_a_node_that_control_does_not_see_fails_verification(bed: Bed) -> None:
+    node = bed.node()
+    node.switch(stack_of("cut", auth_key=node.key_file(bed.key())))
+    node.api.patch_prefs({"WantRunning": False})
+    with pytest.raises(ApplyFailed, match="tailscaled is in state Stopped"):
+        type(PART)(online_timeout_s=0.5).verify(node.folder / "generations/1", node.facts)
+
+
+def service_stack(names: str) -> object:
+    services = {"ollama": {"upstream": 11434}, "db": {"upstream": 5432, "protocol": "tcp"}}
+    return stack_of("router", extra={"proxy": {"names": names, "tls": "off", "services": services}})
+
+
+def test_services_join_the_serve_config_of_others_and_leave_it_again(node: Node) -> None:
+    node.switch(stack_of("router"))
+    foreign = {"TCP": {"8443": {"TCPForward": "127.0.0.1:8443"}}}
+    node.api.set_serve_config({**foreign, "Services": {"svc:mine": foreign}}, node.api.serve_config()[1])
+    tree, before = node.switch(service_stack("service"))
+    config, _ = node.api.serve_config()
+    assert config["TCP"] == foreign["TCP"]
+    assert sorted(config["Services"]) == ["svc:db", "svc:mine", "svc:ollama"]
+    assert config["Services"]["svc:db"] == {"TCP": {"5432": {"TCPForward": "127.0.0.1:5432"}}}
+    assert sorted(node.api.prefs()["AdvertiseServices"]) == ["svc:db", "svc:ollama"]
+    assert PART.changes(tree, PART.observe(tree, node.facts)) == ()
+
+    plain, _ = node.stage(service_stack("subdomain"))
+    lines = [str(line) for line in PART.changes(plain, PART.observe(plain, node.facts))]
+    assert [line.partition(":")[0] for line in lines] == [
+        "- proxy.services.db (Tailscale Service)", "- proxy.services.ollama (Tailscale Service)",
+    ]  # fmt: skip
+    node.switch(service_stack("subdomain"))
+    assert node.api.serve_config()[0] == {**foreign, "Services": {"svc:mine": foreign}}
+    assert PART.changes(plain, PART.observe(plain, node.facts)) == ()
+    PART.restore(before, node.facts)
+    node.api.set_serve_config({}, node.api.serve_config()[1])
+
+
+def test_a_switch_to_services_is_undone_whole(node: Node) -> None:
+    node.switch(stack_of("router"))
+    raw = json.dumps([node.api.prefs(), node.api.serve_config()])
+    _, before = node.switch(service_stack("service"))
+    assert json.dumps([node.api.prefs(), node.api.serve_config()]) != raw
+    PART.restore(before, node.facts)
+    assert json.dumps([node.api.prefs(), node.api.serve_config()]) == raw
+
+
+def test_two_writers_of_the_serve_config_do_not_overwrite_each_other(node: Node) -> None:
+    _, etag = node.api.serve_config()
+    node.api.set_serve_config({"TCP": {"1": {"TCPForward": "127.0.0.1:1"}}}, etag)
+    with pytest.raises(LocalApiError) as failure:
+        node.api.set_serve_config({}, etag)
+    assert failure.value.status == 412
+    node.api.set_serve_config({}, node.api.serve_config()[1])
