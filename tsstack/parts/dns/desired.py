@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
@@ -24,8 +23,7 @@ TAILNET_RESOLVER = "100.100.100.100"
 TAILNET_INTERFACE = "tailscale0"
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One domain, and all below it, and the servers that answer for it."""
 
     domain: str

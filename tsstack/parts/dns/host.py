@@ -6,7 +6,6 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +29,11 @@ _RESOLVED_SOCKET = "/run/systemd/resolve/io.systemd.Resolve"
 _PATIENCE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
 class DnsPart:
     """See tsstack.parts.part.Part."""
 
-    name: str = "dns"
-    folder: str = desired.FOLDER
+    name = "dns"
+    folder = desired.FOLDER
 
     def desired(self, stack: Stack, facts: Facts) -> Tree:
         """The files of desired.py, empty when the file asks for nothing."""

@@ -13,9 +13,8 @@ import ipaddress
 import json
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.system.command import run
@@ -23,8 +22,7 @@ from tsstack.system.command import run
 _BUS_NAME = "org.freedesktop.resolve1"
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDns:
+class LinkDns(NamedTuple):
     """What resolved knows of one link: servers, and domains as resolvectl writes them (`~corp.example`)."""
 
     servers: tuple[str, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,14 @@ if TYPE_CHECKING:
 _CONNTRACK = "net.netfilter.nf_conntrack_"
 
 
-@dataclass(frozen=True, slots=True)
 class KernelPart:
     """See tsstack.parts.part.Part. `sysctls` points elsewhere in tests alone."""
 
-    sysctls: Sysctls = field(default_factory=Sysctls)
-    name: str = "kernel"
-    folder: str = desired.FOLDER
+    name = "kernel"
+    folder = desired.FOLDER
+
+    def __init__(self, sysctls: Sysctls | None = None) -> None:
+        self.sysctls = sysctls or Sysctls()
 
     def desired(self, stack: Stack, facts: Facts) -> Tree:
         """The files of desired.py, empty when the file asks for nothing."""
@@ -85,7 +85,7 @@ class KernelPart:
                     raise
                 skipped[step.subject] = step.after
                 report(f"left as it is, this kernel has no such setting: {error.message}")
-        record.write(facts.paths.state, _without_what_left(replace(kept, skipped=skipped), wanted))
+        record.write(facts.paths.state, _without_what_left(kept._replace(skipped=skipped), wanted))
 
     def verify(self, generation: Path, facts: Facts) -> None:
         """Read everything back. Raises ApplyFailed with what is not as asked."""

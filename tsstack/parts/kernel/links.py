@@ -13,8 +13,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.parts.kernel.record import Spec
@@ -30,8 +29,7 @@ _SIOCGIFMTU = 0x8921
 _ETHERNET_HEADER_BYTES = 14
 
 
-@dataclass(frozen=True, slots=True)
-class LinkState:
+class LinkState(NamedTuple):
     """One interface as it is. A limit is None where there is none of ours."""
 
     mtu: int = 0
@@ -47,7 +45,7 @@ class LinkState:
         return self.mtu > 0
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
 
 def ingress_device(interface: str) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tsstack.errors import CheckFailed
 from tsstack.parts.kernel import desired
@@ -18,13 +17,12 @@ if TYPE_CHECKING:
 DIRECTIONS = ("egress", "ingress")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The three files of a generation, parsed."""
 
-    sysctl: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-    links: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sysctl: dict[str, str]
+    origins: dict[str, str]
+    links: dict[str, dict[str, Any]]
 
     def limits(self, interface: str) -> dict[str, Spec]:
         """The wanted limits of `interface` by direction."""
@@ -32,8 +30,7 @@ class Wanted:
         return {direction: entry[direction] for direction in DIRECTIONS if direction in entry}
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
+class Live(NamedTuple):
     """The host as `observe` saw it; `as_json` is the snapshot."""
 
     sysctl: dict[str, str | None]
@@ -54,8 +51,7 @@ class Live:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One value to change: from `before` (None: there is none) to `after` (None: ours goes away)."""
 
     kind: str

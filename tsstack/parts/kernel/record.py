@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tsstack.errors import ApplyFailed, CheckFailed
 from tsstack.system.files import write_durably
@@ -20,22 +20,26 @@ Spec = dict[str, float]
 """One direction's limit: rate_bps, burst_bytes, latency_s."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """The originals. `sysctl`: name -> value. `features`: interface -> ethtool feature -> on/off.
 
     `links`: interface -> direction -> the limit that we set. `skipped`: optional parameter -> the value
     that this kernel refused, so that it is tried once per boot and not at every switch.
     """
 
-    sysctl: dict[str, str] = field(default_factory=dict)
-    features: dict[str, dict[str, str]] = field(default_factory=dict)
-    links: dict[str, dict[str, Spec]] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    sysctl: dict[str, str]
+    features: dict[str, dict[str, str]]
+    links: dict[str, dict[str, Spec]]
+    skipped: dict[str, str]
 
     def as_json(self) -> dict[str, object]:
         """The record as JSON data."""
-        return asdict(self)
+        return self._asdict()
+
+
+def empty() -> Record:
+    """The record of a host on which nothing was touched."""
+    return Record({}, {}, {}, {})
 
 
 def from_json(data: Mapping[str, object]) -> Record:
@@ -57,13 +61,13 @@ def read(state: Path) -> Record:
         if not isinstance(data, dict):
             raise ValueError("no object")
     except FileNotFoundError:
-        return Record()
+        return empty()
     except (OSError, ValueError) as error:
         raise CheckFailed(
             f"{path} cannot be read: {error}",
             hint="it holds the kernel's values from before tsstack; move it away to go on without them",
         ) from error
-    return from_json(data) if data.get("scope") == _scope() else Record()
+    return from_json(data) if data.get("scope") == _scope() else empty()
 
 
 def write(state: Path, record: Record) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tsstack.errors import ApplyFailed, CheckFailed
 from tsstack.parts.kernel.desired import normalised, segments
@@ -17,8 +17,7 @@ _MACHINE_ONLY = "net.core.netdev_max_backlog"
 _SHARED = ("net.core.", "net.netfilter.")
 
 
-@dataclass(frozen=True, slots=True)
-class Sysctls:
+class Sysctls(NamedTuple):
     """The parameters below `root`, by canonical name."""
 
     root: Path = Path("/proc/sys")
