@@ -106,6 +106,7 @@ class Firewall:
                 _record_path(facts).unlink(missing_ok=True)
                 report("firewall: the table is removed")
                 return
+            before = session.list_table(_FAMILY, _TABLE)
             session.load(path)
             listing = session.list_table(_FAMILY, _TABLE)
             _write_record(facts, {"file": _digest(text), "listing": _digest(listing or "")})
@@ -114,6 +115,8 @@ class Firewall:
         except OSError as error:
             raise ApplyFailed(f"the firewall's record cannot be written: {error}") from error
         report("firewall: the table is loaded")
+        if before is not None and listing is not None and before != listing:
+            _cut_refused(before, listing, report)
 
     def verify(self, generation: Path, facts: Facts) -> None:
         path = generation / _FILE
@@ -172,6 +175,17 @@ def _check_without_root(path: Path) -> None:
         run(["unshare", "-Urn", "nft", "-c", "-f", path])
     except CommandFailed as error:
         raise NftError(error.stderr.strip() or error.message, hint=error.hint) from error
+
+
+def _cut_refused(before: str, after: str, report: Report) -> None:
+    from tsstack.parts.firewall.flows import cut_refused
+
+    cut, left = cut_refused(before, after)
+    if cut:
+        shown = ", ".join(map(str, cut[:5])) + (" and more" if len(cut) > 5 else "")
+        report(f"firewall: {len(cut)} connections that are no longer allowed were cut: {shown}")
+    for sentence in left:
+        report(f"firewall: {sentence}")
 
 
 def _connect_to_self() -> None:
