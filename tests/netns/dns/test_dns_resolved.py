@@ -228,6 +228,31 @@ def test_a_stopped_resolved_is_seen_although_its_files_remain(host):
     assert "systemd-resolved does not run" in line
 
 
+def test_a_namespace_that_shares_run_does_not_take_the_machines_resolved_for_its_own(host):
+    words = ["ip", "netns", "exec", "corp0", sys.executable, "-B", "-", "doctor", ""]
+    assert json.loads(host.run(*words, stdin=DRIVER).stdout)["said"][0] is False
+
+
+@pytest.mark.parametrize(("net", "found"), [("", True), ("corp0", False)])
+def test_resolved_is_found_without_root_too(host, net, found):
+    enter = ["ip", "netns", "exec", net] if net else []
+    script = (
+        "import os; from tsstack.parts.dns.host import discover_resolved\n"
+        "os.setgroups([]); os.setuid(65534); print(discover_resolved(None))"
+    )
+    assert host.run(*enter, sys.executable, "-B", "-", stdin=script).stdout.strip() == str(found)
+
+
+def test_settings_lost_by_a_reboot_or_a_lost_record_are_no_obstacle(host):
+    part(host, "switch", CORP)
+    host.run("resolvectl", "revert", "corp0")
+    assert part(host, "changes", CORP)["said"] == ["+ DNS of corp0: ~corp.test at 192.0.2.53"]
+    assert "error" not in part(host, "switch", CORP)
+    host.path("/var/lib/tsstack/dns-links.json").unlink()
+    assert "error" not in part(host, "switch", CORP)
+    assert address(host, "wiki.corp.test") == "203.0.113.9"
+
+
 def test_the_host_leaves_nothing_behind(host):
     place, pid = host._place, host.pid
     host.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,9 +46,9 @@ class DnsPart:
             found = desired.routes(_tree(generation))
             wanted = _links_wanted(found)
             record = _read_record(facts.paths)
-            for link in wanted:
+            for link, dns in wanted.items():
                 if link != TAILNET_INTERFACE or not _check_tailnet_link(found):
-                    _check_link(link, read_link(link), record.get(link))
+                    _check_link(link, read_link(link), (dns, record.get(link)))
 
     def warnings(self, generation: Path, facts: Facts) -> tuple[str, ...]:
         """What to do by hand: without resolved, or where tailscaled does not route what was asked."""
@@ -148,13 +149,25 @@ class DnsPart:
 
 
 def discover_resolved(paths: Paths) -> bool:
-    """Whether systemd-resolved answers on this host, by its socket: its files stay when it stops.
+    """Whether systemd-resolved answers on this host and serves the network that we stand in.
 
+    It is asked by its socket, for its files stay when it stops. In a network namespace that shares the
+    machine's /run, the socket answers too, but its links are the machine's: that one is not ours to set.
     The socket lies where systemd puts it, whatever `paths` says of our own files.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asker:
         asker.settimeout(1.0)
-        return asker.connect_ex(_RESOLVED_SOCKET) == 0
+        if asker.connect_ex(_RESOLVED_SOCKET) != 0:
+            return False
+        # unix(7): struct ucred of whoever listens, resolved or the systemd that listens for it.
+        peer, _, _ = struct.unpack("iII", asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        return Path(f"/proc/{peer}/ns/net").readlink() == Path("/proc/thread-self/ns/net").readlink()
+    except FileNotFoundError:
+        return False  # it lives in another process namespace
+    except PermissionError:
+        # Not root: its stub listener (127.0.0.53:53) is then the sign. proc(5), /proc/net/udp.
+        return " 3500007F:0035 " in Path("/proc/thread-self/net/udp").read_text()
 
 
 def doctor(paths: Paths) -> tuple[str, ...]:
@@ -215,7 +228,7 @@ def _link_of(route: Route) -> str:
     return links.pop()
 
 
-def _check_link(link: str, live: LinkDns | None, ours: LinkDns | None) -> None:
+def _check_link(link: str, live: LinkDns | None, fine: tuple[LinkDns | None, ...]) -> None:
     if live is None and link != TAILNET_INTERFACE:
         raise CheckFailed(f"dns.split: there is no interface {link}")
     if link == "lo":
@@ -228,7 +241,7 @@ def _check_link(link: str, live: LinkDns | None, ours: LinkDns | None) -> None:
             f"dns.split: {link} is managed by systemd-networkd, which alone may set its DNS",
             hint="write DNS= and Domains=~DOMAIN in its .network file",
         )
-    if live is not None and not live.is_empty and live != ours:
+    if live is not None and not live.is_empty and live not in fine:
         raise CheckFailed(
             f"dns.split: {link} already has DNS settings that are not ours: {_shown(live)}",
             hint="add the domain where those come from (tailscaled: the tailnet's split DNS), or clear them: "
