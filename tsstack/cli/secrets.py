@@ -1,0 +1,117 @@
+"""`tsstack secrets`: edit the encrypted file, and see whether all that the host needs can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tsstack.cli.options import file_option, json_option
+from tsstack.cli.output import chatter, result, result_json, style
+from tsstack.errors import SecretError
+
+if TYPE_CHECKING:
+    from tsstack.model.section import Section
+    from tsstack.model.sections import SecretRef
+    from tsstack.model.stack import Stack
+
+
+@click.group()
+def secrets() -> None:
+    """Secrets: kept in a sops file, decrypted in memory at switch time only."""
+
+
+@secrets.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def edit(file: Path) -> None:
+    """Open an encrypted file in your editor; it is made if it is new.
+
+    On first use this host gets an age identity of its own, /etc/tsstack/age.key, readable by root alone.
+    Keep a copy of it in a safe place: without it the file cannot be opened again.
+
+    \b
+    Example:
+      tsstack secrets edit /etc/tsstack/secrets.yaml
+    """
+    from tsstack.system.command import replace_process
+    from tsstack.system.secrets import identity_file, prepare_edit
+
+    fresh = not identity_file().exists()
+    argv, env = prepare_edit(file)
+    if fresh:
+        chatter(f"made this host's age identity, {identity_file()}: keep a copy of it in a safe place")
+    replace_process(argv, env=env)
+
+
+@secrets.command()
+@file_option
+@json_option
+def check(file: Path, as_json: bool) -> None:
+    """Say of each secret that the file refers to whether it can be read. Values are never shown.
+
+    Exit code 4 when one of them cannot.
+    """
+    from tsstack.switch.intent import load
+
+    loaded, _ = load(file, None)
+    lines = [_judge(path, reference, loaded.stack) for path, reference in references(loaded.stack)]
+    if as_json:
+        result_json({"secrets": lines})
+    for line in lines if not as_json else ():
+        word = style("found", fg="green") if line["found"] else style("missing", fg="red", bold=True)
+        result(f"{word}  {line['path']}  {line['source']}")
+        if not line["found"]:
+            result(f"    {line['message']}")
+            if line["hint"]:
+                result(f"    {style('help:', fg='green')} {line['hint']}")
+    if not lines and not as_json:
+        result("the file refers to no secret")
+    if not all(line["found"] for line in lines):
+        raise click.exceptions.Exit(SecretError.exit_code)
+
+
+def references(section: Section, path: str = "") -> Iterator[tuple[str, SecretRef]]:
+    """Every secret that a section or one below it refers to, with its key path."""
+    from tsstack.model.section import Section
+    from tsstack.model.sections import SecretRef
+
+    if isinstance(section, SecretRef):
+        yield path, section
+        return
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        below = f"{path}.{name}" if path else name
+        for step, each in _members(value, below):
+            if isinstance(each, Section):
+                yield from references(each, step)
+
+
+def _members(value: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f"{path}.{key}", each) for key, each in value.items()]
+    if isinstance(value, tuple):
+        return [(f"{path}[{index}]", each) for index, each in enumerate(value)]
+    return [(path, value)]
+
+
+def _judge(path: str, reference: SecretRef, stack: Stack) -> dict[str, Any]:
+    from tsstack.system.secrets import read_key_file, read_secret
+
+    source = (
+        reference.file or f"{stack.secrets.file if stack.secrets else 'secrets.file'}: {reference.secret}"
+    )
+    line = {"path": path, "source": source, "found": True, "message": "", "hint": ""}
+    try:
+        if reference.file is not None:
+            read_key_file(Path(reference.file))
+        elif stack.secrets is None:
+            raise SecretError(
+                "secrets.file is missing", hint="write secrets: {file: /etc/tsstack/secrets.yaml}"
+            )
+        else:
+            read_secret(Path(stack.secrets.file), str(reference.secret))
+    except SecretError as error:
+        line |= {"found": False, "message": error.message, "hint": error.hint}
+    return line
