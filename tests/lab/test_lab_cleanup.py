@@ -166,3 +166,17 @@ def test_without_tun_nothing_is_made(name: str) -> None:
     assert said.returncode == CheckFailed.exit_code
     assert "/dev/net/tun" in said.stderr
     assert not (ROOT / name).exists()
+
+
+def test_a_lab_that_lost_a_node_is_said_to_be_broken(name: str) -> None:
+    try:
+        first = Lab.up(name=name)
+        os.kill(first.node("guest").pid, signal.SIGKILL)
+        os.waitpid(first.node("guest").pid, 0)
+        status = read_status(name=name)
+        assert not status.up
+        assert [node.name for node in status.nodes if node.pid == 0] == ["guest"]
+        with pytest.raises(UsageError, match="gone"):
+            Lab.attach(name=name)
+    finally:
+        take_down(name=name)

@@ -10,7 +10,6 @@ Everything lives in namespaces that end with their processes, and one folder bel
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -110,11 +109,13 @@ class Lab:
 
     @classmethod
     def attach(cls, *, name: str = "lab", directory: Path = ROOT) -> Lab:
-        """The lab `name` that is up. Raises UsageError when it is not."""
+        """The lab `name` that is up. Raises UsageError when it is not, or not whole any more."""
         folder = Folder(name, directory)
         record = folder.read()
         if record is None or record.phase != "up":
             raise UsageError(f"the lab {name!r} is not up", hint="tsstack lab up")
+        if not _is_whole(record):
+            raise UsageError(f"nodes of the lab {name!r} are gone", hint="tsstack lab up makes it anew")
         return cls(folder, record)
 
     def __enter__(self) -> Lab:
@@ -238,13 +239,7 @@ def _is_whole(record: Record) -> bool:
 
 def _clear(folder: Folder, record: Record) -> None:
     processes.end_all(record.token)
-    _wait_for_namespaces()
     folder.remove()
-
-
-def _wait_for_namespaces() -> None:
-    """Let the kernel begin to take dead namespaces down; it does so by itself, a moment later."""
-    time.sleep(0.05)
 
 
 def _node_status(node: Machine) -> NodeStatus:

@@ -20,7 +20,7 @@ from tsstack.system import command
 
 SECRETS = "/etc/tsstack/secrets.yaml"
 _HOLDER_LIMIT_S = 30.0
-_ENROL_LIMIT_S = 40.0
+_ENROL_LIMIT_S = 60.0
 _IPN_RUNNING = "Running"
 
 
@@ -68,7 +68,8 @@ def _wait_all(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], None]]) -> 
 def _start_holders(folder: Folder, record: Record, plan: Topology) -> Record:
     pids: dict[str, int] = {}
     for node in plan.nodes.values():
-        words = ["unshare", "--net", "--mount", "--uts", "--propagation=private", "--"]
+        # As a slave a node lets go of what the machine unmounts, and none of its mounts gets out.
+        words = ["unshare", "--net", "--mount", "--uts", "--propagation=slave", "--"]
         words += [sys.executable, "-P", "-m", "tsstack.lab.holder", record.token, node.as_json()]
         pids[node.name] = command.start(words, log=folder.log(node.name))
     record = folder.update(pids=pids)
