@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def findings_of(
 ) -> list[Finding]:
     """A finding for each fault, in the file's order. `prefix` is put before every path to find it in the
     document, when only a part of it was validated."""
-    faults = [_locate(error, document, prefix) for error in errors]
+    faults = [fault for error in errors if not _is_echo(fault := _locate(error, document, prefix))]
     findings = [_finding(fault, others, document, root, prefix) for fault, others in _choose_arms(faults)]
     return sorted(dict.fromkeys(findings), key=lambda finding: (finding.line, finding.column))
 
@@ -93,6 +93,11 @@ def _locate(error: ErrorDetails, document: Document, prefix: KeyPath) -> _Fault:
             branch = (tuple(path), step)
     message = str(error.get("ctx", {}).get("error", error["msg"]))
     return _Fault(tuple(path), node, branch, about_key, error["type"], message, error.get("ctx", {}))
+
+
+def _is_echo(fault: _Fault) -> bool:
+    """A list counts as too short for pydantic when its entries failed, which are reported by themselves."""
+    return fault.type == "too_short" and isinstance(fault.node.value, list) and bool(fault.node.value)
 
 
 def _choose_arms(faults: Iterable[_Fault]) -> list[tuple[_Fault, tuple[_Fault, ...]]]:
@@ -173,6 +178,10 @@ def _code_of(fault: _Fault) -> Code:
 
 
 def _allowed(fault: _Fault) -> str:
+    if fault.type in ("string_pattern_mismatch", "string_type"):
+        names = [step for step in fault.path if isinstance(step, str) and step in _PATTERNS]
+        if names:
+            return _PATTERNS[names[-1]]
     if fault.type in _TYPES:
         return _TYPES[fault.type]
     if fault.type in _BOUNDS:
@@ -183,9 +192,6 @@ def _allowed(fault: _Fault) -> str:
         return f"{listed(words)} is needed"
     if fault.type == "too_short":
         return f"{fault.context['min_length']} entry or more is needed"
-    if fault.type == "string_pattern_mismatch":
-        names = [step for step in fault.path if isinstance(step, str) and step in _PATTERNS]
-        return _PATTERNS[names[-1]] if names else "another form is needed"
     return fault.message
 
 
@@ -246,21 +252,23 @@ def secrets_in(document: Document) -> list[Finding]:
                     node.column,
                 )
             )
-    return findings + secrets_in_text(document.source, document.file, {finding.line for finding in findings})
+    known = {(finding.line, finding.column) for finding in findings}
+    return findings + secrets_in_text(document.source, document.file, known)
 
 
-def secrets_in_text(source: bytes, file: str, known_lines: Iterable[int] = ()) -> list[Finding]:
-    """The same for a text that need not be valid, skipping lines that are known already."""
+def secrets_in_text(source: bytes, file: str, known: Collection[tuple[int, int]] = ()) -> list[Finding]:
+    """The same for a text that need not be valid, skipping places (line, column) that are known already."""
     code = codes.LITERAL_SECRET
     hint = "revoke it and take it out of the file"
-    skip = set(known_lines)
     findings: list[Finding] = []
     text = source.decode("utf-8", errors="replace")
     if not SECRET.search(text):
         return findings
     for number, line in enumerate(text.split("\n"), start=1):
-        match = SECRET.search(line)
-        if match and number not in skip:
+        for match in SECRET.finditer(line):
+            # A quoted value starts at its quote, one column before the key itself.
+            if {(number, match.start()), (number, match.start() + 1)} & set(known):
+                continue
             message = "a secret is written out here"
             findings.append(
                 Finding(code.code, code.severity, "", message, hint, file, number, match.start() + 1)

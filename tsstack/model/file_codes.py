@@ -172,7 +172,7 @@ NOT_ONE_OF = declare(
     "TS106",
     "error",
     "The value is none of the choices",
-    "Only the listed words are allowed here.",
+    "Only the listed words are allowed here, in lower case. The finding names the nearest of them.",
     "proxy: {names: subdomains}",
     "proxy: {names: subdomain}",
 )

@@ -59,7 +59,7 @@ OWN_EXIT_NODE = declare(
     "TS407",
     "error",
     "The host is its own exit node",
-    "A node cannot send its traffic through itself.",
+    "A node cannot send its traffic through itself; name other nodes of the tailnet.",
     "host: {name: a}\ntailscale: {exit_node: {use: [a]}}",
     "host: {name: a}\ntailscale: {exit_node: {use: [b]}}",
 )
@@ -74,7 +74,7 @@ LISTED_TWICE = declare(
 SHIELDS_UP = declare(
     "TS409",
     "warning",
-    "shields_up closes what the file serves",
+    "The host refuses what the file serves",
     "tailscaled then refuses every connection from the tailnet, so neither the proxy nor any zone of the "
     "tailnet is reached.",
     "tailscale: {shields_up: true}\nproxy: {services: {wiki: {upstream: 8000}}}",

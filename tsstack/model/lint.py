@@ -25,7 +25,7 @@ def lint(loaded: LoadedStack, facts: Facts | None) -> tuple[Finding, ...]:
     return _sorted(_run(loaded, facts, frozenset()))
 
 
-def lint_intact(loaded: LoadedStack, faulty: Collection[str]) -> tuple[Finding, ...]:
+def lint_intact(loaded: LoadedStack, faulty: Collection[str | int]) -> tuple[Finding, ...]:
     """The same for those sections that are not faulty; `loaded` holds them alone."""
     return _sorted(_run(loaded, None, frozenset(faulty)))
 
@@ -40,7 +40,7 @@ def require_sound(loaded: LoadedStack, facts: Facts | None) -> tuple[Finding, ..
     return findings
 
 
-def _run(loaded: LoadedStack, facts: Facts | None, faulty: frozenset[str]) -> Iterator[Finding]:
+def _run(loaded: LoadedStack, facts: Facts | None, faulty: frozenset[str | int]) -> Iterator[Finding]:
     view = View(loaded.stack, loaded.document, facts)
     for reads, rule in RULES:
         if reads & faulty:

@@ -208,7 +208,7 @@ SERVICE_NEEDS_TAGS = declare(
     "TS307",
     "error",
     "Tailscale Services need a tagged host",
-    "Only a node with tags may host a service.",
+    "Only a node with tags may host a service; one that belongs to a person may not.",
     "tailscale: {}\nproxy: {names: service}",
     "tailscale: {tags: [tag:server]}\nproxy: {names: service}",
 )
@@ -216,7 +216,7 @@ SERVICE_NEEDS_HOSTED = declare(
     "TS308",
     "error",
     "Tailscale Services need Tailscale's control plane",
-    "Headscale has no Services.",
+    "Headscale has no Services. With it, `subdomain` (by extra_records), `path` and `port` work.",
     "tailscale: {login_server: https://hs.example.com}\nproxy: {names: service}",
     "tailscale: {login_server: https://hs.example.com}\nproxy: {names: subdomain}",
 )
@@ -269,7 +269,7 @@ HTTP3_WITHOUT_TLS = declare(
     "TS314",
     "error",
     "HTTP/3 needs TLS",
-    "QUIC is always encrypted (RFC 9001).",
+    "HTTP/3 runs over QUIC, which is always encrypted (RFC 9001).",
     "proxy: {tls: off, http3: true}",
     "proxy: {tls: local-ca, http3: true}",
 )

@@ -102,12 +102,14 @@ def _loaded(document: Document, path: Path, presets: Presets) -> LoadedStack:
     data = document.plain()
     data = without_absent(data)
     findings += _merge_presets(data, presets, document)
-    faulty: set[str] = set()
+    faulty: set[str | int] = set()
     try:
         stack = Stack.model_validate(data, strict=True)
     except ValidationError as error:
         findings += findings_of(error.errors(include_url=False), document, Stack)
-        faulty = {str(detail["loc"][0]) for detail in error.errors(include_url=False)}
+        faulty |= {str(detail["loc"][0]) for detail in error.errors(include_url=False)}
+    faulty |= {document.split(f.path)[0] for f in findings if f.path and f.severity == "error"}
+    if faulty:
         stack = _intact(data, faulty)
     folder = path.absolute().parent
     stack, wrong_paths = _resolve_paths(stack, folder, document)
@@ -198,7 +200,7 @@ def _no_preset(wanted: Plain, zone: str, node: Node | None, presets: Presets, do
     )
 
 
-def _intact(data: Mapping[str, Plain], faulty: set[str]) -> Stack:
+def _intact(data: Mapping[str, Plain], faulty: set[str | int]) -> Stack:
     """The stack of the sections that are valid by themselves, for the contradictions between them."""
     kept = {key: value for key, value in data.items() if key not in faulty}
     return Stack.model_validate({"host": {"name": "unnamed"}, **kept}, strict=True)

@@ -11,7 +11,8 @@ from tsstack.model.code import Code
 
 # A colon inside a plain scalar of a flow collection, as in [tag:server] and [fd00::/64]. Not one that
 # ends a key: those are followed by a blank, a line end or an indicator, or (as in JSON) follow a quote.
-_INNER_COLON = re.compile(r"""(?<!["'\]}]):(?=[^\s,\[\]{}])""")
+# Tags are matched too, to be left as they are.
+_INNER_COLON = re.compile(r"""(?P<tag>(?:(?<=[\s,\[{])|\A)![^\s,\[\]{}]*)|(?<!["'\]}]):(?=[^\s,\[\]{}])""")
 _INNER_QUESTION = re.compile(r"(?<=[^\s,\[\]{}])\?")
 _VERSION = re.compile(r"^%YAML[ \t]+([0-9]+\.[0-9]+)", re.MULTILINE)
 
@@ -46,7 +47,7 @@ def disguise(text: str) -> Disguise:
     colon, question = next(free, ""), next(free, "")
     back: dict[int, str] = {}
     if colon and question:
-        text, colons = _INNER_COLON.subn(colon, text)
+        text, colons = _INNER_COLON.subn(lambda match: match["tag"] or colon, text)
         text, questions = _INNER_QUESTION.subn(question, text)
         if colons or questions:
             back = {ord(colon): ":", ord(question): "?"}
