@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,25 @@ class ProxyHost(PrivateHost):
         self.started.append(process)
         return process
 
+    def localapi(self, answers, certificates="/etc"):
+        """A fake LocalAPI that knows `answers`: address -> whois reply."""
+        self.write("/etc/whois.json", json.dumps(answers))
+        words = (sys.executable, HERE / "fake_localapi.py", "/run/tailscaled.sock", "/etc/whois.json")
+        process = self.popen(*words, certificates, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == "ready\n"
+        self.started.append(process)
+        return process
+
+    def pair(self, name, *names, days=30):
+        """A self-signed pair in /etc/NAME.pem."""
+        listed = ",".join(f"DNS:{each}" for each in names)
+        self.run(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-days", str(days), "-subj", "/CN=x", "-addext", f"subjectAltName={listed}",
+            "-keyout", "/etc/pair.key", "-out", "/etc/pair.crt",
+        )  # fmt: skip
+        self.run("sh", "-c", f"cat /etc/pair.key /etc/pair.crt > '/etc/{name}.pem'")
+
     def curl(self, url, *words, name=None, address="100.64.0.1", check=True):
         """(status, body) of a request to `url`, its host resolved to `address`."""
         host, port = url.split("/")[2].partition(":")[::2]
@@ -60,6 +81,16 @@ class ProxyHost(PrivateHost):
         assert not check or done.returncode == 0, (done.returncode, done.stderr, done.stdout)
         body, _, status = done.stdout.rpartition("\n")
         return int(status), body
+
+    def nginx(self):
+        """Start the distribution's nginx by hand; returns its workers."""
+        self.run("nginx")
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if self.path("/run/nginx.pid").exists() and len(self.workers()) == os.cpu_count():
+                return self.workers()
+            time.sleep(0.01)
+        raise AssertionError("nginx did not start")
 
     def workers(self):
         pid = self.path("/run/nginx.pid").read_text().strip()

@@ -1,4 +1,4 @@
-"""Runs the proxy part inside a private host, the way a switch does. Reads one JSON order, prints one answer."""
+"""Runs the proxy part inside a private host, as a switch does: one JSON order in, one answer out."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if where.startswith("unix:"):
     path = where[5:]
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
-    os.chmod(path, 0o666)  # noqa: PTH101
+    os.chmod(path, 0o666)  # noqa: PTH101, S103
     server.listen(64)
 else:
     _, address, port = where.split(":")

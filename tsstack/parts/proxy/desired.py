@@ -83,12 +83,11 @@ class Server:
     backends: tuple[Backend, ...]
 
 
-def render_proxy(stack: Stack, facts: Facts, templates: Path, *, loopback: bool = False) -> dict[str, str]:
+def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
     """The files of the proxy; empty when the file has no `proxy`.
 
-    `templates` is the folder with `http.conf.j2` and its kin. `loopback` listens on 127.0.0.1 whatever
-    the file says, for a build that must be acceptable anywhere. The tailnet's addresses are 127.0.0.1
-    too while they are unknown; such a generation cannot be activated (`Plan.addresses_known`).
+    `templates` is the folder with `http.conf.j2` and its kin. While the tailnet's addresses are unknown
+    it listens on 127.0.0.1; such a generation cannot be activated (`Plan.addresses_known`).
 
     Raises CheckFailed for what nginx of these facts cannot do, and for two things at one place.
     """
@@ -99,7 +98,7 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path, *, loopback: bool 
     places = place_services(stack)
     services = served(proxy)
     _refuse_impossible(proxy, nginx, services)
-    addresses, known = _addresses(proxy, facts, loopback=loopback)
+    addresses, known = _addresses(proxy, facts)
     certificates = choose_certificates(stack, str(facts.paths.tls), places)
     backends = {
         key: _backend(key, service, places[key], facts, shared_log=len(services) > _OWN_LOGS)
@@ -238,12 +237,10 @@ def _refuse_impossible(proxy: Proxy, nginx: NginxFacts, services: dict[str, Serv
             raise CheckFailed(f"{path}: port {port} is already used by {owner}", hint="choose another port")
 
 
-def _addresses(proxy: Proxy, facts: Facts, *, loopback: bool) -> tuple[tuple[str, ...], bool]:
+def _addresses(proxy: Proxy, facts: Facts) -> tuple[tuple[str, ...], bool]:
     """What to bind, and whether that is what the file asks for."""
     if proxy.listen == "all":
         return ("0.0.0.0", "::"), True  # noqa: S104  (the file asks for it)
-    if loopback:
-        return ("127.0.0.1",), False
     if proxy.listen != "tailnet":
         return tuple(str(address) for address in proxy.listen), True
     if facts.tailscale is not None and facts.tailscale.addresses:

@@ -21,12 +21,20 @@ from tsstack.system.command import run
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
+    from tsstack.parts.part import Report
 
 _TRIAL = Path(__file__).with_name("trial.py")
 _WAIT_S = 10.0
 _ERROR = re.compile(r"\[(?:emerg|alert|crit)\]\s*(?:\d+#\d+:\s*)?(.*)")
 _PLACE = re.compile(r" in (\S+):(\d+)$")
+# src/core/ngx_connection.c: nginx tries five times, half a second apart, before it says this.
+_BIND_RETRY = re.compile(r"bind\(\) to \S+ failed \(98:")
+_BIND_GIVEN_UP = "still could not bind()"
 UNIT = "tsstack-nginx"
+
+
+class AddressHeld(ApplyFailed):
+    """nginx refused a reload because a socket that it wants is taken, maybe by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +138,25 @@ class Engine:
             now = workers(master)
             if set(now) - before and all(now[pid] for pid in set(now) & before):
                 return
-            refused = _ERROR.search(_tail(log, offset))
-            if refused and not set(now) - before:
-                message, hint = explain_refusal(refused[0])
-                raise ApplyFailed(f"nginx refused the reload and goes on as before: {message}", hint=hint)
+            _raise_refusal(_tail(log, offset), master.pid)
             if _master(master.pid) != master:
                 raise ApplyFailed("nginx ended while it was reloaded", hint=f"see {log}")
             time.sleep(0.01)
         raise ApplyFailed(f"nginx has no new workers {_WAIT_S:g} s after the reload", hint=f"see {log}")
+
+    def load(self, master: Master, report: Report) -> None:
+        """Reload; where that cannot work, restart. Raises ApplyFailed.
+
+        nginx opens new sockets before it closes old ones, so it can never go from one address to all of
+        them on the same port, or back, by a reload.
+        """
+        try:
+            self.reload(master)
+            report("nginx reloaded")
+        except AddressHeld:
+            self.stop()
+            self.start()
+            report("nginx restarted, as its old and new addresses overlap")
 
     def stop(self) -> None:
         """End it and wait until it is gone; nothing happens when none runs. Raises ApplyFailed."""
@@ -227,6 +246,20 @@ def key_at(path: Path, line: int) -> str:
         return ""
     marks = [text.strip()[3:] for text in lines if text.strip().startswith("#@ ")]
     return marks[-1] if marks else ""
+
+
+def _raise_refusal(text: str, master_pid: int) -> None:
+    """Raise what the master wrote into the error log since the reload, if anything; else return."""
+    for line in text.splitlines():
+        refused = _ERROR.search(line)
+        if refused is None or f"[emerg] {master_pid}#" not in line or _BIND_RETRY.search(line):
+            continue
+        if _BIND_GIVEN_UP in line:
+            held = _BIND_RETRY.search(text)
+            message, hint = explain_refusal(f"[emerg] {held[0] if held else line} Address already in use)")
+            raise AddressHeld(f"nginx refused the reload and goes on as before: {message}", hint=hint)
+        message, hint = explain_refusal(refused[0])
+        raise ApplyFailed(f"nginx refused the reload and goes on as before: {message}", hint=hint)
 
 
 def workers(master: Master) -> dict[int, bool]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tsstack.model.stack import Stack
     from tsstack.parts.part import Change, JsonValue, Report, Snapshot, Tree
 
-__all__ = ["PART", "ProxyPart", "build_tree", "discover_nginx", "prepare_build", "renew", "root_certificate"]
+__all__ = ["PART", "ProxyPart", "discover_nginx", "renew", "root_certificate"]
 
 _BAD_PLAN = (ValueError, KeyError, TypeError)
 
@@ -119,9 +119,10 @@ class ProxyPart:
         if master is not None and loaded == plan.digest and not renewed:
             report("nginx already serves this")
         else:
+            _refuse_unloadable(nginx, master, plan)
             # Until the reload is done nobody knows what is loaded; a kill in between must not look like it.
             _write_record(facts, replace(plan, digest=""), None, started=started)
-            _serve(nginx, master, plan, report)
+            _load(nginx, master, plan, report)
         _write_record(facts, plan, nginx.master(), started=started)
         if not plan.identity:
             doorkeeper.ensure_stopped(facts)
@@ -147,35 +148,6 @@ class ProxyPart:
 
 
 PART = ProxyPart()
-
-
-def build_tree(stack: Stack, facts: Facts, directory: Path) -> dict[str, str]:
-    """The files for `directory` (`nginx/...` below it), such that `nginx -t -c DIR/nginx/nginx.conf` passes.
-
-    Pure. Logs, keys and the pid file lie below `directory`/nginx too. Without a tailnet's addresses it
-    listens on loopback. `prepare_build` then makes what nginx wants to find there.
-    """
-    from tsstack import assets
-    from tsstack.parts.proxy.desired import render_proxy
-
-    root = directory / "nginx"
-    unknown = facts.tailscale is None or not facts.tailscale.addresses
-    paths = replace(facts.paths, state=root, run=root / "run", log=root / "log")
-    return render_proxy(
-        stack, replace(facts, paths=paths), assets.folder("templates") / "nginx", loopback=unknown
-    )
-
-
-def prepare_build(directory: Path, tree: Tree) -> None:
-    """Make the folders and throwaway certificates that the built nginx.conf names. Needs no root."""
-    if PLAN not in tree:
-        return
-    for folder in ("run", "log", "tls"):
-        (directory / "nginx" / folder).mkdir(parents=True, exist_ok=True)
-    from tsstack.parts.proxy.authority import write_placeholder
-
-    for certificate in parse_plan(tree[PLAN]).certificates:
-        write_placeholder(certificate)
 
 
 def renew(facts: Facts, report: Report, *, force: bool = False) -> tuple[str, ...]:
@@ -318,10 +290,17 @@ def _loaded(plan: Plan | None, record: dict[str, Any], master: Master | None) ->
     return str(record.get("digest", "")) if same else ""
 
 
-def _serve(nginx: Engine, master: Master | None, plan: Plan, report: Report) -> None:
-    """Bring nginx to serve `plan`, whose links are in place. Raises ApplyFailed."""
-    from tsstack.parts.proxy.sockets import find_holders
+def _refuse_unloadable(nginx: Engine, master: Master | None, plan: Plan) -> None:
+    """Raises ApplyFailed for what would make nginx refuse the plan, whose links are in place."""
+    from tsstack.parts.proxy.sockets import find_foreign_addresses, find_holders
 
+    missing = find_foreign_addresses(plan.listeners)
+    if missing:
+        words = ", ".join(f"{one.endpoint} ({one.path})" for one in missing[:5])
+        raise ApplyFailed(
+            f"nginx cannot bind {words}: this host has no such address",
+            hint="is tailscaled running? `tailscale ip` shows the address that it has now",
+        )
     held = find_holders(plan.listeners, master.pid if master else 0)
     if held:
         words = "; ".join(f"{one.endpoint} ({one.path}) is held by {program}" for one, program in held[:5])
@@ -330,12 +309,15 @@ def _serve(nginx: Engine, master: Master | None, plan: Plan, report: Report) -> 
             hint="end that program, choose another port, or for tailscaled: `tailscale serve reset`",
         )
     nginx.test()
+
+
+def _load(nginx: Engine, master: Master | None, plan: Plan, report: Report) -> None:
+    """Bring nginx to serve `plan`. Raises ApplyFailed."""
     if master is None:
         nginx.start()
         report("nginx started")
     else:
-        nginx.reload(master)
-        report("nginx reloaded")
+        nginx.load(master, report)
     if plan.status and (answer := ask_status(plan.status)) != plan.digest:
         raise ApplyFailed(
             f"nginx serves generation {answer or 'unknown'} after the reload, not {plan.digest}",
@@ -357,8 +339,7 @@ def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:
             report("nginx stopped")
         else:
             nginx.test()
-            nginx.reload(master)
-            report("nginx reloaded without the proxied services")
+            nginx.load(master, report)
     doorkeeper.ensure_stopped(facts)
     _record_path(facts).unlink(missing_ok=True)
 
@@ -378,13 +359,19 @@ def _restore(snapshot: Snapshot, facts: Facts) -> None:
     elif master is None:
         nginx.test()
         nginx.start()
-    elif not seen.loaded or _loaded(plan, _read_record(facts), master) != seen.loaded:
+    elif _in_doubt(facts) or _loaded(plan, _read_record(facts), master) != seen.loaded:
         nginx.test()
-        nginx.reload(master)
+        nginx.load(master, lambda line: None)
     if not seen.record:
         _record_path(facts).unlink(missing_ok=True)
     elif plan is not None and seen.running:
         _write_record(facts, plan, nginx.master(), started=bool(seen.record.get("started")))
+
+
+def _in_doubt(facts: Facts) -> bool:
+    """Whether a reload was begun whose end nobody noted."""
+    record = _read_record(facts)
+    return bool(record) and not record.get("digest")
 
 
 def _record_path(facts: Facts) -> Path:

@@ -22,6 +22,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from email.charset import QP, Charset
 from email.header import Header
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,11 @@ def _answer(decision: Decision) -> bytes:
 def _field(value: str) -> str:
     """A header's value: ASCII as it is, other letters as RFC 2047 words, nothing that ends a line."""
     clean = "".join(character for character in value if character.isprintable())
-    return clean if clean.isascii() else Header(clean, "utf-8", maxlinelen=10_000).encode(maxlinelen=0)
+    if clean.isascii():
+        return clean
+    words = Charset("utf-8")
+    words.header_encoding = QP
+    return Header(clean, words).encode(maxlinelen=0)
 
 
 def _log(service: str, where: str, decision: Decision) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -36,6 +37,22 @@ def find_holders(listeners: Iterable[Listener], own_pid: int) -> list[tuple[List
                 found.append((listener, _program(inode)))
                 break
     return found
+
+
+def find_foreign_addresses(listeners: Iterable[Listener]) -> list[Listener]:
+    """The first listener of each address that this host does not have (bind(2): EADDRNOTAVAIL)."""
+    first = {listener.address: listener for listener in reversed(list(listeners))}
+    missing = []
+    for address, listener in first.items():
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((address, 0))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                missing.append(listener)
+    return missing
 
 
 def _listening() -> dict[tuple[str, int], str]:
