@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from tsstack.model.document import resolve
 from tsstack.model.names import fits
-from tsstack.model.rules.view import HOSTED, TAILSCALE_INTERFACE
+from tsstack.model.rules.view import HOSTED, TAILSCALE_INTERFACE, in_tailnet
 from tsstack.system.inventory import Found, Listener
 
 # Programs that people proxy, by the port they listen on: name, and whether they speak HTTP.
@@ -70,7 +70,7 @@ def _list(words: Iterable[str | int]) -> str:
 
 
 def _label(hostname: str) -> str:
-    label = re.sub(r"[^A-Za-z0-9-]+", "-", hostname).strip("-")[:63].strip("-")
+    label = re.sub(r"[^A-Za-z0-9-]+", "-", hostname.split(".", maxsplit=1)[0]).strip("-")[:63].strip("-")
     return label or "myhost"
 
 
@@ -112,8 +112,9 @@ def _tailscale(found: Found) -> list[str]:
         lines.append(f"  tags: {_list(tags)}")
     for key in ("accept_dns", "accept_routes", "ssh", "shields_up"):
         lines.append(f"  {key}: {'true' if getattr(prefs, key) else 'false'}")
-    routes = [route for route in prefs.routes if route not in _DEFAULT_ROUTES and _is_network(route)]
-    if fits("label", found.exit_node):
+    routes = [route for route in prefs.routes if route not in _DEFAULT_ROUTES and _is_subnet(route)]
+    own = found.exit_node.lower() == _label(found.hostname).lower()
+    if fits("label", found.exit_node) and not own:
         lines.append(f"  exit_node: {{use: [{_word(found.exit_node)}], otherwise: block}}")
     elif prefs.routes:
         exit_node = "true" if set(prefs.routes) >= _DEFAULT_ROUTES else "false"
@@ -124,12 +125,11 @@ def _tailscale(found: Found) -> list[str]:
     return lines
 
 
-def _is_network(text: str) -> bool:
+def _is_subnet(text: str) -> bool:
     try:
-        ipaddress.ip_network(text)
+        return not in_tailnet(ipaddress.ip_network(text))
     except ValueError:
         return False
-    return True
 
 
 def _proxy(found: Found) -> list[str]:

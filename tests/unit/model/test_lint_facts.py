@@ -1,0 +1,235 @@
+"""Contradictions of the file with the machine, and those that no golden file shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tsstack import assets
+from tsstack.errors import ConfigError
+from tsstack.model.facts import Facts, NginxFacts, TailscaleFacts
+from tsstack.model.lint import lint, require_sound
+from tsstack.model.loader import load_presets, parse_stack
+
+PRESETS = load_presets(assets.folder("zones"))
+HOST = "host: {name: kernelcore, tailnet: tail.test}\n"
+HEADSCALE = "tailscale: {login_server: https://hs.example.com}\n"
+
+
+def said(text: str, facts: Facts | None = None) -> list[tuple[str, str]]:
+    loaded = parse_stack(text.encode(), Path("/etc/tsstack/tsstack.yaml"), PRESETS)
+    return [(finding.code, finding.path) for finding in lint(loaded, facts)]
+
+
+def test_without_facts_nothing_is_said_about_the_machine() -> None:
+    text = (
+        HOST
+        + "proxy: {tls: local-ca, http3: true}\nfirewall: {zones: {a: {interfaces: [nope0], tcp: [22]}}}\n"
+    )
+    assert said(text) == said(text, Facts()) == []
+
+
+def test_pitfall_20_http3_with_an_nginx_that_has_none() -> None:
+    text = HOST + HEADSCALE + "proxy: {tls: local-ca, http3: true}\n"
+    old, new = NginxFacts((1, 22, 1)), NginxFacts((1, 26, 0), http3=True)
+    assert said(text, Facts(nginx=old)) == [("TS313", "proxy.http3")]
+    assert said(text, Facts(nginx=new)) == []
+
+
+def test_modules_that_nginx_lacks() -> None:
+    text = (
+        HOST + HEADSCALE + "proxy: {tls: local-ca, services: {db: {upstream: 5432, protocol: tcp}, "
+        "w: {upstream: 1, allow: [a@b]}}}\n"
+    )
+    facts = Facts(nginx=NginxFacts((1, 22, 1), stream=False, auth_request=False))
+    assert said(text, facts) == [("TS320", "proxy.services.db.protocol"), ("TS320", "proxy.services.w.allow")]
+
+
+def test_interfaces_that_are_not_here_with_the_nearest_that_is() -> None:
+    text = (
+        "host: {name: a, uplink: ehh0}\nbandwidth: {eth7: {egress: 1mbit}}\n"
+        "firewall: {zones: {a: {interfaces: [eth0, tailscale0, 'veth*', wg0], tcp: [22]}}}\n"
+    )
+    assert said(text, Facts(interfaces=("lo", "eth0"))) == [
+        ("TS506", "host.uplink"),
+        ("TS506", "bandwidth.eth7"),
+        ("TS506", "firewall.zones.a.interfaces[3]"),
+    ]
+
+
+def test_the_uplink_comes_from_the_machine_where_the_file_names_none() -> None:
+    text = "host: {name: a}\nfirewall: {zones: {w: {interfaces: [ens3], allow: all}}}\n"
+    assert said(text) == []
+    assert said(text, Facts(default_interface="ens3")) == [("TS207", "firewall.zones.w.interfaces[0]")]
+
+
+def test_what_tailscaled_says_of_another_tailnet_and_login() -> None:
+    text = HOST + "tailscale: {}\n"
+    live = TailscaleFacts(
+        (1, 102, 3), "Running", magic_dns_suffix="other.ts.net", control_url="https://hs.example.com"
+    )
+    assert said(text, Facts(tailscale=live)) == [
+        ("TS412", "host.tailnet"),
+        ("TS412", "tailscale.login_server"),
+    ]
+    new = TailscaleFacts((1, 102, 3), "NeedsLogin")
+    assert said(text, Facts(tailscale=new)) == [("TS413", "tailscale")]
+
+
+def test_pitfall_18_subdomains_on_the_hosted_control_plane_do_not_resolve() -> None:
+    proxy = "proxy: {tls: local-ca, services: {wiki: {upstream: 8000}}}\n"
+    assert ("TS306", "proxy.names") in said("host: {name: a, tailnet: x.ts.net}\n" + proxy)
+    assert said("host: {name: a, tailnet: own.example.com}\n" + proxy) == []
+    assert said(HOST + HEADSCALE + proxy) == []
+
+
+def test_pitfall_18_services_need_tags() -> None:
+    proxy = "proxy: {names: service, services: {wiki: {upstream: 8000}}}\n"
+    assert said(HOST + proxy) == [("TS307", "proxy.names")]
+    assert said(HOST + proxy + "tailscale: {tags: [tag:server]}\n") == []
+
+
+def test_pitfall_19_certificates_of_tailscale_need_its_control_plane_and_cover_one_name() -> None:
+    services = "services: {wiki: {upstream: 8000}}}\n"
+    assert said(HOST + HEADSCALE + "proxy: {tls: tailscale, " + services) == [("TS309", "proxy.tls")]
+    assert said(HOST + "proxy: {tls: tailscale, " + services) == [("TS310", "proxy.tls")]
+    assert said(HOST + "proxy: {tls: tailscale, names: path, " + services) == []
+
+
+def test_pitfall_09_strict_rp_filter_with_an_exit_node() -> None:
+    def text(name: str, exits: str) -> str:
+        return f"host: {{name: a, uplink: eth0}}\ntailscale: {exits}\nkernel: {{sysctl: {{{name}: 1}}}}\n"
+
+    uses, offers = "{exit_node: {use: [b]}}", "{advertise: {exit_node: true}}"
+    for name in (
+        "net.ipv4.conf.all.rp_filter",
+        "net.ipv4.conf.eth0.rp_filter",
+        "net/ipv4/conf/tailscale0/rp_filter",
+    ):
+        for exits in (uses, offers):
+            assert [code for code, _ in said(text(name, exits))] == ["TS502"]
+    assert said(text("net.ipv4.conf.eth9.rp_filter", uses)) == []
+    assert said(text("net.ipv4.conf.all.rp_filter", "{}")) == []
+
+
+def test_pitfall_29_accepting_routes_on_a_subnet_router() -> None:
+    text = "host: {name: a}\ntailscale: {accept_routes: true, advertise: {routes: [192.168.1.0/24]}}\n"
+    assert said(text) == [("TS402", "tailscale.accept_routes")]
+
+
+def test_pitfall_08_tailnet_sources_are_said_to_be_bound() -> None:
+    text = "host: {name: a}\nfirewall: {zones: {admin: {sources: [100.64.0.7/32]}}}\n"
+    assert said(text) == [("TS214", "firewall.zones.admin.sources")]
+
+
+@pytest.mark.parametrize(
+    "entry", ["100.64.0.0/10", "fd7a:115c:a1e0::/48", "0.0.0.0/0", "'::/0'", "100.0.0.0/8"]
+)
+def test_an_admin_zone_must_not_swallow_the_tailnet(entry: str) -> None:
+    swallowed = said(
+        f"host: {{name: a}}\nfirewall: {{zones: {{ops: {{preset: admin, sources: [{entry}]}}}}}}\n"
+    )
+    assert ("TS205", "firewall.zones.ops.sources[0]") in swallowed
+    named = said(f"host: {{name: a}}\nfirewall: {{zones: {{ops: {{allow: all, sources: [{entry}]}}}}}}\n")
+    assert ("TS206", "firewall.zones.ops.sources[0]") in named
+
+
+def test_more_exact_entries_beside_wider_ones_are_no_contradiction() -> None:
+    text = (
+        "host: {name: a}\nfirewall:\n  zones:\n"
+        "    a: {interfaces: ['eth*'], sources: [10.0.0.0/8], services: [ssh]}\n"
+        "    b: {interfaces: [eth0, 'eth1*'], sources: [10.1.0.0/16]}\n"
+    )
+    assert said(text) == []
+
+
+def test_a_zone_of_interfaces_is_shadowed_when_sources_cover_everything() -> None:
+    zones = "a: {{interfaces: [eth0], services: [ssh]}}, b: {{sources: [{}], services: [ssh]}}"
+    text = "host: {{name: a}}\nfirewall: {{zones: {{" + zones + "}}}}\n"
+    halves = "0.0.0.0/1, 128.0.0.0/1"
+    assert said(text.format(f"{halves}, '::/0'")) == [("TS202", "firewall.zones.a")]
+    assert said(text.format(halves)) == []
+
+
+def test_served_ports_must_be_open_to_the_tailnet() -> None:
+    def with_zone(keys: str) -> list[tuple[str, str]]:
+        services = "services: {w: {upstream: 1}, db: {upstream: 5432, protocol: tcp}}"
+        zones = f"lan: {{interfaces: [eth0], allow: all}}, t: {{interfaces: [tailscale0], {keys}}}"
+        proxy = f"proxy: {{tls: local-ca, http3: true, {services}}}\n"
+        return said(f"{HOST}{HEADSCALE}{proxy}firewall: {{zones: {{{zones}}}}}\n")
+
+    assert with_zone("services: [ssh]") == [("TS213", "proxy"), ("TS213", "proxy.services.db")]
+    assert with_zone("tcp: [443, 5000-6000]") == [("TS319", "proxy.http3")]
+    assert with_zone("services: [https, http3, postgresql]") == []
+
+
+def test_ports_of_listeners_are_told_apart() -> None:
+    text = (
+        HOST
+        + HEADSCALE
+        + (
+            "proxy: {names: port, tls: local-ca, services: {a: {upstream: 1, port: 8443}, b: {upstream: 2}, "
+            "c: {upstream: 8443, protocol: tcp}, d: {upstream: 'unix:/run/d', protocol: tcp}}}\n"
+        )
+    )
+    assert said(text) == [
+        ("TS305", "proxy.services.b"),
+        ("TS304", "proxy.services.c"),
+        ("TS305", "proxy.services.d"),
+    ]
+    clash = HOST + HEADSCALE + "proxy: {tls: local-ca, services: {c: {upstream: 443, protocol: tcp}}}\n"
+    assert said(clash) == [("TS304", "proxy.services.c")]
+    metrics = HOST + HEADSCALE + 'proxy: {tls: local-ca}\nmonitor: {metrics: "127.0.0.1:9180"}\n'
+    assert said(metrics) == [("TS304", "monitor.metrics")]
+
+
+def test_two_paths_that_differ_by_a_slash_are_one() -> None:
+    text = HOST + "proxy: {names: path, services: {a: {upstream: 1}, b: {upstream: 2, path: /a/}}}\n"
+    assert said(text) == [("TS303", "proxy.services.b.path")]
+
+
+def test_a_service_that_is_off_is_not_judged() -> None:
+    text = (
+        HOST
+        + "proxy: {names: path, services: {a: {upstream: 1}, b: {upstream: 2, path: /a, enabled: false}}}\n"
+    )
+    assert said(text) == []
+
+
+def test_a_proxy_without_the_tailnets_name() -> None:
+    assert ("TS301", "proxy") in said("host: {name: a}\nproxy: {names: path, services: {w: {upstream: 1}}}\n")
+
+
+def test_a_loop_through_the_proxy_itself() -> None:
+    text = HOST + "proxy: {names: path, listen: all, services: {w: {upstream: 443}}}\n"
+    assert said(text) == [("TS316", "proxy.services.w.upstream")]
+
+
+def test_tailscale_ssh_is_a_way_in() -> None:
+    zones = "firewall: {zones: {a: {interfaces: [eth0], tcp: [80]}}}\n"
+    assert said("host: {name: a}\n" + zones) == [("TS211", "firewall")]
+    assert said("host: {name: a}\ntailscale: {ssh: true}\n" + zones) == []
+
+
+def test_failover_with_one_exit_node() -> None:
+    text = "host: {name: a}\ntailscale: {exit_node: {use: [b]}}\nmonitor: {failover: true}\n"
+    assert said(text) == [("TS602", "monitor.failover")]
+
+
+def test_split_dns_that_covers_the_login_server_only_inside_the_tailnet() -> None:
+    text = (
+        "host: {{name: a}}\n"
+        + HEADSCALE.replace("{", "{{").replace("}", "}}")
+        + "dns: {{split: {{example.com: [{}]}}}}\n"
+    )
+    assert said(text.format("100.100.100.100")) == [("TS504", 'dns.split["example.com"]')]
+    assert said(text.format("192.0.2.53")) == []
+
+
+def test_errors_among_the_contradictions_refuse_the_file() -> None:
+    text = "host: {name: a}\ntailscale: {exit_node: {use: [b]}, advertise: {exit_node: true}}\n"
+    loaded = parse_stack(text.encode(), Path("f"), PRESETS)
+    with pytest.raises(ConfigError) as caught:
+        require_sound(loaded, None)
+    assert [finding.code for finding in caught.value.findings] == ["TS401"]
