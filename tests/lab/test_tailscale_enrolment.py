@@ -124,6 +124,9 @@ def test_pitfall_21_the_addresses_can_be_bound_when_activation_returns(bed: Bed)
                 server.bind((address, 443))
 
     node.inside(activate_and_bind)
+    # Outside the node's namespace its address can never be bound: activation must not say that it can.
+    with pytest.raises(ApplyFailed, match=r"100\.64\.\d+\.\d+ cannot be bound after 0\.3 s"):
+        TailscalePart(address_timeout_s=0.3).activate(generation, node.facts, node.reports.append)
 
 
 def test_pitfall_15_and_17_settings_of_others_survive_and_the_daemon_is_never_restarted(bed: Bed) -> None:
