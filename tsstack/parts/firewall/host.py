@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, RollbackFailed
+from tsstack.parts.firewall.fingerprint import fingerprint
 from tsstack.parts.firewall.library import NftError, Session
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ _COMMENT = re.compile(r'comment "([^"]*)"')
 class Firewall:
     """The part that owns `table inet tsstack` and nothing else of the packet filter.
 
-    Its snapshot: `listing`, the table as nft prints it without counters' values (None: no table), and
-    `record`, what we noted when we last loaded it: the digests of the file and of the listing that the
-    kernel made of it. A listing with another digest was changed by someone else.
+    Its snapshot: `text`, from which the table can be loaded again (None: there is none), and `file`, the
+    digest of the file that it was loaded from (None: the table is not as we loaded it, or not ours).
+    To know that, every load notes the text and the kernel's fingerprint of what became of it.
     """
 
     name = "firewall"
@@ -74,83 +75,86 @@ class Firewall:
             return (f"other tables cannot be read, so it is unknown whether they drop: {error.message}",)
 
     def observe(self, tree: Tree, facts: Facts) -> Snapshot:
+        """The table's text: what we loaded if the kernel still has just that, else nft's listing."""
         try:
-            listing = Session().list_table(_FAMILY, _TABLE)
+            mark = fingerprint(_TABLE)
+            record = _read_record(facts)
+            if mark is None:
+                return {"text": None, "file": None}
+            if record is not None and record["fingerprint"] == mark:
+                return {"text": record["text"], "file": _digest(record["text"])}
+            return {"text": Session().list_table(_FAMILY, _TABLE), "file": None}
         except NftError as error:
             raise CheckFailed(f"{_UNREADABLE}: {error.message}", hint=error.hint) from error
-        record = _read_record(facts)
-        return {"listing": listing, "record": None if record is None else {**record}}
+        except OSError as error:
+            raise CheckFailed(f"{_UNREADABLE}: {error}", hint=_needs_root(error)) from error
 
     def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
         from tsstack.parts.part import Change
 
-        wanted, listing = tree.get(_FILE), snapshot["listing"]
+        wanted, loaded = tree.get(_FILE), snapshot["text"]
         if wanted is None:
-            return () if listing is None else (Change(_SUBJECT, before="loaded"),)
-        if listing is None:
+            return () if loaded is None else (Change(_SUBJECT, before="loaded"),)
+        if loaded is None:
             return (Change(_SUBJECT, after="loaded"),)
-        record = snapshot["record"]
-        if not isinstance(record, dict) or record.get("listing") != _digest(str(listing)):
+        if snapshot["file"] is None:
             return (Change(_SUBJECT, before="not as tsstack left it", after="as the file says"),)
-        if record.get("file") != _digest(wanted):
+        if loaded != wanted:
             return (Change(_SUBJECT, before="as an earlier file said", after="as the file says"),)
         return ()
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:
+        """Replace the table in one transaction, then cut the connections that it would not accept."""
         path = generation / _FILE
         text = path.read_text() if path.exists() else ""
         try:
+            before = self.observe({}, facts)["text"]
             session = Session()
             if not text:
                 session.run(_REMOVE)
-                _record_path(facts).unlink(missing_ok=True)
+                _forget_record(facts)
                 report("firewall: the table is removed")
                 return
-            before = session.list_table(_FAMILY, _TABLE)
             session.load(path)
-            listing = session.list_table(_FAMILY, _TABLE)
-            _write_record(facts, {"file": _digest(text), "listing": _digest(listing or "")})
+            _write_record(facts, text)
+        except CheckFailed as error:
+            raise ApplyFailed(error.message, hint=error.hint) from error
         except NftError as error:
             raise ApplyFailed(explain_refusal(error.message, text), hint=error.hint) from error
         except OSError as error:
             raise ApplyFailed(f"the firewall's record cannot be written: {error}") from error
         report("firewall: the table is loaded")
-        if before is not None and listing is not None and before != listing:
-            _cut_refused(before, listing, report)
+        if isinstance(before, str) and before != text:
+            _cut_refused(before, text, report)
 
     def verify(self, generation: Path, facts: Facts) -> None:
         path = generation / _FILE
         try:
-            listing = Session().list_table(_FAMILY, _TABLE)
-        except NftError as error:
-            raise ApplyFailed(
-                f"the packet filter cannot be read: {error.message}", hint=error.hint
-            ) from error
+            mark, record = fingerprint(_TABLE), _read_record(facts)
+        except OSError as error:
+            raise ApplyFailed(f"{_UNREADABLE}: {error}", hint=_needs_root(error)) from error
         if not path.exists():
-            if listing is not None:
+            if mark is not None:
                 raise ApplyFailed(f"{_SUBJECT} is there although the file asks for no firewall")
             return
-        expected = {"file": _digest(path.read_text()), "listing": _digest(listing or "")}
-        if listing is None or _read_record(facts) != expected:
-            raise ApplyFailed(f"{_SUBJECT} is not as it was loaded: something else changes it")
+        if mark is None or record != {"fingerprint": mark, "text": path.read_text()}:
+            raise ApplyFailed(f"{_SUBJECT} is not as it was loaded: something else changes it", hint=_LOOK)
         _connect_to_self()
 
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
-        listing, record = snapshot["listing"], snapshot["record"]
+        text = snapshot["text"]
         try:
             session = Session()
-            session.run(_REMOVE if listing is None else f"{_REMOVE}{listing}")
-            if session.list_table(_FAMILY, _TABLE) != listing:
-                raise RollbackFailed(f"{_SUBJECT} came back otherwise than it was", hint=_LOOK)
-            if isinstance(record, dict):
-                _write_record(facts, {key: str(value) for key, value in record.items()})
+            # Our own text begins with the removal; a second one does no harm and a listing needs it.
+            session.run(_REMOVE if text is None else f"{_REMOVE}{text}")
+            if snapshot["file"] is None:
+                _forget_record(facts)
+                if session.list_table(_FAMILY, _TABLE) != text:
+                    raise RollbackFailed(f"{_SUBJECT} came back otherwise than it was", hint=_LOOK)
             else:
-                _record_path(facts).unlink(missing_ok=True)
+                _write_record(facts, str(text))
         except (NftError, OSError) as error:
-            raise RollbackFailed(
-                f"{_SUBJECT} cannot be brought back: {error}",
-                hint=_LOOK,
-            ) from error
+            raise RollbackFailed(f"{_SUBJECT} cannot be brought back: {error}", hint=_LOOK) from error
 
 
 def explain_refusal(words: str, text: str) -> str:
@@ -201,24 +205,33 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _needs_root(error: OSError) -> str:
+    return "the packet filter needs root" if isinstance(error, PermissionError) else ""
+
+
 def _record_path(facts: Facts) -> Path:
     return facts.paths.run / "firewall.json"
 
 
 def _read_record(facts: Facts) -> dict[str, str] | None:
-    """What we noted at the last load. A record that cannot be read counts as none: the table is reloaded."""
+    """What we noted at the last load; a record that is damaged counts as none and the table is reloaded."""
     try:
         record = json.loads(_record_path(facts).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if isinstance(record, dict) and record.keys() == {"fingerprint", "text"} else None
 
 
-def _write_record(facts: Facts, record: dict[str, str]) -> None:
+def _write_record(facts: Facts, text: str) -> None:
     from tsstack.system.files import write_durably
 
+    record = {"fingerprint": fingerprint(_TABLE), "text": text}
     facts.paths.run.mkdir(parents=True, exist_ok=True)
-    write_durably(_record_path(facts), json.dumps(record))
+    write_durably(_record_path(facts), json.dumps(record), mode=0o600)
+
+
+def _forget_record(facts: Facts) -> None:
+    _record_path(facts).unlink(missing_ok=True)
 
 
 PART = Firewall()
