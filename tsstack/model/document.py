@@ -163,6 +163,11 @@ def read_document(path: Path) -> Document:
 
     Raises ConfigError, with one finding that says where, when there is no mapping to be had from it.
     """
+    return parse_document(read_source(path), str(path))
+
+
+def read_source(path: Path) -> bytes:
+    """A file's bytes. Raises ConfigError when it cannot be read or is too large."""
     file = str(path)
     try:
         with path.open("rb") as stream:
@@ -177,7 +182,7 @@ def read_document(path: Path) -> Document:
         raise _fatal(file, codes.UNREADABLE, f"the file cannot be read: {reason}") from None
     if len(source) > MAX_BYTES:
         raise _fatal(file, codes.TOO_LARGE, f"the file is larger than {MAX_BYTES // 1024**2} MiB")
-    return parse_document(source, file)
+    return source
 
 
 def parse_document(source: bytes, file: str) -> Document:
@@ -250,10 +255,13 @@ class _Builder:
         self.findings: list[Finding] = []
         self.anchors: dict[str, Node | None] = {}
         self.events: Any = None
+        self.kinds: Any = None
 
     def build(self) -> Node:
+        from ruamel.yaml import events
         from ruamel.yaml.error import YAMLError
 
+        self.kinds = events
         self.events = parser_of(self.disguise.text)
         try:
             return self._document()
@@ -261,10 +269,8 @@ class _Builder:
             raise self._syntax(error) from None
 
     def _document(self) -> Node:
-        from ruamel.yaml.events import DocumentStartEvent, StreamEndEvent
-
         self.events.get_event()  # the stream's start
-        if isinstance(self.events.peek_event(), StreamEndEvent):
+        if isinstance(self.events.peek_event(), self.kinds.StreamEndEvent):
             raise self._empty()
         self.events.get_event()  # the document's start
         version = self.disguise.version
@@ -274,7 +280,7 @@ class _Builder:
         root = self._node((), 0)
         self.events.get_event()  # the document's end
         after = self.events.get_event()
-        if isinstance(after, DocumentStartEvent):
+        if isinstance(after, self.kinds.DocumentStartEvent):
             place = self._place(after.start_mark)
             hint = "join them into one, without ---"
             raise _fatal(self.file, codes.SEVERAL_DOCUMENTS, "a second document starts here", hint, place)
@@ -286,23 +292,21 @@ class _Builder:
         return root
 
     def _node(self, path: KeyPath, depth: int) -> Node:
-        from ruamel.yaml.events import AliasEvent, ScalarEvent, SequenceStartEvent
-
         event = self.events.get_event()
         place = self._place(event.start_mark)
         if depth > MAX_DEPTH:
             message = f"more than {MAX_DEPTH} levels deep"
             raise _fatal(self.file, codes.TOO_LARGE, message, place=place)
-        if isinstance(event, AliasEvent):
+        if isinstance(event, self.kinds.AliasEvent):
             return self._alias(event.anchor, path, place)
         if event.tag is not None and event.tag not in _TAGS and event.tag != "!":
             tag = self.disguise.restore(event.tag)
             self._add(codes.BAD_TAG, path, f"the tag {tag} means nothing here", place)
         if event.anchor is not None:
             self.anchors[event.anchor] = None
-        if isinstance(event, ScalarEvent):
+        if isinstance(event, self.kinds.ScalarEvent):
             node = self._scalar(event, path, place)
-        elif isinstance(event, SequenceStartEvent):
+        elif isinstance(event, self.kinds.SequenceStartEvent):
             node = self._sequence(path, place, depth)
         else:
             node = self._mapping(path, place, depth)
@@ -321,26 +325,22 @@ class _Builder:
         return target
 
     def _sequence(self, path: KeyPath, place: tuple[int, int], depth: int) -> Node:
-        from ruamel.yaml.events import SequenceEndEvent
-
         items: list[Node] = []
         size = 1
-        while not isinstance(self.events.peek_event(), SequenceEndEvent):
+        while not isinstance(self.events.peek_event(), self.kinds.SequenceEndEvent):
             items.append(self._node((*path, len(items)), depth + 1))
             size = self._grown(size, items[-1], place)
         self.events.get_event()
         return Node(items, *place, size=size)
 
     def _mapping(self, path: KeyPath, place: tuple[int, int], depth: int) -> Node:
-        from ruamel.yaml.events import MappingEndEvent, ScalarEvent
-
         node = Node({}, *place)
         entries: dict[str, Node] = {}
         size = 1
-        while not isinstance(self.events.peek_event(), MappingEndEvent):
+        while not isinstance(self.events.peek_event(), self.kinds.MappingEndEvent):
             event = self.events.peek_event()
             key_place = self._place(event.start_mark)
-            if not isinstance(event, ScalarEvent):
+            if not isinstance(event, self.kinds.ScalarEvent):
                 raise _fatal(self.file, codes.KEY_NOT_TEXT, "a key must be plain text", place=key_place)
             self.events.get_event()
             key = self.disguise.restore(event.value)

@@ -62,21 +62,16 @@ class _Fault:
     context: dict[str, Any]
 
 
-def findings_of(
-    errors: Sequence[ErrorDetails], document: Document, root: type[Section], prefix: KeyPath = ()
-) -> list[Finding]:
-    """A finding for each fault, in the file's order. `prefix` is put before every path to find it in the
-    document, when only a part of it was validated."""
-    faults = [fault for error in errors if not _is_echo(fault := _locate(error, document, prefix))]
-    findings = [_finding(fault, others, document, root, prefix) for fault, others in _choose_arms(faults)]
+def findings_of(errors: Sequence[ErrorDetails], document: Document, root: type[Section]) -> list[Finding]:
+    """A finding for each fault, in the file's order. The document as a whole is a `root`."""
+    faults = [fault for error in errors if not _is_echo(fault := _locate(error, document))]
+    findings = [_finding(fault, others, document, root) for fault, others in _choose_arms(faults)]
     return sorted(dict.fromkeys(findings), key=lambda finding: (finding.line, finding.column))
 
 
-def _locate(error: ErrorDetails, document: Document, prefix: KeyPath) -> _Fault:
+def _locate(error: ErrorDetails, document: Document) -> _Fault:
     node = document.root
-    for step in prefix:
-        node = child(node, step) or node
-    path: list[str | int] = list(prefix)
+    path: list[str | int] = []
     branch: tuple[KeyPath, str] | None = None
     about_key = False
     steps = error["loc"]
@@ -128,10 +123,8 @@ def _choose_arms(faults: Iterable[_Fault]) -> list[tuple[_Fault, tuple[_Fault, .
     return chosen
 
 
-def _finding(
-    fault: _Fault, others: tuple[_Fault, ...], document: Document, root: type[Section], prefix: KeyPath
-) -> Finding:
-    code, message, hint = _explain(fault, others, document, root, prefix)
+def _finding(fault: _Fault, others: tuple[_Fault, ...], document: Document, root: type[Section]) -> Finding:
+    code, message, hint = _explain(fault, others, document, root)
     at_key = fault.about_key or code in (codes.UNKNOWN_KEY, codes.MISSING_KEY)
     file, line, column = document.place(fault.path, value=not at_key)
     path = redact(format_path(fault.path))
@@ -139,12 +132,12 @@ def _finding(
 
 
 def _explain(
-    fault: _Fault, others: tuple[_Fault, ...], document: Document, root: type[Section], prefix: KeyPath
+    fault: _Fault, others: tuple[_Fault, ...], document: Document, root: type[Section]
 ) -> tuple[Code, str, str]:
     value = fault.node.value
-    own_path = fault.path[len(prefix) :]
+    path = fault.path
     key = str(fault.path[-1]) if fault.path else ""
-    owners = shape.sections(shape.annotations_at(root, own_path[:-1]))
+    owners = shape.sections(shape.annotations_at(root, path[:-1]))
     if fault.type == "extra_forbidden":
         known = [name for owner in owners for name in shape.known_keys(owner)]
         hint = nearest(key, known) or f"known here: {', '.join(known)}"
@@ -154,7 +147,7 @@ def _explain(
         return codes.MISSING_KEY, "the key is missing", purpose
     if fault.about_key:
         return codes.BAD_KEY_NAME, f"the name is {show(key)}; {fault.message}", ""
-    hint = _hint(fault, value, root, own_path)
+    hint = _hint(fault, value, root, path)
     if fault.type == "value_error" and isinstance(value, dict) and not others:
         return codes.CONFLICTING_KEYS, fault.message, hint
     texts = list(dict.fromkeys(_allowed(arm) for arm in (fault, *others)))
@@ -195,11 +188,11 @@ def _allowed(fault: _Fault) -> str:
     return fault.message
 
 
-def _hint(fault: _Fault, value: Any, root: type[Section], own_path: KeyPath) -> str:
+def _hint(fault: _Fault, value: Any, root: type[Section], path: KeyPath) -> str:
     """What to write instead, where the value itself shows what was meant."""
     text = redact(fault.node.text)[:40]
     if isinstance(value, str):
-        return _hint_for_text(fault, value, shape.choices(shape.annotations_at(root, own_path)))
+        return _hint_for_text(fault, value, shape.choices(shape.annotations_at(root, path)))
     if fault.type == "tuple_type" and value is not None and not isinstance(value, dict):
         return f"write [{text}]"
     if isinstance(value, int | float):
@@ -238,6 +231,10 @@ def secrets_in(document: Document) -> list[Finding]:
     code = codes.LITERAL_SECRET
     hint = "revoke it, put a new one into the secrets file and write {secret: KEY}"
     findings: list[Finding] = []
+    text = document.source.decode("utf-8", errors="replace")
+    # Only an escape can hide one in a value that the text does not show.
+    if not SECRET.search(text) and "\\" not in text:
+        return findings
     for path, node in document.scalars():
         if SECRET.search(node.text):
             findings.append(

@@ -10,7 +10,7 @@ from typing import Any
 from tsstack.errors import ConfigError, Finding
 from tsstack.model import file_codes as codes
 from tsstack.model import shape
-from tsstack.model.document import Document, Node, Plain, parse_document, read_document
+from tsstack.model.document import Document, Node, Plain, parse_document, read_document, read_source
 from tsstack.model.faults import findings_of, secrets_in, secrets_in_text
 from tsstack.model.firewall import Zone
 from tsstack.model.keypath import KeyPath, format_path
@@ -66,7 +66,7 @@ def load_stack(path: Path, presets: Presets) -> LoadedStack:
     and values, and the contradictions between those sections that are valid themselves. A file that
     loads may still have findings across sections: `tsstack.model.lint.lint`.
     """
-    return _loaded(read_document_with_secrets(path), path, presets)
+    return parse_stack(read_source(path), path, presets)
 
 
 def parse_stack(source: bytes, path: Path, presets: Presets) -> LoadedStack:
@@ -76,18 +76,6 @@ def parse_stack(source: bytes, path: Path, presets: Presets) -> LoadedStack:
     except ConfigError as error:
         raise _with_secrets(error, source, str(path)) from None
     return _loaded(document, path, presets)
-
-
-def read_document_with_secrets(path: Path) -> Document:
-    """Read a file; where it is no valid YAML, secrets in its text are still reported."""
-    try:
-        return read_document(path)
-    except ConfigError as error:
-        if path.is_file() and not {codes.UNREADABLE.code, codes.TOO_LARGE.code} & {
-            f.code for f in error.findings
-        }:
-            raise _with_secrets(error, path.read_bytes(), str(path)) from None
-        raise
 
 
 def _with_secrets(error: ConfigError, source: bytes, file: str) -> ConfigError:
