@@ -89,12 +89,14 @@ def boot(file: Path, as_json: bool) -> None:
 
 @click.command()
 @json_option
-def confirm(as_json: bool) -> None:
+@click.option("--same-session", is_flag=True, help="Take it from the session that ran the switch.")
+def confirm(as_json: bool, same_session: bool) -> None:
     """Keep the switch that waits for its confirmation.
 
-    Run it from a NEW session: that you can open one is what it confirms.
+    Run it from a NEW session: that you can open one is what it confirms. The SSH session that ran the
+    switch is refused, since it would live on under any rules.
     """
-    number = confirm_change(_site(as_json))
+    number = confirm_change(_site(as_json), same_session=same_session)
     result_json({"generation": number}) if as_json else result(f"generation {number} is confirmed")
 
 

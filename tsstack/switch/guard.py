@@ -22,10 +22,14 @@ from tsstack.system import command
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A way in that is in use: who connects, and to which port."""
+    """A way in that is in use: who connects, from which port of theirs, to which of ours."""
 
     client: Address
+    client_port: int
     port: int
+
+    def __str__(self) -> str:
+        return f"{self.client} {self.client_port} {self.port}"
 
 
 def operator_sessions(pid: int | None = None) -> tuple[Session, ...]:
@@ -52,13 +56,13 @@ def operator_sessions(pid: int | None = None) -> tuple[Session, ...]:
 def _parse_connection(value: str) -> Session | None:
     """ssh(1): SSH_CONNECTION is client address, client port, server address, server port."""
     fields = value.split()
-    if len(fields) != 4 or not fields[3].isdigit():
+    if len(fields) != 4 or not fields[1].isdigit() or not fields[3].isdigit():
         return None
     try:
         client = ipaddress.ip_address(fields[0].partition("%")[0])
     except ValueError:
         return None
-    return Session(client, int(fields[3]))
+    return Session(client, int(fields[1]), int(fields[3]))
 
 
 def route_interface(address: Address) -> str:

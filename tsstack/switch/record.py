@@ -40,6 +40,8 @@ class Pending:
     holder_pid: int = 0
     holder_start: str = ""
     """Start time of the holder (proc(5), stat field 22), so that a reused pid is not mistaken for it."""
+    sessions: tuple[str, ...] = ()
+    """The SSH sessions that the change was made from; they prove nothing about new ones."""
 
 
 def read_boot_id() -> str:
@@ -73,8 +75,9 @@ def read_pending(state: Path) -> Pending | None:
     except FileNotFoundError:
         return None
     try:
-        return Pending(**json.loads(text))
-    except (ValueError, TypeError) as error:
+        fields = json.loads(text)
+        return Pending(**{**fields, "sessions": tuple(fields.get("sessions", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
         raise RollbackFailed(
             f"{path} cannot be understood: {error}",
             hint=f"move it away, then `tsstack rollback` brings back what {state}/boot names",

@@ -55,6 +55,8 @@ class Mode:
     """The boot link follows: the change survives a reboot."""
     confirm_s: float | None = None
     """Undo the change unless it is confirmed within this time."""
+    sessions: tuple[str, ...] = ()
+    """The SSH sessions it is asked for from; the confirmation must come from another."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ class Transaction:
             deadline_s=None if confirm_s is None else self.site.clock.now_s() + confirm_s,
             holder_pid=os.getpid(),
             holder_start=process_start(os.getpid()),
+            sessions=self.mode.sessions,
         )
 
     def _check(self, names: tuple[str, ...], number: int) -> None:
@@ -214,10 +217,12 @@ class Transaction:
         """From the pending record on, every failure undoes the whole change."""
         site, touched = self.site, False
         try:
-            write_pending(site.paths.state, pending)
             if pending.deadline_s is not None:
+                # Before the record: a kill between the two then leaves a guard with nothing to do, and
+                # never a record without its guard.
                 with self._timed("arm the dead man"):
                     deadman.arm(site, pending, systemd=self.facts.systemd)
+            write_pending(site.paths.state, pending)
             touched = True
             site.store.point("current", pending.target)
             pending, done = self._activate(pending, plan)
@@ -325,10 +330,14 @@ def commit(site: Site, pending: Pending, mode: Mode) -> None:
     clear_pending(site.paths.state)
 
 
-def confirm(site: Site) -> int:
+def confirm(site: Site, sessions: tuple[str, ...] = ()) -> int:
     """Keep the change that waits for its confirmation; return its generation. Needs the lock.
 
-    Raises CheckFailed when nothing waits, or when its time has passed (it is undone then).
+    `sessions` are the SSH sessions that the confirmation comes from. One that was there before the
+    change goes on under any ruleset, so it proves nothing about new ones.
+
+    Raises CheckFailed when nothing waits, when its time has passed (it is undone then), or when it comes
+    from the session that made the change.
     """
     done = recover(site)
     if done:
@@ -340,6 +349,11 @@ def confirm(site: Site) -> int:
     if pending is None:
         raise CheckFailed(
             "no change waits for a confirmation", hint="`tsstack generations` shows what is live"
+        )
+    if set(sessions) & set(pending.sessions):
+        raise CheckFailed(
+            "this is the session that made the change: it would live on even if no new one could be opened",
+            hint="open a NEW session and run `tsstack confirm` there, or use --same-session",
         )
     if pending.set_boot:
         site.store.point("boot", pending.target)

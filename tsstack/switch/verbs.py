@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tsstack.errors import CheckFailed, ConfigError, UsageError
@@ -35,6 +36,8 @@ def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -
         raise UsageError(
             "--force-lockout needs --confirm", hint="so that the switch undoes itself if you are locked out"
         )
+    if mode.confirm_s is not None:
+        mode = replace(mode, sessions=own_sessions())
     with host_lock(site.paths.state, site.clock):
         prepare(site)
         site.report("read")
@@ -75,10 +78,17 @@ def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
     return manifest, True, intent
 
 
-def confirm_change(site: Site) -> int:
+def confirm_change(site: Site, *, same_session: bool = False) -> int:
     """Keep the change that waits for its confirmation; return its generation."""
     with host_lock(site.paths.state, site.clock, wait_s=2.0):
-        return confirm(site)
+        return confirm(site, () if same_session else own_sessions())
+
+
+def own_sessions() -> tuple[str, ...]:
+    """The SSH sessions that this command runs in."""
+    from tsstack.switch.guard import operator_sessions
+
+    return tuple(str(session) for session in operator_sessions())
 
 
 def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = False) -> Outcome:
@@ -86,6 +96,8 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
 
     Needs no network, no secrets and no rendering.
     """
+    if mode.confirm_s is not None:
+        mode = replace(mode, sessions=own_sessions())
     with host_lock(site.paths.state, site.clock, wait_s=2.0):
         site.store.prepare()
         pending = read_pending(site.paths.state)

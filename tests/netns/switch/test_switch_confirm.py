@@ -143,3 +143,20 @@ def test_the_operators_session_is_not_cut(host: PrivateHost) -> None:
     assert half.returncode == 2
     opened = host.write(FILE, FIRST.replace("[80]", "[80, 22]"))
     host.run("env", "SSH_CONNECTION=192.0.2.7 50000 192.0.2.1 22", "tsstack", "-c", Path(opened), "switch")
+
+
+def test_pitfall_14_only_a_new_session_confirms(host: PrivateHost) -> None:
+    """An established session survives a bad ruleset: it cannot say that new ones work."""
+    host.tsstack("switch")
+    host.write(FILE, SECOND)
+    old = "SSH_CONNECTION=192.0.2.7 50000 192.0.2.1 22"
+    new = "SSH_CONNECTION=192.0.2.7 50001 192.0.2.1 22"
+    host.run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "peer1")
+    host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth1")
+    host.run("ip", "link", "set", "eth1", "up")
+    host.run("env", old, "tsstack", "switch", "--confirm", "60s")
+    refused = host.run("env", old, "tsstack", "confirm", check=False)
+    assert refused.returncode == 4
+    assert "NEW session" in refused.stderr
+    host.run("env", new, "tsstack", "confirm")
+    assert not host.path("/var/lib/tsstack/pending.json").exists()

@@ -1,0 +1,109 @@
+"""A switch on a host with a real systemd: nginx by its unit, the dead man as a transient unit, boot units."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from systemd_root import SystemdHost, systemd_host
+
+__all__ = ["systemd_host"]
+
+pytestmark = pytest.mark.netns
+
+TSSTACK = str(Path(sys.executable).with_name("tsstack"))
+MONITOR = Path(__file__).resolve().parents[3] / "monitor"
+FIRST = """
+host: {name: one, tailnet: tail.test}
+proxy:
+  tls: off
+  names: path
+  listen: [127.0.0.1]
+  http_port: 8088
+  services:
+    web: {upstream: 8000}
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], tcp: [8088]}
+    internal: {interfaces: [tailscale0]}
+"""
+SECOND = FIRST.replace("web:", "shop:").replace("tcp: [8088]", "tcp: [8088, 9000]")
+FILE = "/etc/tsstack/tsstack.yaml"
+
+
+def write(host: SystemdHost, text: str) -> None:
+    host.run("mkdir", "-p", "/etc/tsstack")
+    host.run("tee", FILE, stdin=text)
+
+
+@pytest.fixture
+def host(systemd_host: SystemdHost) -> SystemdHost:
+    systemd_host.run("rm", "-f", "/etc/nginx/sites-enabled/default")
+    systemd_host.run("systemctl", "unmask", "nginx")
+    write(systemd_host, FIRST)
+    systemd_host.run(TSSTACK, "switch")
+    return systemd_host
+
+
+def picture(host: SystemdHost) -> list[str]:
+    return [
+        host.run("nft", "-s", "list", "table", "inet", "tsstack").stdout,
+        host.run("readlink", "/var/lib/tsstack/current", "/var/lib/tsstack/boot").stdout,
+        host.run("cat", "/etc/nginx/conf.d/tsstack.conf").stdout,
+    ]
+
+
+def status_of(host: SystemdHost, path: str) -> str:
+    url = f"http://127.0.0.1:8088{path}"
+    words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: one.tail.test", url]
+    return host.run(*words).stdout
+
+
+def test_nginx_is_its_unit_and_the_dead_man_is_one(host: SystemdHost) -> None:
+    assert host.run("systemctl", "is-active", "nginx").stdout.strip() == "active"
+    assert (status_of(host, "/web/"), status_of(host, "/shop/")) == ("502", "404")
+    before = picture(host)
+    write(host, SECOND)
+    said = json.loads(host.run(TSSTACK, "--json", "switch", "--confirm", "3s").stdout)
+    assert said["awaits_confirmation"]
+    assert "tsstack-deadman-" in host.run("systemctl", "list-units", "--plain", "tsstack-deadman-*").stdout
+    assert (status_of(host, "/web/"), status_of(host, "/shop/")) == ("404", "502")
+    deadline = time.monotonic() + 5
+    while host.run("test", "-e", "/var/lib/tsstack/pending.json", check=False).returncode == 0:
+        assert time.monotonic() < deadline, host.run("cat", "/run/tsstack/deadman.log", check=False).stdout
+        time.sleep(0.1)
+    assert picture(host) == before
+    assert (status_of(host, "/web/"), status_of(host, "/shop/")) == ("502", "404")
+
+
+def test_a_confirmation_sends_the_dead_man_home(host: SystemdHost) -> None:
+    write(host, SECOND)
+    host.run(TSSTACK, "switch", "--confirm", "60s")
+    host.run(TSSTACK, "confirm")
+    deadline = time.monotonic() + 5
+    while "tsstack-deadman-" in host.run("systemctl", "list-units", "--plain", "tsstack-deadman-*").stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert status_of(host, "/shop/") == "502"
+
+
+def test_the_boot_units_bring_the_host_up(host: SystemdHost) -> None:
+    """After a boot there is no table and no /run: first the firewall stands, then all of it."""
+    before = picture(host)
+    for unit in ("tsstack-early.service", "tsstack-boot.service"):
+        text = (MONITOR / unit).read_text().replace("/usr/bin/tsstack", TSSTACK)
+        host.run("tee", f"/etc/systemd/system/{unit}", stdin=text)
+        host.run("systemd-analyze", "verify", f"/etc/systemd/system/{unit}")
+    host.run("systemctl", "daemon-reload")
+    host.run("nft", "delete", "table", "inet", "tsstack")
+    host.run("systemctl", "stop", "nginx")
+    host.run("rm", "-rf", "/run/tsstack")
+    host.run("systemctl", "start", "tsstack-early.service")
+    assert picture(host) == before
+    assert host.run("systemctl", "is-active", "nginx", check=False).stdout.strip() == "inactive"
+    host.run("systemctl", "start", "tsstack-boot.service")
+    assert status_of(host, "/web/") == "502"
+    assert "nothing to do" in host.run(TSSTACK, "switch").stdout
