@@ -297,9 +297,10 @@ class Bed:
     def headscale(self, *words: str) -> Any:
         return json.loads(sh(engine("headscale"), "-c", str(self.config), *words, "-o", "json"))
 
-    def key(self, *, tags: str = "", expiry: str = "1h") -> str:
-        """A fresh key for one node."""
-        owner = ["--tags", tags] if tags else []
+    def key(self, *, tags: str = "", expiry: str = "1h", reusable: bool = False) -> str:
+        """A fresh key, for one node unless `reusable`."""
+        owner = ["--reusable"] if reusable else []
+        owner += ["--tags", tags] if tags else []
         made = self.headscale("preauthkeys", "create", "-u", str(self.user), "-e", expiry, *owner)
         return str(made["key"])
 

@@ -208,6 +208,29 @@ def test_a_failed_first_switch_is_undone_without_a_network(bed: Bed) -> None:
     assert bed.registered("undone") is not None, "the record stays with the server, as documented"
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 0.5, 1.5])
+def test_a_switch_killed_while_joining_is_undone_for_good_or_carried_on(bed: Bed, wait_s: float) -> None:
+    node = bed.node()
+    tree, generation = node.stage(stack_of("killed", auth_key=node.key_file(bed.key())))
+    before, raw = PART.observe(tree, node.facts), node.api.prefs()
+
+    def begin_and_die() -> None:
+        prefs = {**raw, "ControlURL": f"http://{CONTROL}:8080", "WantRunning": True, "LoggedOut": False}
+        node.api.start((node.folder / "key").read_text().strip(), prefs)
+        node.api.login_interactive()
+        time.sleep(wait_s)
+
+    begin_and_die()
+    PART.restore(before, node.facts)
+    time.sleep(3)
+    expect_untouched(node, before, tree)
+    assert node.api.prefs() == raw
+    node.key_file(bed.key(reusable=True))
+    begin_and_die()
+    node.inside(lambda: PART.activate(generation, node.facts, node.reports.append))
+    PART.verify(generation, node.facts)
+
+
 def test_a_node_whose_own_key_expired_joins_again_with_a_new_one(bed: Bed) -> None:
     node = bed.node()
     tree, _ = node.switch(stack_of("epsilon", auth_key=node.key_file(bed.key())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Any
 
@@ -18,6 +19,7 @@ from tsstack.parts.tailscale.desired import (
     is_hosted,
     same_control,
 )
+from tsstack.parts.tailscale.ways_in import closed_way_in
 
 HEADSCALE = "http://10.77.0.1:8080"
 
@@ -109,6 +111,7 @@ DEAD_A = {**A, "online": False}
         (["EXIT-B"], [A, B], "9", {}, "2"),
         (["other"], [A, B], "1", {}, None),
         (["exit-a"], [], "", {}, None),
+        (["exit-a", "exit-b"], [DEAD_A, B], "2", {"movable": False, "otherwise": "direct"}, "1"),
     ],
 )
 def test_the_choice_of_an_exit_node(
@@ -224,3 +227,31 @@ def test_an_exit_node_that_is_offline_is_remarked_on() -> None:
     more = {"exit_node": {"use": "exit-a"}}
     (line,) = remarks(wanted(**more), enrolment(**more), {**status(), "ExitNodeStatus": {"Online": False}})
     assert "offline" in line
+
+
+@pytest.mark.parametrize(
+    ("tailscale", "client", "words"),
+    [
+        ({"shields_up": True}, "100.64.0.9", "tailscale.shields_up"),
+        ({"shields_up": True}, "fd7a:115c:a1e0::9", "tailscale.shields_up"),
+        ({"shields_up": True}, "192.168.1.9", ""),
+        ({"exit_node": {"use": "exit-a"}}, "192.168.1.9", "allow_lan_access: true"),
+        ({"exit_node": {"use": "exit-a"}}, "100.64.0.9", ""),
+        ({"exit_node": {"use": "exit-a", "allow_lan_access": True}}, "192.168.1.9", ""),
+        (
+            {"exit_node": {"use": "exit-a", "allow_lan_access": True}},
+            "8.8.8.8",
+            "leave through the exit node",
+        ),
+        ({"ssh": True}, "192.168.1.9", ""),
+    ],
+)
+def test_a_change_that_cuts_the_session_it_is_made_from_is_told(
+    tailscale: dict[str, Any], client: str, words: str
+) -> None:
+    tree = desired(stack(**tailscale), Facts())
+    said = closed_way_in(tree, snapshot(wanted()), ipaddress.ip_address(client))
+    assert words in said
+    assert bool(said) is bool(words)
+    assert closed_way_in(tree, snapshot(wanted(**tailscale)), ipaddress.ip_address("100.64.0.9")) == ""
+    assert closed_way_in({}, {}, ipaddress.ip_address(client)) == ""

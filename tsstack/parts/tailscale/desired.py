@@ -109,7 +109,8 @@ def choose_exit_node(
 
     `peers` are those that offer an exit: `id`, `name`, `online`. The current one stays while it is a
     candidate and the monitor may move; else the first candidate that control sees online wins, then the
-    first at all: blocked is what the file asks for then, unless it says `otherwise: direct`.
+    first at all: blocked is what the file asks for then, unless it says `otherwise: direct`. Where nothing
+    may move, it is the first at all, so that the answer does not change with the weather.
     """
     ids = {str(peer["name"]).lower(): peer for peer in peers}
     candidates = [ids[name.lower()] for name in wanted["use"] if name.lower() in ids]
@@ -117,6 +118,8 @@ def choose_exit_node(
         return current
     if not candidates:
         return None
+    if not wanted["movable"]:
+        return str(candidates[0]["id"])
     online = [peer for peer in candidates if peer["online"]]
     if not online and wanted["otherwise"] == "direct":
         return None
