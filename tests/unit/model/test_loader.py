@@ -177,3 +177,16 @@ def test_ten_thousand_sources_in_fifty_zones_are_linted_quickly() -> None:
     start = time.process_time()
     assert lint(load("\n".join(lines)), None) == ()
     assert time.process_time() - start < 3
+
+
+def test_a_faulty_section_gives_no_false_contradictions_with_the_others() -> None:
+    text = (
+        "host: {nme: a}\nsecrets: {fil: s.yaml}\ntailscale: {auth_key: {secret: k}}\n"
+        "proxy: {tls: off, names: path, services: {w: {upstream: 1}}}\nfirewall: {zones: {t: {tcp: [x]}}}\n"
+    )
+    assert {code for code, _ in faults(text)} == {"TS101", "TS102", "TS104"}
+
+
+def test_what_is_valid_is_still_judged_beside_a_faulty_section() -> None:
+    text = "host: {name: a}\ndns: 5\nproxy: {names: path, services: {w: {upstream: 1}}}\n"
+    assert faults(text) == [("TS103", "dns"), ("TS301", "proxy")]
