@@ -344,3 +344,15 @@ def test_a_user_without_root_can_check(world: World, tmp_path_factory: pytest.Te
             str(generation),
         )
     assert os.geteuid() == 0
+
+
+def test_the_fingerprint_holds_while_the_kernel_rearranges_its_sets(world: World) -> None:
+    ports = ", ".join(str(port) for port in range(1000, 9000, 2))
+    yaml = f"firewall: {{zones: {{dmz: {{interfaces: [eth0], tcp: [{ports}]}}}}}}"
+    for _ in range(5):
+        generation = world.stage(yaml)
+        within(world.host, lambda at=generation: PART.activate(at, world.facts, lambda line: None))
+        for _ in range(20):
+            within(world.host, lambda at=generation: PART.verify(at, world.facts))
+    world.at_host("nft", "delete element inet tsstack open.dmz.tcp { 5000 }")
+    assert len(changes(world, yaml)) == 1

@@ -11,8 +11,8 @@ import pytest
 from firewall_stack import ROOT, stack_of
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
+from tsstack.errors import ConfigError
 from tsstack.model.facts import Facts, TailscaleFacts
 from tsstack.parts.firewall import host, text
 from tsstack.parts.firewall.desired import FILE, desired
@@ -136,11 +136,11 @@ HOSTILE = ['x"; }', "a b", "a;b", "a\nb", "$x", "a{", "a}", "a'b", "*", "ä", ""
 def test_a_hostile_name_is_refused_by_the_model(name: str) -> None:
     import json
 
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         stack_of(f"firewall: {{zones: {{{json.dumps(name)}: {{}}}}}}")
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         stack_of(f"firewall: {{zones: {{dmz: {{interfaces: [{json.dumps(name)}]}}}}}}")
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         stack_of(f"firewall: {{services: {{{json.dumps(name)}: [tcp/1]}}}}")
 
 

@@ -37,7 +37,7 @@ all. All else gets the default policy.
 
 **Masquerade.** What came in by tailscale0 and leaves by another interface is masqueraded when tailscaled
 does not do it: `tailscale.netfilter` is not `on`, `advertise.snat` is, and something is advertised. A
-forward rule with `masquerade` hides what it lets pass.
+forward rule with `masquerade` hides what it lists.
 
 No marks are used, no other table is touched.
 """

@@ -27,7 +27,7 @@ _HEADER = struct.Struct("=IHHII")
 _GENERIC_SIZE = 4  # struct nfgenmsg, which holds the generation number
 _RECEIVE_BYTES = 1 << 18
 # In all five messages attribute 1 is the table's name; of a set attribute 2, of an element list too.
-_TABLE, _SET_NAME = 1, 2
+_TABLE, _SET_NAME, _ELEMENTS = 1, 2, 3
 _TIMEOUT_S = 10
 
 
@@ -61,8 +61,15 @@ def _read(table: str) -> str | None:
                 if message == _GET_SET:
                     sets.append(_value(payload, _SET_NAME))
         for known in sets:
+            digest.update(known.encode() + b"\0")
+            # A hash set grows in the background: its order changes, and an element may come twice.
+            elements: set[bytes] = set()
             for payload in _dump(link, _GET_ELEMENT, name + _attribute(_SET_NAME, known)):
-                digest.update(payload)
+                for kind, data in _attributes(payload):
+                    if kind == _ELEMENTS:
+                        elements.update(element for _, element in _attributes(data))
+            for element in sorted(elements):
+                digest.update(element)
     return digest.hexdigest()
 
 
@@ -71,15 +78,18 @@ def _attribute(kind: int, text: str) -> bytes:
     return struct.pack("=HH", 4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
 
 
-def _value(payload: bytes, kind: int) -> str:
-    """The text of the first attribute of a kind."""
+def _attributes(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and content of each attribute (netlink(7): length, type, content, padded to 4 bytes)."""
     at = 0
     while at + 4 <= len(payload):
-        length, found = struct.unpack_from("=HH", payload, at)
-        if found & 0x3FFF == kind:
-            return payload[at + 4 : at + length].rstrip(b"\0").decode()
+        length, kind = struct.unpack_from("=HH", payload, at)
+        yield kind & 0x3FFF, payload[at + 4 : at + length]
         at += max(length + 3 & ~3, 4)
-    return ""
+
+
+def _value(payload: bytes, kind: int) -> str:
+    """The text of the first attribute of a kind."""
+    return next((data.rstrip(b"\0").decode() for found, data in _attributes(payload) if found == kind), "")
 
 
 def _dump(link: socket.socket, message: int, attributes: bytes) -> Iterator[bytes]:
