@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -278,3 +279,20 @@ def test_the_verb_check_says_found_or_missing_and_no_value(
     (tmp_path / "key").write_text(VALUE)
     assert run(["secrets", "check", "-c", str(write_stack(tmp_path, f"{{file: {tmp_path}/key}}"))]) == 0
     assert VALUE not in capsys.readouterr().out
+
+
+def test_the_verb_edit_becomes_sops_and_tells_of_the_new_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(tmp_path / "new" / "age.key"))
+    editor = tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\necho "authkey: {VALUE}" >"$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    file = tmp_path / "s.yaml"
+    argv = [sys.executable, "-c", "from tsstack.cli.main import main; main()", "secrets", "edit", str(file)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "keep a copy of it" in done.stderr
+    assert VALUE not in done.stdout + done.stderr
+    assert read_secret(file, "authkey") == VALUE
