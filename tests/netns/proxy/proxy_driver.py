@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from ruamel.yaml import YAML
 from tsstack.errors import TsstackError
 from tsstack.model.facts import Facts, Paths, TailscaleFacts
 from tsstack.model.stack import Stack
+from tsstack.parts.proxy import host
 from tsstack.parts.proxy.host import PART, discover_nginx, renew, root_certificate
 from tsstack.system.files import link_durably
 
@@ -56,6 +59,8 @@ def switch(order, facts, lines):
     if order["op"] == "check":
         return answer
     link_durably(current, generation)
+    if "die_after" in order:
+        _die_after(order["die_after"], snapshot)
     try:
         PART.activate(generation, facts, lines.append)
         PART.verify(generation, facts)
@@ -74,6 +79,25 @@ def switch(order, facts, lines):
             "warnings": PART.warnings(generation, facts)}  # fmt: skip
 
 
+def _die_after(step, snapshot):
+    """Leave the snapshot on disk, as a switch does, and end like a SIGKILL once `step` of `host` is done."""
+    Path("/run/tsstack/snapshot.json").write_text(json.dumps(snapshot))
+    original = getattr(host, step)
+
+    def deadly(*words, **more):
+        original(*words, **more)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(host, step, deadly)
+
+
+def recover(facts, generation):
+    """What the next command does after a kill: flip back, then restore what was seen before."""
+    link_durably(facts.paths.current, generation)
+    PART.restore(json.loads(Path("/run/tsstack/snapshot.json").read_text()), facts)
+    return {}
+
+
 def main():
     order = json.load(sys.stdin)
     lines: list[str] = []
@@ -81,6 +105,8 @@ def main():
         facts = facts_of(order)
         if order["op"] == "renew":
             answer = {"renewed": renew(facts, lines.append, force=order.get("force", False))}
+        elif order["op"] == "recover":
+            answer = recover(facts, order["generation"])
         elif order["op"] == "root":
             answer = {"pem": root_certificate(facts, order["tailnet"])}
         else:

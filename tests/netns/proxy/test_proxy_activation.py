@@ -108,6 +108,24 @@ def test_a_failed_first_switch_leaves_a_running_nginx_as_it_was(host):
     assert host.run("curl", "-s", "http://127.0.0.1:9180/", check=False).returncode == 7
 
 
+@pytest.mark.parametrize("step", ["_provide_certificates", "_set_links", "_refuse_unloadable", "_load"])
+@pytest.mark.parametrize("status", ["", "status: null, "])
+def test_a_kill_in_the_middle_is_undone_or_finished(host, step, status):
+    """Also without a status endpoint, where nginx cannot say what it has loaded."""
+    host.serve("wiki", "tcp:127.0.0.1:8000")
+    wiki, both = (text.replace("{tls", f"{{{status}tls") for text in (WIKI, BOTH))
+    first = host.switch(wiki)
+    host.order("switch", yaml=both, die_after=step)
+    assert host.order("recover", generation=first["generation"])["report"] == []
+    assert host.curl("http://wiki.box.tail.test/")[0] == 200
+    unknown = ("curl", "-s", "-H", "Host: api.box.tail.test", "http://100.64.0.1/")
+    assert host.run(*unknown, check=False).returncode == 52
+    assert host.order("plan", yaml=wiki)["changes"] == []
+    host.order("switch", yaml=both, die_after=step)
+    host.switch(both)
+    assert host.curl("http://api.box.tail.test/")[0] == 502
+
+
 def test_going_back_to_an_older_generation_renders_nothing(host):
     first = host.switch(WIKI)
     host.switch(BOTH)

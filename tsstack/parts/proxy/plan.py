@@ -7,7 +7,7 @@ verification and renewal have to know stands here.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -83,8 +83,13 @@ class Plan:
     """Upstream hosts that are names, which nginx resolves when it starts."""
 
     def to_json(self) -> str:
-        """Stable text: same plan, same bytes."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        """Stable text, a line for each value: same plan, same bytes."""
+        # A line break in the separator, not `indent`, keeps json's C encoder in use: 1,000 services count.
+        return json.dumps(self, default=_fields, sort_keys=True, separators=(",\n", ": ")) + "\n"
+
+
+def _fields(value: object) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
 
 
 def parse_plan(text: str) -> Plan:

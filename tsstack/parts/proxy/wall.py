@@ -7,7 +7,7 @@ rendering. Text of the templates themselves and the result of their macros is no
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tsstack.errors import CheckFailed
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jinja2 import Environment
+    from markupsafe import Markup
 
 # No quote, brace, semicolon, dollar sign, white space, backslash, number sign or control character:
 # nothing that ends a word or a statement of nginx's language or starts a variable or a comment.
@@ -24,19 +25,23 @@ _ALLOWED = re.compile(r"[A-Za-z0-9._:/@+~%\[\]=*-]*")
 
 def guard(value: Any) -> Any:
     """Let `value` into the configuration, or raise CheckFailed. Undefined names raise in jinja2."""
-    from markupsafe import Markup
-
-    if isinstance(value, Markup):
+    if hasattr(value, "__html__"):  # Markup: a macro's own text
         return value
     if isinstance(value, bool) or value is None:
         raise CheckFailed(f"{value!r} has no place in an nginx configuration")
-    text = str(value)
+    return _admit(str(value))
+
+
+@lru_cache(maxsize=8192)
+def _admit(text: str) -> Markup:
+    from markupsafe import Markup
+
     if _ALLOWED.fullmatch(text) is None:
         raise CheckFailed(
             f"the value {text!r} holds a character that could become nginx syntax",
             hint="use letters, digits and . _ : / @ + ~ % = * - only",
         )
-    return value
+    return Markup(text)  # noqa: S704  (there is nothing in the alphabet that could be escaped)
 
 
 @cache
