@@ -155,6 +155,10 @@ def test_the_renderer_is_safe_on_its_own(raw: str) -> None:
             continue
 
 
+def test_a_comment_is_no_longer_than_the_kernel_keeps() -> None:
+    assert len(text.quote("x" * 500)) == 127 + 2
+
+
 @pytest.mark.parametrize(
     "keyword", ["ip", "accept", "masquerade", "drop", "set", "input", "fwd", "meta", "always"]
 )

@@ -13,7 +13,7 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
@@ -28,6 +28,7 @@ _GENERIC_SIZE = 4  # struct nfgenmsg, which holds the generation number
 _RECEIVE_BYTES = 1 << 18
 # In all five messages attribute 1 is the table's name; of a set attribute 2, of an element list too.
 _TABLE, _SET_NAME, _ELEMENTS = 1, 2, 3
+_SET_FLAGS, _INTERVAL = 3, 0x4  # an interval set is a tree, which the kernel dumps in its order
 _TIMEOUT_S = 10
 
 
@@ -59,23 +60,31 @@ def _read(table: str) -> str | None:
                     continue
                 digest.update(payload)
                 if message == _GET_SET:
-                    sets.append(_value(payload, _SET_NAME))
-        for known in sets:
+                    flags = int.from_bytes(dict(_attributes(payload)).get(_SET_FLAGS, b""))
+                    sets.append((_value(payload, _SET_NAME), bool(flags & _INTERVAL)))
+        for known, is_sorted in sets:
             digest.update(known.encode() + b"\0")
-            # A hash set grows in the background: its order changes, and an element may come twice.
-            elements: set[bytes] = set()
-            for payload in _dump(link, _GET_ELEMENT, name + _attribute(_SET_NAME, known)):
-                for kind, data in _attributes(payload):
-                    if kind == _ELEMENTS:
-                        elements.update(element for _, element in _attributes(data))
-            for element in sorted(elements):
-                digest.update(element)
+            # How many elements come in one message is the kernel's choice, so only they are taken.
+            lists = _lists(_dump(link, _GET_ELEMENT, name + _attribute(_SET_NAME, known)))
+            for piece in lists if is_sorted else sorted(_elements(lists)):
+                digest.update(piece)
     return digest.hexdigest()
 
 
 def _attribute(kind: int, text: str) -> bytes:
     data = text.encode() + b"\0"
     return struct.pack("=HH", 4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
+
+
+def _lists(payloads: Iterable[bytes]) -> Iterator[bytes]:
+    """The lists of elements in the messages of one set."""
+    for payload in payloads:
+        yield from (data for kind, data in _attributes(payload) if kind == _ELEMENTS)
+
+
+def _elements(lists: Iterable[bytes]) -> set[bytes]:
+    """The elements of a hash set. It grows in the background: its order changes, one may come twice."""
+    return {element for data in lists for _, element in _attributes(data)}
 
 
 def _attributes(payload: bytes) -> Iterator[tuple[int, bytes]]:
