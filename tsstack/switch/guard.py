@@ -16,6 +16,7 @@ from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.model.facts import Facts
 from tsstack.model.names import Address, Network
 from tsstack.model.stack import Stack
+from tsstack.parts.part import Snapshot, Tree
 from tsstack.prove.expected import TAILNET_INTERFACE, Packet, expect_input, is_tailnet
 from tsstack.system import command
 
@@ -91,6 +92,19 @@ def check_operator(stack: Stack, facts: Facts, sessions: tuple[Session, ...]) ->
             hint=f"open tcp/{session.port} there, add {_own_network(session.client)} to a zone with "
             "`allow: all`, or use --force-lockout together with --confirm",
         )
+
+
+def check_tailscale(tree: Tree, snapshot: Snapshot, sessions: tuple[Session, ...]) -> None:
+    """Raise CheckFailed when tailscaled's new settings would cut one of the sessions."""
+    from tsstack.parts.tailscale.ways_in import closed_way_in
+
+    for session in sessions:
+        reason = closed_way_in(tree, snapshot, session.client)
+        if reason:
+            raise CheckFailed(
+                f"this switch would lock you out: {reason}",
+                hint="or use --force-lockout together with --confirm",
+            )
 
 
 def _own_network(address: Address) -> Network:

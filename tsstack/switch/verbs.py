@@ -9,7 +9,7 @@ from pathlib import Path
 from tsstack.errors import CheckFailed, ConfigError, UsageError
 from tsstack.model.facts import Facts
 from tsstack.switch import deadman
-from tsstack.switch.generations import Manifest, tree_digest
+from tsstack.switch.generations import Manifest, part_tree, read_tree, tree_digest
 from tsstack.switch.intent import Intent, load, read_generation, read_intent
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import Plan
@@ -43,7 +43,7 @@ def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -
         site.report("read")
         facts = site.facts()
         intent = read_intent(site, file, facts)
-        keep_way_in = _no_guard if force_lockout else _guard_for(file, facts, intent)
+        keep_way_in = _no_guard if force_lockout else _guard_for(site, file, facts, intent)
         outcome = Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
     return outcome, intent
 
@@ -70,7 +70,7 @@ def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
             for part in site.parts:
                 if any(path.startswith(f"{part.folder}/") for path in wanted.tree):
                     part.check(staged, facts)
-            _guard_for(file, facts, intent)(staged, Plan(()))
+            _guard_for(site, file, facts, intent)(staged, Plan(()))
         except CheckFailed:
             store.drop(manifest.number)
             raise
@@ -113,7 +113,7 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
         facts = site.facts()
         intent = read_generation(site, target)
         source = site.store.path(target) / "source.yaml"
-        keep_way_in = _no_guard if force_lockout or not target else _guard_for(source, facts, intent)
+        keep_way_in = _no_guard if force_lockout or not target else _guard_for(site, source, facts, intent)
         return Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
 
 
@@ -156,10 +156,10 @@ def _no_guard(_: Path, __: Plan) -> None:
     return None
 
 
-def _guard_for(file: Path, facts: Facts, intent: Intent) -> Callable[[Path, Plan], None]:
-    """Ask the model about the operator's own sessions, if there are any and the firewall may change."""
+def _guard_for(site: Site, file: Path, facts: Facts, intent: Intent) -> Callable[[Path, Plan], None]:
+    """Ask about the operator's own sessions, if there are any: the model, and tailscaled's new settings."""
 
-    def keep_way_in(_: Path, __: Plan) -> None:
+    def keep_way_in(staged: Path, plan: Plan) -> None:
         from tsstack.switch import guard  # reads the model, which a switch with nothing to do never loads
 
         sessions = guard.operator_sessions()
@@ -168,12 +168,16 @@ def _guard_for(file: Path, facts: Facts, intent: Intent) -> Callable[[Path, Plan
         loaded = intent.loaded
         if loaded is None:
             try:
-                loaded, _findings = load(file, None)
+                loaded, _ = load(file, None)
             except ConfigError as error:
                 raise CheckFailed(
                     f"whether you keep your way in cannot be told: {error}", hint="use --force-lockout"
                 ) from error
         guard.check_operator(loaded.stack, facts, sessions)
+        for part in site.parts:
+            if part.name == "tailscale" and part.name in plan.names:
+                tree = part_tree(read_tree(staged), part.folder)
+                guard.check_tailscale(tree, part.observe(tree, facts), sessions)
 
     return keep_way_in
 
