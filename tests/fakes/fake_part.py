@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed
 from tsstack.model.facts import Facts
-from tsstack.model.stack import Stack
 from tsstack.parts.part import Change, Report, Snapshot, Tree
+
+if TYPE_CHECKING:
+    from tsstack.model.stack import Stack
 
 
 class FolderPart:
