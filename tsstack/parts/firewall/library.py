@@ -6,7 +6,6 @@ the kernel takes all of it or nothing (nft(8); nfnetlink batches commit as a who
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 from pathlib import Path
@@ -47,6 +46,8 @@ class Session:
 
         Read by the library itself, whose errors then tell the line. Raises NftError.
         """
+        import ctypes
+
         self._function("nft_ctx_set_dry_run", ctypes.c_bool)(dry_run)
         if self._function("nft_run_cmd_from_filename", ctypes.c_char_p)(os.fsencode(path)) != 0:
             words = self._nft.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
@@ -70,6 +71,8 @@ class Session:
 
     def _function(self, name: str, argument: Any) -> Any:
         """A function of the library that these bindings do not offer, bound to this context."""
+        import ctypes
+
         function = getattr(ctypes.CDLL("libnftables.so.1"), name)
         function.argtypes = [ctypes.c_void_p, argument]
         return lambda value: function(self._context, value)
