@@ -263,6 +263,18 @@ firewall:
             end.close()
 
 
+def test_pitfall_10_what_a_rule_by_hand_let_in_is_cut_with_the_rule(world: World) -> None:
+    world.load(ZONES)
+    world.at_host("nft", "insert rule inet tsstack input ip ttl > 1 tcp dport 23 counter accept")
+    pair = conversation(world, "wan", world.host, "192.0.2.1", 23)
+    kept = conversation(world, "wan", world.host, "192.0.2.1", 80)
+    generation = world.stage(ZONES)
+    within(world.host, lambda: PART.activate(generation, world.facts, lambda line: None))
+    assert [talks(*pair), talks(*kept)] == [False, True]
+    for end in (*pair, *kept):
+        end.close()
+
+
 def test_pitfall_02_no_packet_slips_through_while_the_table_is_replaced(world: World) -> None:
     """A flood to a closed port and one to an open one, while the table is replaced over and over."""
     world.load(ZONES)

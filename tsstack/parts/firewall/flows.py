@@ -74,7 +74,12 @@ def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
 
 
 def _is_refused(flow: Flow, old: Ruleset, new: Ruleset) -> bool:
-    return new.judge(flow).verdict == "refuse" and old.judge(flow).verdict == "accept"
+    if new.judge(flow).verdict == "accept":
+        return False
+    try:
+        return old.judge(flow).verdict == "accept"
+    except (ValueError, LookupError):
+        return True  # someone put rules of their own into the old table; one of them let it in
 
 
 def parse_entries(text: str) -> list[Entry]:
