@@ -168,7 +168,8 @@ def _add_input(book: Rulebook, tailscaled_port: int) -> None:
     chain = table.chain("input", "type filter hook input priority filter; policy drop;")
     chain.add("ct state vmap { established : accept, related : accept }", "always: established")
     chain.add(f"iifname {interface('lo')} accept", "always: loopback")
-    chain.add("meta l4proto vmap { icmp : jump always.icmp, ipv6-icmp : jump always.icmpv6 }", "always: ICMP")
+    # ICMP and ICMPv6 by number, see PROTOCOL_NUMBERS.
+    chain.add("meta l4proto vmap { 1 : jump always.icmp, 58 : jump always.icmpv6 }", "always: ICMP")
     chain.add(f"ct state invalid {table.counter('invalid')} drop", "always: invalid")
     chain.add(f"udp dport {tailscaled_port} {table.counter('tailscaled')} accept", "always: tailscaled port")
     chain.add("meta nfproto ipv4 udp sport 67 udp dport 68 accept", "always: DHCP replies")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from tsstack.parts.firewall.dispatch import Dispatch, add_dispatch
 from tsstack.parts.firewall.members import TAILNET_INTERFACE, open_ports
 from tsstack.parts.firewall.rulebook import Rulebook, add_ports, collect_ports
-from tsstack.parts.firewall.text import Chain, interface
+from tsstack.parts.firewall.text import PROTOCOL_NUMBERS, Chain, interface
 
 _TUN = interface(TAILNET_INTERFACE)
 
@@ -120,8 +120,9 @@ def _add_published(book: Rulebook, zone: str, chain: Chain) -> None:
         if ports:
             reference = collect_ports(book.table, f"open.{zone}.{protocol}", ports)
             # ct's ports have no fixed length for nft, so they cannot be a part of a concatenation.
+            number = PROTOCOL_NUMBERS[protocol]
             chain.add(
-                f"ct status dnat meta l4proto {protocol} ct original proto-dst {reference} {verdict}", path
+                f"ct status dnat meta l4proto {number} ct original proto-dst {reference} {verdict}", path
             )
 
 

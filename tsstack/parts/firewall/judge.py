@@ -12,6 +12,8 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+from tsstack.parts.firewall.text import PROTOCOL_NUMBERS
+
 _BLOCK = re.compile(r"^\t(set|map|chain) (\S+) \{\n(.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _ELEMENTS = re.compile(r"elements = \{(.*)\}", re.DOTALL)
 _COMMENT = re.compile(r'\s*comment "[^"]*"')
@@ -155,7 +157,7 @@ def _value(word: str, flow: Flow) -> int | str | None:
         "ct state": "new",
         "ct status": "dnat" if flow.dnat else None,
         "ct original proto-dst": flow.asked_port,
-        "meta l4proto": "ipv6-icmp" if flow.protocol == "icmpv6" else flow.protocol,
+        "meta l4proto": PROTOCOL_NUMBERS[flow.protocol],
         "meta nfproto": f"ipv{version}",
         "tcp dport": flow.port if flow.protocol == "tcp" else None,
         "udp dport": flow.port if flow.protocol == "udp" else None,
@@ -188,6 +190,8 @@ def _ranges(elements: str) -> list[tuple[int, int, str]]:
 
 
 def _bounds(key: str) -> tuple[int, int]:
+    if key in PROTOCOL_NUMBERS:  # nft's listing has names where /etc/protocols is there
+        return PROTOCOL_NUMBERS[key], PROTOCOL_NUMBERS[key]
     if "/" in key:
         network = ipaddress.ip_network(key)
         first = int(network.network_address)

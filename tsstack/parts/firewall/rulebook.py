@@ -10,7 +10,7 @@ from tsstack.model.sections import Advertise
 from tsstack.model.stack import Stack
 from tsstack.parts.firewall.dispatch import Members
 from tsstack.parts.firewall.members import OpenPorts, is_isolated
-from tsstack.parts.firewall.text import Chain, Table, quote
+from tsstack.parts.firewall.text import PROTOCOL_NUMBERS, Chain, Table, quote
 
 PortPair = tuple[tuple[OpenPorts, ...], tuple[OpenPorts, ...]]
 """TCP ports, UDP ports."""
@@ -84,7 +84,7 @@ def add_refusal(book: Rulebook, zone: str) -> None:
 def add_policy(chain: Chain, policy: str, counter: str, path: str) -> None:
     """The last rules of a chain: count, then drop, reject or accept."""
     if policy == "reject":
-        chain.add(f"meta l4proto tcp {counter} reject with tcp reset", path)
+        chain.add(f"meta l4proto {PROTOCOL_NUMBERS['tcp']} {counter} reject with tcp reset", path)
         chain.add(f"{counter} reject with icmpx port-unreachable", path)
     else:
         chain.add(f"{counter} {policy}", path)

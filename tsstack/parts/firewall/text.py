@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 FAMILY = "inet"
 TABLE = "tsstack"
 
+PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "ipv6-icmp": 58}
+"""By number, since nft looks protocol names up in /etc/protocols, which a minimal Debian lacks (IANA)."""
+
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}\*?")
 _UNQUOTABLE = re.compile(r"[^A-Za-z0-9 ._:/@+*()\[\]-]")
