@@ -8,7 +8,6 @@ command and by the next boot.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -130,6 +129,8 @@ def replace_clock_floor(site: Site, deadline_s: float) -> Site:
 
 def main() -> int:
     """Entry point of the dead man's process."""
+    import argparse
+
     parser = argparse.ArgumentParser()
     for name in ("state", "run", "etc", "socket", "id", "deadline"):
         parser.add_argument(f"--{name}", required=True)

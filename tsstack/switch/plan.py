@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +49,8 @@ class FileDiff:
 
 def diff_trees(before: Tree, after: Tree) -> Iterator[FileDiff]:
     """The files that differ between two trees, in order of their paths."""
+    import difflib
+
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path, ""), after.get(path, "")
         if old != new:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -193,7 +192,7 @@ class Transaction:
     def _record(self, number: int, previous: int, snapshots: dict[str, Snapshot]) -> Pending:
         confirm_s = self.mode.confirm_s
         return Pending(
-            id=secrets.token_hex(6),
+            id=os.urandom(6).hex(),
             phase="activating",
             target=number,
             new_generation=self.wanted.generation is None,
