@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,15 @@ class MeasuredHost:
     def picture(self) -> Any:
         """All that a switch may touch there: two pictures are equal if nothing was touched."""
         return self._ask({"picture": [STATE, "/etc/nginx", "/etc/sysctl.d"]})
+
+    def still_picture(self) -> Any:
+        """A picture once nothing moves by itself any more: nginx's old workers end a while after a reload."""
+        for _ in range(30):
+            before = self.picture()
+            time.sleep(1.0)
+            if self.picture() == before:
+                return before
+        raise Broken("the host does not come to rest")
 
     def _ask(self, question: object) -> Any:
         assert self._agent.stdin is not None

@@ -122,7 +122,7 @@ def _reload_nginx(host: MeasuredHost) -> Command:
 
 def _no_op_row(what: str, host: MeasuredHost, file: Path, runs: int) -> Row:
     """A switch with nothing to do; Broken when it leaves a trace."""
-    before = host.picture()
+    before = host.still_picture()
     series = _interleave(runs, {"ours": lambda: _switch(host, file), "other": _bare_python(host)})
     if touched := differences(before, host.picture()):
         raise Broken(f"{what}: it touched {', '.join(touched)}")
