@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,10 @@ from tsstack.switch.generations import write_tree
 from tsstack.switch.intent import build_facts, load, render
 from tsstack.switch.plan import diff_trees
 from tsstack.switch.site import Site
+
+if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
+    from tsstack.model.stack import Stack
 
 # The parts whose engines can judge a rendered file without the host's daemons.
 _STANDALONE = {"firewall": "nft", "proxy": "nginx"}
@@ -95,8 +100,9 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
     file is invalid, 4 when an engine refuses the result.
     """
     site = Site()
+    facts = site.facts()
     try:
-        _, findings = load(file, site.facts())
+        loaded, findings = load(file, facts)
     except ConfigError as error:
         if as_json:
             result_json({"findings": [finding_dict(each) for each in error.findings]})
@@ -104,7 +110,7 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
             print_findings(error.findings, to_stdout=True)
         raise click.exceptions.Exit(error.exit_code) from error
     if not file_only:
-        _ask_engines(file, site)
+        _ask_engines(loaded.stack, facts, site)
     if as_json:
         result_json({"findings": [finding_dict(each) for each in findings]})
         return
@@ -113,14 +119,12 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
     result(f"{file}: valid" + (f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""))
 
 
-def _ask_engines(file: Path, site: Site) -> None:
-    """Stage what the file renders to in a scratch folder and let the engines that are here judge it."""
+def _ask_engines(stack: Stack, facts: Facts, site: Site) -> None:
+    """Stage what the stack renders to in a scratch folder and let the engines that are here judge it."""
     from tsstack.system.command import which
 
-    facts = site.facts()
-    loaded, _ = load(file, facts)
     with tempfile.TemporaryDirectory(prefix="tsstack-check-") as folder:
-        write_tree(Path(folder), render(loaded.stack, facts, site.parts))
+        write_tree(Path(folder), render(stack, facts, site.parts))
         for part in site.parts:
             engine = _STANDALONE.get(part.name)
             if engine and which(engine) and (Path(folder) / part.folder).is_dir():
