@@ -103,7 +103,7 @@ def test_pitfall_26_an_exit_node_that_tailscaled_picks_itself_is_replaced_by_a_n
     assert chosen(client) == ""
 
 
-def test_without_any_candidate_block_is_refused_before_anything_changes(client: Node) -> None:
+def test_pitfall_30_without_any_candidate_block_is_refused_before_anything_changes(client: Node) -> None:
     client.switch(stack_of("client"))
     raw = client.api.prefs()
     _, generation = client.stage(use("exit-z"))
