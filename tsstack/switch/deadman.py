@@ -14,15 +14,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tsstack.errors import CheckFailed, CommandFailed, LockedError
+from tsstack.errors import CheckFailed, CommandFailed, LockedError, RollbackFailed
 from tsstack.model.facts import Paths
 from tsstack.switch.lock import host_lock
 from tsstack.switch.record import Pending, process_start, read_pending
 from tsstack.switch.recovery import recover, stop_holder, undo
 from tsstack.switch.site import Site
 from tsstack.system import command
+from tsstack.system.files import write_durably
 
 _ARM_TIMEOUT_S = 10.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
 def _ready_file(paths: Paths, change: str) -> Path:
@@ -39,10 +41,11 @@ def arm(site: Site, pending: Pending, *, systemd: bool) -> None:
     ready = _ready_file(paths, pending.id)
     argv = [
         sys.executable,
+        "-P",  # the folder that we happen to stand in must not provide modules (python(1))
         "-m",
         "tsstack.switch.deadman",
         *("--state", str(paths.state), "--run", str(paths.run), "--etc", str(paths.etc)),
-        *("--socket", str(paths.tailscale_socket)),
+        *("--socket", str(paths.tailscale_socket), "--log", str(paths.log)),
         *("--id", pending.id, "--deadline", f"{pending.deadline_s}"),
     ]
     try:
@@ -88,6 +91,18 @@ def watch(site: Site, change: str, deadline_s: float) -> str:
     while (left_s := deadline_s - site.clock.now_s()) > 0:
         # CLOCK_BOOTTIME goes on during suspend and sleep(3) does not: look again at least each second.
         site.clock.sleep(min(left_s, 1.0))
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return _end_change(site, change, deadline_s)
+        except (CheckFailed, RollbackFailed) as error:
+            # Someone keeps the lock, or a part cannot be brought back yet. No one else is on guard.
+            site.report(f"{error.message}; trying again in {pause_s:g} s")
+        site.clock.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _end_change(site: Site, change: str, deadline_s: float) -> str:
     pending = read_pending(site.paths.state)
     if pending is None or pending.id != change:
         return "nothing to do: the change was confirmed or undone"
@@ -132,15 +147,17 @@ def main() -> int:
     import argparse
 
     parser = argparse.ArgumentParser()
-    for name in ("state", "run", "etc", "socket", "id", "deadline"):
+    for name in ("state", "run", "etc", "socket", "log", "id", "deadline"):
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    paths = Paths(Path(options.etc), Path(options.state), Path(options.run), Path(options.socket))
+    paths = Paths(
+        Path(options.etc), Path(options.state), Path(options.run), Path(options.socket), Path(options.log)
+    )
     log = (paths.run / "deadman.log").open("a", encoding="utf-8")
     site = Site(paths=paths, report=lambda line: print_line(log.fileno(), line))
     ready = _ready_file(paths, options.id)
-    ready.write_text(f"{os.getpid()} {process_start(os.getpid())}\n", encoding="ascii")
+    write_durably(ready, f"{os.getpid()} {process_start(os.getpid())}\n")
     try:
         said = watch(site, options.id, float(options.deadline))
     finally:

@@ -5,7 +5,8 @@
     STATE/boot               link to the generation that the next boot brings up
 
 Generation 0 is the host without tsstack: always there, empty. A generation never changes once it has
-its number; it is staged under a name that no reader knows, made durable, then renamed.
+its number; it is staged under a name that no reader knows, made durable, checked, then renamed. So
+whatever has a number is whole and has passed its checks.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tsstack.errors import CheckFailed, UsageError
-from tsstack.parts.part import Tree
+from tsstack.parts.part import JsonValue, Tree
+from tsstack.switch.record import read_pending
 from tsstack.system.files import fsync_folder, link_durably, write_durably
 
 MANIFEST = "manifest.json"
@@ -58,13 +61,17 @@ def write_tree(folder: Path, tree: Tree) -> None:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{name} would leave {folder}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        folders.add(path.parent)
-        with path.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
+        folders |= {each for each in path.parents if each.is_relative_to(folder)}
+        _write(path, text.encode())
     for each in folders:
         fsync_folder(each)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def read_tree(folder: Path) -> dict[str, str]:
@@ -96,46 +103,35 @@ class Store:
             zero = self.folder / "0"
             if not (zero / MANIFEST).exists():
                 shutil.rmtree(zero, ignore_errors=True)
-                self._publish(Manifest(0, 0.0, "", ""), {}, b"")
+                with self.staged(Manifest(0, 0.0, "", ""), {}, b""):
+                    pass
         except OSError as error:
             raise CheckFailed(
                 f"{self.state} cannot be written: {error.strerror}", hint="tsstack needs root for this"
             ) from error
 
-    def stage(self, manifest: Manifest, tree: Tree, source: bytes) -> Path:
-        """Put a generation on disk under its number, whole and durable; nothing points at it yet.
+    @contextmanager
+    def staged(self, manifest: Manifest, tree: Tree, source: bytes) -> Iterator[Path]:
+        """Put a generation on disk, whole and durable; it gets its number when the block ends well.
 
-        Raises CheckFailed when the disk is full or cannot be written; nothing is left then.
+        Until then it has a name that no reader knows, and a kill leaves nothing that a rollback could
+        choose. Raises CheckFailed when the disk is full or cannot be written; nothing is left then.
         """
-        try:
-            return self._publish(manifest, tree, source)
-        except OSError as error:
-            raise CheckFailed(
-                f"generation {manifest.number} cannot be staged in {self.folder}: {error.strerror}",
-                hint="nothing was changed; make room on the disk and switch again",
-            ) from error
-
-    def _publish(self, manifest: Manifest, tree: Tree, source: bytes) -> Path:
         staging = self.folder / f".staging-{manifest.number}-{os.getpid()}"
-        final = self.folder / str(manifest.number)
         try:
-            staging.mkdir(mode=0o755)
-            write_tree(staging, tree)
-            for name, data in (
-                (MANIFEST, json.dumps(asdict(manifest), indent=1).encode() + b"\n"),
-                (SOURCE, source),
-            ):
-                with (staging / name).open("wb") as out:
-                    out.write(data)
-                    out.flush()
-                    os.fsync(out.fileno())
-            fsync_folder(staging)
-            staging.rename(final)
+            with _as_refusal(manifest.number, self.folder):
+                staging.mkdir()
+                write_tree(staging, tree)
+                _write(staging / MANIFEST, json.dumps(asdict(manifest), indent=1).encode() + b"\n")
+                _write(staging / SOURCE, source)
+                fsync_folder(staging)
+            yield staging
+            with _as_refusal(manifest.number, self.folder):
+                staging.rename(self.folder / str(manifest.number))
+                fsync_folder(self.folder)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        fsync_folder(self.folder)
-        return final
 
     def path(self, number: int) -> Path:
         """The folder of generation `number`. Raises UsageError when there is none."""
@@ -169,22 +165,43 @@ class Store:
         return max(numbers, default=0) + 1
 
     def drop(self, number: int) -> None:
-        """Remove a generation that nothing points at."""
-        if number in {0, self.current(), self.boot()}:
+        """Remove a generation that nothing points at: no link, and no change that may have to be undone.
+
+        It loses its number before its files, so that a kill leaves none that is half there; and what it
+        was rendered from is forgotten first, since its number may be given again.
+        """
+        if number in self._in_use():
             raise UsageError(f"generation {number} is in use")
-        shutil.rmtree(self.folder / str(number), ignore_errors=True)
+        folder = self.folder / str(number)
+        if not folder.is_dir():
+            return
+        if self._remembered().get("generation") == number:
+            (self.state / INPUTS).unlink(missing_ok=True)
+            fsync_folder(self.state)
+        leaving = self.folder / f".staging-gone-{number}"
+        folder.rename(leaving)
         fsync_folder(self.folder)
+        shutil.rmtree(leaving, ignore_errors=True)
+
+    def _in_use(self) -> set[int | None]:
+        pending = read_pending(self.state)
+        kept = {pending.target, pending.previous_current, pending.previous_boot} if pending else set()
+        return {0, self.current(), self.boot(), *kept}
 
     def rendered_from(self, number: int) -> str:
         """The digest of what generation `number` was last rendered from; empty when that is not known.
 
         Equal digests mean equal trees, so that nothing needs to be rendered to see that.
         """
+        remembered = self._remembered()
+        return str(remembered.get("digest", "")) if remembered.get("generation") == number else ""
+
+    def _remembered(self) -> dict[str, JsonValue]:
         try:
-            remembered = json.loads((self.state / INPUTS).read_text(encoding="utf-8"))
+            remembered = json.loads((self.state / INPUTS).read_bytes())
         except (FileNotFoundError, ValueError):  # a torn or absent memory costs a rendering, no more
-            return ""
-        return str(remembered["digest"]) if remembered.get("generation") == number else ""
+            return {}
+        return remembered if isinstance(remembered, dict) else {}
 
     def remember_inputs(self, number: int, digest: str) -> None:
         """Remember what the live generation was rendered from."""
@@ -193,7 +210,8 @@ class Store:
 
     def prune(self, keep: int) -> tuple[int, ...]:
         """Remove all but the newest `keep` generations; those in use stay. Returns what went."""
-        unused = [each.number for each in self.list() if each.number not in {0, self.current(), self.boot()}]
+        used = self._in_use()
+        unused = [each.number for each in self.list() if each.number not in used]
         gone = tuple(unused[: max(0, len(unused) - keep)])
         for number in gone:
             self.drop(number)
@@ -218,6 +236,17 @@ class Store:
         except FileNotFoundError:
             return 0
         return int(name) if name.isdigit() else 0
+
+
+@contextmanager
+def _as_refusal(number: int, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckFailed(
+            f"generation {number} cannot be staged in {folder}: {error.strerror}",
+            hint="nothing was changed; make room on the disk and switch again",
+        ) from error
 
 
 def part_tree(tree: Mapping[str, str], folder: str) -> dict[str, str]:

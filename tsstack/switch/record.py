@@ -40,6 +40,8 @@ class Pending:
     holder_pid: int = 0
     holder_start: str = ""
     """Start time of the holder (proc(5), stat field 22), so that a reused pid is not mistaken for it."""
+    previous_boot: int | None = None
+    """Where the boot link pointed; None in a record that did not note it."""
     sessions: tuple[str, ...] = ()
     """The SSH sessions that the change was made from; they prove nothing about new ones."""
 
@@ -71,17 +73,20 @@ def read_pending(state: Path) -> Pending | None:
     """
     path = state / NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        fields = json.loads(text)
-        return Pending(**{**fields, "sessions": tuple(fields.get("sessions", ()))})
+        fields = json.loads(data)
+        pending = Pending(**{**fields, "sessions": tuple(fields.get("sessions", ()))})
+        if pending.phase not in {"activating", "unconfirmed"} or not isinstance(pending.snapshots, dict):
+            raise ValueError("neither a change under way nor one that waits")
     except (ValueError, TypeError, AttributeError) as error:
         raise RollbackFailed(
             f"{path} cannot be understood: {error}",
-            hint=f"move it away, then `tsstack rollback` brings back what {state}/boot names",
+            hint=f"move it away, then `tsstack rollback --to N`: {state}/boot names the N of the next boot",
         ) from error
+    return pending
 
 
 def clear_pending(state: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
@@ -27,32 +29,50 @@ def undo(site: Site, pending: Pending) -> None:
     Every part is tried even when one fails. Raises RollbackFailed naming what is left; the record then
     stays, so that the next command tries again.
     """
-    store, facts = site.store, site.facts()
-    store.point("current", pending.previous_current)
     left: list[str] = []
-    for part in reversed(site.parts):
-        if part.name not in pending.snapshots:
-            continue
-        site.report(f"restore {part.name}")
-        try:
-            part.restore(pending.snapshots[part.name], facts)
-        except (TsstackError, OSError) as error:
-            left.append(f"{part.name}: {error}")
+    with _noted(left, "the links"):
+        site.store.point("current", pending.previous_current)
+        # A kill between the flip of the boot link and the clearing of the record is undone wholly, too.
+        if pending.previous_boot is not None and site.store.boot() != pending.previous_boot:
+            site.store.point("boot", pending.previous_boot)
+    with _noted(left, "the machine cannot be looked at"):
+        facts = site.facts()
+        for part in reversed(site.parts):
+            if part.name in pending.snapshots:
+                site.report(f"restore {part.name}")
+                with _noted(left, part.name):
+                    part.restore(pending.snapshots[part.name], facts)
+    if not left:
+        with _noted(left, "the record"):
+            clear_pending(site.paths.state)
     if left:
         raise RollbackFailed(
             "the rollback is incomplete: " + "; ".join(left),
             hint=f"mend the cause and run `tsstack rollback`; what was before is kept in {site.paths.state}",
         )
-    clear_pending(site.paths.state)
     if pending.new_generation:
-        drop_unused(store, pending.target)
+        drop_unused(site.store, pending.target)
+
+
+@contextmanager
+def _noted(left: list[str], what: str) -> Iterator[None]:
+    """Whatever fails here, a fault of our own included, must not keep the rest from being brought back."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  see above; it is raised again as RollbackFailed
+        left.append(f"{what}: {describe(error)}")
+
+
+def describe(error: Exception) -> str:
+    """An error in words; one that nobody foresaw with its kind, as `KeyError: 'x'`."""
+    return str(error) if isinstance(error, (TsstackError, OSError)) else f"{type(error).__name__}: {error}"
 
 
 def drop_unused(store: Store, number: int) -> None:
     """Remove a generation unless the host runs it or boots it."""
     try:
         store.drop(number)
-    except UsageError:  # it is what the host runs or boots: a kill between the flip and the clearing
+    except UsageError:  # the host runs or boots it
         return
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,7 @@ from tsstack.switch.record import (
     read_pending,
     write_pending,
 )
-from tsstack.switch.recovery import drop_unused, recover, refuse_unconfirmed, undo
+from tsstack.switch.recovery import describe, drop_unused, recover, refuse_unconfirmed, undo
 from tsstack.switch.site import Site
 
 
@@ -80,12 +81,13 @@ class Interrupted(TsstackError):
 
 @contextmanager
 def _signals_undo() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted, so that the change is undone; SIGHUP is ignored.
+    """SIGINT and SIGTERM raise Interrupted once, so that the change is undone; SIGHUP is ignored.
 
     A terminal that goes away must not tear the change it asked for; --confirm is there to undo it.
     """
 
     def interrupt(number: int, _: FrameType | None) -> None:
+        _ignore_interrupts()  # a second one must not tear the undoing that the first one asked for
         raise Interrupted(f"interrupted by {signal.Signals(number).name}")
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -95,6 +97,12 @@ def _signals_undo() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ignore_interrupts() -> None:
+    """Until `_signals_undo` ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def observe_changes(site: Site, tree: Tree, facts: Facts) -> tuple[dict[str, Snapshot], Plan]:
@@ -154,19 +162,15 @@ class Transaction:
                 store.point("boot", previous)
             store.remember_inputs(previous, self.wanted.input_digest)
             return Outcome(previous, previous, plan, durations_s=self.durations_s)
-        number = self._stage(plan)
-        pending = self._record(number, previous, {name: snapshots[name] for name in plan.names})
-        try:
-            self._check(plan.names, number)
-            with self._timed("guard"):
-                self.guard(store.path(number), plan)
-            with _signals_undo():
-                return self._apply(pending, plan)
-        except BaseException:
-            # Whatever was touched is undone by now; a generation that never became live goes too.
-            if pending.new_generation and read_pending(self.site.paths.state) is None:
-                drop_unused(store, number)
-            raise
+        with _signals_undo():
+            number = self._stage(plan)
+            try:
+                return self._apply(self._record(number, previous, snapshots, plan), plan)
+            except BaseException:
+                # Whatever was touched is undone by now; a generation that never became live goes too.
+                if self.wanted.generation is None and read_pending(self.site.paths.state) is None:
+                    drop_unused(store, number)
+                raise
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -176,20 +180,36 @@ class Transaction:
         self.durations_s[step] = self.durations_s.get(step, 0.0) + self.site.clock.now_s() - started_s
 
     def _stage(self, plan: Plan) -> int:
+        """The number of a generation on disk that the engines and the guard have nothing against."""
+        store = self.site.store
         if self.wanted.generation is not None:
+            self._check(plan.names, store.path(self.wanted.generation))
+            self._guard(store.path(self.wanted.generation), plan)
             return self.wanted.generation
         manifest = Manifest(
-            number=self.site.store.next_number(),
+            number=store.next_number(),
             created_unix_s=self.site.clock.unix_s(),
             version=__version__,
             source=self.wanted.source_name,
             summary=plan.summary(),
         )
-        with self._timed("stage"):
-            self.site.store.stage(manifest, self.wanted.tree, self.wanted.source)
+        with self._staged(manifest, self.wanted.tree) as staged:
+            self._check(plan.names, staged)
+            self._guard(staged, plan)
         return manifest.number
 
-    def _record(self, number: int, previous: int, snapshots: dict[str, Snapshot]) -> Pending:
+    @contextmanager
+    def _staged(self, manifest: Manifest, tree: Tree) -> Iterator[Path]:
+        with ExitStack() as stack:
+            with self._timed("stage"):
+                staged = stack.enter_context(self.site.store.staged(manifest, tree, self.wanted.source))
+            yield staged
+
+    def _guard(self, generation: Path, plan: Plan) -> None:
+        with self._timed("guard"):
+            self.guard(generation, plan)
+
+    def _record(self, number: int, previous: int, snapshots: Mapping[str, Snapshot], plan: Plan) -> Pending:
         confirm_s = self.mode.confirm_s
         return Pending(
             id=os.urandom(6).hex(),
@@ -198,7 +218,8 @@ class Transaction:
             new_generation=self.wanted.generation is None,
             set_boot=self.mode.boot,
             previous_current=previous,
-            snapshots=snapshots,
+            previous_boot=self.site.store.boot(),
+            snapshots={name: snapshots[name] for name in plan.names},
             boot_id=read_boot_id(),
             deadline_s=None if confirm_s is None else self.site.clock.now_s() + confirm_s,
             holder_pid=os.getpid(),
@@ -206,11 +227,11 @@ class Transaction:
             sessions=self.mode.sessions,
         )
 
-    def _check(self, names: tuple[str, ...], number: int) -> None:
+    def _check(self, names: tuple[str, ...], generation: Path) -> None:
         with self._timed("check"):
             for part in self.site.parts:
                 if part.name in names:
-                    part.check(self.site.store.path(number), self.facts)
+                    part.check(generation, self.facts)
 
     def _apply(self, pending: Pending, plan: Plan) -> Outcome:
         """From the pending record on, every failure undoes the whole change."""
@@ -222,6 +243,9 @@ class Transaction:
                 with self._timed("arm the dead man"):
                     deadman.arm(site, pending, systemd=self.facts.systemd)
             write_pending(site.paths.state, pending)
+            if pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s:
+                # The dead man may have looked for the record before it was there, and gone home.
+                raise CheckFailed("the time to confirm was over before anything could be done")
             touched = True
             site.store.point("current", pending.target)
             pending, done = self._activate(pending, plan)
@@ -230,47 +254,52 @@ class Transaction:
                     part.verify(site.store.path(pending.target), self.facts)
             warnings = self._warnings(done, pending.target)
             site.store.remember_inputs(pending.target, self.wanted.input_digest)
+            _ignore_interrupts()  # the record tells whether it is done: nothing comes between that and us
             commit(site, pending, self.mode)
-        except (TsstackError, OSError) as error:
+        except Exception as error:
+            # A fault that nobody foresaw leaves the host no more between two generations than any other.
+            if not isinstance(error, (TsstackError, OSError)):
+                self.site.report("".join(traceback.format_exception(error)).rstrip())
             if not touched:
                 clear_pending(site.paths.state)
                 deadman.disarm(site, pending.id)
-                message = error.message if isinstance(error, TsstackError) else f"{error}"
                 raise CheckFailed(
-                    f"nothing was changed: {message}", hint=getattr(error, "hint", "")
+                    f"nothing was changed: {describe(error)}", hint=getattr(error, "hint", "")
                 ) from error
-            self._undo()
+            self._undo(pending)
             raise ApplyFailed(
-                f"{error}; the host was rolled back to generation {pending.previous_current}",
+                f"{describe(error)}; the host was rolled back to generation {pending.previous_current}",
                 hint=getattr(error, "hint", ""),
             ) from error
         return Outcome(
             pending.target, pending.previous_current, plan, warnings, pending.deadline_s, self.durations_s
         )
 
-    def _undo(self) -> None:
-        """Undo what the record on disk says: it may know of more parts than we did when we began."""
+    def _undo(self, pending: Pending) -> None:
+        """Undo what the record on disk says: it may know of more parts than `pending`, of when we began.
+
+        Where there is none, it was cleared and the clearing may not be durable.
+        """
+        _ignore_interrupts()
         self.site.report("undo")
-        with _signals_deferred():
-            pending = read_pending(self.site.paths.state)
-            if pending is not None:
-                undo(self.site, pending)
-                deadman.disarm(self.site, pending.id)
+        undo(self.site, read_pending(self.site.paths.state) or pending)
+        deadman.disarm(self.site, pending.id)
 
     def _activate(self, pending: Pending, plan: Plan) -> tuple[Pending, list[Part]]:
         """Activate the plan's parts in order; return the record as it is then, and what was activated."""
-        done: list[Part] = []
+        done: dict[str, Part] = {}
         names = set(plan.names)
         while waiting := [part for part in self.site.parts if part.name in names]:
             part = waiting[0]
             with self._timed(f"activate {part.name}"):
                 part.activate(self.site.store.path(pending.target), self.facts, self.site.report)
-            done.append(part)
+            done[part.name] = part
             names.discard(part.name)
             if part.name == "tailscale" and self.wanted.render is not None:
                 pending, more = self._render_again(pending, self.wanted.render)
-                names |= more - {each.name for each in done}
-        return pending, done
+                # The firewall too, once more, when it has to let in another port of tailscaled's.
+                names |= more - {part.name}
+        return pending, list(done.values())
 
     def _render_again(
         self, pending: Pending, render: Callable[[Facts], tuple[Tree, str]]
@@ -288,14 +317,12 @@ class Transaction:
             return pending, set()
         snapshots, plan = observe_changes(site, tree, self.facts)
         number, replaced = store.next_number(), pending.target
-        with self._timed("stage"):
-            manifest = replace(store.manifest(replaced), number=number)
-            store.stage(manifest, tree, self.wanted.source)
+        with self._staged(replace(store.manifest(replaced), number=number), tree) as staged:
+            self._check(plan.names, staged)
         known = {**{name: snapshots[name] for name in plan.names}, **pending.snapshots}
         in_order = {part.name: known[part.name] for part in site.parts if part.name in known}
-        joined = replace(pending, target=number, snapshots=in_order)
+        joined = replace(pending, target=number, new_generation=True, snapshots=in_order)
         write_pending(site.paths.state, joined)
-        self._check(plan.names, number)
         store.point("current", number)
         if pending.new_generation:
             store.drop(replaced)
@@ -306,17 +333,6 @@ class Transaction:
         return tuple(
             f"{part.name}: {line}" for part in done for line in part.warnings(generation, self.facts)
         )
-
-
-@contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """While undoing, a second Ctrl-C must not tear what the first one asked for."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def commit(site: Site, pending: Pending, mode: Mode) -> None:

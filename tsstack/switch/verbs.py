@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tsstack.errors import CheckFailed, ConfigError, UsageError
+from tsstack.errors import CheckFailed, ConfigError, RollbackFailed, UsageError
 from tsstack.model.facts import Facts
 from tsstack.switch import deadman
 from tsstack.switch.generations import Manifest, part_tree, read_tree, tree_digest
@@ -65,15 +65,11 @@ def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
         from tsstack import __version__
 
         manifest = Manifest(store.next_number(), site.clock.unix_s(), __version__, wanted.source_name)
-        staged = store.stage(manifest, wanted.tree, wanted.source)
-        try:
+        with store.staged(manifest, wanted.tree, wanted.source) as staged:
             for part in site.parts:
-                if any(path.startswith(f"{part.folder}/") for path in wanted.tree):
+                if part_tree(wanted.tree, part.folder):
                     part.check(staged, facts)
             _guard_for(site, file, facts, intent)(staged, Plan(()))
-        except CheckFailed:
-            store.drop(manifest.number)
-            raise
         store.point("boot", manifest.number)
     return manifest, True, intent
 
@@ -132,17 +128,28 @@ def activate_firewall_early(site: Site) -> int:
     """Before any interface is up: the boot generation's firewall, and nothing that needs a daemon.
 
     A change that was pending is judged later, by `activate_boot`; until then the host gets the firewall
-    of the generation before it. Returns the generation.
+    that the next boot had before it. Returns the generation.
     """
     with host_lock(site.paths.state, site.clock, wait_s=10.0):
         site.store.prepare()
-        pending = read_pending(site.paths.state)
-        number = pending.previous_current if pending else site.store.boot()
+        number = _boot_before_pending(site)
         facts = site.facts()
         for part in site.parts:
             if part.name == "firewall" and (site.store.path(number) / part.folder).is_dir():
                 part.activate(site.store.path(number), facts, site.report)
     return number
+
+
+def _boot_before_pending(site: Site) -> int:
+    """The boot generation, without what a change that is not done made of it."""
+    try:
+        pending = read_pending(site.paths.state)
+    except RollbackFailed as error:
+        site.report(str(error))  # `activate_boot` stops there; until then a firewall is better than none
+        return site.store.boot()
+    if pending is None or pending.previous_boot is None:
+        return site.store.boot()
+    return pending.previous_boot
 
 
 def _previous(site: Site, live: int) -> int:

@@ -8,67 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_part import FakeClock, FolderPart
+from fake_host import ONE, TWO, Host, Killed
 
 from tsstack.errors import ApplyFailed, CheckFailed, LockedError, RollbackFailed, UsageError
 from tsstack.model.facts import Facts, Paths, TailscaleFacts
-from tsstack.switch.generations import Manifest, Store, tree_digest
+from tsstack.switch.generations import Manifest, tree_digest
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import Plan
 from tsstack.switch.record import read_pending, write_pending
 from tsstack.switch.recovery import recover
-from tsstack.switch.site import Site
-from tsstack.switch.transaction import Mode, Outcome, Transaction, Wanted, confirm, prepare
+from tsstack.switch.transaction import Mode, Wanted, confirm, prepare
 from tsstack.switch.verbs import roll_back
-
-FOR_GOOD = Mode()
-
-
-class Host:
-    """A site in a folder with three parts, and a shorthand for switching it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.journal: list[str] = []
-        self.live = folder / "live"
-        self.parts = [
-            FolderPart(name, self.live, self.journal) for name in ("firewall", "tailscale", "proxy")
-        ]
-        self.clock = FakeClock()
-        self.facts = Facts(paths=Paths(folder / "etc", folder / "state", folder / "run", folder / "socket"))
-        self.site = Site(
-            paths=self.facts.paths, parts=tuple(self.parts), clock=self.clock, gather=lambda _: self.facts
-        )
-
-    @property
-    def store(self) -> Store:
-        return self.site.store
-
-    def switch(
-        self,
-        tree: dict[str, str],
-        mode: Mode = FOR_GOOD,
-        guard: Callable[[Path, Plan], None] = lambda _, __: None,
-        wanted: Wanted | None = None,
-    ) -> Outcome:
-        with host_lock(self.site.paths.state, self.clock):
-            prepare(self.site)
-            return Transaction(self.site, wanted or Wanted(tree), self.facts, mode, guard).run()
-
-    def listing(self) -> dict[str, str]:
-        if not self.live.is_dir():
-            return {}
-        return {
-            p.relative_to(self.live).as_posix(): p.read_text() for p in self.live.rglob("*") if p.is_file()
-        }
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
-
-
-ONE = {"firewall/table": "one\n", "proxy/conf": "one\n"}
-TWO = {"firewall/table": "one\n", "proxy/conf": "two\n", "tailscale/prefs": "two\n"}
 
 
 def test_a_switch_makes_the_host_so_and_leaves_no_record(host: Host) -> None:
@@ -163,10 +118,6 @@ def test_an_incomplete_rollback_says_so_and_is_tried_again(host: Host) -> None:
     host.switch(ONE)
     assert host.listing() == ONE
     assert read_pending(host.site.paths.state) is None
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours runs after it."""
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
@@ -334,8 +285,11 @@ def test_warnings_are_handed_on(host: Host) -> None:
 
 def test_a_tree_cannot_leave_its_generation(host: Host) -> None:
     host.store.prepare()
-    with pytest.raises(ValueError, match="would leave"):
-        host.store.stage(Manifest(5, 0, "", ""), {"../evil": "x"}, b"")
+    with (
+        pytest.raises(ValueError, match="would leave"),
+        host.store.staged(Manifest(5, 0, "", ""), {"../evil": "x"}, b""),
+    ):
+        pytest.fail("staged")
 
 
 def test_generations_are_pruned_but_those_in_use(host: Host) -> None:

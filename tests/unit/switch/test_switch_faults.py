@@ -1,0 +1,336 @@
+"""Kills, signals and faults that nobody foresaw: the host is one generation all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_host import ONE, TWO, Host, Killed
+
+from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed, UsageError
+from tsstack.model.facts import Facts, Paths
+from tsstack.switch import deadman
+from tsstack.switch.lock import host_lock
+from tsstack.switch.record import Pending, clear_pending, read_pending
+from tsstack.switch.recovery import recover
+from tsstack.switch.site import Site
+from tsstack.switch.transaction import Interrupted, Mode, Wanted, confirm, prepare
+from tsstack.switch.verbs import activate_firewall_early, roll_back
+from tsstack.system.clock import SystemClock
+
+NEW = {"firewall/table": "new\n", "proxy/conf": "new\n", "tailscale/prefs": "new\n"}
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path)
+    host.switch(ONE)
+    return host
+
+
+@pytest.fixture
+def no_dead_man(monkeypatch: Patch) -> None:
+    monkeypatch.setattr("tsstack.switch.deadman.arm", lambda *_, **__: None)
+
+
+def assert_as_before(host: Host) -> None:
+    assert host.listing() == ONE
+    assert (host.store.current(), host.store.boot()) == (1, 1)
+    assert [each.number for each in host.store.list()] == [0, 1]
+    assert read_pending(host.site.paths.state) is None
+
+
+def numbered(host: Host) -> list[str]:
+    return sorted(path.name for path in host.store.folder.iterdir() if path.name.isdigit())
+
+
+@pytest.mark.parametrize("step", ["activate", "verify", "warnings"])
+@pytest.mark.parametrize(
+    "fault", [KeyError("x"), RuntimeError("boom"), UnicodeDecodeError("utf-8", b"", 0, 1, "?")]
+)
+def test_a_fault_that_nobody_foresaw_is_undone_too(
+    host: Host, monkeypatch: Patch, step: str, fault: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(host.parts[2], step, fail)
+    with pytest.raises(ApplyFailed, match=f"{type(fault).__name__}.*rolled back to generation 1"):
+        host.switch(NEW)
+    assert_as_before(host)
+
+
+def test_a_fault_in_one_restore_does_not_keep_the_others_from_theirs(host: Host, monkeypatch: Patch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("text")
+
+    host.parts[2].fail_at.add("activate")
+    with monkeypatch.context() as patch:
+        patch.setattr(host.parts[2], "restore", fail)
+        with pytest.raises(RollbackFailed, match="proxy: KeyError: 'text'"):
+            host.switch(NEW)
+        assert host.listing()["firewall/table"] == "one\n"
+        assert "tailscale/prefs" not in host.listing()
+    with host_lock(host.site.paths.state, host.clock):
+        prepare(host.site)
+    assert_as_before(host)
+
+
+def test_an_undo_that_cannot_look_at_the_machine_says_so(host: Host) -> None:
+    host.parts[2].fail_at.add("activate")
+
+    def blind(_: Paths) -> Facts:
+        raise CheckFailed("nginx -V does not answer")
+
+    host.site = replace(host.site, gather=blind)
+    with pytest.raises(RollbackFailed, match="nginx -V does not answer"):
+        host.switch(NEW)
+    assert read_pending(host.site.paths.state) is not None
+
+
+def test_a_kill_between_the_boot_link_and_the_end_is_undone_wholly(host: Host, monkeypatch: Patch) -> None:
+    def die(_: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tsstack.switch.transaction.clear_pending", die)
+        with pytest.raises(Killed):
+            host.switch(NEW)
+    assert host.store.boot() == 2
+    with host_lock(host.site.paths.state, host.clock):
+        prepare(host.site)
+    assert_as_before(host)
+
+
+@pytest.mark.usefixtures("no_dead_man")
+def test_a_kill_of_confirm_after_the_boot_link_is_undone_wholly(host: Host, monkeypatch: Patch) -> None:
+    def die(_: Path) -> None:
+        raise Killed
+
+    host.switch(NEW, Mode(confirm_s=60))
+    with monkeypatch.context() as patch:
+        patch.setattr("tsstack.switch.transaction.clear_pending", die)
+        with pytest.raises(Killed):
+            confirm(host.site)
+    host.clock.time_s += 61
+    assert recover(host.site) is not None
+    assert_as_before(host)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_check_leaves_nothing(
+    host: Host, monkeypatch: Patch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(host.parts[0], "check", lambda *_: os.kill(os.getpid(), number))
+    # Without ours, SIGTERM would end this very process.
+    before = signal.signal(number, lambda *_: pytest.fail("the signal was not taken"))
+    try:
+        with pytest.raises(Interrupted):
+            host.switch(NEW)
+    finally:
+        signal.signal(number, before)
+    assert_as_before(host)
+
+
+def test_what_has_not_passed_its_checks_has_no_number(host: Host, monkeypatch: Patch) -> None:
+    """A kill during the check must leave nothing that `rollback` would take for an earlier generation."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(host.parts[0], "check", lambda *_: seen.append(numbered(host)))
+    host.switch(NEW)
+    assert seen == [["0", "1"]]
+    assert numbered(host) == ["0", "1", "2"]
+
+
+def test_a_signal_after_the_end_of_a_change_does_not_deny_it(host: Host, monkeypatch: Patch) -> None:
+    def clear(state: Path) -> None:
+        clear_pending(state)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("tsstack.switch.transaction.clear_pending", clear)
+    assert host.switch(NEW).generation == 2
+    assert host.listing() == NEW
+    assert (host.store.current(), host.store.boot()) == (2, 2)
+
+
+def test_an_end_that_cannot_be_made_durable_is_undone(host: Host, monkeypatch: Patch) -> None:
+    def clear(state: Path) -> None:
+        clear_pending(state)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("tsstack.switch.transaction.clear_pending", clear)
+    with pytest.raises(ApplyFailed):
+        host.switch(NEW)
+    assert_as_before(host)
+
+
+def test_a_second_signal_does_not_tear_the_undoing(host: Host, monkeypatch: Patch) -> None:
+    def report(line: str) -> None:
+        if line == "undo":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    host.site = replace(host.site, report=report)
+    monkeypatch.setattr(host.parts[2], "activate", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(ApplyFailed, match="interrupted by SIGINT"):
+        host.switch(NEW)
+    assert_as_before(host)
+
+
+def test_what_the_tailnet_tells_may_concern_a_part_that_is_done(host: Host) -> None:
+    """tailscaled's port is known once it has joined, and the firewall has to let it in."""
+    rendered = [{**NEW, "firewall/table": "port 41641\n"}, {**NEW, "firewall/table": "port 7\n"}]
+    wanted = Wanted(rendered[0], render=lambda _: (rendered[1], "digest"))
+    outcome = host.switch({}, wanted=wanted)
+    assert host.listing() == rendered[1] == host.store.tree(outcome.generation)
+    assert numbered(host) == ["0", "1", str(outcome.generation)]
+
+
+def test_a_number_that_is_given_again_brings_no_old_memory(host: Host) -> None:
+    host.parts[2].fail_at.add("verify")
+
+    def remember(line: str) -> None:
+        if line == "undo":
+            host.store.remember_inputs(2, "digest")
+
+    host.site = replace(host.site, report=remember)
+    with pytest.raises(ApplyFailed):
+        host.switch(NEW)
+    assert host.store.rendered_from(2) == ""
+
+
+def test_a_kill_while_a_generation_is_dropped_leaves_no_half(host: Host, monkeypatch: Patch) -> None:
+    host.switch(NEW)
+    roll_back(host.site, 1, Mode())
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(Killed):
+            host.store.drop(2)
+    assert numbered(host) == ["0", "1"]
+    host.store.prepare()
+    assert sorted(path.name for path in host.store.folder.iterdir()) == ["0", "1"]
+
+
+@pytest.mark.usefixtures("no_dead_man")
+def test_what_an_unconfirmed_change_goes_back_to_is_not_pruned(host: Host) -> None:
+    host.switch(TWO, Mode(boot=False))
+    host.switch(NEW, Mode(confirm_s=60))
+    assert (host.store.current(), host.store.boot()) == (3, 1)
+    host.store.prune(0)
+    assert numbered(host) == ["0", "1", "2", "3"]
+    with pytest.raises(UsageError, match="in use"):
+        host.store.drop(2)
+    assert roll_back(host.site, None, Mode()).generation == 2
+    assert host.listing() == TWO
+
+
+@pytest.mark.parametrize(
+    "record", [b"\xff\xfe", b"[]", json.dumps({"id": "x", "phase": "no", "target": 1}).encode()]
+)
+def test_a_damaged_record_stops_everything_but_the_early_firewall(host: Host, record: bytes) -> None:
+    (host.site.paths.state / "pending.json").write_bytes(record)
+    with pytest.raises(RollbackFailed, match="cannot be understood"):
+        host.switch(TWO)
+    host.journal.clear()
+    assert activate_firewall_early(host.site) == 1
+    assert host.journal == ["activate firewall"]
+
+
+@pytest.mark.usefixtures("no_dead_man")
+def test_the_early_firewall_is_the_boot_generations(host: Host) -> None:
+    """Not that of a generation which was live for a test when the unconfirmed change was made."""
+    host.switch({**TWO, "firewall/table": "for a test\n"}, Mode(boot=False))
+    host.switch(NEW, Mode(confirm_s=60))
+    assert activate_firewall_early(host.site) == 1
+    assert host.listing()["firewall/table"] == "one\n"
+
+
+def test_a_time_that_is_over_before_the_record_is_written_changes_nothing(
+    host: Host, monkeypatch: Patch
+) -> None:
+    """The dead man found no record and went home: nobody would undo the change."""
+
+    def slow(*_: object, **__: object) -> None:
+        host.clock.time_s += 2
+
+    monkeypatch.setattr("tsstack.switch.deadman.arm", slow)
+    host.journal.clear()
+    with pytest.raises(CheckFailed, match="time to confirm"):
+        host.switch(NEW, Mode(confirm_s=1))
+    assert "activate firewall" not in host.journal
+    assert_as_before(host)
+
+
+@pytest.mark.usefixtures("no_dead_man")
+def test_slow_checks_do_not_eat_the_time_to_confirm(host: Host, monkeypatch: Patch) -> None:
+    def slow(*_: object) -> None:
+        host.clock.time_s += 30
+
+    monkeypatch.setattr(host.parts[0], "check", slow)
+    outcome = host.switch(NEW, Mode(confirm_s=10))
+    assert outcome.deadline_s == host.clock.time_s + 10
+
+
+class TestDeadMan:
+    @pytest.fixture
+    def pending(self, host: Host, no_dead_man: None) -> Pending:
+        host.switch(NEW, Mode(confirm_s=60))
+        pending = read_pending(host.site.paths.state)
+        assert pending is not None
+        return pending
+
+    def test_it_waits_for_a_lock_that_is_kept(self, host: Host, pending: Pending, monkeypatch: Patch) -> None:
+        free_s = host.clock.time_s + 300
+
+        def later(duration_s: float) -> None:
+            host.clock.time_s += duration_s
+            if host.clock.time_s > free_s:
+                lock.__exit__(None, None, None)
+
+        lock = host_lock(host.site.paths.state, host.clock)
+        lock.__enter__()
+        monkeypatch.setattr(host.clock, "sleep", later)
+        assert pending.deadline_s is not None
+        assert "undone" in deadman.watch(host.site, pending.id, pending.deadline_s)
+        assert_as_before(host)
+
+    def test_it_tries_again_what_could_not_be_brought_back(
+        self, host: Host, pending: Pending, monkeypatch: Patch
+    ) -> None:
+        host.parts[0].fail_at.add("restore")
+
+        def sleep(duration_s: float) -> None:
+            host.clock.time_s += duration_s
+            if host.clock.time_s > 1200:
+                host.parts[0].fail_at.clear()
+
+        monkeypatch.setattr(host.clock, "sleep", sleep)
+        assert pending.deadline_s is not None
+        assert "undone" in deadman.watch(host.site, pending.id, pending.deadline_s)
+        assert_as_before(host)
+
+
+def test_the_folder_that_one_stands_in_gives_the_dead_man_no_code(tmp_path: Path, monkeypatch: Patch) -> None:
+    """python(1): -m puts the working folder first on the module path, and that may be anybody's."""
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "argparse.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\n")
+    monkeypatch.chdir(trap)
+    clock = SystemClock()
+    site = Site(Paths(tmp_path, tmp_path / "state", tmp_path / "run", tmp_path / "none"), parts=())
+    pending = Pending("trap", "activating", 1, False, True, 0, deadline_s=clock.now_s() + 60)
+    try:
+        deadman.arm(site, pending, systemd=False)
+    except CheckFailed as error:
+        pytest.fail(str(error))
+    finally:
+        deadman.disarm(site, pending.id)
+    assert not (tmp_path / "sprung").exists()
