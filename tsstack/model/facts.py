@@ -40,6 +40,7 @@ class NginxFacts:
     stream_module: str = ""
     """Path of the dynamic stream module, when it is one and has to be loaded by our own main file."""
     auth_request: bool = True
+    realip: bool = True
     main_config: str = ""
     """The distribution's nginx.conf when there is one that includes conf.d; else empty."""
     stream_loaded: bool = False

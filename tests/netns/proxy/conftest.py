@@ -55,11 +55,11 @@ class ProxyHost(PrivateHost):
         self.started.append(process)
         return process
 
-    def localapi(self, answers, certificates="/etc"):
+    def localapi(self, answers, certificates="/etc", *flags):
         """A fake LocalAPI that knows `answers`: address -> whois reply."""
         self.write("/etc/whois.json", json.dumps(answers))
         words = (sys.executable, HERE / "fake_localapi.py", "/run/tailscaled.sock", "/etc/whois.json")
-        process = self.popen(*words, certificates, stdout=subprocess.PIPE)
+        process = self.popen(*words, certificates, *flags, stdout=subprocess.PIPE)
         assert process.stdout.readline() == "ready\n"
         self.started.append(process)
         return process

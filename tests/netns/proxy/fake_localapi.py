@@ -1,4 +1,5 @@
-"""A LocalAPI for decisions: whois answers from a JSON file {address: reply}, certificates from PEM files.
+"""A LocalAPI for decisions: whois answers from a JSON file {address: reply}, certificates from PEM files,
+the serve config from /etc/serve.json.
 
 fake_localapi.py SOCKET ANSWERS.json [CERT_DIR]
 """
@@ -24,6 +25,9 @@ class Handler(BaseHTTPRequestHandler):
             name = urllib.parse.unquote(path.path.rpartition("/")[2]).replace("*", "wildcard")
             pem = Path(sys.argv[3]) / f"{name}.pem"
             self.reply(200, pem.read_bytes()) if pem.exists() else self.reply(500, b"no such domain here")
+        elif path.path == "/localapi/v0/serve-config":
+            served = Path("/etc/serve.json")
+            self.reply(200, served.read_bytes() if served.exists() else b"{}")
         else:
             self.reply(404, b"")
 

@@ -23,6 +23,7 @@ MACHINES = {
     "02-path-http3": NEWER,
     "03-service-tailscale-old-nginx": replace(DEBIAN_12, version=(1, 18, 0)),
     "04-port-plain-standalone": NginxFacts((1, 27, 4)),
+    "05-service-published": DEBIAN_12,
 }
 
 
@@ -201,6 +202,45 @@ def test_the_main_file_is_tuned_as_asked(render):
     ]
     for line in ("worker_processes auto;", "worker_connections 8192;", "use epoll;", "multi_accept on;"):
         assert line in conf
+
+
+SERVICES = HOST + (
+    "tailscale: {tags: ['tag:a']}\n"
+    "proxy: {names: service, LISTEN services: {a: {upstream: 8000}, "
+    "db: {upstream: '192.0.2.1:5432', protocol: tcp}}}"
+)
+
+
+@pytest.mark.parametrize("listen", ["", "listen: all,", "listen: [127.0.0.1],"])
+def test_services_are_handed_over_on_loopback_and_nobody_else_speaks_there(listen, render):
+    tree = render(SERVICES.replace("LISTEN", listen))
+    sockets = parse_plan(tree[PLAN]).listeners
+    assert [(one.endpoint, one.path) for one in sockets if one.claimed] == [
+        ("127.0.0.1:80", "proxy.http_port"),
+        ("127.0.0.1:443", "proxy.https_port"),
+    ]
+    assert len({(one.endpoint, one.protocol) for one in sockets}) == len(sockets)
+    lines = re.findall(r"listen 127\.0\.0\.1:(?!9180)[^;]*;", tree["nginx/http.conf"])
+    assert lines and all(line.endswith(" proxy_protocol;") for line in lines)
+    servers = tree["nginx/http.conf"].count("server_tokens off;")
+    assert tree["nginx/http.conf"].count("    set_real_ip_from 127.0.0.1;\n") == servers
+    assert "proxy_protocol" not in tree["nginx/main.conf"]
+
+
+def test_without_services_of_tailscale_nothing_is_believed(render):
+    text = SERVICES.replace("LISTEN", "")
+    for other in (
+        text.replace("names: service", "names: path"),
+        text.replace("tailscale: {tags: ['tag:a']}", ""),
+    ):
+        tree = render(other)
+        assert not any(one.claimed for one in parse_plan(tree[PLAN]).listeners)
+        assert "proxy_protocol" not in tree["nginx/http.conf"] and "realip" not in tree["nginx/http.conf"]
+
+
+def test_an_nginx_that_cannot_read_claims_is_refused(render, facts):
+    with pytest.raises(CheckFailed, match="http_realip_module"):
+        render(SERVICES.replace("LISTEN", ""), facts(replace(DEBIAN_12, realip=False)))
 
 
 HOSTILE = ['x"', "x'", "x;", "x{", "x}", "x$y", "x y", "x\ny", "x\\", "x#", "x`", "x|", "é", "x\0"]

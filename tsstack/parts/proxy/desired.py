@@ -34,6 +34,8 @@ _ASSUMED = NginxFacts(version=(1, 22, 0))
 _OWN_LOGS = 256
 # A TCP connection may be idle much longer than an HTTP exchange; clients of databases expect hours.
 _TCP_IDLE_S = 3600.0
+# Where tailscaled hands over the connections of its services (see the tailscale part).
+_HANDOVER = "127.0.0.1"
 _DIGEST = "@DIGEST@"
 
 
@@ -97,7 +99,13 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
     nginx = facts.nginx or _ASSUMED
     places = place_services(stack)
     services = served(proxy)
+    published = is_published(stack)
     _refuse_impossible(proxy, nginx, services)
+    if published and not nginx.realip:
+        raise CheckFailed(
+            "proxy.names: service needs nginx to be built with http_realip_module",
+            hint="use names: path or port",
+        )
     addresses, known = _addresses(proxy, facts)
     certificates = choose_certificates(stack, str(facts.paths.tls), places)
     backends = {
@@ -105,7 +113,7 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
         for key, service in services.items()
     }
     servers = _servers(backends, certificates)
-    listeners = _listeners(proxy, nginx, addresses, backends)
+    listeners = _listeners(proxy, nginx, addresses, backends, published=published)
     if known:
         _refuse_own_addresses(listeners, backends)
     distinct = tuple(dict.fromkeys(certificates.values()))
@@ -121,6 +129,7 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
         "default_taken": _default_taken(listeners, nginx),
         "digest": _DIGEST,
         "facts": nginx,
+        "handover": _HANDOVER if published else "",
         "http2_directive": nginx.version >= (1, 25, 1),
         "http_port": proxy.http_port,
         "https_port": proxy.https_port,
@@ -184,6 +193,11 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
         **{path: text.replace(_DIGEST, digest) for path, text in files.items()},
         PLAN: plan.to_json(),
     }
+
+
+def is_published(stack: Stack) -> bool:
+    """Whether tailscaled hands the services' connections to nginx, so that nginx sees them from loopback."""
+    return stack.proxy is not None and stack.proxy.names == "service" and stack.tailscale is not None
 
 
 def _digest(*texts: str) -> str:
@@ -290,26 +304,42 @@ def _redirects(proxy: Proxy) -> bool:
 
 
 def _listeners(
-    proxy: Proxy, nginx: NginxFacts, addresses: tuple[str, ...], backends: dict[str, Backend]
+    proxy: Proxy,
+    nginx: NginxFacts,
+    addresses: tuple[str, ...],
+    backends: dict[str, Backend],
+    *,
+    published: bool,
 ) -> tuple[Listener, ...]:
     http = [backend for backend in backends.values() if backend.place.scheme != "tcp"]
     own_ports = proxy.names == "port"
     shared = "proxy.http_port" if proxy.tls == "off" else "proxy.https_port"
     wanted = {backend.place.port: f"{backend.source}.port" if own_ports else shared for backend in http}
     sockets: list[Listener] = []
+    if published and http:
+        ports = {**wanted, **({proxy.http_port: "proxy.http_port"} if _redirects(proxy) else {})}
+        sockets += [Listener(_HANDOVER, port, "tcp", ports[port], claimed=True) for port in sorted(ports)]
     for address in addresses:
+        if published and address == _HANDOVER:
+            # The sockets above have it; there, nobody else may speak to nginx.
+            sockets += _stream_sockets(address, backends)
+            continue
         if http and _redirects(proxy):
             sockets.append(Listener(address, proxy.http_port, "tcp", "proxy.http_port"))
         for port, path in sorted(wanted.items()):
             sockets.append(Listener(address, port, "tcp", path))
             if proxy.http3 and nginx.http3 and proxy.tls != "off":
                 sockets.append(Listener(address, port, "udp", path))
-        sockets += [
-            Listener(address, backend.place.port, "tcp", f"{backend.source}.port")
-            for backend in backends.values()
-            if backend.place.scheme == "tcp"
-        ]
+        sockets += _stream_sockets(address, backends)
     return tuple(sockets)
+
+
+def _stream_sockets(address: str, backends: dict[str, Backend]) -> list[Listener]:
+    return [
+        Listener(address, backend.place.port, "tcp", f"{backend.source}.port")
+        for backend in backends.values()
+        if backend.place.scheme == "tcp"
+    ]
 
 
 def _refuse_own_addresses(listeners: tuple[Listener, ...], backends: dict[str, Backend]) -> None:
@@ -321,9 +351,13 @@ def _refuse_own_addresses(listeners: tuple[Listener, ...], backends: dict[str, B
             everywhere = "::" if ":" in host else "0.0.0.0"  # noqa: S104
             local = host in {"127.0.0.1", "::1"} and (everywhere, upstream.port) in bound
             if (host, upstream.port) in bound or local:
+                another = "let the program behind it listen on another port, and write that one"
+                taken = any(each.claimed and each.port == upstream.port for each in listeners)
                 raise CheckFailed(
                     f"{backend.source}.upstream: nginx itself would listen on {upstream.endpoint}",
-                    hint=f"give {backend.source} another port, or set proxy.listen: tailnet",
+                    hint=another
+                    if taken
+                    else f"give {backend.source} another port, or set proxy.listen: tailnet",
                 )
 
 

@@ -17,6 +17,7 @@ OWN_HTTP = "conf.d/tsstack.conf"
 OWN_MAIN = "modules-enabled/90-tsstack.conf"
 _DIRECTIVE = re.compile(r"^\s*([a-z0-9_]+)\b", re.MULTILINE)
 _DEFAULT_SERVER = re.compile(r"^\s*listen\s+(\S+)[^;]*\bdefault(?:_server)?\b[^;]*;", re.MULTILINE)
+_LISTEN = re.compile(r"^\s*listen\s+([^\s;]+)", re.MULTILINE)
 _STREAM_MODULE = "ngx_stream_module.so"
 
 
@@ -54,6 +55,7 @@ def describe_nginx(words: str, folder: Path) -> NginxFacts | None:
         stream=built_in or bool(dynamic),
         stream_module=dynamic,
         auth_request="--with-http_auth_request_module" in words,
+        realip="--with-http_realip_module" in words,
         main_config=str(main) if included else "",
         stream_loaded=any(_STREAM_MODULE in snippet for snippet in [*snippets, text]),
         modules_enabled=included and enabled,
@@ -62,6 +64,15 @@ def describe_nginx(words: str, folder: Path) -> NginxFacts | None:
         if included
         else (),
     )
+
+
+def find_listens(folder: Path) -> list[tuple[str, str]]:
+    """(file, first word of `listen`) for each one in the sites of the distribution's configuration."""
+    paths = [folder / "nginx.conf"]
+    for below, own in (("conf.d", OWN_HTTP), ("sites-enabled", "")):
+        if (folder / below).is_dir():
+            paths += sorted(path for path in (folder / below).iterdir() if f"{below}/{path.name}" != own)
+    return [(str(path), listen) for path in paths for listen in _LISTEN.findall(_read(path))]
 
 
 def option(words: str, name: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 UNIT = "tsstack-identity"
 _WAIT_S = 10.0
+_CODE = ("identity.py", "peers.py")
 
 
 def is_running(facts: Facts) -> bool:
@@ -108,8 +109,10 @@ def _words(facts: Facts) -> list[str]:
 
 
 def _stamp(facts: Facts) -> str:
-    status = Path(__file__).with_name("identity.py").stat()
-    parts = [*_words(facts), str(status.st_mtime_ns), str(status.st_size)]
+    parts = _words(facts)
+    for name in _CODE:
+        status = Path(__file__).with_name(name).stat()
+        parts += [str(status.st_mtime_ns), str(status.st_size)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -45,16 +45,22 @@ class ProxyPart:
         return render_proxy(stack, facts, assets.folder("templates") / "nginx")
 
     def check(self, generation: Path, facts: Facts) -> None:
+        from tsstack.parts.proxy.neighbours import refuse_shared_sockets
         from tsstack.parts.proxy.rehearsal import rehearse
+        from tsstack.parts.proxy.serve import refuse_served
 
         plan = _plan(generation)
         if plan is not None:
+            refuse_served(plan, facts)
+            refuse_shared_sockets(plan, facts)
             rehearse(generation, plan, facts)
 
     def warnings(self, generation: Path, facts: Facts) -> tuple[str, ...]:
         plan = _plan(generation)
         if plan is None:
             return ()
+        from tsstack.parts.proxy.neighbours import find_covered_sites
+
         silent = silent_upstreams(plan)
         lines = [
             f"{key}: nothing answers at {endpoint}; its clients get 502 until it does"
@@ -65,6 +71,11 @@ class ProxyPart:
                 f"nginx resolves {', '.join(plan.upstream_names)} when it starts, and does not start if that "
                 "fails; an address is safer"
             )
+        lines += [
+            f"http://{endpoint}/ no longer reaches {site}: only tailscaled may speak there; "
+            "other addresses of this host still do"
+            for endpoint, site in find_covered_sites(plan, facts)
+        ]
         return tuple(lines)
 
     def observe(self, tree: Tree, facts: Facts) -> Snapshot:

@@ -10,6 +10,11 @@ Who matches: `tag:x` matches nodes with that tag; a login matches the node's use
 unless the node is tagged (a tagged node is nobody's, whoever enrolled it). Headscale's local users have
 logins without a domain: `alice@` matches exactly `alice` and `alice@`, never `alice@example.com`, which
 could be somebody of another domain.
+
+Where tailscaled hands over the connections of its services, it connects from loopback and a PROXY header
+says who the client is. Every program of this host could write such a header. So the claim counts only when
+the connecting socket is tailscaled's user's or root's, and when tailscaled does not know the connection as
+that of a peer whose bytes it merely passes on (userspace networking: then the header is the peer's).
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from email.header import Header
 from pathlib import Path
 from typing import Any
 
+from tsstack.parts.proxy.peers import listener_of, open_proxies, owner_of
 from tsstack.system.localapi import LocalApi, LocalApiError
 
 _CACHE_S = 3.0
@@ -111,6 +117,27 @@ class Doorkeeper:
         except LocalApiError as error:
             return Decision(False, f"tailscaled cannot be asked: {error.message}")
 
+    async def doubt(self, peer: tuple[str, int], own_port: int) -> str:
+        """Why a PROXY header from `peer` must not be believed; empty when it may be. Never raises."""
+        try:
+            return await asyncio.to_thread(self._doubt, peer, own_port)
+        except (LocalApiError, OSError, ValueError) as error:
+            return f"who sent its PROXY header cannot be found out: {error}"
+
+    def _doubt(self, peer: tuple[str, int], own_port: int) -> str:
+        address, port = peer
+        owner = owner_of(address, port, address, own_port)
+        if owner is None:
+            return "the connection is gone"
+        pid, uid = listener_of(self._api.path)
+        if owner not in {0, uid}:
+            return f"a program of the local user {owner} claims to be this client"
+        if flags := open_proxies(pid):
+            return f"tailscaled runs with {flags[0]}, so any local program could claim to be this client"
+        if self._api.whois(f"{address}:{port}") is not None:
+            return "the PROXY header is the client's own"
+        return ""
+
     async def _whois(self, address: str) -> dict[str, Any] | None:
         now_s = time.monotonic()
         known = self._known.get(address)
@@ -131,7 +158,8 @@ class Doorkeeper:
                 service = fields.get("x-tsstack-service", "")
                 address, port = fields.get("x-tsstack-address", ""), fields.get("x-tsstack-port", "")
                 where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-                decision = await self.judge(service, where)
+                doubt = await self._doubt_of(fields, (address, port))
+                decision = Decision(False, doubt) if doubt else await self.judge(service, where)
                 _log(service, where, decision)
                 writer.write(_answer(decision))
                 await writer.drain()
@@ -139,6 +167,16 @@ class Doorkeeper:
             return
         finally:
             writer.close()
+
+    async def _doubt_of(self, fields: dict[str, str], client: tuple[str, str]) -> str:
+        """Doubt about a client that is not the connection's own peer; a peer speaks for itself."""
+        peer = (fields.get("x-tsstack-peer-address", ""), fields.get("x-tsstack-peer-port", ""))
+        if peer in (("", ""), client):
+            return ""
+        try:
+            return await self.doubt((peer[0], int(peer[1])), int(fields.get("x-tsstack-own-port", "")))
+        except ValueError:
+            return "the connection's own address is not known"
 
 
 def _fields(head: bytes) -> dict[str, str]:

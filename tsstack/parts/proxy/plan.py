@@ -26,6 +26,8 @@ class Listener:
     port: int
     protocol: Literal["tcp", "udp"]
     path: str
+    claimed: bool = False
+    """tailscaled connects here for its services' clients, and says in a PROXY header who they are."""
 
     @property
     def endpoint(self) -> str:

@@ -25,7 +25,10 @@ _UPSTREAM_S = 0.5
 # certificate was seen already. Keeps 1,000 services within a fraction of a second.
 _HANDSHAKES = 24
 _BATCH = 256
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+# haproxy's proxy-protocol.txt, section 2.2: version 2, command LOCAL: the connection speaks for itself.
+_LOCAL_HEADER = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
+# Not 127.0.0.1, where a socket for tailscaled alone may be.
+_LOOPBACK = {"0.0.0.0": "127.0.0.2", "::": "::1"}  # noqa: S104
 
 
 def ask_status(status: str) -> str:
@@ -116,9 +119,12 @@ def _probe(
 
 
 def _connect(listener: Listener) -> socket.socket:
-    return socket.create_connection(
+    connection = socket.create_connection(
         (_LOOPBACK.get(listener.address, listener.address), listener.port), timeout=_TIMEOUT_S
     )
+    if listener.claimed:
+        connection.sendall(_LOCAL_HEADER)
+    return connection
 
 
 def _exchange(connection: socket.socket, path: str, host: str, *, keep: bool = False) -> str:
