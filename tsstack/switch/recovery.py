@@ -30,20 +30,20 @@ def undo(site: Site, pending: Pending) -> None:
     stays, so that the next command tries again.
     """
     left: list[str] = []
-    with _noted(left, "the links"):
+    with noted(left, "the links"):
         site.store.point("current", pending.previous_current)
         # A kill between the flip of the boot link and the clearing of the record is undone wholly, too.
         if pending.previous_boot is not None and site.store.boot() != pending.previous_boot:
             site.store.point("boot", pending.previous_boot)
-    with _noted(left, "the machine cannot be looked at"):
+    with noted(left, "the machine cannot be looked at"):
         facts = site.facts()
         for part in reversed(site.parts):
             if part.name in pending.snapshots:
                 site.report(f"restore {part.name}")
-                with _noted(left, part.name):
+                with noted(left, part.name):
                     part.restore(pending.snapshots[part.name], facts)
     if not left:
-        with _noted(left, "the record"):
+        with noted(left, "the record"):
             clear_pending(site.paths.state)
     if left:
         raise RollbackFailed(
@@ -55,7 +55,7 @@ def undo(site: Site, pending: Pending) -> None:
 
 
 @contextmanager
-def _noted(left: list[str], what: str) -> Iterator[None]:
+def noted(left: list[str], what: str) -> Iterator[None]:
     """Whatever fails here, a fault of our own included, must not keep the rest from being brought back."""
     try:
         yield

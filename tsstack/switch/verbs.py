@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tsstack.errors import CheckFailed, ConfigError, RollbackFailed, UsageError
+from tsstack.errors import CheckFailed, ConfigError, UsageError
 from tsstack.model.facts import Facts
 from tsstack.switch import deadman
+from tsstack.switch.boot import activate_boot, activate_firewall_early
 from tsstack.switch.generations import Manifest, part_tree, read_tree, tree_digest
 from tsstack.switch.intent import Intent, load, read_generation, read_intent
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import Plan
-from tsstack.switch.record import Pending, read_pending
+from tsstack.switch.record import read_pending
 from tsstack.switch.recovery import recover, undo
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare
@@ -113,45 +114,6 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
         return Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
 
 
-def activate_boot(site: Site) -> tuple[Outcome, str]:
-    """At boot: judge what was pending, then bring up the boot generation. Returns what was said of it."""
-    with host_lock(site.paths.state, site.clock, wait_s=10.0):
-        site.store.prepare()
-        done = recover(site, booting=True)
-        said = f"generation {done.target} was undone: {done.reason}" if done else ""
-        intent = read_generation(site, site.store.boot())
-        outcome = Transaction(site, intent.wanted, site.facts(), Mode(), _no_guard).run()
-    return outcome, said
-
-
-def activate_firewall_early(site: Site) -> int:
-    """Before any interface is up: the boot generation's firewall, and nothing that needs a daemon.
-
-    A change that was pending is judged later, by `activate_boot`; until then the host gets the firewall
-    that the next boot had before it. Returns the generation.
-    """
-    with host_lock(site.paths.state, site.clock, wait_s=10.0):
-        site.store.prepare()
-        number = _boot_before_pending(site)
-        facts = site.facts()
-        for part in site.parts:
-            if part.name == "firewall" and (site.store.path(number) / part.folder).is_dir():
-                part.activate(site.store.path(number), facts, site.report)
-    return number
-
-
-def _boot_before_pending(site: Site) -> int:
-    """The boot generation, without what a change that is not done made of it."""
-    try:
-        pending = read_pending(site.paths.state)
-    except RollbackFailed as error:
-        site.report(str(error))  # `activate_boot` stops there; until then a firewall is better than none
-        return site.store.boot()
-    if pending is None or pending.previous_boot is None:
-        return site.store.boot()
-    return pending.previous_boot
-
-
 def _previous(site: Site, live: int) -> int:
     numbers = [manifest.number for manifest in site.store.list() if manifest.number < live]
     if not numbers:
@@ -187,8 +149,3 @@ def _guard_for(site: Site, file: Path, facts: Facts, intent: Intent) -> Callable
                 guard.check_tailscale(tree, part.observe(tree, facts), sessions)
 
     return keep_way_in
-
-
-def pending_change(site: Site) -> Pending | None:
-    """The change that is under way or waits for its confirmation."""
-    return read_pending(site.paths.state)

@@ -20,7 +20,7 @@ from tsstack.switch.record import Pending, clear_pending, read_pending
 from tsstack.switch.recovery import recover
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Interrupted, Mode, Wanted, confirm, prepare
-from tsstack.switch.verbs import activate_firewall_early, roll_back
+from tsstack.switch.verbs import activate_boot, activate_firewall_early, roll_back
 from tsstack.system.clock import SystemClock
 
 NEW = {"firewall/table": "new\n", "proxy/conf": "new\n", "tailscale/prefs": "new\n"}
@@ -44,6 +44,11 @@ def assert_as_before(host: Host) -> None:
     assert (host.store.current(), host.store.boot()) == (1, 1)
     assert [each.number for each in host.store.list()] == [0, 1]
     assert read_pending(host.site.paths.state) is None
+
+
+def assert_live(host: Host, listing: dict[str, str], number: int) -> None:
+    assert host.listing() == listing
+    assert (host.store.current(), host.store.boot()) == (number, number)
 
 
 def numbered(host: Host) -> list[str]:
@@ -277,6 +282,50 @@ def test_slow_checks_do_not_eat_the_time_to_confirm(host: Host, monkeypatch: Pat
     monkeypatch.setattr(host.parts[0], "check", slow)
     outcome = host.switch(NEW, Mode(confirm_s=10))
     assert outcome.deadline_s == host.clock.time_s + 10
+
+
+class TestBoot:
+    """The live state is gone, the disk is as it was."""
+
+    @pytest.mark.parametrize("step", ["observe", "activate", "verify"])
+    @pytest.mark.parametrize("part", [0, 1, 2])
+    def test_a_part_that_does_not_come_up_takes_no_other_down(
+        self, host: Host, monkeypatch: Patch, part: int, step: str
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise CheckFailed("no uplink yet")
+
+        host.switch(NEW)
+        shutil.rmtree(host.live)
+        victim = host.parts[part]
+        with monkeypatch.context() as patch:
+            patch.setattr(victim, step, fail)
+            with pytest.raises(RollbackFailed, match=f"not wholly: {victim.name}: no uplink yet") as failure:
+                activate_boot(host.site)
+        assert failure.value.exit_code == 6
+        others = {path: text for path, text in NEW.items() if not path.startswith(victim.name)}
+        assert {path: host.listing().get(path) for path in others} == others
+        outcome, _ = activate_boot(host.site)
+        assert outcome.generation == 2
+        assert host.listing() == NEW
+
+    def test_what_was_live_for_a_test_gives_way(self, host: Host) -> None:
+        host.switch(TWO, Mode(boot=False))
+        activate_boot(host.site)
+        assert_live(host, ONE, 1)
+
+    @pytest.mark.usefixtures("no_dead_man")
+    @pytest.mark.parametrize("fault", ["restore", "record"])
+    def test_what_cannot_be_undone_keeps_no_host_down(self, host: Host, fault: str) -> None:
+        host.switch(NEW, Mode(confirm_s=60))
+        shutil.rmtree(host.live)
+        if fault == "restore":
+            host.parts[2].fail_at.add("restore")
+        else:
+            (host.site.paths.state / "pending.json").write_text("{")
+        with pytest.raises(RollbackFailed, match="the change that was pending"):
+            activate_boot(host.site)
+        assert_live(host, ONE, 1)
 
 
 class TestDeadMan:

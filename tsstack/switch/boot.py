@@ -1,0 +1,90 @@
+"""What the units do at boot: first the firewall alone, then the whole boot generation.
+
+A boot has nothing to go back to but a bare host. So one part that cannot come up (no uplink yet, a port
+that is taken) takes no other one down: a router whose proxy is broken routes, behind its firewall.
+"""
+
+from __future__ import annotations
+
+from tsstack.errors import RollbackFailed
+from tsstack.parts.part import Change
+from tsstack.switch.generations import part_tree
+from tsstack.switch.lock import host_lock
+from tsstack.switch.plan import plan_switch
+from tsstack.switch.record import read_pending
+from tsstack.switch.recovery import noted, recover
+from tsstack.switch.site import Site
+from tsstack.switch.transaction import Outcome
+
+
+def activate_boot(site: Site) -> tuple[Outcome, str]:
+    """Judge what was pending, then bring up the boot generation. Returns what was said of the former.
+
+    Raises RollbackFailed naming all that could not be brought back or up; the rest of it is up then, and
+    the same again, or a switch, does what is left.
+    """
+    with host_lock(site.paths.state, site.clock, wait_s=10.0):
+        site.store.prepare()
+        left: list[str] = []
+        said = ""
+        with noted(left, "the change that was pending"):
+            done = recover(site, booting=True)
+            said = f"generation {done.target} was undone: {done.reason}" if done else ""
+        outcome = _bring_up(site, _boot_before_pending(site), left)
+    if left:
+        raise RollbackFailed(
+            f"generation {outcome.generation} is up, but not wholly: {'; '.join(left)}",
+            hint="mend the cause, then `tsstack recover --boot` or `tsstack switch`",
+        )
+    return outcome, said
+
+
+def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
+    """Activate and verify each part that differs; note in `left` those that fail and go on."""
+    store, facts = site.store, site.facts()
+    previous, generation = store.current(), store.path(number)
+    tree = store.tree(number)
+    known = {**store.tree(previous), **tree}
+    store.point("current", number)
+    changes: dict[str, tuple[Change, ...]] = {}
+    warnings: list[str] = []
+    for part in site.parts:
+        if not part_tree(known, part.folder):
+            continue
+        with noted(left, part.name):
+            wanted = part_tree(tree, part.folder)
+            changes[part.name] = part.changes(wanted, part.observe(wanted, facts))
+            if changes[part.name]:
+                site.report(f"activate {part.name}")
+                part.activate(generation, facts, site.report)
+                part.verify(generation, facts)
+                warnings += (f"{part.name}: {line}" for line in part.warnings(generation, facts))
+    return Outcome(number, previous, plan_switch(changes), tuple(warnings))
+
+
+def activate_firewall_early(site: Site) -> int:
+    """Before any interface is up: the boot generation's firewall, and nothing that needs a daemon.
+
+    A change that was pending is judged later, by `activate_boot`; until then the host gets the firewall
+    that the next boot had before it. Returns the generation.
+    """
+    with host_lock(site.paths.state, site.clock, wait_s=10.0):
+        site.store.prepare()
+        number = _boot_before_pending(site)
+        facts = site.facts()
+        for part in site.parts:
+            if part.name == "firewall" and (site.store.path(number) / part.folder).is_dir():
+                part.activate(site.store.path(number), facts, site.report)
+    return number
+
+
+def _boot_before_pending(site: Site) -> int:
+    """The boot generation, without what a change that is not done made of it."""
+    try:
+        pending = read_pending(site.paths.state)
+    except RollbackFailed as error:
+        site.report(str(error))  # a host without a firewall would be worse than one with the last that stood
+        return site.store.boot()
+    if pending is None or pending.previous_boot is None:
+        return site.store.boot()
+    return pending.previous_boot
