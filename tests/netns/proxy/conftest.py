@@ -89,6 +89,10 @@ class ProxyHost(PrivateHost):
     def nginx(self):
         """Start the distribution's nginx by hand; returns its workers."""
         self.run("nginx")
+        return self.nginx_is_up()
+
+    def nginx_is_up(self):
+        """Wait for the distribution's nginx; returns its workers."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             if self.path("/run/nginx.pid").exists() and len(self.workers()) == os.cpu_count():

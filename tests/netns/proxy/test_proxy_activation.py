@@ -78,6 +78,21 @@ def test_without_a_status_endpoint_the_note_of_the_last_reload_counts(host):
     assert host.workers() != before
 
 
+def test_alerts_of_workers_are_no_refusal_of_a_reload(host):
+    """nginx asks for 65535 files; where the system grants fewer, each worker says so and goes on."""
+    host.serve("wiki", "tcp:127.0.0.1:8000")
+    limits = ("setpriv", "--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource")
+    host.run(*limits, "prlimit", "--nofile=1024:1024", "nginx")
+    host.nginx_is_up()
+    log = host.path("/var/log/nginx/error.log")
+    before = log.read_text().count("setrlimit(RLIMIT_NOFILE, 65535) failed") if log.exists() else 0
+    for _ in range(2):
+        for text in (WIKI, BOTH):
+            assert "nginx reloaded" in host.switch(text)["report"]
+    assert log.read_text().count("setrlimit(RLIMIT_NOFILE, 65535) failed") >= before + 4
+    assert host.curl("http://wiki.box.tail.test/")[0] == 200
+
+
 def test_a_failed_switch_brings_the_older_generation_back(host):
     host.serve("wiki", "tcp:127.0.0.1:8000")
     host.switch(WIKI)

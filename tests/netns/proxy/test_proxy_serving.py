@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -159,7 +160,12 @@ def test_rate_and_body_limits(host):
         "--resolve", "api.box.tail.test:80:100.64.0.1", "http://api.box.tail.test/[1-20]",
     ).stdout.split()  # fmt: skip
     assert "429" in codes and codes.count("200") in range(6, 9), codes
-    log = [json.loads(line) for line in host.path("/var/log/nginx/tsstack-api.log").read_text().splitlines()]
+    path = host.path("/var/log/nginx/tsstack-api.log")
+    # nginx writes a line after the answer is out.
+    deadline = time.monotonic() + 5
+    while len(path.read_text().splitlines()) < 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    log = [json.loads(line) for line in path.read_text().splitlines()]
     assert {"200", "429"} == {str(line["status"]) for line in log[-20:]}
     assert {line["limit"] for line in log[-20:]} == {"PASSED", "REJECTED"}
     assert log[-20]["service"] == "api" and float(log[-20]["upstream_response_time"]) >= 0

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from tsstack.errors import ApplyFailed, CheckFailed
-from tsstack.parts.proxy import authority
+from tsstack.parts.proxy import authority, engine
 from tsstack.parts.proxy.discovery import describe_nginx
 from tsstack.parts.proxy.engine import explain_refusal
 from tsstack.parts.proxy.host import PART
@@ -71,6 +71,11 @@ def test_nginxs_words_are_placed_in_the_file(tmp_path):
     )
     assert message.startswith("bind() to 100.64.0.9:443") and "tailscaled" in hint
     assert explain_refusal("") == ("", "")
+    limit = "[alert] 7#7: setrlimit(RLIMIT_NOFILE, 65535) failed (1: Operation not permitted)\n"
+    assert explain_refusal(limit + "nginx: [emerg] unknown directive \"x\"")[0] == 'unknown directive "x"'
+    engine._raise_refusal(limit.replace("7#7", "8#8") + limit.replace("alert", "crit"), 7)
+    with pytest.raises(ApplyFailed, match="unknown directive"):
+        engine._raise_refusal(limit + '[emerg] 7#7: unknown directive "x"\n', 7)
 
 
 def certificate(tmp_path, *names, kind="local-ca"):
@@ -187,7 +192,6 @@ def test_a_build_is_accepted_by_nginx_on_its_own_and_by_any_user(topic, golden, 
 
 def test_check_works_without_root(golden, load, facts, tmp_path, monkeypatch):
     """In a user namespace of its own, as an ordinary user's `tsstack check` does it."""
-    from tsstack.parts.proxy import engine
     from tsstack.parts.proxy.rehearsal import rehearse
 
     # The interpreter and the script that this run uses may lie where an ordinary user cannot look.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 UNIT = "tsstack-identity"
 _WAIT_S = 10.0
+_TRANSIENT = "/run/systemd/transient/"  # systemd.unit(5), the load path
 _CODE = ("identity.py", "peers.py")
 
 
@@ -80,9 +81,12 @@ def was_started(facts: Facts) -> bool:
 
 def _start_unit(facts: Facts) -> int:
     """A unit of the host's own when there is one (it restarts by itself at boot), else a transient one."""
-    if run(["systemctl", "cat", f"{UNIT}.service"], timeout_s=30, check=False).returncode == 0:
+    file = run(["systemctl", "show", "--value", "--property=FragmentPath", UNIT], timeout_s=30).stdout.strip()
+    if file and not file.startswith(_TRANSIENT):
         run(["systemctl", "restart", UNIT], timeout_s=30)
     else:
+        if file:  # with the words that it was started with, maybe of another version
+            run(["systemctl", "stop", UNIT], timeout_s=30)
         run(
             [
                 "systemd-run",

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 _TRIAL = Path(__file__).with_name("trial.py")
 _WAIT_S = 10.0
-_ERROR = re.compile(r"\[(?:emerg|alert|crit)\]\s*(?:\d+#\d+:\s*)?(.*)")
+# src/core/ngx_log.c: only `emerg` ends a reload; the lesser ones stand beside it (a limit that the system
+# does not grant to a worker), and explain a failure only where nothing else does.
+_REFUSAL = re.compile(r"\[emerg\]\s*(?:\d+#\d+:\s*)?(.*)")
+_ERROR = re.compile(r"\[(?:alert|crit)\]\s*(?:\d+#\d+:\s*)?(.*)")
 _PLACE = re.compile(r" in (\S+):(\d+)$")
 # src/core/ngx_connection.c: nginx tries five times, half a second apart, before it says this.
 _BIND_RETRY = re.compile(r"bind\(\) to \S+ failed \(98:")
@@ -214,7 +217,7 @@ def try_config(config: Path, *, shown: Path) -> None:
 
 def explain_refusal(stderr: str) -> tuple[str, str]:
     """nginx's own words with the key of the file that the line comes from, and a hint for known cases."""
-    found = _ERROR.search(stderr)
+    found = _REFUSAL.search(stderr) or _ERROR.search(stderr)
     text = (found[1] if found else stderr.strip().splitlines()[-1] if stderr.strip() else "").strip()
     place = _PLACE.search(text)
     key = key_at(Path(place[1]), int(place[2])) if place else ""
@@ -251,7 +254,7 @@ def key_at(path: Path, line: int) -> str:
 def _raise_refusal(text: str, master_pid: int) -> None:
     """Raise what the master wrote into the error log since the reload, if anything; else return."""
     for line in text.splitlines():
-        refused = _ERROR.search(line)
+        refused = _REFUSAL.search(line)
         if refused is None or f"[emerg] {master_pid}#" not in line or _BIND_RETRY.search(line):
             continue
         if _BIND_GIVEN_UP in line:
