@@ -90,17 +90,23 @@ class Firewall:
             raise CheckFailed(f"{_UNREADABLE}: {error}", hint=_needs_root(error)) from error
 
     def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
+        wanted, loaded = tree.get(_FILE), snapshot["text"]
+        if loaded == wanted and (wanted is None or snapshot["file"] is not None):
+            return ()
+        from tsstack.parts.firewall.summary import describe_difference
         from tsstack.parts.part import Change
 
-        wanted, loaded = tree.get(_FILE), snapshot["text"]
         if wanted is None:
             return () if loaded is None else (Change(_SUBJECT, before="loaded"),)
         if loaded is None:
-            return (Change(_SUBJECT, after="loaded"),)
+            details = describe_difference("", wanted)
+            return (Change(_SUBJECT, after="loaded"), *(Change(*each) for each in details))
         if snapshot["file"] is None:
             return (Change(_SUBJECT, before="not as tsstack left it", after="as the file says"),)
         if loaded != wanted:
-            return (Change(_SUBJECT, before="as an earlier file said", after="as the file says"),)
+            details = describe_difference(str(loaded), wanted)
+            told = tuple(Change(*each) for each in details)
+            return told or (Change(_SUBJECT, before="as an earlier file said", after="as the file says"),)
         return ()
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:

@@ -1,0 +1,69 @@
+"""A change of the firewall is told in the words of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tsstack import assets
+from tsstack.model.facts import Facts
+from tsstack.model.loader import load_presets, parse_stack
+from tsstack.parts.firewall.host import PART
+from tsstack.parts.firewall.summary import describe_difference
+from tsstack.parts.part import Change
+
+BASE = """
+host: {name: one}
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], tcp: [80, 443]}
+    internal: {interfaces: [tailscale0]}
+  forward:
+    - {from: internal, to: dmz, services: [https]}
+"""
+
+
+def rendered(text: str) -> str:
+    loaded = parse_stack(text.encode(), Path("tsstack.yaml"), load_presets(assets.folder("zones")))
+    (table,) = PART.desired(loaded.stack, Facts()).values()
+    return table
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        (("[80, 443]", "[80, 443, 9000-9010]"), ["~ firewall.zones.dmz tcp: 80, 443 -> 80, 443, 9000-9010"]),
+        (("[80, 443]", "[443]"), ["~ firewall.zones.dmz tcp: 80, 443 -> 443"]),
+        (("services: [https]", "services: [ssh]"), ["~ firewall.forward[0] tcp: 443 -> 22"]),
+        (("[eth0]", "[eth0, eth1]"), ["+ zone dmz: eth1"]),
+        (("[eth0]", "[eth1]"), ["+ zone dmz: eth1", "- zone dmz: eth0"]),
+        (("[eth0]", "[eth0], sources: [192.0.2.0/24]"), ["+ zone dmz: 192.0.2.0/24"]),
+        (
+            ("forward:", "  guest: {interfaces: [br0]}\n  forward:"),
+            ["+ zone guest: new", "+ zone guest: br0"],
+        ),
+        (
+            ("interfaces: [eth0]", "interfaces: [eth0], ping: false"),
+            ["~ firewall.zones.dmz.ping: earlier rules -> new rules"],
+        ),
+    ],
+)
+def test_what_differs_is_named(change: tuple[str, str], lines: list[str]) -> None:
+    after = BASE.replace(*change)
+    assert after != BASE
+    told = [str(Change(*each)) for each in describe_difference(rendered(BASE), rendered(after))]
+    assert set(lines) <= set(told), told
+    assert len(told) <= len(lines) + 1, told
+
+
+def test_nothing_differs_from_itself() -> None:
+    assert describe_difference(rendered(BASE), rendered(BASE)) == ()
+
+
+def test_ten_thousand_new_members_stay_readable() -> None:
+    many = ", ".join(f"10.{i // 250}.{i % 250}.1" for i in range(0, 10_000))
+    after = BASE.replace("[eth0]", f"[eth0], sources: [{many}]")
+    told = describe_difference(rendered(BASE), rendered(after))
+    assert len(told) < 20
+    assert any("more members" in subject for subject, _, _ in told)
