@@ -16,8 +16,21 @@ from tsstack.system.clock import Clock
 def host_lock(state: Path, clock: Clock, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the host's lock for the length of the block.
 
+    Meanwhile the umask is 022: nginx's workers and others that are not root pass through the folders that
+    are made, whatever the operator's shell hides by default. What is secret has a mode of its own.
+
     Raises LockedError naming the holder when another command keeps it for longer than `wait_s`.
     """
+    before = os.umask(0o022)
+    try:
+        with _locked(state, clock, wait_s):
+            yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def _locked(state: Path, clock: Clock, wait_s: float) -> Iterator[None]:
     path = state / "lock"
     try:
         state.mkdir(parents=True, exist_ok=True)

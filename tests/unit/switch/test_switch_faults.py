@@ -284,6 +284,21 @@ def test_slow_checks_do_not_eat_the_time_to_confirm(host: Host, monkeypatch: Pat
     assert outcome.deadline_s == host.clock.time_s + 10
 
 
+def test_daemons_that_are_not_root_pass_whatever_the_operators_umask(tmp_path: Path) -> None:
+    """nginx's workers reach the identity daemon's socket through these folders."""
+    host = Host(tmp_path)
+    before = os.umask(0o077)
+    try:
+        host.switch(ONE)
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    state, live = host.site.paths.state, host.live
+    modes = {path.stat().st_mode & 0o777 for path in (state, state / "generations" / "1", live / "proxy")}
+    assert modes == {0o755}
+    assert (state / "lock").stat().st_mode & 0o777 == 0o600
+
+
 class TestBoot:
     """The live state is gone, the disk is as it was."""
 
