@@ -292,6 +292,47 @@ def test_a_failed_switch_keeps_the_certificate_of_the_live_names(host):
     assert _serial(host) == serial
 
 
+def test_a_certificate_is_removed_when_no_generation_names_it(host):
+    text = HOST + "proxy: {tls: local-ca, services: {wiki: {upstream: 8000}}}"
+    tls = host.path("/var/lib/tsstack/tls")
+    first = host.switch(text)
+    old = {path.name for path in tls.glob("leaf-*")}
+    host.switch(text.replace("wiki", "docs"))
+    assert len(old) == 2 and old < {path.name for path in tls.glob("leaf-*")}
+    # As long as a generation names it, a rollback finds it: no new one is made.
+    assert "certificate for" not in " ".join(host.order("switch", generation=first["generation"])["report"])
+    third = host.switch(text.replace("wiki", "docs"))
+    host.run("rm", "-r", first["generation"] + "/nginx")
+    answer = host.switch(text.replace("8000", "8001").replace("wiki", "docs"))
+    assert any(line.startswith("removed certificates") for line in answer["report"])
+    left = {path.name for path in tls.glob("leaf-*")}
+    assert len(left) == 2 and not left & old
+    assert (tls / "ca/tail.test.key").exists()
+    # A generation that cannot be read may name anything.
+    (tls / "leaf-0123456789ab.pem").touch()
+    plan = host.path(third["generation"] + "/nginx/plan.json")
+    whole = plan.read_text()
+    plan.write_text("{")
+    host.switch(text.replace("8000", "8002").replace("wiki", "docs"))
+    assert (tls / "leaf-0123456789ab.pem").exists()
+    plan.write_text(whole)
+    host.switch(text.replace("8000", "8003").replace("wiki", "docs"))
+    assert not (tls / "leaf-0123456789ab.pem").exists()
+
+
+def test_a_damaged_certificate_is_found_by_the_check_and_named(host):
+    text = HOST + "proxy: {tls: local-ca, services: {wiki: {upstream: 8000}}}"
+    host.switch(text)
+    before = host.workers()
+    leaf = next(host.path("/var/lib/tsstack/tls").glob("leaf-*.pem"))
+    leaf.write_text("garbage")
+    answer = host.order("switch", yaml=text.replace("8000", "8001"))
+    assert answer["error"] == "CheckFailed" and f"/var/lib/tsstack/tls/{leaf.name}" in answer["message"]
+    assert "can be removed" in answer["hint"] and host.workers() == before
+    leaf.unlink()
+    host.switch(text.replace("8000", "8001"))
+
+
 def test_tailscale_certificates_come_from_the_localapi(host):
     host.pair("box.tail.test", "box.tail.test")
     host.localapi({})

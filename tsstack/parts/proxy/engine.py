@@ -20,6 +20,8 @@ from tsstack.parts.proxy.discovery import option
 from tsstack.system.command import run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tsstack.model.facts import Facts
     from tsstack.parts.part import Report
 
@@ -185,11 +187,11 @@ def engine(main_config: str, facts: Facts) -> Engine:
     return Engine(config, bool(main_config), paths.log, paths.run, facts.systemd)
 
 
-def try_config(config: Path, *, shown: Path) -> None:
+def try_config(config: Path, *, shown: Mapping[str, str]) -> None:
     """`nginx -t -c config` in a network namespace of its own, as any user. Raises CheckFailed.
 
-    The caller has made sure that every path in it can be written and read; messages name the folder
-    `shown` instead of the one that `config` lies in.
+    The caller has made sure that every path in it can be written and read. Messages name the folders in
+    `shown` by their values.
     """
     as_root = os.geteuid() == 0
     isolate = ["unshare", "--net"] if as_root else ["unshare", "--net", "--map-current-user", "--keep-caps"]
@@ -211,7 +213,8 @@ def try_config(config: Path, *, shown: Path) -> None:
         raise CheckFailed(error.message, hint=error.hint) from error
     if done.returncode != 0:
         message, hint = explain_refusal(done.stderr)
-        message = message.replace(str(config.parent), str(shown))
+        for folder in sorted(shown, key=len, reverse=True):
+            message = message.replace(folder, shown[folder])
         raise CheckFailed(f"nginx refuses the configuration: {message}", hint=hint)
 
 
@@ -230,6 +233,8 @@ def explain_refusal(stderr: str) -> tuple[str, str]:
         hint = "ports below 1024 need root"
     elif "Address already in use" in text:
         hint = "another program holds that port; `ss -ltnp` shows it"
+    elif "cannot load certificate" in text:
+        hint = "a certificate that tsstack made can be removed: the next switch makes it anew"
     elif "host not found in upstream" in text:
         hint = "write the upstream's address, or make its name resolvable before nginx starts"
     elif '"stream" directive is duplicate' in text:

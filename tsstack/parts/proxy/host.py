@@ -111,6 +111,7 @@ class ProxyPart:
         live_before = _read_record(facts)
         if plan is None:
             _withdraw(facts, live_before, report)
+            _tidy(generation, facts, report)
             return
         if not plan.addresses_known:
             raise ApplyFailed(
@@ -137,6 +138,7 @@ class ProxyPart:
         _write_record(facts, plan, nginx.master(), started=started)
         if not plan.identity:
             doorkeeper.ensure_stopped(facts)
+        _tidy(generation, facts, report)
 
     def verify(self, generation: Path, facts: Facts) -> None:
         from tsstack.parts.proxy.authority import ca_certificate
@@ -283,6 +285,18 @@ def _provide_certificates(
             )
             report(f"certificate for {', '.join(certificate.names[:3])}")
     return due
+
+
+def _tidy(generation: Path, facts: Facts, report: Report) -> None:
+    from tsstack.parts.proxy.leftovers import remove_leftovers
+
+    try:
+        removed = remove_leftovers(generation, facts.paths.tls)
+    except OSError as error:
+        report(f"certificates that nothing names any more stay in {facts.paths.tls}: {error}")
+        return
+    if removed:
+        report(f"removed certificates that no generation names: {', '.join(removed)}")
 
 
 def _loaded(plan: Plan | None, record: dict[str, Any], master: Master | None) -> str:

@@ -1,14 +1,16 @@
 """Tries a rendered configuration in a scratch copy, so that a check leaves no trace on the host.
 
 `nginx -t` opens logs and the pid file, makes folders, loads keys, binds sockets and resolves names. In
-the copy the logs, the run folder and the keys lie in the scratch folder (with throwaway certificates:
-the real ones may not be made yet, or be root's), and names of upstreams stand for loopback.
+the copy the logs, the run folder and the keys lie in the scratch folder (with throwaway certificates
+where the real ones are not made yet, or are root's), and names of upstreams stand for loopback.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +45,8 @@ def rehearse(generation: Path, plan: Plan, facts: Facts) -> None:
             (scratch / file).write_text(_relocate(text, moved, plan), encoding="utf-8")
         _place_certificates(plan, moved)
         try:
-            try_config(scratch / "nginx.conf", shown=generation / "nginx")
+            shown = {str(scratch): str(generation / "nginx")} | {new: old for old, new in moved.items()}
+            try_config(scratch / "nginx.conf", shown=shown)
         except CommandFailed as error:
             raise CheckFailed(error.message, hint=error.hint) from error
 
@@ -63,9 +66,15 @@ def _relocate(text: str, moved: dict[str, str], plan: Plan) -> str:
 def _place_certificates(plan: Plan, moved: dict[str, str]) -> None:
     if not plan.certificates:
         return
-    from tsstack.parts.proxy.authority import refuse_unusable_files, write_placeholder
+    from tsstack.parts.proxy.authority import is_due, refuse_unusable_files, write_placeholder
 
     for certificate in plan.certificates:
+        # A pair that is there and good is tried itself; making one costs more than all of the rest.
+        if certificate.kind != "files" and not is_due(certificate, time.time()):
+            path = Path(certificate.certificate)
+            if os.access(path, os.R_OK):
+                Path(_relocate(str(path), moved, plan)).symlink_to(path)
+                continue
         if certificate.kind == "files":
             refuse_unusable_files(certificate)
         write_placeholder(
