@@ -121,6 +121,12 @@ def parse_network(value: Any) -> Network:
     raise ValueError(f"the network has bits set beyond its prefix; write {masked}")
 
 
+def span(network: Network) -> tuple[int, int]:
+    """The first and the last address of a network, as numbers."""
+    first = int(network.network_address)
+    return first, first + (1 << (network.max_prefixlen - network.prefixlen)) - 1
+
+
 def parse_address(value: Any) -> Address:
     """One IPv4 or IPv6 address."""
     if isinstance(value, ipaddress.IPv4Address | ipaddress.IPv6Address):

@@ -85,11 +85,10 @@ def matches(pattern: str, interface: str) -> bool:
 
 def within(inner: Network, outer: Network) -> bool:
     """Whether a network lies in another; never across address families."""
-    if isinstance(inner, ipaddress.IPv4Network) and isinstance(outer, ipaddress.IPv4Network):
-        return inner.subnet_of(outer)
-    if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
-        return inner.subnet_of(outer)
-    return False
+    if inner.version != outer.version or inner.prefixlen < outer.prefixlen:
+        return False
+    differing = int(inner.network_address) ^ int(outer.network_address)
+    return differing >> (inner.max_prefixlen - outer.prefixlen) == 0
 
 
 def in_tailnet(network: Network) -> bool:
