@@ -114,10 +114,11 @@ class Store:
     def staged(self, manifest: Manifest, tree: Tree, source: bytes) -> Iterator[Path]:
         """Put a generation on disk, whole and durable; it gets its number when the block ends well.
 
-        Until then it has a name that no reader knows, and a kill leaves nothing that a rollback could
-        choose. Raises CheckFailed when the disk is full or cannot be written; nothing is left then.
+        Until then, or until `publish` within the block, it has a name that no reader knows, and a kill
+        leaves nothing that a rollback could choose. Raises CheckFailed when the disk is full or cannot be
+        written; nothing is left then.
         """
-        staging = self.folder / f".staging-{manifest.number}-{os.getpid()}"
+        staging = self._staging(manifest.number)
         try:
             with _as_refusal(manifest.number, self.folder):
                 staging.mkdir()
@@ -126,12 +127,20 @@ class Store:
                 _write(staging / SOURCE, source)
                 fsync_folder(staging)
             yield staging
-            with _as_refusal(manifest.number, self.folder):
-                staging.rename(self.folder / str(manifest.number))
-                fsync_folder(self.folder)
+            if staging.exists():
+                self.publish(manifest.number)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
+
+    def publish(self, number: int) -> None:
+        """Give a staged generation its number. Raises CheckFailed when the disk cannot be written."""
+        with _as_refusal(number, self.folder):
+            self._staging(number).rename(self.folder / str(number))
+            fsync_folder(self.folder)
+
+    def _staging(self, number: int) -> Path:
+        return self.folder / f".staging-{number}-{os.getpid()}"
 
     def path(self, number: int) -> Path:
         """The folder of generation `number`. Raises UsageError when there is none."""
@@ -142,9 +151,18 @@ class Store:
         return folder
 
     def manifest(self, number: int) -> Manifest:
-        """What is known of generation `number`. Raises UsageError when there is none."""
-        fields = json.loads((self.path(number) / MANIFEST).read_text(encoding="utf-8"))
-        return Manifest(**{**fields, "summary": tuple(fields.get("summary", ()))})
+        """What is known of generation `number`.
+
+        Raises UsageError when there is none, CheckFailed when its manifest is damaged.
+        """
+        path = self.path(number) / MANIFEST
+        try:
+            fields = json.loads(path.read_bytes())
+            return Manifest(**{**fields, "summary": tuple(fields.get("summary", ()))})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckFailed(
+                f"{path} is damaged: {error}", hint=f"move {path.parent} away; the others are whole"
+            ) from error
 
     def tree(self, number: int) -> dict[str, str]:
         """All rendered files of generation `number`."""

@@ -162,8 +162,8 @@ class Transaction:
                 store.point("boot", previous)
             store.remember_inputs(previous, self.wanted.input_digest)
             return Outcome(previous, previous, plan, durations_s=self.durations_s)
-        with _signals_undo():
-            number = self._stage(plan)
+        with _signals_undo(), ExitStack() as stack:
+            number = self._stage(stack, plan)
             try:
                 return self._apply(self._record(number, previous, snapshots, plan), plan)
             except BaseException:
@@ -179,8 +179,11 @@ class Transaction:
         yield
         self.durations_s[step] = self.durations_s.get(step, 0.0) + self.site.clock.now_s() - started_s
 
-    def _stage(self, plan: Plan) -> int:
-        """The number of a generation on disk that the engines and the guard have nothing against."""
+    def _stage(self, stack: ExitStack, plan: Plan) -> int:
+        """The number of a generation on disk that the engines and the guard have nothing against.
+
+        A new one lies there under its number only once `publish` was called; else it goes with `stack`.
+        """
         store = self.site.store
         if self.wanted.generation is not None:
             self._check(plan.names, store.path(self.wanted.generation))
@@ -193,9 +196,9 @@ class Transaction:
             source=self.wanted.source_name,
             summary=plan.summary(),
         )
-        with self._staged(manifest, self.wanted.tree) as staged:
-            self._check(plan.names, staged)
-            self._guard(staged, plan)
+        staged = stack.enter_context(self._staged(manifest, self.wanted.tree))
+        self._check(plan.names, staged)
+        self._guard(staged, plan)
         return manifest.number
 
     @contextmanager
@@ -246,6 +249,9 @@ class Transaction:
             if pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s:
                 # The dead man may have looked for the record before it was there, and gone home.
                 raise CheckFailed("the time to confirm was over before anything could be done")
+            if pending.new_generation:
+                # After the record: a kill leaves no generation that was never live and yet has a number.
+                site.store.publish(pending.target)
             touched = True
             site.store.point("current", pending.target)
             pending, done = self._activate(pending, plan)
@@ -319,14 +325,19 @@ class Transaction:
         number, replaced = store.next_number(), pending.target
         with self._staged(replace(store.manifest(replaced), number=number), tree) as staged:
             self._check(plan.names, staged)
-        known = {**{name: snapshots[name] for name in plan.names}, **pending.snapshots}
-        in_order = {part.name: known[part.name] for part in site.parts if part.name in known}
-        joined = replace(pending, target=number, new_generation=True, snapshots=in_order)
-        write_pending(site.paths.state, joined)
+            joined = self._join(pending, number, {name: snapshots[name] for name in plan.names})
         store.point("current", number)
         if pending.new_generation:
             store.drop(replaced)
         return joined, set(plan.names)
+
+    def _join(self, pending: Pending, target: int, snapshots: Mapping[str, Snapshot]) -> Pending:
+        """The record of a change that goes on to another target and touches more parts, durably."""
+        known = {**snapshots, **pending.snapshots}
+        in_order = {part.name: known[part.name] for part in self.site.parts if part.name in known}
+        joined = replace(pending, target=target, new_generation=True, snapshots=in_order)
+        write_pending(self.site.paths.state, joined)
+        return joined
 
     def _warnings(self, done: list[Part], number: int) -> tuple[str, ...]:
         generation = self.site.store.path(number)

@@ -15,6 +15,7 @@ from fake_host import ONE, TWO, Host, Killed
 from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed, UsageError
 from tsstack.model.facts import Facts, Paths
 from tsstack.switch import deadman
+from tsstack.switch.generations import Store
 from tsstack.switch.lock import host_lock
 from tsstack.switch.record import Pending, clear_pending, read_pending
 from tsstack.switch.recovery import recover
@@ -150,6 +151,44 @@ def test_what_has_not_passed_its_checks_has_no_number(host: Host, monkeypatch: P
     host.switch(NEW)
     assert seen == [["0", "1"]]
     assert numbered(host) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("moment", ["arm", "write_pending"])
+def test_a_kill_before_anything_is_touched_leaves_no_number(
+    host: Host, monkeypatch: Patch, moment: str
+) -> None:
+    """Looked at as the kill would find it: what Python tidies up after itself does not count."""
+    seen: list[list[str]] = []
+
+    def look(*_: object, **__: object) -> None:
+        seen.append(numbered(host))
+        raise Killed
+
+    place = "tsstack.switch.deadman.arm" if moment == "arm" else "tsstack.switch.transaction.write_pending"
+    monkeypatch.setattr(place, look)
+    with pytest.raises(Killed):
+        host.switch(NEW, Mode(confirm_s=60 if moment == "arm" else None))
+    assert seen == [["0", "1"]]
+
+
+def test_a_record_of_a_generation_that_has_no_number_yet_is_undone(host: Host, monkeypatch: Patch) -> None:
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "publish", die)
+        with pytest.raises(Killed):
+            host.switch(NEW)
+    assert read_pending(host.site.paths.state) is not None
+    with host_lock(host.site.paths.state, host.clock):
+        prepare(host.site)
+    assert_as_before(host)
+
+
+def test_a_damaged_manifest_is_named(host: Host) -> None:
+    (host.store.path(1) / "manifest.json").write_text("{torn")
+    with pytest.raises(CheckFailed, match=r"1/manifest\.json is damaged"):
+        host.store.list()
 
 
 def test_a_signal_after_the_end_of_a_change_does_not_deny_it(host: Host, monkeypatch: Patch) -> None:
