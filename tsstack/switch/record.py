@@ -17,6 +17,8 @@ from tsstack.parts.part import Snapshot
 from tsstack.system.files import fsync_folder, write_durably
 
 NAME = "pending.json"
+OVER = f".{NAME}.over"
+"""Its name while it is cleared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,19 @@ def read_pending(state: Path) -> Pending | None:
 
 
 def clear_pending(state: Path) -> None:
-    """The change is over, durably."""
-    (state / NAME).unlink(missing_ok=True)
-    fsync_folder(state)
+    """The change is over, durably.
+
+    Raises OSError when the disk does not take it; the record is then where it was, so that the change can
+    be undone, by the next command too.
+    """
+    record, over = state / NAME, state / OVER
+    try:
+        record.rename(over)
+    except FileNotFoundError:
+        return
+    try:
+        fsync_folder(state)
+    except OSError:
+        over.rename(record)
+        raise
+    over.unlink()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
 from tsstack.switch.generations import Store
+from tsstack.switch.leftovers import remove_leftovers
 from tsstack.switch.record import Pending, clear_pending, process_start, read_boot_id, read_pending
 from tsstack.switch.site import Site
 
@@ -36,6 +37,7 @@ def undo(site: Site, pending: Pending) -> None:
         if pending.previous_boot is not None and site.store.boot() != pending.previous_boot:
             site.store.point("boot", pending.previous_boot)
     with noted(left, "the machine cannot be looked at"):
+        site.paths.run.mkdir(parents=True, exist_ok=True)  # a reboot has taken it
         facts = site.facts()
         for part in reversed(site.parts):
             if part.name in pending.snapshots:
@@ -84,6 +86,7 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
     still waits for its confirmation within its time. Raises RollbackFailed.
     """
     pending = read_pending(site.paths.state)
+    remove_leftovers(site.paths, everywhere=pending is not None)
     if pending is None:
         return None
     if pending.phase == "activating":

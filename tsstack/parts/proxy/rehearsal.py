@@ -31,24 +31,33 @@ def rehearse(generation: Path, plan: Plan, facts: Facts) -> None:
     """Let nginx judge `generation` as it is staged. Raises CheckFailed; touches only a scratch folder."""
     if facts.nginx is None:
         raise CheckFailed("nginx is not installed", hint="apt install nginx")
-    with tempfile.TemporaryDirectory(prefix="tsstack-nginx-") as name:
-        scratch = Path(name)
-        moved = {
-            str(facts.paths.tls): str(scratch / "tls"),
-            str(facts.paths.run): str(scratch / "run"),
-            str(facts.paths.log): str(scratch / "log"),
-        }
-        for folder in _FOLDERS:
-            (scratch / folder).mkdir()
-        for file in _FILES:
-            text = (generation / "nginx" / file).read_text(encoding="utf-8")
-            (scratch / file).write_text(_relocate(text, moved, plan), encoding="utf-8")
-        _place_certificates(plan, moved)
-        try:
-            shown = {str(scratch): str(generation / "nginx")} | {new: old for old, new in moved.items()}
-            try_config(scratch / "nginx.conf", shown=shown)
-        except CommandFailed as error:
-            raise CheckFailed(error.message, hint=error.hint) from error
+    try:
+        # What is in it is ours alone: that it cannot be removed is no reason to refuse the file.
+        with tempfile.TemporaryDirectory(prefix="tsstack-nginx-", ignore_cleanup_errors=True) as name:
+            _rehearse_in(Path(name), generation, plan, facts)
+    except CommandFailed as error:
+        raise CheckFailed(error.message, hint=error.hint) from error
+    except OSError as error:
+        place = error.filename or tempfile.gettempdir()
+        raise CheckFailed(
+            f"nginx cannot try the configuration: {place}: {error.strerror}", hint="make room there"
+        ) from error
+
+
+def _rehearse_in(scratch: Path, generation: Path, plan: Plan, facts: Facts) -> None:
+    moved = {
+        str(facts.paths.tls): str(scratch / "tls"),
+        str(facts.paths.run): str(scratch / "run"),
+        str(facts.paths.log): str(scratch / "log"),
+    }
+    for folder in _FOLDERS:
+        (scratch / folder).mkdir()
+    for file in _FILES:
+        text = (generation / "nginx" / file).read_text(encoding="utf-8")
+        (scratch / file).write_text(_relocate(text, moved, plan), encoding="utf-8")
+    _place_certificates(plan, moved)
+    shown = {str(scratch): str(generation / "nginx")} | {new: old for old, new in moved.items()}
+    try_config(scratch / "nginx.conf", shown=shown)
 
 
 def _relocate(text: str, moved: dict[str, str], plan: Plan) -> str:
