@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ MAX_DEPTH = 40
 MAX_VALUES = 500_000
 
 # YAML 1.2.2 section 5.1, "c-printable", turned round; NEL and the BOM are legal inside.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+# The same for a text of ASCII alone, as nearly all are: the other takes 4 ms to compile.
+_UNPRINTABLE_ASCII = "[^\t\n\r\x20-\x7e]"
 # YAML 1.2.2 section 10.3.2, "tag resolution" of the core schema.
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -39,6 +41,12 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _SPECIAL_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _MAX_DIGITS = 40
+_TAGGED: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "null": (type(None),),
+}
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 # RFC 8259 section 7: a character beyond U+FFFF is escaped as two surrogates.
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
@@ -55,8 +63,8 @@ class Node:
     """A scalar as it is written, before it became a number or a boolean."""
     size: int = 1
     """Values in it, itself included, with aliases expanded."""
-    keys: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Where each key of a mapping stands."""
+    keys: dict[str, tuple[int, int]] | None = None
+    """Where each key of a mapping stands; None for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ class Document:
             if below is None:
                 break
             last = value and index == len(steps) - 1
-            if isinstance(step, str) and not last and step in node.keys:
+            if isinstance(step, str) and not last and node.keys and step in node.keys:
                 line, column = node.keys[step]
             else:
                 line, column = below.line, below.column
@@ -196,7 +204,7 @@ def parse_document(source: bytes, file: str) -> Document:
             file, codes.NOT_UTF8, f"byte 0x{source[error.start]:02x} is not UTF-8", place=place
         ) from None
     text = text.removeprefix("\ufeff")
-    if unprintable := _UNPRINTABLE.search(text):
+    if unprintable := re.search(_UNPRINTABLE_ASCII if text.isascii() else _UNPRINTABLE, text):
         message = f"the control character U+{ord(unprintable[0]):04X} stands here"
         raise _fatal(file, codes.CONTROL_CHARACTER, message, place=_place_after(text[: unprintable.start()]))
     text, shifts = _join_surrogates(text)
@@ -277,7 +285,7 @@ class _Builder:
         if version not in ("", "1.2"):
             message = f"%YAML {version} is asked for, but the file is read as YAML 1.2"
             self._add(codes.BAD_TAG, (), message, (1, 1))
-        root = self._node((), 0)
+        root = self._node(self.events.get_event(), (), 0)
         self.events.get_event()  # the document's end
         after = self.events.get_event()
         if isinstance(after, self.kinds.DocumentStartEvent):
@@ -291,21 +299,21 @@ class _Builder:
             raise _fatal(self.file, codes.NOT_A_MAPPING, message, place=(root.line, root.column))
         return root
 
-    def _node(self, path: KeyPath, depth: int) -> Node:
-        event = self.events.get_event()
+    def _node(self, event: Any, path: KeyPath, depth: int) -> Node:
         place = self._place(event.start_mark)
         if depth > MAX_DEPTH:
             message = f"more than {MAX_DEPTH} levels deep"
             raise _fatal(self.file, codes.TOO_LARGE, message, place=place)
         if isinstance(event, self.kinds.AliasEvent):
             return self._alias(event.anchor, path, place)
-        if event.tag is not None and event.tag not in _TAGS and event.tag != "!":
-            tag = self.disguise.restore(event.tag)
-            self._add(codes.BAD_TAG, path, f"the tag {tag} means nothing here", place)
+        tag = event.tag
+        if tag is not None and tag not in _TAGS and tag != "!":
+            shown = self.disguise.restore(tag)
+            self._add(codes.BAD_TAG, path, f"the tag {shown} means nothing here", place)
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         if isinstance(event, self.kinds.ScalarEvent):
-            node = self._scalar(event, path, place)
+            node = self._scalar(event, tag, path, place)
         elif isinstance(event, self.kinds.SequenceStartEvent):
             node = self._sequence(path, place, depth)
         else:
@@ -327,38 +335,35 @@ class _Builder:
     def _sequence(self, path: KeyPath, place: tuple[int, int], depth: int) -> Node:
         items: list[Node] = []
         size = 1
-        while not isinstance(self.events.peek_event(), self.kinds.SequenceEndEvent):
-            items.append(self._node((*path, len(items)), depth + 1))
-            size = self._grown(size, items[-1], place)
-        self.events.get_event()
+        next_event, end = self.events.get_event, self.kinds.SequenceEndEvent
+        while not isinstance(event := next_event(), end):
+            item = self._node(event, (*path, len(items)), depth + 1)
+            items.append(item)
+            size = self._grown(size, item, place)
         return Node(items, *place, size=size)
 
     def _mapping(self, path: KeyPath, place: tuple[int, int], depth: int) -> Node:
-        node = Node({}, *place)
         entries: dict[str, Node] = {}
+        places: dict[str, tuple[int, int]] = {}
         size = 1
-        while not isinstance(self.events.peek_event(), self.kinds.MappingEndEvent):
-            event = self.events.peek_event()
+        next_event, end = self.events.get_event, self.kinds.MappingEndEvent
+        while not isinstance(event := next_event(), end):
             key_place = self._place(event.start_mark)
             if not isinstance(event, self.kinds.ScalarEvent):
                 raise _fatal(self.file, codes.KEY_NOT_TEXT, "a key must be plain text", place=key_place)
-            self.events.get_event()
             key = self.disguise.restore(event.value)
-            value = self._node((*path, key), depth + 1)
+            value = self._node(next_event(), (*path, key), depth + 1)
             size = self._grown(size, value, place)
             if key == "<<" and event.implicit[0]:
                 hint = "write the keys out, or repeat whole values with *name"
                 self._add(codes.MERGE_KEY, path, "merge keys (<<) are not part of YAML 1.2", key_place, hint)
             elif key in entries:
-                line = node.keys[key][0]
+                line = places[key][0]
                 self._add(codes.DUPLICATE_KEY, (*path, key), f"the key is already in line {line}", key_place)
             else:
                 entries[key] = value
-                node.keys[key] = key_place
-        self.events.get_event()
-        node.value = entries
-        node.size = size
-        return node
+                places[key] = key_place
+        return Node(entries, *place, size=size, keys=places)
 
     def _grown(self, size: int, node: Node, place: tuple[int, int]) -> int:
         if size + node.size > MAX_VALUES:
@@ -366,21 +371,23 @@ class _Builder:
             raise _fatal(self.file, codes.TOO_LARGE, message, place=place)
         return size + node.size
 
-    def _scalar(self, event: Any, path: KeyPath, place: tuple[int, int]) -> Node:
+    def _scalar(self, event: Any, tag: str | None, path: KeyPath, place: tuple[int, int]) -> Node:
         text = self.disguise.restore(event.value)
-        tag = event.tag.rpartition(":")[2] if event.tag in _TAGS else ""
-        if tag == "str" or event.tag == "!" or (not event.implicit[0] and not tag):
+        if tag is None:
+            return Node(resolve(text) if event.implicit[0] else text, *place, text=text)
+        kind = tag.rpartition(":")[2] if tag in _TAGS else ""
+        if kind == "str" or tag == "!" or (not event.implicit[0] and not kind):
             return Node(text, *place, text=text)
         value = resolve(text)
-        kinds = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
-        if tag and type(value) not in kinds.get(tag, ()):
-            self._add(codes.BAD_TAG, path, f"the value does not fit its tag !!{tag}", place)
+        if kind and type(value) not in _TAGGED.get(kind, ()):
+            self._add(codes.BAD_TAG, path, f"the value does not fit its tag !!{kind}", place)
         return Node(value, *place, text=text)
 
     def _place(self, mark: Any) -> tuple[int, int]:
-        column = int(mark.column)
-        column += sum(by for behind, by in self.shifts.get(mark.line, ()) if mark.column >= behind)
-        return int(mark.line) + 1, column + 1
+        line, column = int(mark.line), int(mark.column)
+        if self.shifts:
+            column += sum(by for behind, by in self.shifts.get(line, ()) if mark.column >= behind)
+        return line + 1, column + 1
 
     def _add(self, code: Code, path: KeyPath, message: str, place: tuple[int, int], hint: str = "") -> None:
         finding = Finding(
@@ -412,7 +419,10 @@ def resolve(text: str) -> Scalar:
     if text in _BOOLS:
         return _BOOLS[text]
     # Nearly all scalars are plain words, told by their first letter.
-    numeric = text[0].isascii() and (text[0].isdigit() or text[0] in "+-.") and len(text) <= _MAX_DIGITS
+    first = text[0]
+    numeric = first.isascii() and (first.isdigit() or first in "+-.") and len(text) <= _MAX_DIGITS
+    # Addresses begin with a digit too; no number has two dots.
+    numeric = numeric and text.find(".") == text.rfind(".")
     return _number(text) if numeric else text
 
 

@@ -13,7 +13,7 @@ from tsstack.model.code import Code
 from tsstack.model.document import Document, Node, child
 from tsstack.model.keypath import KeyPath, format_path
 from tsstack.model.section import Section
-from tsstack.model.words import SECRET, listed, nearest, redact, show
+from tsstack.model.words import SECRET, listed, may_hold_secret, nearest, redact, show
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -233,7 +233,7 @@ def secrets_in(document: Document) -> list[Finding]:
     findings: list[Finding] = []
     text = document.source.decode("utf-8", errors="replace")
     # Only an escape can hide one in a value that the text does not show.
-    if not SECRET.search(text) and "\\" not in text:
+    if "\\" not in text and not (may_hold_secret(text) and SECRET.search(text)):
         return findings
     for path, node in document.scalars():
         if SECRET.search(node.text):
