@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from tsstack.parts.firewall.members import (
@@ -23,12 +24,20 @@ _FIELDS: dict[End, tuple[str, str]] = {"source": ("saddr", "iifname"), "destinat
 _ADDRESS = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Members:
     """Who belongs where, with nothing overlapping."""
 
     ranges: tuple[AddressRange, ...]
     levels: tuple[InterfaceLevel, ...]
+
+    @cached_property
+    def written(self) -> dict[tuple[int, bool], list[tuple[str, str]]]:
+        """The ranges as nft writes them, each with its zone, by (version, whether it is the tailnet's)."""
+        sorts: dict[tuple[int, bool], list[tuple[str, str]]] = {}
+        for each in self.ranges:
+            sorts.setdefault((each.version, each.tailnet), []).append((str(each), each.zone))
+        return sorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +70,17 @@ def _add_addresses(table: Table, chain: Chain, members: Members, dispatch: Dispa
     side, interface_field = _FIELDS[dispatch.end]
     for version, (family, kind) in _ADDRESS.items():
         for tailnet in (True, False):
-            ranges = [r for r in members.ranges if r.version == version and r.tailnet == tailnet]
+            ranges = members.written.get((version, tailnet), [])
             suffix = f"tailnet{version}" if tailnet else f"ip{version}"
             # A tailnet address means its owner only on the tailnet's own interface.
             bound = f"{interface_field} {interface(TAILNET_INTERFACE)} " if tailnet else ""
-            listed = [f"{r} : {dispatch.verdicts[r.zone]}" for r in ranges if r.zone in dispatch.verdicts]
+            verdicts = dispatch.verdicts
+            listed = [f"{text} : {verdicts[zone]}" for text, zone in ranges if zone in verdicts]
             if listed:
                 name = table.collect(f"{dispatch.name}.{suffix}", f"{kind} : verdict", listed, interval=True)
                 chain.add(f"{bound}{family} {side} vmap {name}", dispatch.path)
             if dispatch.other is not None and len(listed) < len(ranges):
-                name = table.collect(f"zoned.{suffix}", kind, map(str, ranges), interval=True)
+                name = table.collect(f"zoned.{suffix}", kind, (text for text, _ in ranges), interval=True)
                 chain.add(f"{bound}{family} {side} {name} {dispatch.other}", dispatch.path)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tsstack.model.firewall import Firewall, ForwardRule, Zone
-from tsstack.model.names import Network, PortRange
+from tsstack.model.names import PortRange, span
 from tsstack.model.stack import Stack
 
 TAILNET_INTERFACE = "tailscale0"
@@ -42,12 +42,18 @@ class AddressRange:
     def __str__(self) -> str:
         """As nft writes it: an address, a prefix, or `first-last`."""
         size = self.last - self.first + 1
-        address = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address
+        first = _address(self.version, self.first)
         if size == 1:
-            return str(address(self.first))
+            return first
         if size & (size - 1) == 0 and self.first % size == 0:
-            return f"{address(self.first)}/{_BITS[self.version] - size.bit_length() + 1}"
-        return f"{address(self.first)}-{address(self.last)}"
+            return f"{first}/{_BITS[self.version] - size.bit_length() + 1}"
+        return f"{first}-{_address(self.version, self.last)}"
+
+
+def _address(version: int, number: int) -> str:
+    if version == 4:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return str(ipaddress.IPv6Address(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +76,6 @@ class InterfaceLevel:
     wildcard: bool
 
 
-def last_of(network: Network) -> int:
-    """The last address of a network, as a number."""
-    return int(network.network_address) + (1 << (_BITS[network.version] - network.prefixlen)) - 1
-
-
 def is_isolated(name: str, zone: Zone) -> bool:
     """Whether the zone is of the preset `isolated`: by its `preset`, or by its own name without one."""
     return (zone.preset or name) == "isolated"
@@ -87,23 +88,22 @@ def address_ranges(firewall: Firewall) -> tuple[AddressRange, ...]:
     of the tailnet's own ranges and neighbours of one zone are merged.
     """
     ranges: list[AddressRange] = []
+    owned: dict[int, list[tuple[int, int, int, str]]] = {4: [], 6: []}
+    for position, (name, zone) in enumerate(firewall.zones.items()):
+        for network in zone.sources:
+            first, last = span(network)
+            owned[network.version].append((first, -last, position, name))
     for version, tailnet in zip((4, 6), TAILNET, strict=True):
-        owned = sorted(
-            (int(net.network_address), net.prefixlen, position, last_of(net), zone)
-            for position, (zone, net) in enumerate(
-                (name, net) for name, zone in firewall.zones.items() for net in zone.sources
-            )
-            if net.version == version
-        )
-        low_end, high_end = int(tailnet.network_address), last_of(tailnet)
-        for first, last, zone in _merged(_disjoint((start, end, zone) for start, _, _, end, zone in owned)):
+        low_end, high_end = span(tailnet)
+        widest_first = ((first, -end, name) for first, end, _, name in sorted(owned[version]))
+        for first, last, name in _merged(_disjoint(widest_first)):
             for low, high, inside in (
                 (first, min(last, low_end - 1), False),
                 (max(first, low_end), min(last, high_end), True),
                 (max(first, high_end + 1), last, False),
             ):
                 if low <= high:
-                    ranges.append(AddressRange(version, low, high, zone, inside))
+                    ranges.append(AddressRange(version, low, high, name, inside))
     return tuple(ranges)
 
 

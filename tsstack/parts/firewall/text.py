@@ -87,7 +87,7 @@ class Table:
                     f"\t\ttype {kind}",
                     *flags,
                     "\t\telements = {",
-                    ",\n".join(f"\t\t\t{element}" for element in elements),
+                    "\t\t\t" + ",\n\t\t\t".join(elements),
                     "\t\t}",
                     "\t}",
                 ]
