@@ -21,6 +21,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "init": ("file", "init", "Write a starter file from what this host has."),
         "check": ("file", "check", "Judge the file: faults, contradictions, what the engines say."),
         "build": ("file", "build", "Render everything into a folder; no root, no effect."),
+        "prove": ("prove", "prove", "Prove with real packets that the rules do what the file says."),
         "diff": ("file", "diff", "Show how the rendered files differ from the live ones."),
         "schema": ("file", "schema", "Print the JSON Schema of the file, for editors."),
         "explain": ("file", "explain", "Say what a code such as TS101 means."),
@@ -125,16 +126,16 @@ def run(arguments: list[str]) -> int:
         code = cli.main(arguments, prog_name="tsstack", standalone_mode=False, obj=shared)
     except click.exceptions.Exit as end:
         return end.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.Abort:
-        chatter("interrupted")
-        return 1
-    except BrokenPipeError:  # `tsstack ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except TsstackError as error:
         print_error(error, as_json=shared.as_json)
         return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except BrokenPipeError:  # `tsstack ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (click.Abort, OSError) as error:  # outside a transaction: Ctrl-C, a broken disk
+        chatter(f"error: {error}" if isinstance(error, OSError) else "interrupted")
+        return 1
     return code if isinstance(code, int) else 0

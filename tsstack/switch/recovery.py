@@ -86,7 +86,10 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
     still waits for its confirmation within its time. Raises RollbackFailed.
     """
     pending = read_pending(site.paths.state)
-    remove_leftovers(site.paths, everywhere=pending is not None)
+    try:
+        remove_leftovers(site.paths, everywhere=pending is not None)
+    except OSError as error:  # they do no harm, and must not keep a change from being undone
+        site.report(f"half-written files stay: {error}")
     if pending is None:
         return None
     if pending.phase == "activating":
@@ -98,6 +101,9 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
     else:
         return None
     undo(site, pending)
+    from tsstack.switch.deadman import disarm  # which itself needs us
+
+    disarm(site, pending.id)
     return Recovery(pending.target, pending.previous_current, reason)
 
 

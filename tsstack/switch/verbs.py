@@ -13,7 +13,7 @@ from tsstack.switch.boot import activate_boot, activate_firewall_early
 from tsstack.switch.generations import Manifest, part_tree, read_tree, tree_digest
 from tsstack.switch.intent import Intent, load, read_generation, read_intent
 from tsstack.switch.lock import host_lock
-from tsstack.switch.plan import Plan
+from tsstack.switch.plan import PartPlan, Plan
 from tsstack.switch.record import read_pending
 from tsstack.switch.recovery import recover, undo
 from tsstack.switch.site import Site
@@ -33,12 +33,7 @@ __all__ = [
 
 def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -> tuple[Outcome, Intent]:
     """Make the host as `file` says. Raises ConfigError, CheckFailed, ApplyFailed, RollbackFailed."""
-    if force_lockout and mode.confirm_s is None:
-        raise UsageError(
-            "--force-lockout needs --confirm", hint="so that the switch undoes itself if you are locked out"
-        )
-    if mode.confirm_s is not None:
-        mode = replace(mode, sessions=own_sessions())
+    mode = _complete(mode, force_lockout)
     with host_lock(site.paths.state, site.clock):
         prepare(site)
         site.report("read")
@@ -47,6 +42,17 @@ def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -
         keep_way_in = _no_guard if force_lockout else _guard_for(site, file, facts, intent)
         outcome = Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
     return outcome, intent
+
+
+def _complete(mode: Mode, force_lockout: bool) -> Mode:
+    """The mode with the sessions that cannot confirm it. Raises UsageError for a one-way lock-out."""
+    if mode.confirm_s is not None:
+        return replace(mode, sessions=own_sessions())
+    if force_lockout:
+        raise UsageError(
+            "--force-lockout needs --confirm", hint="so that the change undoes itself if you are locked out"
+        )
+    return mode
 
 
 def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
@@ -59,18 +65,24 @@ def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
         facts = site.facts()
         intent = read_intent(site, file, facts)
         store, wanted = site.store, intent.wanted
-        for manifest in reversed(store.list()):
-            if manifest.number and tree_digest(store.tree(manifest.number)) == tree_digest(wanted.tree):
-                store.point("boot", manifest.number)
-                return manifest, False, intent
+        keep_way_in = _guard_for(site, file, facts, intent)
+
+        def judge(staged: Path) -> None:
+            parts = [part for part in site.parts if part_tree(wanted.tree, part.folder)]
+            for part in parts:
+                part.check(staged, facts)
+            keep_way_in(staged, Plan(tuple(PartPlan(part.name, ()) for part in parts)))
+
+        for known in reversed(store.list()):
+            if known.number and tree_digest(store.tree(known.number)) == tree_digest(wanted.tree):
+                judge(store.path(known.number))
+                store.point("boot", known.number)
+                return known, False, intent
         from tsstack import __version__
 
         manifest = Manifest(store.next_number(), site.clock.unix_s(), __version__, wanted.source_name)
         with store.staged(manifest, wanted.tree, wanted.source) as staged:
-            for part in site.parts:
-                if part_tree(wanted.tree, part.folder):
-                    part.check(staged, facts)
-            _guard_for(site, file, facts, intent)(staged, Plan(()))
+            judge(staged)
         store.point("boot", manifest.number)
     return manifest, True, intent
 
@@ -93,8 +105,7 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
 
     Needs no network, no secrets and no rendering.
     """
-    if mode.confirm_s is not None:
-        mode = replace(mode, sessions=own_sessions())
+    mode = _complete(mode, force_lockout)
     with host_lock(site.paths.state, site.clock, wait_s=2.0):
         site.store.prepare()
         pending = read_pending(site.paths.state)
@@ -140,7 +151,8 @@ def _guard_for(site: Site, file: Path, facts: Facts, intent: Intent) -> Callable
                 loaded, _ = load(file, None)
             except ConfigError as error:
                 raise CheckFailed(
-                    f"whether you keep your way in cannot be told: {error}", hint="use --force-lockout"
+                    f"whether you keep your way in cannot be told: {error}",
+                    hint="use --force-lockout together with --confirm",
                 ) from error
         guard.check_operator(loaded.stack, facts, sessions)
         for part in site.parts:

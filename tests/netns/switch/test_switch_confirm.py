@@ -89,6 +89,7 @@ def test_pitfall_13_the_revert_survives_the_death_of_the_command(
     deadline = time.monotonic() + 20
     while not record.exists() and time.monotonic() < deadline:
         time.sleep(0.002)
+    assert record.exists(), "the change was over before it could be cut off"
     command.send_signal(how)
     command.wait(timeout=20)
     wait_for_undo(host, before, 4 + 2 + 2)
