@@ -1,16 +1,19 @@
-"""What the file says about one packet to this host, computed from the model alone.
+"""What the file says about one packet, computed from the model alone: the second opinion on the kernel.
 
-Nothing here is shared with the renderer: this is the second opinion that the kernel is compared with.
+Nothing here is shared with the renderer. The semantics are those of docs/firewall.md, read anew.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from tsstack.model.facts import Facts
-from tsstack.model.firewall import Firewall, Zone
-from tsstack.model.names import Address, Network, Protocol
+from tsstack.model.firewall import Firewall, ForwardRule, Zone
+from tsstack.model.names import Address, Network
+from tsstack.model.sections import Advertise
 from tsstack.model.stack import Stack
 
 TAILNET_INTERFACE = "tailscale0"
@@ -20,91 +23,258 @@ TAILNET: tuple[Network, ...] = (
     ipaddress.ip_network("fd7a:115c:a1e0::/48"),
 )
 CHROMEOS = ipaddress.ip_network("100.115.92.0/23")
+TAILSCALED_PORT = 41641
+_LINK_LOCAL = ipaddress.ip_network("fe80::/10")
+_BITS = {4: 32, 6: 128}
+
+Action = Literal["accept", "drop", "reject"]
+Kind = Literal["tcp", "udp", "icmp"]
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of a connection to this host."""
+    """The first packet of a connection to this host, or through it where `outgoing` is set.
+
+    `icmp` is an echo request, of ICMP or ICMPv6; it has no ports.
+    """
 
     source: Address
     interface: str
-    protocol: Protocol
-    port: int
+    protocol: Kind
+    port: int = 0
+    destination: Address | None = None
+    """None: any address of this host."""
+    outgoing: str = ""
+    """The interface it leaves by; empty: it is for this host."""
+    source_port: int = 0
+
+    @property
+    def service(self) -> str:
+        """`tcp/443`, or `ping`."""
+        return "ping" if self.protocol == "icmp" else f"{self.protocol}/{self.port}"
 
     def __str__(self) -> str:
-        return f"{self.protocol}/{self.port} from {self.source} on {self.interface}"
+        through = f" to {self.destination} on {self.outgoing}" if self.outgoing else ""
+        return f"{self.service} from {self.source} on {self.interface}{through}"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the packet is let in, and the key path that decides."""
+    """What becomes of the packet, the key path that decides, and the zone it comes from."""
 
-    accepted: bool
+    action: Action
     path: str
     zone: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the packet passes."""
+        return self.action == "accept"
 
 
 def expect_input(stack: Stack, facts: Facts, packet: Packet) -> Verdict:
     """The verdict on a new connection to this host."""
-    firewall = stack.firewall
-    if firewall is None or not firewall.enabled:
-        return Verdict(True, "firewall")
-    if packet.interface == "lo":
-        return Verdict(True, "firewall")
-    if is_tailnet(packet.source) and packet.interface != TAILNET_INTERFACE:
-        return Verdict(False, "firewall")
-    port = facts.tailscale.port if facts.tailscale else 41641
-    if packet.protocol == "udp" and packet.port == port:
-        return Verdict(True, "tailscale")
-    name = zone_of(firewall, packet.source, packet.interface)
-    if name:
-        opened = _opened_by(stack, firewall.zones[name], packet)
-        if opened:
-            return Verdict(True, f"firewall.zones.{name}.{opened}", name)
-    return Verdict(firewall.default_policy == "accept", "firewall.default_policy", name)
+    return Oracle(stack, facts).judge(packet)
 
 
 def is_tailnet(source: Address) -> bool:
     """Whether only tailscaled can rightly deliver packets from `source`."""
-    return source not in CHROMEOS and any(source in network for network in TAILNET)
+    return source not in CHROMEOS and _in_tailnet(source)
 
 
-def zone_of(firewall: Firewall, source: Address, interface: str) -> str:
-    """The zone of a packet: by the longest source prefix, else by its interface; empty if none."""
-    by_source = [
-        (network.prefixlen, name)
-        for name, zone in firewall.zones.items()
-        for network in zone.sources
-        if network.version == source.version and source in network
-    ]
-    if by_source:
-        return max(by_source)[1]
-    by_interface = [
-        (len(pattern), name)
-        for name, zone in firewall.zones.items()
-        for pattern in zone.interfaces
-        if _covers(pattern, interface)
-    ]
-    return max(by_interface)[1] if by_interface else ""
+def zone_of(firewall: Firewall, address: Address, interface: str) -> str:
+    """The zone of one end of a packet; empty if none. For many packets, keep a `Membership`."""
+    return Membership(firewall).zone(address, interface)
 
 
-def _covers(pattern: str, interface: str) -> bool:
-    if pattern.endswith("*"):
-        return interface.startswith(pattern[:-1])
-    return pattern == interface
+def is_isolated(name: str, zone: Zone) -> bool:
+    """Whether a zone is of the preset `isolated`: by `preset`, or by its name without one."""
+    return zone.preset == "isolated" or (zone.preset is None and name == "isolated")
 
 
-def _opened_by(stack: Stack, zone: Zone, packet: Packet) -> str:
-    """The key below the zone that opens the packet's port; empty when none does."""
-    if zone.allow == "all":
-        return "allow"
-    ports = zone.tcp if packet.protocol == "tcp" else zone.udp
-    for index, each in enumerate(ports):
-        if packet.port in each:
-            return f"{packet.protocol}[{index}]"
-    for index, service in enumerate(zone.services):
-        if any(
-            packet.protocol == each.protocol and packet.port in each.ports for each in stack.ports_of(service)
-        ):
-            return f"services[{index}]"
-    return ""
+def _in_tailnet(address: Address) -> bool:
+    return any(address in network for network in TAILNET)
+
+
+class Membership:
+    """To which zone an end belongs: by the longest network that holds it, else by its interface."""
+
+    def __init__(self, firewall: Firewall) -> None:
+        self._networks: dict[tuple[int, int], dict[int, str]] = {}
+        self._names: dict[str, str] = {}
+        stars: dict[str, str] = {}
+        for name, zone in firewall.zones.items():
+            for network in zone.sources:
+                shift = _BITS[network.version] - network.prefixlen
+                owners = self._networks.setdefault((network.version, shift), {})
+                owners.setdefault(int(network.network_address) >> shift, name)
+            for pattern in zone.interfaces:
+                if pattern.endswith("*"):
+                    stars.setdefault(pattern[:-1], name)
+                else:
+                    self._names.setdefault(pattern, name)
+        self._by_length = sorted(self._networks)  # the smaller the shift, the longer the prefix
+        self._stars = sorted(stars.items(), key=lambda entry: -len(entry[0]))
+        self._known: dict[tuple[Address, str], str] = {}
+
+    def zone(self, address: Address, interface: str) -> str:
+        """The zone, or the empty string."""
+        key = (address, interface)
+        if key not in self._known:
+            self._known[key] = self.by_address(address, interface) or self.by_interface(interface)
+        return self._known[key]
+
+    def by_address(self, address: Address, interface: str) -> str:
+        """The zone that has the address among its sources; the tailnet's count on tailscale0 alone."""
+        if interface != TAILNET_INTERFACE and _in_tailnet(address):
+            return ""
+        number = int(address)
+        for version, shift in self._by_length:
+            if version == address.version:
+                owner = self._networks[version, shift].get(number >> shift)
+                if owner is not None:
+                    return owner
+        return ""
+
+    def by_interface(self, interface: str) -> str:
+        """The zone that names the interface: literally, else by the longest wildcard."""
+        if interface in self._names:
+            return self._names[interface]
+        return next((zone for start, zone in self._stars if interface.startswith(start)), "")
+
+
+class Oracle:
+    """Judges packets by one file. Remembers what it has worked out: made for thousands of packets."""
+
+    def __init__(self, stack: Stack, facts: Facts) -> None:
+        firewall = stack.firewall
+        self.active = firewall is not None and firewall.enabled
+        self._stack = stack
+        self.firewall = firewall or Firewall()
+        self.members = Membership(self.firewall)
+        self._uplink = stack.host.uplink or facts.default_interface
+        self._advertise = stack.tailscale.advertise if stack.tailscale else Advertise()
+        port = facts.tailscale.port if facts.tailscale else 0
+        self.tailscaled_port = port or TAILSCALED_PORT
+        self._pairs: dict[tuple[str, str], list[tuple[int, ForwardRule]]] = {}
+        for at, rule in enumerate(self.firewall.forward):
+            self._pairs.setdefault((rule.from_zone, rule.to_zone), []).append((at, rule))
+        self._opened: dict[tuple[str, Kind, int], str] = {}
+        self._listed: dict[tuple[int, Kind, int], str] = {}
+
+    def judge(self, packet: Packet) -> Verdict:
+        """The verdict on the first packet of a new connection."""
+        if not self.active:
+            return Verdict("accept", "firewall")
+        if self.is_spoofed(packet):
+            return Verdict("drop", "firewall")
+        return self._judge_passing(packet) if packet.outgoing else self._judge_arriving(packet)
+
+    def _judge_arriving(self, packet: Packet) -> Verdict:
+        if packet.interface == "lo":
+            return Verdict("accept", "firewall")
+        if packet.protocol == "udp":
+            if packet.port == self.tailscaled_port:
+                return Verdict("accept", "tailscale")
+            if self._is_dhcp_reply(packet):
+                return Verdict("accept", "firewall")
+        name = self.members.zone(packet.source, packet.interface)
+        if not name:
+            return Verdict(self.firewall.default_policy, "firewall.default_policy")
+        zone, path = self.firewall.zones[name], f"firewall.zones.{name}"
+        if packet.protocol == "icmp":
+            return (
+                Verdict("accept", f"{path}.ping", name) if zone.ping else self._refuse(name, f"{path}.ping")
+            )
+        opened = self._opened_by(name, packet.protocol, packet.port)
+        return Verdict("accept", f"{path}.{opened}", name) if opened else self._refuse(name)
+
+    def _is_dhcp_reply(self, packet: Packet) -> bool:
+        """RFC 2131 section 4.1; RFC 8415 section 7.2, to the link-local address that had asked."""
+        if packet.source.version == 4:
+            return (packet.source_port, packet.port) == (67, 68)
+        linked = packet.destination is not None and packet.destination in _LINK_LOCAL
+        return linked and (packet.source_port, packet.port) == (547, 546)
+
+    def is_spoofed(self, packet: Packet) -> bool:
+        """Whether the packet comes from a tailnet address by an interface that is not the tailnet's."""
+        return packet.interface not in {"lo", TAILNET_INTERFACE} and is_tailnet(packet.source)
+
+    def _judge_passing(self, packet: Packet) -> Verdict:
+        """The six steps of docs/firewall.md, "Packets through this host"."""
+        if packet.destination is None:
+            raise ValueError(f"{packet}: a packet that passes through has a destination")
+        source = self.members.zone(packet.source, packet.interface)
+        if not source:
+            return Verdict("accept", "firewall")
+        advertised = self._advertised(source, packet, packet.destination)
+        if advertised:
+            return Verdict("accept", advertised, source)
+        target = self.members.zone(packet.destination, packet.outgoing)
+        if (source, target) in self._pairs:
+            path = self._forwarded_by(source, target, packet)
+            return Verdict("accept", path, source) if path else self._refuse(source)
+        if source == target and not is_isolated(source, self.firewall.zones[source]):
+            return Verdict("accept", f"firewall.zones.{source}", source)
+        return self._refuse(source)
+
+    def _advertised(self, source: str, packet: Packet, destination: Address) -> str:
+        """The key of the advertisement that lets the packet through; empty if none does.
+
+        A route goes before all zones; the exit node before zones by interface only, not by address.
+        """
+        if packet.interface != TAILNET_INTERFACE or is_isolated(source, self.firewall.zones[source]):
+            return ""
+        for at, route in enumerate(self._advertise.routes):
+            if destination in route:
+                return f"tailscale.advertise.routes[{at}]"
+        leaves = self._advertise.exit_node and packet.outgoing == self._uplink
+        if leaves and not self.members.by_address(destination, packet.outgoing):
+            return "tailscale.advertise.exit_node"
+        return ""
+
+    def _refuse(self, name: str, path: str = "firewall.default_policy") -> Verdict:
+        """The default policy, which opens nothing to an isolated zone."""
+        policy = self.firewall.default_policy
+        if policy == "accept" and is_isolated(name, self.firewall.zones[name]):
+            return Verdict("drop", f"firewall.zones.{name}", name)
+        return Verdict(policy, "firewall.default_policy" if policy == "accept" else path, name)
+
+    def _opened_by(self, name: str, protocol: Kind, port: int) -> str:
+        """The key below the zone that opens the port; empty when none does."""
+        key = (name, protocol, port)
+        if key not in self._opened:
+            self._opened[key] = self._first_match(self.firewall.zones[name], protocol, port)
+        return self._opened[key]
+
+    def _forwarded_by(self, source: str, target: str, packet: Packet) -> str:
+        """The first forward rule between the zones that lists the packet; empty when none does."""
+        for at, rule in self._pairs[source, target]:
+            key = (at, packet.protocol, packet.port)
+            if key not in self._listed:
+                self._listed[key] = self._first_match(rule, packet.protocol, packet.port)
+            if self._listed[key]:
+                return f"firewall.forward[{at}].{self._listed[key]}"
+        return ""
+
+    def _first_match(self, section: Zone | ForwardRule, protocol: Kind, port: int) -> str:
+        if section.allow == "all":
+            return "allow"
+        return next(
+            (
+                key
+                for key, kind, first, last in self.ports_of(section)
+                if kind == protocol and first <= port <= last
+            ),
+            "",
+        )
+
+    def ports_of(self, section: Zone | ForwardRule) -> Iterator[tuple[str, Kind, int, int]]:
+        """Key, protocol, first and last port of all that a zone or a forward rule lists."""
+        for at, ports in enumerate(section.tcp):
+            yield f"tcp[{at}]", "tcp", ports.first, ports.last
+        for at, ports in enumerate(section.udp):
+            yield f"udp[{at}]", "udp", ports.first, ports.last
+        for at, service in enumerate(section.services):
+            for each in self._stack.ports_of(service):
+                yield f"services[{at}]", each.protocol, each.ports.first, each.ports.last

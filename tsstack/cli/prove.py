@@ -1,0 +1,141 @@
+"""The verb that proves the file with packets."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tsstack.cli.options import file_option, json_option
+from tsstack.cli.output import print_findings, result, result_json, style
+from tsstack.errors import CheckFailed
+from tsstack.switch.generations import write_tree
+from tsstack.switch.intent import load
+from tsstack.switch.site import Site
+
+if TYPE_CHECKING:
+    from tsstack.model.loaded import LoadedStack
+    from tsstack.prove.expected import Oracle
+    from tsstack.prove.matrix import Mark, Table
+    from tsstack.prove.proof import Proof, Row
+
+_PLAIN: dict[Mark, str] = {"open": "+", "closed": ".", "mixed": "~", "wrong": "X", "unasked": " "}
+_SIGNS: dict[Mark, str] = {"open": "✓", "closed": "·", "mixed": "±", "wrong": "✗", "unasked": " "}
+_COLOURS: dict[Mark, dict[str, str | bool]] = {
+    "open": {"fg": "green"},
+    "closed": {"dim": True},
+    "mixed": {"fg": "yellow"},
+    "wrong": {"fg": "red", "bold": True},
+    "unasked": {},
+}
+_SHOWN = 20
+
+
+@click.command()
+@file_option
+@json_option
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Which packets are chosen."
+)
+def prove(file: Path, as_json: bool, seed: int) -> None:
+    """Prove with real packets that the rules do what the file says.
+
+    The rules are loaded in a throwaway network that has this host's interfaces; this host itself is not
+    touched. Thousands of TCP, UDP and ICMP packets of IPv4 and IPv6 are sent from every zone, and from
+    those who only pretend to be in one, to this host and through it. What the kernel does with each is
+    compared with what the file says, worked out by code that shares nothing with the renderer.
+
+    Exit code 4 if they differ. Needs root, or user namespaces and /dev/net/tun.
+
+    \b
+    Example:
+      tsstack -c tsstack.yaml prove --seed 7
+    """
+    from tsstack.prove.expected import Oracle
+    from tsstack.prove.proof import prove_generation
+
+    site = Site()
+    facts = site.facts()
+    loaded, findings = load(file, facts)
+    firewall = next(part for part in site.parts if part.name == "firewall")
+    with tempfile.TemporaryDirectory(prefix="tsstack-prove-") as folder:
+        write_tree(Path(folder), firewall.desired(loaded.stack, facts))
+        proof = prove_generation(loaded.stack, facts, Path(folder), seed=seed)
+    if as_json:
+        result_json({"checks": proof.checks, "mismatches": len(proof.mismatches), "matrix": proof.matrix})
+    else:
+        print_findings([each for each in findings if each.severity == "error"], to_stdout=False)
+        print_proof(Oracle(loaded.stack, facts), proof, loaded)
+    if proof.mismatches:
+        raise click.exceptions.Exit(CheckFailed.exit_code)
+
+
+def print_proof(oracle: Oracle, proof: Proof, loaded: LoadedStack) -> None:
+    """The tables, then what differs, each with its place in the file, then the counts."""
+    from tsstack.prove.matrix import arriving_table, passing_table
+
+    if not proof.checks:
+        result("the file asks for no firewall: there is nothing to prove")
+        return
+    _print_table("To this host, from", arriving_table(oracle, proof))
+    _print_table("Through this host, from (rows) to (columns)", passing_table(oracle, proof))
+    signs = _signs()
+    meanings = {
+        "open": "passes",
+        "closed": "refused",
+        "mixed": "some of it passes",
+        "wrong": "not as the file says",
+    }
+    result("   ".join(f"{_paint(mark)} {text}" for mark, text in zip(signs, meanings.values(), strict=False)))
+    for row in proof.mismatches[:_SHOWN]:
+        _print_mismatch(row, loaded)
+    if len(proof.mismatches) > _SHOWN:
+        result(f"... and {len(proof.mismatches) - _SHOWN} more; --json prints them all")
+    count = len(proof.mismatches)
+    words = f"{count} mismatch{'' if count == 1 else 'es'}"
+    text = style(words, fg="red" if count else "green", bold=True)
+    result(f"{proof.checks} packets sent in {proof.duration_s:.1f} s (seed {proof.seed}): {text}")
+
+
+def _signs() -> dict[Mark, str]:
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    return _SIGNS if encoding == "utf8" else _PLAIN
+
+
+def _paint(mark: Mark) -> str:
+    return style(_signs()[mark], **_COLOURS[mark])
+
+
+def _print_table(title: str, table: Table) -> None:
+    """The table in as many blocks of columns as the terminal needs."""
+    if not table.rows:
+        return
+    result(style(title, bold=True))
+    names = max(map(len, table.rows))
+    room = shutil.get_terminal_size((100, 24)).columns - names - 4
+    columns = list(table.columns)
+    while columns:
+        block: list[str] = []
+        while columns and (not block or sum(len(each) + 2 for each in [*block, columns[0]]) <= room):
+            block.append(columns.pop(0))
+        result("  " + " " * names + "".join(f"  {each}" for each in block))
+        for row in table.rows:
+            cells = [table.cells.get((row, each)) for each in block]
+            marks: list[Mark] = [cell.mark if cell else "unasked" for cell in cells]
+            shown = "".join(
+                f"  {_paint(mark)}{' ' * (len(each) - 1)}" for mark, each in zip(marks, block, strict=True)
+            )
+            result(f"  {row:<{names}}{shown}".rstrip())
+        result()
+
+
+def _print_mismatch(row: Row, loaded: LoadedStack) -> None:
+    file, line, column = loaded.place(row.expected.path)
+    place = f"{file}:{line}:{column}: " if line else ""
+    zones = f"from {row.source} to {row.target}"
+    result(f"{_paint('wrong')} {row.packet} ({zones})")
+    result(f"    {place}{row.expected.path} says {row.expected.action}, the kernel does {row.seen}")

@@ -1,0 +1,201 @@
+"""The process that stands in the throwaway network: it makes the world, sends and says what became of it.
+
+`python -m tsstack.prove.agent`, started in an empty network namespace. It speaks on its stdin and stdout
+with `tsstack.prove.world`:
+
+1. a line of JSON: `table` (path of the nft file), `interfaces` (names), `local` (addresses, hex), `routes`
+   (address in hex, index of the interface); answered by a line, `{}` or `{"error": .., "hint": ..}`;
+2. rounds: HEAD (how many packets, the number of the first), then for each packet RECORD and its bytes;
+   answered by one byte a packet, a sum of the flags below. The numbers of a round are consecutive.
+
+The world's interfaces are tun devices: what is written to one has arrived there from outside, and what
+leaves by it can be read. No peer, no ARP, and any source address can be sent from. Raw sockets witness
+what is delivered to this host, so every port has a listener (raw(7): a raw socket gets a copy of every
+packet of its protocol, behind the input hook).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tsstack.parts.firewall.library import NftError, Session
+from tsstack.prove import netlink
+
+HEAD = struct.Struct("!II")
+RECORD = struct.Struct("!HHH")  # interface it arrives by, interface it should leave by, bytes
+TO_HOST = 0xFFFF
+
+DELIVERED, LEFT, REFUSED, STRAYED = 1, 2, 4, 8
+"""Flags: reached this host; left by the right interface; an answer says no; left by a wrong interface."""
+
+_SYSCTL = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    "net/ipv4/conf/all/send_redirects": "0",
+    "net/ipv4/conf/default/send_redirects": "0",
+    "net/ipv4/conf/all/log_martians": "0",
+    "net/ipv4/icmp_ratemask": "0",  # no ICMP error is held back
+    "net/ipv4/icmp_echo_ignore_all": "0",
+    "net/ipv6/conf/all/disable_ipv6": "0",
+    "net/ipv6/conf/default/disable_ipv6": "0",
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/conf/default/forwarding": "1",
+    "net/ipv6/conf/default/accept_dad": "0",
+    "net/ipv6/icmp/ratelimit": "0",
+}
+_TUNSETIFF = 0x400454CA
+_IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
+_AT_ONCE = 128  # a tun device keeps 500 packets for its reader, a socket some 250
+_TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
+_PATIENCE_S = 60  # a world that hangs ends itself, and with it whoever waits for it goes on
+_ERRORS = {_ICMP: {3}, _ICMPV6: {1}}  # destination unreachable
+
+
+class Wires:
+    """The world's interfaces and the witnesses at this host's end."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.tuns = [_open_tun(name) for name in names]
+        self.witnesses = {
+            opened.fileno(): (opened, family == socket.AF_INET, protocol)
+            for family, protocol in (
+                *((socket.AF_INET, protocol) for protocol in (_TCP, _UDP, _ICMP)),
+                *((socket.AF_INET6, protocol) for protocol in (_TCP, _UDP, _ICMPV6)),
+            )
+            for opened in [socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)]
+        }
+        self.poll = select.epoll()
+        for descriptor in (*self.tuns, *self.witnesses):
+            self.poll.register(descriptor, select.EPOLLIN)
+        self.places = {descriptor: at for at, descriptor in enumerate(self.tuns)}
+
+    def collect(self, first: int, leaving: list[int], seen: bytearray) -> None:
+        """Read all that has arrived anywhere and note it in `seen`, which begins with number `first`."""
+        while ready := self.poll.poll(0):
+            for descriptor, _ in ready:
+                place = self.places.get(descriptor)
+                for data in _drain(descriptor):
+                    if place is None:
+                        _, headed, protocol = self.witnesses[descriptor]
+                        offset = (data[0] & 0xF) * 4 if headed else 0
+                        number, flag = _number(data, offset, protocol), DELIVERED
+                    else:
+                        number, flag = read_packet(data)
+                    at = number - first
+                    if not 0 <= at < len(seen):
+                        continue
+                    if flag == LEFT and leaving[at] != place:
+                        flag = STRAYED
+                    seen[at] |= flag
+
+
+def read_packet(data: bytes) -> tuple[int, int]:
+    """The number that a packet from an interface carries and what it shows: LEFT, REFUSED, or (0, 0)."""
+    if data[0] >> 4 == 4:
+        offset, protocol = (data[0] & 0xF) * 4, data[9]
+    else:
+        offset, protocol = 40, data[6]
+    if len(data) < offset + 8:
+        return 0, 0
+    if protocol == _TCP:
+        if data[offset + 13] & 0x04:  # a reset acknowledges our sequence number plus one
+            return (int.from_bytes(data[offset + 8 : offset + 12]) - 1, REFUSED)
+        return _number(data, offset, protocol), LEFT
+    if protocol in _ERRORS and data[offset] in _ERRORS[protocol]:
+        quoted, _ = read_packet(data[offset + 8 :])
+        return quoted, REFUSED
+    if protocol == _UDP or data[offset] in {8, 128}:
+        return _number(data, offset, protocol), LEFT
+    return 0, 0
+
+
+def _number(data: bytes, offset: int, protocol: int) -> int:
+    at = offset + (4 if protocol == _TCP else 8)
+    return int.from_bytes(data[at : at + 4])
+
+
+def _drain(descriptor: int) -> list[bytes]:
+    packets = []
+    try:
+        while True:
+            packets.append(os.read(descriptor, 2048))
+    except BlockingIOError:
+        return packets
+
+
+def _open_tun(name: str) -> int:
+    """A tun device of that name, up. Linux, Documentation/networking/tuntap.rst."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    netlink.raise_link(name)
+    return descriptor
+
+
+def build_world(order: dict[str, Any]) -> Wires:
+    """Make the network that `order` describes and load the table. Raises OSError, NftError."""
+    for key, value in _SYSCTL.items():
+        Path("/proc/sys", key).write_text(value)
+    netlink.raise_link("lo")
+    names = list(order["interfaces"])
+    wires = Wires(names)
+    indexes = [socket.if_nametoindex(name) for name in names]
+    messages = []
+    for local in map(bytes.fromhex, order["local"]):
+        messages.append(netlink.address_message(local, len(local) * 8, socket.if_nametoindex("lo")))
+    for hexed, at in order["routes"]:
+        address = bytes.fromhex(hexed)
+        messages.append(netlink.route_message(address, len(address) * 8, indexes[at]))
+    # Answers to sources that no route leads to go out somewhere, where they are read.
+    messages += [netlink.route_message(bytes(size), 0, indexes[0]) for size in (4, 16)]
+    netlink.apply_messages(messages)
+    Session().load(Path(order["table"]))
+    return wires
+
+
+def send_round(wires: Wires, count: int, first: int, source: BinaryIO) -> bytes:
+    """Send the packets of one round and say what became of each."""
+    seen, leaving = bytearray(count), [TO_HOST] * count
+    for at in range(count):
+        arriving, leaving[at], size = RECORD.unpack(source.read(RECORD.size))
+        os.write(wires.tuns[arriving], source.read(size))
+        if at % _AT_ONCE == _AT_ONCE - 1:
+            wires.collect(first, leaving, seen)
+    wires.collect(first, leaving, seen)
+    return bytes(seen)
+
+
+def main() -> None:
+    """Serve one world until stdin ends."""
+    source, answers = sys.stdin.buffer, sys.stdout.buffer
+    problem: dict[str, str] = {}
+    signal.alarm(_PATIENCE_S)
+    try:
+        wires = build_world(json.loads(source.readline()))
+    except NftError as error:
+        problem = {"error": f"nft refuses the table: {error.message}", "hint": error.hint}
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        problem = {"error": f"{place}{error.strerror}", "hint": ""}
+    answers.write(json.dumps(problem).encode() + b"\n")
+    answers.flush()
+    if problem:
+        return
+    while head := source.read(HEAD.size):
+        count, first = HEAD.unpack(head)
+        signal.alarm(_PATIENCE_S)
+        answers.write(send_round(wires, count, first, source))
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Packets as bytes: what is written into the world's interfaces, and how it is known again. Pure.
+
+Every packet carries a number. TCP has it as its sequence number (a reset answers with it plus one, and
+ICMP errors quote it: RFC 9293 section 3.5.2, RFC 792), UDP and echo requests in their payload.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from tsstack.model.names import Address
+from tsstack.prove.expected import Packet
+
+_TCP, _UDP = 6, 17
+_ICMP = {4: 1, 6: 58}
+_ECHO = {4: 8, 6: 128}
+_SYN = 0x02
+_HOP_LIMIT = 64
+# Source ports that no file opens by accident; every new connection has another one.
+_FIRST_SOURCE_PORT, _SOURCE_PORTS = 20000, 20000
+
+
+def build_frame(packet: Packet, to: Address, number: int) -> bytes:
+    """The packet as an IP packet to the address `to`; `number` (32 bits, not 0) is how it is known again."""
+    source_port = packet.source_port or _FIRST_SOURCE_PORT + number % _SOURCE_PORTS
+    version = packet.source.version
+    addresses = packet.source.packed + to.packed
+    if packet.protocol == "tcp":
+        protocol, at = _TCP, 16
+        body = struct.pack("!HHIIBBHHH", source_port, packet.port, number, 0, 5 << 4, _SYN, 64240, 0, 0)
+    elif packet.protocol == "udp":
+        protocol, at = _UDP, 6
+        body = struct.pack("!HHHHI", source_port, packet.port, 12, 0, number)
+    else:
+        protocol, at = _ICMP[version], 2
+        body = struct.pack("!BBHHHI", _ECHO[version], 0, 0, number & 0xFFFF, number >> 16, number)
+    # RFC 792: ICMP's checksum has no pseudo header; ICMPv6's has one (RFC 4443 section 2.3).
+    pseudo = b"" if protocol == _ICMP[4] else addresses + struct.pack("!HH", protocol, len(body))
+    body = body[:at] + checksum(pseudo + body) + body[at + 2 :]
+    if version == 6:
+        return struct.pack("!IHBB", 6 << 28, len(body), protocol, _HOP_LIMIT) + addresses + body
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, 0, _HOP_LIMIT, protocol, 0)
+    return head[:10] + checksum(head + addresses) + addresses + body
+
+
+def checksum(words: bytes) -> bytes:
+    """The internet checksum (RFC 1071) of an even number of bytes.
+
+    A ones' complement sum of 16-bit words is the number they form, modulo 65535.
+    """
+    return (0xFFFF - int.from_bytes(words) % 0xFFFF).to_bytes(2)

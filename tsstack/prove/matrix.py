@@ -1,0 +1,107 @@
+"""A proof as a table that a person reads at a glance. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tsstack.model.firewall import ForwardRule, Zone
+from tsstack.prove.expected import Oracle
+from tsstack.prove.plan import PING, Service
+from tsstack.prove.proof import UNZONED, Proof, Row
+
+Mark = Literal["open", "closed", "mixed", "wrong", "unasked"]
+OTHERS = "others"
+
+
+@dataclass(slots=True)
+class Cell:
+    """What became of the packets of one place in the table."""
+
+    accepted: int = 0
+    refused: int = 0
+    mismatches: int = 0
+    services: dict[str, None] = field(default_factory=dict)
+    """What passed, in order, for cells that stand for more than one service."""
+
+    def add(self, row: Row) -> None:
+        """Count one packet."""
+        if not row.agrees:
+            self.mismatches += 1
+        elif row.seen == "accept":
+            self.accepted += 1
+        else:
+            self.refused += 1
+
+    @property
+    def mark(self) -> Mark:
+        """The cell as one sign."""
+        if self.mismatches:
+            return "wrong"
+        if self.accepted and self.refused:
+            return "mixed"
+        return "open" if self.accepted else "closed" if self.refused else "unasked"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows and columns by name; `cells` lacks what was not asked."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: dict[tuple[str, str], Cell]
+
+
+def arriving_table(oracle: Oracle, proof: Proof) -> Table:
+    """Packets to this host: from each zone (rows) to each service that a zone opens (columns)."""
+    columns = _services(oracle)
+    cells: dict[tuple[str, str], Cell] = {}
+    rows = [row for row in proof.rows if not row.passing and not _always_passes(row)]
+    for row in rows:
+        service: Service = (row.packet.protocol, row.packet.port)
+        for name in columns.get(service, [OTHERS]):
+            cells.setdefault((row.source, name), Cell()).add(row)
+    names = [name for listed in columns.values() for name in listed]
+    return Table(_zones(oracle, rows), tuple(dict.fromkeys([*names, OTHERS])), cells)
+
+
+def passing_table(oracle: Oracle, proof: Proof) -> Table:
+    """Packets through this host: from each zone (rows) to each zone (columns)."""
+    rows = [row for row in proof.rows if row.passing]
+    cells: dict[tuple[str, str], Cell] = {}
+    for row in rows:
+        cells.setdefault((row.source, row.target), Cell()).add(row)
+    targets = [*oracle.firewall.zones, UNZONED]
+    return Table(_zones(oracle, rows), tuple(targets), cells)
+
+
+def _always_passes(row: Row) -> bool:
+    """Whether it is nothing that a zone has a say in: tailscaled's port, DHCP replies."""
+    return row.agrees and row.expected.accepted and row.expected.path in {"tailscale", "firewall"}
+
+
+def _services(oracle: Oracle) -> dict[Service, list[str]]:
+    """The columns that a packet counts in. Of a range its ends are asked."""
+    found: dict[Service, dict[str, None]] = {}
+    sections: list[Zone | ForwardRule] = list(oracle.firewall.zones.values())
+    for section in sections:
+        for name, service in _named(oracle, section):
+            found.setdefault(service, {})[name] = None
+    found[PING] = {"ping": None}
+    return {service: list(names) for service, names in found.items()}
+
+
+def _named(oracle: Oracle, section: Zone | ForwardRule) -> Iterator[tuple[str, Service]]:
+    for key, kind, first, last in oracle.ports_of(section):
+        ports = str(first) if first == last else f"{first}-{last}"
+        at = int(key.partition("[")[2].rstrip("]"))
+        name = section.services[at] if key.startswith("services") else f"{kind}/{ports}"
+        yield name, (kind, first)
+        yield name, (kind, last)
+
+
+def _zones(oracle: Oracle, rows: Iterable[Row]) -> tuple[str, ...]:
+    """The zones in the order of the file, then what else packets came from."""
+    seen = dict.fromkeys(row.source for row in rows)
+    return tuple(dict.fromkeys([*(zone for zone in oracle.firewall.zones if zone in seen), *sorted(seen)]))

@@ -1,0 +1,79 @@
+"""Addresses and routes of the world, by rtnetlink(7) directly: a thousand of them cost no program."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterable
+
+_RTM_NEWADDR, _RTM_NEWROUTE = 20, 24
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE = 0x1, 0x4, 0x400
+_NLMSG_ERROR = 2
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTA_OIF = 1, 4
+_TABLE_MAIN, _PROTO_STATIC, _TYPE_UNICAST = 254, 4, 1
+_SCOPE_LINK = 253
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+_AT_ONCE = 64
+_FAMILY = {4: socket.AF_INET, 16: socket.AF_INET6}
+
+
+def raise_link(name: str) -> None:
+    """Set an interface up (netdevice(7)). Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sH14x", name.encode(), 0)
+        flags = struct.unpack("16sH14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))
+
+
+def address_message(address: bytes, prefix: int, interface: int) -> bytes:
+    """An address for an interface, by its index."""
+    head = struct.pack("=BBBBI", _FAMILY[len(address)], prefix, 0, 0, interface)
+    return _message(_RTM_NEWADDR, head + _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address))
+
+
+def route_message(address: bytes, prefix: int, interface: int) -> bytes:
+    """A route to `address`/`prefix` straight out of an interface, by its index. Prefix 0: the default."""
+    scope = _SCOPE_LINK if len(address) == 4 else 0
+    head = struct.pack(
+        "=BBBBBBBBI", _FAMILY[len(address)], prefix, 0, 0, _TABLE_MAIN, _PROTO_STATIC, scope, _TYPE_UNICAST, 0
+    )
+    destination = _attribute(_RTA_DST, address) if prefix else b""
+    return _message(_RTM_NEWROUTE, head + destination + _attribute(_RTA_OIF, struct.pack("=I", interface)))
+
+
+def apply_messages(messages: Iterable[bytes]) -> None:
+    """Have the kernel do them all, in order. Raises OSError for the first that it refuses."""
+    waiting = list(messages)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
+        link.bind((0, 0))
+        while waiting:
+            batch, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
+            link.send(b"".join(batch))
+            answered = 0
+            while answered < len(batch):
+                answered += _read_answers(link.recv(1 << 16))
+
+
+def _read_answers(answer: bytes) -> int:
+    at = count = 0
+    while at < len(answer):
+        length, kind = struct.unpack_from("=IH", answer, at)
+        if kind == _NLMSG_ERROR:
+            code = -struct.unpack_from("=i", answer, at + 16)[0]
+            if code:
+                raise OSError(code, os.strerror(code))
+            count += 1
+        at += (length + 3) & ~3
+    return count
+
+
+def _message(kind: int, body: bytes) -> bytes:
+    flags = _NLM_F_REQUEST | _NLM_F_ACK | _NLM_F_CREATE
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)

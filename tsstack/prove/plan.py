@@ -1,0 +1,152 @@
+"""Which packets prove a file: chosen from the model and a seed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+from tsstack.model.facts import Facts
+from tsstack.model.firewall import ForwardRule, Zone
+from tsstack.model.names import Address
+from tsstack.model.stack import Stack
+from tsstack.prove.expected import TAILNET_INTERFACE, Kind, Oracle, Packet, is_isolated
+from tsstack.prove.terrain import Country, Sender, lay_out
+
+Service = tuple[Kind, int]
+"""Protocol and port; port 0 for an echo request."""
+
+PING: Service = ("icmp", 0)
+_LAST_PORT = 65535
+_RANDOM_PORTS = 4
+_LEAST_PER_SENDER = 40
+_FEW = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many packets at most, about: to this host and through it."""
+
+    arriving: int = 60_000
+    passing: int = 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A country and the packets that are sent in it, in order."""
+
+    country: Country
+    packets: tuple[Packet, ...]
+
+
+def plan_packets(stack: Stack, facts: Facts, seed: int, limits: Limits | None = None) -> Plan:
+    """The packets that prove a file. The same file, facts and seed give the same packets.
+
+    To this host: every zone's senders ask for every declared port, its neighbours, some random ports and
+    an echo. Through this host: every sender to places behind every interface. What is past the limits is
+    left out by chance, a zone's own ports and forward rules last.
+    """
+    rng = Random(seed)  # noqa: S311  no secret: it is there to be repeated
+    oracle = Oracle(stack, facts)
+    country = lay_out(stack, facts, rng)
+    bounds = limits or Limits()
+    packets = dict.fromkeys(_arriving(oracle, country, rng, bounds.arriving))
+    packets.update(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
+    return Plan(country, tuple(packets))
+
+
+def declared(oracle: Oracle) -> tuple[Service, ...]:
+    """The ports that the file's zones and forward rules list (of a range its ends), as it lists them."""
+    sections: list[Zone | ForwardRule] = [*oracle.firewall.zones.values(), *oracle.firewall.forward]
+    return tuple(dict.fromkeys(each for section in sections for each in _listed(oracle, section)))
+
+
+def _listed(oracle: Oracle, section: Zone | ForwardRule) -> Iterator[Service]:
+    for _, kind, first, last in oracle.ports_of(section):
+        yield kind, first
+        yield kind, last
+
+
+def _around(services: Iterable[Service], rng: Random) -> Iterator[Service]:
+    """Each port, its neighbours, and the same port of the other protocol."""
+    for kind, port in services:
+        yield kind, port
+        if port > 1:
+            yield kind, port - 1
+        if port < _LAST_PORT:
+            yield kind, port + 1
+        if rng.random() < 0.5:
+            yield ("udp" if kind == "tcp" else "tcp"), port
+
+
+def _random_services(rng: Random) -> Iterator[Service]:
+    yield from ((kind, rng.randint(1, _LAST_PORT)) for kind in ("tcp", "udp") for _ in range(_RANDOM_PORTS))
+
+
+def _arriving(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[Packet]:
+    everywhere = list(dict.fromkeys(_around(declared(oracle), rng)))
+    own = {
+        name: list(dict.fromkeys(_around(_listed(oracle, zone), rng)))
+        for name, zone in oracle.firewall.zones.items()
+    }
+    tailscaled: list[Service] = [("udp", oracle.tailscaled_port), ("tcp", oracle.tailscaled_port)]
+    main = sum(sender.main for sender in country.senders)
+    share = max(_LEAST_PER_SENDER, limit // max(main, 1))
+    for sender in country.senders:
+        zone = oracle.members.zone(sender.address, sender.interface)
+        asked: list[Service] = [PING, *tailscaled, *own.get(zone, ())]
+        if sender.main:
+            asked += (
+                everywhere
+                if len(asked) + len(everywhere) <= share
+                else rng.sample(everywhere, min(share, len(everywhere)))
+            )
+            asked = asked[:share]
+            asked += _random_services(rng)
+            yield from _dhcp(sender)
+        else:
+            asked = [PING, *rng.sample(asked, min(_FEW, len(asked)))]
+            asked += rng.sample(everywhere, min(_FEW, len(everywhere)))
+        for kind, port in asked:
+            yield Packet(sender.address, sender.interface, kind, port)
+
+
+def _dhcp(sender: Sender) -> Iterator[Packet]:
+    """A DHCP reply, and what only looks like one."""
+    for source_port, port in ((67, 68), (68, 67), (20000, 68), (547, 546)):
+        yield Packet(sender.address, sender.interface, "udp", port, source_port=source_port)
+
+
+def _passing(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[Packet]:
+    """Through this host: pairs that a forward rule or an advertisement speaks of first, others by chance."""
+    spoken: list[tuple[Sender, Address, str, list[Service]]] = []
+    others: list[tuple[Sender, Address, str, list[Service]]] = []
+    places = {version: [p for p in country.places if p[0].version == version] for version in (4, 6)}
+    rules = {(rule.from_zone, rule.to_zone): list[Service]() for rule in oracle.firewall.forward}
+    for rule in oracle.firewall.forward:
+        rules[rule.from_zone, rule.to_zone] += _around(_listed(oracle, rule), rng)
+    everywhere = list(declared(oracle)) or [("tcp", 80)]
+    pairs = [(sender, place) for sender in country.senders for place in places[sender.address.version]]
+    rng.shuffle(pairs)
+    for sender, (address, outgoing) in pairs:
+        source = oracle.members.zone(sender.address, sender.interface)
+        target = oracle.members.zone(address, outgoing)
+        if (source, target) in rules:
+            spoken.append((sender, address, outgoing, rules[source, target]))
+        elif (
+            sender.interface == TAILNET_INTERFACE
+            and source
+            and not is_isolated(source, oracle.firewall.zones[source])
+        ):
+            spoken.append((sender, address, outgoing, []))
+        else:
+            others.append((sender, address, outgoing, []))
+    count = 0
+    for sender, address, outgoing, listed in (*spoken, *others):
+        asked = [PING, rng.choice(everywhere), *rng.sample(listed, min(len(listed), 4 * _FEW))]
+        asked += [("tcp" if rng.random() < 0.5 else "udp", rng.randint(1, _LAST_PORT))]
+        for kind, port in asked if listed else asked[count % 2 :]:
+            yield Packet(sender.address, sender.interface, kind, port, address, outgoing)
+            count += 1
+        if count >= limit:
+            return

@@ -1,0 +1,174 @@
+"""Sends the packets of a plan through the kernel and compares what became of them with what the file says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsstack.model.facts import Facts
+from tsstack.model.names import Address
+from tsstack.model.stack import Stack
+from tsstack.prove.agent import DELIVERED, LEFT, REFUSED, STRAYED
+from tsstack.prove.expected import Oracle, Packet, Verdict
+from tsstack.prove.frames import build_frame
+from tsstack.prove.plan import Limits, Plan, plan_packets
+from tsstack.prove.terrain import LOCAL
+from tsstack.prove.world import Parcel, Terrain, World
+
+THIS_HOST, UNZONED, SPOOFED = "(this host)", "(no zone)", "(spoofed)"
+"""Stand where a zone's name stands; no zone can be called so."""
+
+FILE = "nftables/tsstack.nft"
+"""The packet filter's table in a generation."""
+
+DEFAULT_SEED = 1
+_ROUND = 480  # below 64 kB, so that a round can wait in the pipe while the next one is made
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One packet, what the file says of it and what the kernel did: accept, drop, reject or `stray`."""
+
+    packet: Packet
+    expected: Verdict
+    seen: str
+    source: str
+    """The zone it comes from, or SPOOFED or UNZONED."""
+    target: str
+    """The zone it goes to, or THIS_HOST or UNZONED."""
+
+    @property
+    def passing(self) -> bool:
+        """Whether the packet went through this host."""
+        return bool(self.packet.outgoing)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the kernel did what the file says."""
+        return self.expected.action == self.seen
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was sent and what differed."""
+
+    rows: tuple[Row, ...]
+    seed: int
+    duration_s: float
+
+    @property
+    def checks(self) -> int:
+        """How many packets were sent, the repeated ones not counted."""
+        return len(self.rows)
+
+    @property
+    def mismatches(self) -> tuple[Row, ...]:
+        """The packets of which the kernel thinks otherwise than the file."""
+        return tuple(row for row in self.rows if not row.agrees)
+
+    @property
+    def matrix(self) -> list[dict[str, str]]:
+        """A row for each packet, as `prove --json` prints it."""
+        return [
+            {
+                "from": row.source,
+                "to": row.target,
+                "packet": str(row.packet),
+                "expected": row.expected.action,
+                "seen": row.seen,
+                "path": row.expected.path,
+            }
+            for row in self.rows
+        ]
+
+
+def prove_generation(
+    stack: Stack, facts: Facts, generation: Path, *, seed: int = DEFAULT_SEED, limits: Limits | None = None
+) -> Proof:
+    """Prove the staged table of a generation against the file it was made from.
+
+    Takes a second or so; changes nothing on this host. A file without a firewall needs no proof: no checks.
+    Raises CheckFailed when there can be no world to prove in, or nft refuses the table.
+    """
+    table = generation / FILE
+    if stack.firewall is None or not stack.firewall.enabled or not table.exists():
+        return Proof((), seed, 0.0)
+    started_s = time.monotonic()
+    plan = plan_packets(stack, facts, seed, limits)
+    oracle = Oracle(stack, facts)
+    with World(Terrain(plan.country.interfaces, LOCAL, plan.country.places), table) as world:
+        rows = _run(world, plan, oracle)
+    return Proof(tuple(rows), seed, time.monotonic() - started_s)
+
+
+def _run(world: World, plan: Plan, oracle: Oracle) -> list[Row]:
+    """Send everything; what looks lost is sent again, under a new number."""
+    verdicts: list[Verdict] = []
+    seen = _send(world, plan.packets, 1, lambda packet: verdicts.append(oracle.judge(packet)))
+    number = len(seen) + 1
+    for _ in range(_TRIES - 1):
+        again = [at for at, what in enumerate(seen) if what == "drop" != verdicts[at].action]
+        if not again:
+            break
+        answers = _send(world, [plan.packets[at] for at in again], number, lambda packet: None)
+        number += len(again)
+        for at, answer in zip(again, answers, strict=True):
+            seen[at] = answer
+    return [
+        Row(packet, verdict, what, *_ends(oracle, packet))
+        for packet, verdict, what in zip(plan.packets, verdicts, seen, strict=True)
+    ]
+
+
+def _ends(oracle: Oracle, packet: Packet) -> tuple[str, str]:
+    """From and to, as a row has them."""
+    zone = oracle.members.zone
+    source = SPOOFED if oracle.is_spoofed(packet) else zone(packet.source, packet.interface) or UNZONED
+    if packet.destination is None or not packet.outgoing:
+        return source, THIS_HOST
+    return source, zone(packet.destination, packet.outgoing) or UNZONED
+
+
+def _send(
+    world: World, packets: Sequence[Packet], first: int, meanwhile: Callable[[Packet], None]
+) -> list[str]:
+    """What the kernel does with the packets. `meanwhile` is called for each while the kernel works."""
+    seen: list[str] = []
+    waiting: list[int] = []
+    for start in range(0, len(packets), _ROUND):
+        batch = packets[start : start + _ROUND]
+        world.post(
+            first + start,
+            [
+                Parcel(
+                    build_frame(packet, _address(packet), first + start + at),
+                    packet.interface,
+                    packet.outgoing,
+                )
+                for at, packet in enumerate(batch)
+            ],
+        )
+        waiting.append(len(batch))
+        for packet in batch:
+            meanwhile(packet)
+        if len(waiting) > 1:
+            seen += map(_read, world.collect(waiting.pop(0)))
+    for count in waiting:
+        seen += map(_read, world.collect(count))
+    return seen
+
+
+def _address(packet: Packet) -> Address:
+    return packet.destination or next(each for each in LOCAL if each.version == packet.source.version)
+
+
+def _read(flags: int) -> str:
+    """An answer of a closed port is no refusal if the packet has reached this host."""
+    if flags & (DELIVERED | LEFT):
+        return "accept"
+    if flags & STRAYED:
+        return "stray"
+    return "reject" if flags & REFUSED else "drop"
