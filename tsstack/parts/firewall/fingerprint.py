@@ -4,6 +4,9 @@ nft needs half a second to print a table of 10,000 addresses; a netlink dump of 
 that. The fingerprint covers chains, rules, sets and their elements, with the kernel's handles, and no
 packet changes it: counters and the generation number are left out. Source: linux/netfilter/nf_tables.h,
 linux/netfilter/nfnetlink.h, netlink(7).
+
+The kernel counts the transactions on a namespace's ruleset. While that count stands still, nothing has
+changed and a fingerprint that was taken before is given again.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from collections.abc import Iterable, Iterator
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENT = 1, 4, 7, 10, 13
-_REQUEST, _DUMP = 0x1, 0x300
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENT, _GET_GENERATION = 1, 4, 7, 10, 13, 16
+_GENERATION_ID = 1  # NFTA_GEN_ID
+_SO_NETNS_COOKIE = 71  # socket(7), Linux 5.14: a number that no other namespace ever gets
+_REQUEST, _ACKNOWLEDGE, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR: the objects changed during the dump
 _ATTEMPTS = 10
@@ -30,6 +35,13 @@ _RECEIVE_BYTES = 1 << 18
 _TABLE, _SET_NAME, _ELEMENTS = 1, 2, 3
 _SET_FLAGS, _INTERVAL = 3, 0x4  # an interval set is a tree, which the kernel dumps in its order
 _TIMEOUT_S = 10
+
+
+_Moment = tuple[bytes, bytes]
+"""A namespace and how many transactions its ruleset has seen."""
+
+_known: dict[str, tuple[_Moment, str | None]] = {}
+"""Of each table the last fingerprint that was taken, and when."""
 
 
 def fingerprint(table: str) -> str | None:
@@ -46,28 +58,48 @@ def fingerprint(table: str) -> str | None:
 
 
 def _read(table: str) -> str | None:
-    digest = hashlib.sha256()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as link:
         link.settimeout(_TIMEOUT_S)
         link.bind((0, 0))
-        name = _attribute(_TABLE, table)
-        if table not in [_value(payload, _TABLE) for payload in _dump(link, _GET_TABLE, b"")]:
-            return None
-        sets = []
-        for message in (_GET_CHAIN, _GET_RULE, _GET_SET):
-            for payload in _dump(link, message, name):
-                if _value(payload, _TABLE) != table:
-                    continue
-                digest.update(payload)
-                if message == _GET_SET:
-                    flags = int.from_bytes(dict(_attributes(payload)).get(_SET_FLAGS, b""))
-                    sets.append((_value(payload, _SET_NAME), bool(flags & _INTERVAL)))
-        for known, is_sorted in sets:
-            digest.update(known.encode() + b"\0")
-            # How many elements come in one message is the kernel's choice, so only they are taken.
-            lists = _lists(_dump(link, _GET_ELEMENT, name + _attribute(_SET_NAME, known)))
-            for piece in lists if is_sorted else sorted(_elements(lists)):
-                digest.update(piece)
+        before = _moment(link)
+        if before is not None and table in _known and _known[table][0] == before:
+            return _known[table][1]
+        digest = _digest(link, table)
+        if before is not None and _moment(link) == before:
+            _known[table] = (before, digest)
+    return digest
+
+
+def _moment(link: socket.socket) -> _Moment | None:
+    """None where the kernel is too old to tell one namespace from another."""
+    try:
+        namespace = link.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError:
+        return None
+    generation = [dict(_attributes(payload)) for payload in _ask(link, _GET_GENERATION, b"", _ACKNOWLEDGE)]
+    return namespace, generation[0][_GENERATION_ID]
+
+
+def _digest(link: socket.socket, table: str) -> str | None:
+    digest = hashlib.sha256()
+    name = _attribute(_TABLE, table)
+    if table not in [_value(payload, _TABLE) for payload in _dump(link, _GET_TABLE, b"")]:
+        return None
+    sets = []
+    for message in (_GET_CHAIN, _GET_RULE, _GET_SET):
+        for payload in _dump(link, message, name):
+            if _value(payload, _TABLE) != table:
+                continue
+            digest.update(payload)
+            if message == _GET_SET:
+                flags = int.from_bytes(dict(_attributes(payload)).get(_SET_FLAGS, b""))
+                sets.append((_value(payload, _SET_NAME), bool(flags & _INTERVAL)))
+    for known, is_sorted in sets:
+        digest.update(known.encode() + b"\0")
+        # How many elements come in one message is the kernel's choice, so only they are taken.
+        lists = _lists(_dump(link, _GET_ELEMENT, name + _attribute(_SET_NAME, known)))
+        for piece in lists if is_sorted else sorted(_elements(lists)):
+            digest.update(piece)
     return digest.hexdigest()
 
 
@@ -102,11 +134,14 @@ def _value(payload: bytes, kind: int) -> str:
 
 
 def _dump(link: socket.socket, message: int, attributes: bytes) -> Iterator[bytes]:
+    """The attributes of every object of a kind. To be read to the end."""
+    return _ask(link, message, attributes, _DUMP)
+
+
+def _ask(link: socket.socket, message: int, attributes: bytes, how: int) -> Iterator[bytes]:
     """The attributes of every object that the kernel answers with. To be read to the end."""
     body = struct.pack("=BBH", _INET, 0, 0) + attributes
-    link.send(
-        _HEADER.pack(_HEADER.size + len(body), _SUBSYSTEM | message, _REQUEST | _DUMP, message, 0) + body
-    )
+    link.send(_HEADER.pack(_HEADER.size + len(body), _SUBSYSTEM | message, _REQUEST | how, message, 0) + body)
     interrupted = False
     while True:
         data = link.recv(_RECEIVE_BYTES)
@@ -120,6 +155,8 @@ def _dump(link: socket.socket, message: int, attributes: bytes) -> Iterator[byte
                 return
             if kind == _ERROR:
                 (code,) = struct.unpack_from("=i", data, at + _HEADER.size)
+                if code == 0:  # an acknowledgement: this was all
+                    return
                 raise OSError(-code, os.strerror(-code))
             if kind >> 8 == _SUBSYSTEM >> 8:
                 yield data[at + _HEADER.size + _GENERIC_SIZE : at + length]

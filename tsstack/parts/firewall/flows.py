@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tsstack.errors import CommandFailed
-from tsstack.parts.firewall.judge import Flow, Ruleset, read_ruleset
 from tsstack.system.command import run
+
+if TYPE_CHECKING:
+    from tsstack.parts.firewall.judge import Flow, Ruleset
 
 _PAIR = re.compile(r"\b(src|dst|sport|dport|type|id)=(\S+)")
 _ROUTE_DEVICE = re.compile(r"^(?:local |broadcast |multicast )?(\S+) .*?\bdev (\S+)")
@@ -57,12 +60,14 @@ def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
     """
     try:
         entries = _entries()
+        local = _local_addresses() if entries else set()
+        entries = [entry for entry in entries if entry.source not in local]
         if not entries:
             return [], []
-        local = _local_addresses()
-        entries = [entry for entry in entries if entry.source not in local]
         remote = {entry.source for entry in entries} | {entry.replier for entry in entries} - local
         devices = _devices(remote)
+        from tsstack.parts.firewall.judge import read_ruleset
+
         old, new = read_ruleset(before), read_ruleset(after)
         # Many connections are one flow: they differ in the port they come from only.
         flows = {entry: _flow(entry, local, devices) for entry in entries}
@@ -136,6 +141,8 @@ def _devices(addresses: Iterable[str]) -> dict[str, str]:
 
 
 def _flow(entry: Entry, local: set[str], devices: dict[str, str]) -> Flow:
+    from tsstack.parts.firewall.judge import Flow
+
     return Flow(
         protocol=entry.protocol,
         source=entry.source,
