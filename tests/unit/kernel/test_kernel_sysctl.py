@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from tsstack.errors import ApplyFailed, CheckFailed
 from tsstack.model.facts import Facts, Paths
 from tsstack.model.stack import Stack
 from tsstack.parts.kernel.host import KernelPart
-from tsstack.parts.kernel.sysctl import Sysctls
+from tsstack.parts.kernel.sysctl import Refused, Sysctls
 
 LIVE = {
     "net/core/rmem_max": "212992\n",
@@ -195,7 +198,7 @@ def test_a_profile_value_that_the_kernel_refuses_is_reported_once_and_not_tried_
     def refuse(self: Sysctls, name: str, value: str) -> None:
         if value == "fq":
             tried.append(name)
-            raise ApplyFailed(f"{name} = {value}: no such queue")
+            raise Refused(f"{name} = {value}: no such queue")
         real(self, name, value)
 
     monkeypatch.setattr(Sysctls, "write", refuse)
@@ -207,6 +210,23 @@ def test_a_profile_value_that_the_kernel_refuses_is_reported_once_and_not_tried_
     host.part.verify(generation, host.facts)
     host.switch("kernel: {profile: throughput}")
     assert tried == ["net.core.default_qdisc"]
+
+
+@pytest.mark.parametrize(
+    ("number", "refused"), [(errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)]
+)
+def test_only_the_kernels_own_refusal_of_a_profile_value_is_let_pass(host, monkeypatch, number, refused):
+    """A switch that goes on after any other fault leaves a host that is not as the file says."""
+    real = os.write
+
+    def fail(descriptor: int, data: bytes) -> int:
+        if data == b"fq\n":
+            raise OSError(number, os.strerror(number))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", fail)
+    with nullcontext() if refused else pytest.raises(ApplyFailed, match=os.strerror(number)):
+        host.switch("kernel: {profile: throughput}")
 
 
 def test_verify_sees_a_value_that_somebody_changed(host):

@@ -10,7 +10,7 @@ from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, RollbackFail
 from tsstack.parts.kernel import desired, links, plan, record
 from tsstack.parts.kernel.plan import Live, Step, Wanted
 from tsstack.parts.kernel.record import Record
-from tsstack.parts.kernel.sysctl import Sysctls
+from tsstack.parts.kernel.sysctl import Refused, Sysctls
 from tsstack.system.command import run, which
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class KernelPart:
             try:
                 self._take(step)
             except ApplyFailed as error:
-                if step.leaving or not desired.is_optional(wanted.origins, step.subject):
+                optional = not step.leaving and desired.is_optional(wanted.origins, step.subject)
+                if not optional or (step.kind == "sysctl" and not isinstance(error, Refused)):
                     raise
                 skipped[step.subject] = step.after
                 report(f"left as it is, this kernel has no such setting: {error.message}")

@@ -16,6 +16,17 @@ _MACHINE_ONLY = "net.core.netdev_max_backlog"
 
 _SHARED = ("net.core.", "net.netfilter.")
 
+# What the kernel says when it has no such parameter or value, or does not give it to us. A full disk or a
+# fault of the machine is no such answer: it says nothing about the kernel.
+_REFUSALS = {
+    errno.EACCES, errno.EINVAL, errno.ENODEV, errno.ENOENT, errno.ENOTDIR, errno.EOPNOTSUPP, errno.EPERM,
+    errno.ERANGE, errno.EROFS,
+}  # fmt: skip
+
+
+class Refused(ApplyFailed):
+    """This kernel does not have a parameter, or does not take the value."""
+
 
 class Sysctls(NamedTuple):
     """The parameters below `root`, by canonical name."""
@@ -62,7 +73,10 @@ class Sysctls(NamedTuple):
         return path.stat().st_mode & 0o222 == 0
 
     def write(self, name: str, value: str) -> None:
-        """Set a parameter, in one write(2) as proc(5) asks. Raises ApplyFailed with the kernel's reason."""
+        """Set a parameter, in one write(2) as proc(5) asks.
+
+        Raises Refused where this kernel does not have it so, ApplyFailed for anything else.
+        """
         try:
             descriptor = os.open(self.path(name), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
             try:
@@ -70,7 +84,8 @@ class Sysctls(NamedTuple):
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise ApplyFailed(f"{name} = {value}: {_reason(error)}") from error
+            failure = Refused if error.errno in _REFUSALS else ApplyFailed
+            raise failure(f"{name} = {value}: {_reason(error)}") from error
 
     def nearest(self, name: str) -> str:
         """An existing parameter that resembles `name`, or an empty string."""

@@ -6,6 +6,7 @@ nginx, may share one process table.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -83,11 +84,13 @@ class Engine:
 
     def master(self) -> Master | None:
         """The running master of this configuration in this network namespace, None when none runs."""
+        return _master(self._noted_pid())
+
+    def _noted_pid(self) -> int:
         try:
-            pid = int(self.pid_file.read_text(encoding="ascii").strip() or "0")
+            return int(self.pid_file.read_text(encoding="ascii").strip() or "0")
         except (FileNotFoundError, ValueError):
-            return None
-        return _master(pid)
+            return 0
 
     def test(self) -> None:
         """`nginx -t` of the whole configuration, on the host's own addresses. Raises ApplyFailed."""
@@ -96,8 +99,28 @@ class Engine:
             message, hint = explain_refusal(done.stderr)
             raise ApplyFailed(f"nginx refuses the host's configuration: {message}", hint=hint)
 
+    def end_orphans(self) -> None:
+        """End the workers of a master that was killed. Raises ApplyFailed when they do not go.
+
+        They hold its sockets and serve on what it had loaded, and no signal to a master reaches them any
+        more. systemd ends them with their unit; without it nobody does. The master had a session of its
+        own (setsid(2), when nginx goes to the background), so its pid tells its workers from anybody's.
+        """
+        session = self._noted_pid()
+        if session <= 0 or _master(session) is not None:
+            return
+        deadline_s = time.monotonic() + _WAIT_S
+        while orphans := _workers_of_session(session):
+            if time.monotonic() > deadline_s:
+                raise ApplyFailed(f"nginx's workers {orphans} do not end, and their master is dead")
+            for pid in orphans:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            time.sleep(0.01)
+
     def start(self) -> Master:
         """Start it and wait for its pid file. Raises ApplyFailed."""
+        self.end_orphans()
         try:
             if self.systemd and self.included:
                 run(["systemctl", "start", "nginx"], timeout_s=60)
@@ -167,6 +190,7 @@ class Engine:
         """End it and wait until it is gone; nothing happens when none runs. Raises ApplyFailed."""
         master = self.master()
         if master is None:
+            self.end_orphans()
             return
         if self.systemd:
             run(["systemctl", "stop", "nginx" if self.included else UNIT], timeout_s=60)
@@ -289,6 +313,20 @@ def _master(pid: int) -> Master | None:
     except (OSError, IndexError):
         return None
     return Master(pid, start) if own == its else None
+
+
+def _workers_of_session(session: int) -> list[int]:
+    """The nginx workers of a session in this network namespace (proc(5): stat, field 6)."""
+    found, own = [], Path("/proc/self/ns/net").readlink()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and _title(int(process.name)).startswith("nginx: worker process"):
+            try:
+                fields = (process / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
+                if fields[3] == str(session) and fields[0] != "Z" and (process / "ns/net").readlink() == own:
+                    found.append(int(process.name))
+            except OSError:  # it ended meanwhile
+                continue
+    return found
 
 
 def _title(pid: int) -> str:

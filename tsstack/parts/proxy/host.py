@@ -127,6 +127,8 @@ class ProxyPart:
         master = nginx.master()
         loaded = _loaded(plan, live_before, master)
         started = master is None or bool(live_before.get("started"))
+        if master is None:
+            nginx.end_orphans()
         _set_links(plan, facts)
         if master is not None and loaded == plan.digest and not renewed:
             report("nginx already serves this")
