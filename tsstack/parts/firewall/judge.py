@@ -12,9 +12,8 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from tsstack.parts.firewall.text import PROTOCOL_NUMBERS
+from tsstack.parts.firewall.text import PROTOCOL_NUMBERS, blocks_of
 
-_BLOCK = re.compile(r"^\t(set|map|chain) (\S+) \{\n(.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _ELEMENTS = re.compile(r"elements = \{(.*)\}", re.DOTALL)
 _COMMENT = re.compile(r'\s*comment "[^"]*"')
 _TOKEN = re.compile(r'"[^"]*"|\{[^}]*\}|\S+')
@@ -137,7 +136,7 @@ class Ruleset:
 def read_ruleset(text: str) -> Ruleset:
     """Our table from its text: the rendered file or nft's listing."""
     ruleset = Ruleset()
-    for kind, name, body in _BLOCK.findall(text):
+    for kind, name, body in blocks_of(text):
         if kind == "chain":
             lines = [line.strip() for line in body.splitlines()]
             ruleset.chains[name] = [_TOKEN.findall(line) for line in lines if line]

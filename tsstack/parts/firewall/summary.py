@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_BLOCK = re.compile(r"^\t(set|map|chain) (\S+) \{\n(.*?)^\t\}", re.MULTILINE | re.DOTALL)
+from tsstack.parts.firewall.text import blocks_of
+
 _ELEMENTS = re.compile(r"elements = \{(.*?)\n\t\t\}", re.DOTALL)
 _COMMENT = re.compile(r' comment "[^"]*"')
 _PORTS = re.compile(r"open\.(.+)\.(tcp|udp)")
@@ -20,21 +21,22 @@ def describe_difference(before: str, after: str) -> tuple[Difference, ...]:
     """What differs between two rendered tables: zones, ports, members, and how many other rules."""
     old, new = _blocks(before), _blocks(after)
     found: list[Difference] = []
-    others: set[str] = set()
+    others: list[tuple[str | None, str | None]] = []
     for name in dict.fromkeys([*old, *new]):
         if old.get(name) == new.get(name):
             continue
         told = _describe(name, old.get(name), new.get(name))
         found += told
         if not told:
-            others |= _changed_keys(old.get(name), new.get(name))
+            others.append((old.get(name), new.get(name)))
     if not found:  # else they follow from what was told
-        found = [(key, "earlier rules", "new rules") for key in sorted(others)[:_SHOWN]]
+        keys = sorted(set().union(*(_changed_keys(*bodies) for bodies in others)))
+        found = [(key, "earlier rules", "new rules") for key in keys[:_SHOWN]]
     return tuple(found)
 
 
 def _blocks(text: str) -> dict[tuple[str, str], str]:
-    return {(kind, name): body for kind, name, body in _BLOCK.findall(text)}
+    return {(kind, name): body for kind, name, body in blocks_of(text)}
 
 
 def _describe(name: tuple[str, str], old: str | None, new: str | None) -> list[Difference]:
@@ -49,7 +51,8 @@ def _describe(name: tuple[str, str], old: str | None, new: str | None) -> list[D
     if ports := _FORWARD.fullmatch(title):
         return [(f"firewall.forward[{ports[1]}] {ports[2]}", _listed(old), _listed(new))]
     if kind == "map" and title.startswith("zones."):
-        gone, come = _elements(old) - _elements(new), _elements(new) - _elements(old)
+        had, has = _elements(old), _elements(new)
+        gone, come = had - has, has - had
         lines: list[Difference] = [(_member(each), None, "") for each in sorted(come)[:_SHOWN]]
         lines += [(_member(each), "", None) for each in sorted(gone)[:_SHOWN]]
         more = len(gone) + len(come) - len(lines)

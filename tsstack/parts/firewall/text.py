@@ -7,7 +7,7 @@ own, whatever the model let through.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 FAMILY = "inet"
@@ -16,6 +16,7 @@ TABLE = "tsstack"
 PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "ipv6-icmp": 58}
 """By number, since nft looks protocol names up in /etc/protocols, which a minimal Debian lacks (IANA)."""
 
+_OPENING = re.compile(r"^\t(set|map|chain) (\S+) \{\n", re.MULTILINE)
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}\*?")
 _UNQUOTABLE = re.compile(r"[^A-Za-z0-9 ._:/@+*()\[\]-]")
@@ -115,3 +116,13 @@ def print_table(table: Table, header: Sequence[str]) -> str:
         body = [f"\t\t{line}" for line in ([chain.hook] if chain.hook else []) + chain.rules]
         blocks.append("\n".join([f"\tchain {chain.name} {{", *body, "\t}"]))
     return "\n".join(lines) + "\n" + "\n\n".join(blocks) + "\n}\n"
+
+
+def blocks_of(text: str) -> Iterator[tuple[str, str, str]]:
+    """Kind (`set`, `map`, `chain`), name and body of each block of a table, as printed here or by nft."""
+    at = 0
+    while opening := _OPENING.search(text, at):
+        at = text.find("\n\t}", opening.end() - 1) + 1
+        if not at:
+            return
+        yield opening[1], opening[2], text[opening.end() : at]
