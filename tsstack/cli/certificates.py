@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tsstack.cli.options import file_option, json_option
+from tsstack.cli.options import file_option, json_option, unused_file_option
 from tsstack.cli.output import chatter, progress, result, result_json
 from tsstack.errors import UsageError
 from tsstack.switch.site import Site
@@ -18,6 +18,7 @@ def certificates() -> None:
 
 
 @certificates.command()
+@unused_file_option
 @json_option
 @click.option("--force", is_flag=True, help="Renew all, due or not.")
 def renew(as_json: bool, force: bool) -> None:

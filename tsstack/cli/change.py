@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tsstack.cli.options import Seconds, file_option, json_option
+from tsstack.cli.options import Seconds, file_option, json_option, unused_file_option
 from tsstack.cli.output import chatter, print_findings, progress, result, result_json, style
 from tsstack.switch.intent import Intent, read_intent
 from tsstack.switch.plan import Plan
@@ -88,6 +88,7 @@ def boot(file: Path, as_json: bool) -> None:
 
 
 @click.command()
+@unused_file_option
 @json_option
 @click.option("--same-session", is_flag=True, help="Take it from the session that ran the switch.")
 def confirm(as_json: bool, same_session: bool) -> None:
@@ -101,6 +102,7 @@ def confirm(as_json: bool, same_session: bool) -> None:
 
 
 @click.command()
+@unused_file_option
 @json_option
 @click.option(
     "--to", type=int, metavar="N", help="The generation to go back to; 0 is the host without tsstack."
@@ -117,6 +119,7 @@ def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_locko
 
 
 @click.command(hidden=True)
+@unused_file_option
 @json_option
 @click.option("--boot", "booting", is_flag=True, help="Bring up the boot generation afterwards.")
 @click.option("--early", is_flag=True, help="Only its firewall, before any interface is up.")

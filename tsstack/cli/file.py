@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tsstack.cli.options import file_option, json_option
+from tsstack.cli.options import file_option, json_option, unused_file_option
 from tsstack.cli.output import finding_dict, print_findings, result, result_json, style
 from tsstack.errors import ConfigError, Finding, UsageError
 from tsstack.switch.generations import write_tree
@@ -28,6 +28,7 @@ _BUILD_MARK = ".tsstack-build"
 
 
 @click.command()
+@unused_file_option
 @json_option
 def init(as_json: bool) -> None:
     """Write a starter file to stdout, from what this host has; nothing is changed.
@@ -48,6 +49,8 @@ def _build(file: Path, out: Path, site: Site) -> tuple[Finding, ...]:
     facts = build_facts(site.facts(), out)
     loaded, findings = load(file, facts)
     tree = render(loaded.stack, facts, site.parts)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is not a folder")
     if out.exists() and any(out.iterdir()):
         if not (out / _BUILD_MARK).is_file():
             raise UsageError(f"{out} is not empty", hint="name a new folder, or that of an earlier build")
@@ -109,26 +112,36 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
         else:
             print_findings(error.findings, to_stdout=True)
         raise click.exceptions.Exit(error.exit_code) from error
-    if not file_only:
-        _ask_engines(loaded.stack, facts, site)
+    asked = [] if file_only else _ask_engines(loaded.stack, facts, site)
     if as_json:
         result_json({"findings": [finding_dict(each) for each in findings]})
         return
     print_findings(findings, to_stdout=True)
     warnings = sum(each.severity == "warning" for each in findings)
-    result(f"{file}: valid" + (f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""))
+    accepted = f"; {' and '.join(asked)} accept{'s' * (len(asked) == 1)} what it renders to" if asked else ""
+    result(
+        f"{file}: valid"
+        + (f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "")
+        + accepted
+    )
 
 
-def _ask_engines(stack: Stack, facts: Facts, site: Site) -> None:
-    """Stage what the stack renders to in a scratch folder and let the engines that are here judge it."""
+def _ask_engines(stack: Stack, facts: Facts, site: Site) -> list[str]:
+    """Stage what the stack renders to in a scratch folder and let the engines that are here judge it.
+
+    Returns those that were asked. Raises CheckFailed.
+    """
     from tsstack.system.command import which
 
+    asked = []
     with tempfile.TemporaryDirectory(prefix="tsstack-check-") as folder:
         write_tree(Path(folder), render(stack, facts, site.parts))
         for part in site.parts:
             engine = _STANDALONE.get(part.name)
             if engine and which(engine) and (Path(folder) / part.folder).is_dir():
                 part.check(Path(folder), facts)
+                asked.append(engine)
+    return asked
 
 
 @click.command()
@@ -155,6 +168,7 @@ def diff(file: Path, as_json: bool) -> None:
 
 
 @click.command()
+@unused_file_option
 @json_option
 def schema(as_json: bool) -> None:
     """Print the JSON Schema of the file.
@@ -169,6 +183,7 @@ def schema(as_json: bool) -> None:
 
 
 @click.command()
+@unused_file_option
 @json_option
 @click.argument("code")
 def explain(as_json: bool, code: str) -> None:

@@ -34,6 +34,13 @@ def file_option(command: F) -> F:
     )(command)
 
 
+def unused_file_option(command: F) -> F:
+    """`-c FILE` on verbs that read no file, so that it may stand on every command line alike."""
+    return click.option("-c", "--config", expose_value=False, type=click.Path(path_type=Path), hidden=True)(
+        command
+    )
+
+
 def json_option(command: F) -> F:
     """`--json`, before or after the verb; the verb gets it as `as_json`."""
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tsstack.model.sections import SecretRef
     from tsstack.model.stack import Stack
 
+# sops, cmd/sops/codes/codes.go: FileHasNotBeenModified, NoEditorFound
+_SOPS_UNCHANGED = 200
+_SOPS_NO_EDITOR = 201
+
 
 @click.group()
 def secrets() -> None:
@@ -35,14 +39,20 @@ def edit(file: Path) -> None:
     Example:
       tsstack secrets edit /etc/tsstack/secrets.yaml
     """
-    from tsstack.system.command import replace_process
+    from tsstack.system.command import run_attached
     from tsstack.system.secrets import identity_file, prepare_edit
 
     fresh = not identity_file().exists()
     argv, env = prepare_edit(file)
     if fresh:
         chatter(f"made this host's age identity, {identity_file()}: keep a copy of it in a safe place")
-    replace_process(argv, env=env)
+    code = run_attached(argv, env=env)
+    if code == _SOPS_UNCHANGED:
+        result(f"{file} is as it was")
+    elif code == _SOPS_NO_EDITOR:
+        raise SecretError("sops found no editor", hint="set EDITOR, for example EDITOR=nano")
+    elif code:
+        raise SecretError(f"sops ended with {code}; {file} is as it was", hint="its message is above")
 
 
 @secrets.command()

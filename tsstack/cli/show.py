@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tsstack.cli.options import json_option
+from tsstack.cli.options import json_option, unused_file_option
 from tsstack.cli.output import result, result_json, style
 from tsstack.errors import TsstackError
 from tsstack.switch.record import read_pending
@@ -16,6 +16,7 @@ from tsstack.switch.transaction import observe_changes
 
 
 @click.command()
+@unused_file_option
 @json_option
 @click.option("--prune", type=click.IntRange(min=1), metavar="KEEP", help="Remove all but the newest KEEP.")
 def generations(as_json: bool, prune: int | None) -> None:
@@ -60,9 +61,13 @@ def generations(as_json: bool, prune: int | None) -> None:
 
 
 @click.command()
+@unused_file_option
 @json_option
 def doctor(as_json: bool) -> None:
-    """Look for what is wrong or missing: engines, what is pending, drift from the live generation."""
+    """Look for what is wrong or missing: engines, what is pending, drift from the live generation.
+
+    Changes nothing. Ends with 0 when all is well, 1 with a warning, 2 with an error, as check plugins do.
+    """
     site = Site()
     findings = list(_diagnose(site))
     worst = (
@@ -97,10 +102,12 @@ def _diagnose(site: Site) -> list[tuple[str, str, str]]:
         found.append(("warning", "tailscaled", f"does not answer on {facts.paths.tailscale_socket}"))
     pending = read_pending(site.paths.state)
     if pending:
-        level = "warning" if pending.phase == "unconfirmed" else "error"
-        found.append(
-            (level, "switch", f"generation {pending.target} is {pending.phase}: confirm or roll back")
-        )
+        if pending.phase == "unconfirmed":
+            words = "waits for its confirmation: `tsstack confirm` keeps it, `tsstack rollback` undoes it"
+            found.append(("warning", "switch", f"generation {pending.target} {words}"))
+        else:
+            words = "was cut off half-way: the next switch undoes it, or `tsstack recover` at once"
+            found.append(("error", "switch", f"generation {pending.target} {words}"))
     live = site.store.current()
     if not live:
         return [*found, ("ok", "generation", "none yet")]

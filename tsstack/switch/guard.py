@@ -63,6 +63,8 @@ def _parse_connection(value: str) -> Session | None:
         client = ipaddress.ip_address(fields[0].partition("%")[0])
     except ValueError:
         return None
+    if isinstance(client, ipaddress.IPv6Address) and client.ipv4_mapped:
+        client = client.ipv4_mapped  # a v6 socket of sshd shows v4 clients so (RFC 4291 section 2.5.5.2)
     return Session(client, int(fields[1]), int(fields[3]))
 
 

@@ -7,6 +7,7 @@ lock next decides which one it becomes.
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from tsstack.parts.part import Snapshot
 from tsstack.system.files import fsync_folder, write_durably
 
 NAME = "pending.json"
+RESERVE = "reserve"
+_RESERVE_BYTES = 128 * 1024
 OVER = f".{NAME}.over"
 """Its name while it is cleared."""
 
@@ -64,8 +67,27 @@ def process_start(pid: int) -> str:
 
 
 def write_pending(state: Path, pending: Pending) -> None:
-    """Make the record durable. Raises OSError."""
-    write_durably(state / NAME, json.dumps(asdict(pending)) + "\n", mode=0o600)
+    """Make the record durable. On a full disk the reserve makes room for it. Raises OSError."""
+    text = json.dumps(asdict(pending)) + "\n"
+    try:
+        write_durably(state / NAME, text, mode=0o600)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not (state / RESERVE).exists():
+            raise
+        (state / RESERVE).unlink()
+        write_durably(state / NAME, text, mode=0o600)
+
+
+def keep_reserve(state: Path) -> None:
+    """Set some room aside, so that a rollback works on a disk that is full. Best effort by its nature."""
+    reserve = state / RESERVE
+    if reserve.exists():
+        return
+    try:
+        write_durably(reserve, bytes(_RESERVE_BYTES), mode=0o600)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
 
 
 def read_pending(state: Path) -> Pending | None:
@@ -94,17 +116,21 @@ def read_pending(state: Path) -> Pending | None:
 def clear_pending(state: Path) -> None:
     """The change is over, durably.
 
-    Raises OSError when the disk does not take it; the record is then where it was, so that the change can
-    be undone, by the next command too.
+    Raises RollbackFailed when the disk does not take that; the record is then where it was, so that the
+    change can be undone, by the next command too.
     """
     record, over = state / NAME, state / OVER
     try:
         record.rename(over)
+        try:
+            fsync_folder(state)
+        except OSError:
+            over.rename(record)
+            raise
+        over.unlink()
     except FileNotFoundError:
         return
-    try:
-        fsync_folder(state)
-    except OSError:
-        over.rename(record)
-        raise
-    over.unlink()
+    except OSError as error:
+        raise RollbackFailed(
+            f"{record} cannot be removed: {error}", hint="mend the disk: the next command goes on from there"
+        ) from error

@@ -76,6 +76,8 @@ def drop_unused(store: Store, number: int) -> None:
         store.drop(number)
     except UsageError:  # the host runs or boots it
         return
+    except OSError:  # on a broken disk it stays: whole, checked, and with nothing that points at it
+        return
 
 
 def recover(site: Site, *, booting: bool = False) -> Recovery | None:

@@ -21,6 +21,7 @@ from tsstack.switch.plan import Plan, plan_switch
 from tsstack.switch.record import (
     Pending,
     clear_pending,
+    keep_reserve,
     process_start,
     read_boot_id,
     read_pending,
@@ -130,6 +131,7 @@ def prepare(site: Site) -> None:
     if done:
         site.report(f"recovered: generation {done.target} was undone, because {done.reason}")
     refuse_unconfirmed(site)
+    keep_reserve(site.paths.state)
 
 
 @dataclass

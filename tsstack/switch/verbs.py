@@ -39,6 +39,7 @@ def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -
         site.report("read")
         facts = site.facts()
         intent = read_intent(site, file, facts)
+        refuse_vanished_uplink(intent, facts)
         keep_way_in = _no_guard if force_lockout else _guard_for(site, file, facts, intent)
         outcome = Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
     return outcome, intent
@@ -53,6 +54,20 @@ def _complete(mode: Mode, force_lockout: bool) -> Mode:
             "--force-lockout needs --confirm", hint="so that the change undoes itself if you are locked out"
         )
     return mode
+
+
+def refuse_vanished_uplink(intent: Intent, facts: Facts) -> None:
+    """Raise CheckFailed when the uplink that the file names is not there: nothing would reach the host.
+
+    Lint only warns of absent interfaces, since bridges and tunnels may come later, and since a file is
+    also judged and built on other machines.
+    """
+    uplink = intent.loaded.stack.host.uplink if intent.loaded else None
+    if uplink and uplink not in facts.interfaces:
+        raise CheckFailed(
+            f"host.uplink: there is no interface {uplink} on this host",
+            hint=f"here are: {', '.join(facts.interfaces)}",
+        )
 
 
 def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:

@@ -146,6 +146,20 @@ def replace_process(argv: Sequence[str | Path], *, env: Mapping[str, str], title
     os.execve(program, [title or words[0], *words[1:]], dict(env))  # noqa: S606  the point of it
 
 
+def run_attached(argv: Sequence[str | Path], *, env: Mapping[str, str]) -> int:
+    """Run a program on our own terminal (an editor) and return its exit code. `env` is its environment.
+
+    Raises CommandFailed when the program is missing.
+    """
+    words = [str(word) for word in argv]
+    program = which(words[0])
+    if program is None:
+        raise CommandFailed(
+            f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
+        )
+    return subprocess.run([str(program), *words[1:]], env=dict(env), check=False).returncode
+
+
 def popen(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> Process:
     """Start a program that the caller talks to and waits for: three pipes of bytes.
 

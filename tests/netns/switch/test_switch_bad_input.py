@@ -145,6 +145,11 @@ def test_a_vanished_interface(host: PrivateHost) -> None:
     host.tsstack("switch")
 
 
+def test_a_vanished_uplink(host: PrivateHost) -> None:
+    text = GOOD.replace("name: one,", "name: one, uplink: nosuch0,")
+    assert_refused(host, text, 4, "host.uplink", "nosuch0")
+
+
 def test_a_sysctl_that_this_kernel_has_not(host: PrivateHost) -> None:
     text = GOOD.replace("net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_fin_timeoot")
     assert_refused(host, text, 4, "net.ipv4.tcp_fin_timeoot", "net.ipv4.tcp_fin_timeout")
@@ -160,6 +165,9 @@ def test_a_full_disk_while_staging() -> None:
         host.tsstack("switch")
         host.run("sh", "-c", "head -c 1M /dev/zero > /var/lib/tsstack/filler || true", check=False)
         assert_refused(host, GOOD.replace("tcp: [80]", "tcp: [80, 81]"), 4, "No space left")
+        done = host.tsstack("rollback", "--to", "0")
+        assert "generation 0 is live" in done.stdout
+        assert not host.run("nft", "list", "tables").stdout
         host.run("rm", "/var/lib/tsstack/filler")
         host.tsstack("switch")
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tsstack.errors import RollbackFailed
 from tsstack.model.facts import Paths
 from tsstack.switch import record
 from tsstack.switch.leftovers import remove_leftovers
@@ -54,7 +55,7 @@ def test_a_record_whose_clearing_is_not_durable_is_still_there(
 
     with monkeypatch.context() as broken:
         broken.setattr(record, "fsync_folder", fail)
-        with pytest.raises(OSError, match="Input/output error"):
+        with pytest.raises(RollbackFailed, match="Input/output error"):
             clear_pending(tmp_path)
     assert read_pending(tmp_path) == PENDING
     clear_pending(tmp_path)

@@ -12,6 +12,7 @@ from fake_host import ONE, TWO, Host, Killed
 
 from tsstack.errors import ApplyFailed, CheckFailed, LockedError, RollbackFailed, UsageError
 from tsstack.model.facts import Facts, Paths, TailscaleFacts
+from tsstack.switch import record
 from tsstack.switch.generations import Manifest, tree_digest
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import Plan
@@ -310,3 +311,24 @@ def test_a_record_that_cannot_be_read_stops_everything(host: Host) -> None:
     (host.site.paths.state / "pending.json").write_text(json.dumps({"half": 1}))
     with pytest.raises(RollbackFailed, match="cannot be understood"):
         host.switch(TWO)
+
+
+def test_a_rollback_works_on_a_full_disk(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record goes where the reserve was."""
+    host.switch(ONE)
+    host.switch(TWO)
+    reserve = host.site.paths.state / "reserve"
+    assert reserve.stat().st_blocks * 512 >= 100_000
+    write = record.write_durably
+
+    def full(path: Path, text: str | bytes, *, mode: int = 0o644) -> None:
+        if reserve.exists():
+            raise OSError(28, "No space left on device", str(path))
+        write(path, text, mode=mode)
+
+    monkeypatch.setattr(record, "write_durably", full)
+    roll_back(host.site, 1, Mode())
+    assert host.listing() == ONE
+    monkeypatch.undo()
+    host.switch(TWO)
+    assert reserve.exists()
