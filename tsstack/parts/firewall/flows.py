@@ -79,8 +79,11 @@ def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
 
 
 def _is_refused(flow: Flow, old: Ruleset, new: Ruleset) -> bool:
-    if new.judge(flow).verdict == "accept":
-        return False
+    try:
+        if new.judge(flow).verdict == "accept":
+            return False
+    except (ValueError, LookupError):
+        return False  # someone's own rules come back with the table; one of them may let it in
     try:
         return old.judge(flow).verdict == "accept"
     except (ValueError, LookupError):

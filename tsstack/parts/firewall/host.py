@@ -145,8 +145,13 @@ class Firewall:
         _connect_to_self()
 
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
+        """Load the table that was there, then cut the connections that only the undone one let in.
+
+        What could not be cut is told as a failure: the table is back, but the connection is not gone.
+        """
         text = snapshot["text"]
         try:
+            undone = self.observe({}, facts)["text"]
             session = Session()
             # Our own text begins with the removal; a second one does no harm and a listing needs it.
             session.run(_REMOVE if text is None else f"{_REMOVE}{text}")
@@ -156,8 +161,11 @@ class Firewall:
                     raise RollbackFailed(f"{_SUBJECT} came back otherwise than it was", hint=_LOOK)
             else:
                 _write_record(facts, str(text))
-        except (NftError, OSError) as error:
+        except (CheckFailed, NftError, OSError) as error:
             raise RollbackFailed(f"{_SUBJECT} cannot be brought back: {error}", hint=_LOOK) from error
+        # Without a table everything is accepted: nothing was let in by one, or nothing is shut out now.
+        if isinstance(undone, str) and isinstance(text, str) and undone != text:
+            _cut_undone(undone, text)
 
 
 def explain_refusal(words: str, text: str) -> str:
@@ -193,6 +201,17 @@ def _cut_refused(before: str, after: str, report: Report) -> None:
         report(f"firewall: {len(cut)} connections that are no longer allowed were cut: {shown}")
     for sentence in left:
         report(f"firewall: {sentence}")
+
+
+def _cut_undone(undone: str, text: str) -> None:
+    from tsstack.parts.firewall.flows import cut_refused
+    from tsstack.system.command import which
+
+    if which("conntrack") is None:
+        return  # the switch that is undone has already said that nothing can be cut here
+    _, left = cut_refused(undone, text)
+    if left:
+        raise RollbackFailed(f"{_SUBJECT} is back, but {'; '.join(left)}", hint="conntrack -F ends them all")
 
 
 def _connect_to_self() -> None:
