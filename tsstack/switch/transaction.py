@@ -323,6 +323,7 @@ class Transaction:
         self.wanted = replace(self.wanted, input_digest=digest)
         if dict(tree) == store.tree(pending.target):
             return pending, set()
+        site.report("the tailnet's addresses are known now: render what needs them")
         snapshots, plan = observe_changes(site, tree, self.facts)
         number, replaced = store.next_number(), pending.target
         with self._staged(replace(store.manifest(replaced), number=number), tree) as staged:
