@@ -38,7 +38,7 @@ def rehearse(generation: Path, plan: Plan, facts: Facts) -> None:
     except CommandFailed as error:
         raise CheckFailed(error.message, hint=error.hint) from error
     except OSError as error:
-        place = error.filename or tempfile.gettempdir()
+        place = error.filename or "no temporary folder"
         raise CheckFailed(
             f"nginx cannot try the configuration: {place}: {error.strerror}", hint="make room there"
         ) from error
