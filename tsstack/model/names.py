@@ -20,48 +20,46 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # RFC 1123 section 2.1: a host label is letters, digits and inner hyphens, 63 at most.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_PATTERNS: dict[str, tuple[re.Pattern[str], str]] = {
+_PATTERNS: dict[str, tuple[str, str]] = {
     "key": (
-        re.compile(r"[a-z][a-z0-9_-]{0,30}"),
+        r"[a-z][a-z0-9_-]{0,30}",
         "a name is needed: a letter, then lower-case letters, digits, - and _ (31 at most)",
     ),
-    "label": (re.compile(_LABEL), "one DNS label is needed: letters, digits and inner hyphens, 63 at most"),
+    "label": (_LABEL, "one DNS label is needed: letters, digits and inner hyphens, 63 at most"),
     "domain": (
-        re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*"),
+        rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*",
         "a domain name is needed: example.ts.net",
     ),
     # dev_valid_name() in net/core/dev.c: 15 bytes, no slash, colon or white space; ours is narrower.
     "interface": (
-        re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}"),
+        r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}",
         "an interface name is needed: eth0 or br-guest",
     ),
     "interface pattern": (
-        re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}|[A-Za-z0-9_][A-Za-z0-9_.@-]{0,13}\*"),
+        r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}|[A-Za-z0-9_][A-Za-z0-9_.@-]{0,13}\*",
         "an interface name, or the start of one with a star, is needed: eth0 or veth*",
     ),
-    "tag": (re.compile(r"tag:[a-z][a-z0-9-]{0,62}"), "a tag is needed: tag:server"),
+    "tag": (r"tag:[a-z][a-z0-9-]{0,62}", "a tag is needed: tag:server"),
     "principal": (
-        re.compile(r"tag:[a-z][a-z0-9-]{0,62}|[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{0,190}"),
+        r"tag:[a-z][a-z0-9-]{0,62}|[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{0,190}",
         "a user's login or a tag is needed: alice@example.com or tag:client",
     ),
     "sysctl": (
-        re.compile(r"[a-z][a-z0-9_]*(?:[./][A-Za-z0-9_@-]+){1,7}"),
+        r"[a-z][a-z0-9_]*(?:[./][A-Za-z0-9_@-]+){1,7}",
         "a kernel parameter is needed: net.core.rmem_max",
     ),
     "login server": (
-        re.compile(rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d{{1,5}})?/?"),
+        rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d{{1,5}})?/?",
         "an address is needed: https://hs.example.com",
     ),
     "https url": (
-        re.compile(
-            rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d{{1,5}})?(?:/[A-Za-z0-9._~/%?&=+-]*)?"
-        ),
+        rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d{{1,5}})?(?:/[A-Za-z0-9._~/%?&=+-]*)?",
         "an address is needed: https://example.org/health",
     ),
-    "path": (re.compile(r"[A-Za-z0-9._/+@-]{1,1024}"), "a path of letters, digits and . _ / + @ - is needed"),
-    "secret key": (re.compile(r"[A-Za-z0-9_.-]{1,128}"), "a key of the secrets file is needed: authkey"),
+    "path": (r"[A-Za-z0-9._/+@-]{1,1024}", "a path of letters, digits and . _ / + @ - is needed"),
+    "secret key": (r"[A-Za-z0-9_.-]{1,128}", "a key of the secrets file is needed: authkey"),
     "alert url": (
-        re.compile(r"[a-z][a-z0-9+.-]{1,30}://[^\s\x00-\x1f\x7f]{1,500}"),
+        r"[a-z][a-z0-9+.-]{1,30}://[^\s\x00-\x1f\x7f]{1,500}",
         "an alert address is needed: ntfy://topic",
     ),
 }
@@ -71,7 +69,8 @@ def _checked(kind: str) -> Callable[[Any], str]:
     pattern, allowed = _PATTERNS[kind]
 
     def check(value: Any) -> str:
-        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+        # Compiled when it is first needed; `re` keeps it.
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
             raise ValueError(allowed)
         return value
 
@@ -80,11 +79,11 @@ def _checked(kind: str) -> Callable[[Any], str]:
 
 def fits(kind: str, text: str) -> bool:
     """Whether a text is in the alphabet of a kind: `path`, `label`, `interface`, `domain`, ..."""
-    return _PATTERNS[kind][0].fullmatch(text) is not None
+    return re.fullmatch(_PATTERNS[kind][0], text) is not None
 
 
 def _schema(kind: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": f"^(?:{_PATTERNS[kind][0].pattern})$"})
+    return WithJsonSchema({"type": "string", "pattern": f"^(?:{_PATTERNS[kind][0]})$"})
 
 
 Key = Annotated[str, BeforeValidator(_checked("key")), _schema("key")]

@@ -8,4 +8,5 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A mapping in the file. Unknown keys are faults; values cannot be changed after loading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built when a file is first read, all sections at once, and not one by one at import.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

@@ -101,7 +101,7 @@ class Tailscale(Section):
     """How much of the packet filter tailscaled manages itself."""
     operator: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] | None = None
     """The local user who may operate tailscaled besides root."""
-    advertise: Advertise = Advertise()
+    advertise: Advertise = Advertise.model_construct()
     """What this host offers to the tailnet."""
     exit_node: ExitNodeUse | None = None
     """The exit node this host uses. Default: none, its traffic leaves by the uplink."""

@@ -25,9 +25,9 @@ class Stack(Section):
     """Services behind nginx. Absent: nginx is left as it is."""
     firewall: Firewall | None = None
     """Zones. Absent: tsstack has no table."""
-    dns: Dns = Dns()
+    dns: Dns = Dns.model_construct()
     """Split DNS."""
-    kernel: Kernel = Kernel()
+    kernel: Kernel = Kernel.model_construct()
     """Kernel tuning."""
     bandwidth: dict[InterfaceName, BandwidthLimit] = Field(default={})
     """Bandwidth limits by interface."""
