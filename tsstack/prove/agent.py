@@ -4,7 +4,8 @@
 with `tsstack.prove.world`:
 
 1. a line of JSON: `table` (path of the nft file), `interfaces` (names), `local` (addresses, hex), `routes`
-   (address in hex, index of the interface); answered by a line, `{}` or `{"error": .., "hint": ..}`;
+   and `detours` (address in hex, index of the interface; `detours` are for packets of the traffic class
+   `detour_class`); answered by a line, `{}` or `{"error": .., "hint": ..}`;
 2. rounds: HEAD (how many packets, the number of the first), then for each packet RECORD and its bytes;
    answered by one byte a packet, a sum of the flags below. The numbers of a round are consecutive.
 
@@ -52,6 +53,7 @@ _SYSCTL = {
     "net/ipv6/conf/default/forwarding": "1",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/icmp/ratelimit": "0",
+    "net/ipv6/icmp/ratemask": "255",  # of no ICMPv6 error either; an empty list cannot be written
 }
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
@@ -152,9 +154,13 @@ def build_world(order: dict[str, Any]) -> Wires:
     messages = []
     for local in map(bytes.fromhex, order["local"]):
         messages.append(netlink.address_message(local, len(local) * 8, socket.if_nametoindex("lo")))
-    for hexed, at in order["routes"]:
-        address = bytes.fromhex(hexed)
-        messages.append(netlink.route_message(address, len(address) * 8, indexes[at]))
+    for table, routes in ((netlink.MAIN, order["routes"]), (netlink.DETOURS, order["detours"])):
+        for hexed, at in routes:
+            address = bytes.fromhex(hexed)
+            messages.append(netlink.route_message(address, len(address) * 8, indexes[at], table))
+    messages += [
+        netlink.class_rule_message(version, order["detour_class"], netlink.DETOURS) for version in (4, 6)
+    ]
     # Answers to sources that no route leads to go out somewhere, where they are read.
     messages += [netlink.route_message(bytes(size), 0, indexes[0]) for size in (4, 16)]
     netlink.apply_messages(messages)

@@ -16,14 +16,18 @@ _ICMP = {4: 1, 6: 58}
 _ECHO = {4: 8, 6: 128}
 _SYN = 0x02
 _HOP_LIMIT = 64
+DETOUR_CLASS = 0x10
+"""The traffic class of packets that take a detour: a routing rule of the world looks at it."""
+
 # Source ports that no file opens by accident; every new connection has another one.
 _FIRST_SOURCE_PORT, _SOURCE_PORTS = 20000, 20000
 
 
-def build_frame(packet: Packet, to: Address, number: int) -> bytes:
+def build_frame(packet: Packet, to: Address, number: int, *, detour: bool = False) -> bytes:
     """The packet as an IP packet to the address `to`; `number` (32 bits, not 0) is how it is known again."""
     source_port = packet.source_port or _FIRST_SOURCE_PORT + number % _SOURCE_PORTS
     version = packet.source.version
+    traffic_class = DETOUR_CLASS if detour else 0
     addresses = packet.source.packed + to.packed
     if packet.protocol == "tcp":
         protocol, at = _TCP, 16
@@ -38,8 +42,14 @@ def build_frame(packet: Packet, to: Address, number: int) -> bytes:
     pseudo = b"" if protocol == _ICMP[4] else addresses + struct.pack("!HH", protocol, len(body))
     body = body[:at] + checksum(pseudo + body) + body[at + 2 :]
     if version == 6:
-        return struct.pack("!IHBB", 6 << 28, len(body), protocol, _HOP_LIMIT) + addresses + body
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, 0, _HOP_LIMIT, protocol, 0)
+        return (
+            struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(body), protocol, _HOP_LIMIT)
+            + addresses
+            + body
+        )
+    head = struct.pack(
+        "!BBHHHBBH", 0x45, traffic_class, 20 + len(body), number & 0xFFFF, 0, _HOP_LIMIT, protocol, 0
+    )
     return head[:10] + checksum(head + addresses) + addresses + body
 
 

@@ -8,12 +8,16 @@ import socket
 import struct
 from collections.abc import Iterable
 
-_RTM_NEWADDR, _RTM_NEWROUTE = 20, 24
+_RTM_NEWADDR, _RTM_NEWROUTE, _RTM_NEWRULE = 20, 24, 32
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE = 0x1, 0x4, 0x400
 _NLMSG_ERROR = 2
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF = 1, 4
-_TABLE_MAIN, _PROTO_STATIC, _TYPE_UNICAST = 254, 4, 1
+_FRA_PRIORITY, _FRA_TABLE, _FR_ACT_TO_TBL = 6, 15, 1
+MAIN, DETOURS = 254, 100
+"""Routing tables: the usual one, and one for packets of another traffic class."""
+
+_PROTO_STATIC, _TYPE_UNICAST = 4, 1
 _SCOPE_LINK = 253
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 _AT_ONCE = 64
@@ -34,14 +38,22 @@ def address_message(address: bytes, prefix: int, interface: int) -> bytes:
     return _message(_RTM_NEWADDR, head + _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address))
 
 
-def route_message(address: bytes, prefix: int, interface: int) -> bytes:
+def route_message(address: bytes, prefix: int, interface: int, table: int = MAIN) -> bytes:
     """A route to `address`/`prefix` straight out of an interface, by its index. Prefix 0: the default."""
     scope = _SCOPE_LINK if len(address) == 4 else 0
     head = struct.pack(
-        "=BBBBBBBBI", _FAMILY[len(address)], prefix, 0, 0, _TABLE_MAIN, _PROTO_STATIC, scope, _TYPE_UNICAST, 0
+        "=BBBBBBBBI", _FAMILY[len(address)], prefix, 0, 0, table, _PROTO_STATIC, scope, _TYPE_UNICAST, 0
     )
     destination = _attribute(_RTA_DST, address) if prefix else b""
     return _message(_RTM_NEWROUTE, head + destination + _attribute(_RTA_OIF, struct.pack("=I", interface)))
+
+
+def class_rule_message(version: int, traffic_class: int, table: int) -> bytes:
+    """A rule that sends packets of a traffic class (IPv4: type of service) to a routing table."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    head = struct.pack("=BBBBBBBBI", family, 0, 0, traffic_class, table, 0, 0, _FR_ACT_TO_TBL, 0)
+    priority = _attribute(_FRA_PRIORITY, struct.pack("=I", 100))
+    return _message(_RTM_NEWRULE, head + priority + _attribute(_FRA_TABLE, struct.pack("=I", table)))
 
 
 def apply_messages(messages: Iterable[bytes]) -> None:

@@ -89,7 +89,7 @@ def _arriving(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iter
         name: list(dict.fromkeys(_around(_listed(oracle, zone), rng)))
         for name, zone in oracle.firewall.zones.items()
     }
-    tailscaled: list[Service] = [("udp", oracle.tailscaled_port), ("tcp", oracle.tailscaled_port)]
+    tailscaled = list(_around([("udp", oracle.tailscaled_port)], rng))
     main = sum(sender.main for sender in country.senders)
     share = max(_LEAST_PER_SENDER, limit // max(main, 1))
     for sender in country.senders:
@@ -121,7 +121,8 @@ def _passing(oracle: Oracle, country: Country, rng: Random, limit: int) -> Itera
     """Through this host: pairs that a forward rule or an advertisement speaks of first, others by chance."""
     spoken: list[tuple[Sender, Address, str, list[Service]]] = []
     others: list[tuple[Sender, Address, str, list[Service]]] = []
-    places = {version: [p for p in country.places if p[0].version == version] for version in (4, 6)}
+    known = (*country.places, *country.detours)
+    places = {version: [place for place in known if place[0].version == version] for version in (4, 6)}
     rules = {(rule.from_zone, rule.to_zone): list[Service]() for rule in oracle.firewall.forward}
     for rule in oracle.firewall.forward:
         rules[rule.from_zone, rule.to_zone] += _around(_listed(oracle, rule), rng)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsstack.model.facts import Facts
-from tsstack.model.names import Address
 from tsstack.model.stack import Stack
 from tsstack.prove.agent import DELIVERED, LEFT, REFUSED, STRAYED
 from tsstack.prove.expected import Oracle, Packet, Verdict
@@ -97,30 +96,58 @@ def prove_generation(
     if stack.firewall is None or not stack.firewall.enabled or not table.exists():
         return Proof((), seed, 0.0)
     started_s = time.monotonic()
-    plan = plan_packets(stack, facts, seed, limits)
-    oracle = Oracle(stack, facts)
-    with World(Terrain(plan.country.interfaces, LOCAL, plan.country.places), table) as world:
-        rows = _run(world, plan, oracle)
+    plan, oracle = plan_packets(stack, facts, seed, limits), Oracle(stack, facts)
+    country = plan.country
+    with World(Terrain(country.interfaces, LOCAL, country.places, country.detours), table) as world:
+        rows = _Run(world, plan, oracle).rows()
     return Proof(tuple(rows), seed, time.monotonic() - started_s)
 
 
-def _run(world: World, plan: Plan, oracle: Oracle) -> list[Row]:
-    """Send everything; what looks lost is sent again, under a new number."""
-    verdicts: list[Verdict] = []
-    seen = _send(world, plan.packets, 1, lambda packet: verdicts.append(oracle.judge(packet)))
-    number = len(seen) + 1
-    for _ in range(_TRIES - 1):
-        again = [at for at, what in enumerate(seen) if what == "drop" != verdicts[at].action]
-        if not again:
-            break
-        answers = _send(world, [plan.packets[at] for at in again], number, lambda packet: None)
-        number += len(again)
-        for at, answer in zip(again, answers, strict=True):
-            seen[at] = answer
-    return [
-        Row(packet, verdict, what, *_ends(oracle, packet))
-        for packet, verdict, what in zip(plan.packets, verdicts, seen, strict=True)
-    ]
+class _Run:
+    """One plan sent into one world. Every packet sent has a number of its own, from 1 on."""
+
+    def __init__(self, world: World, plan: Plan, oracle: Oracle) -> None:
+        self._world, self._plan, self._oracle = world, plan, oracle
+        self._detours = set(plan.country.detours)
+        self._next = 1
+
+    def rows(self) -> list[Row]:
+        """Send everything; what looks lost is sent again."""
+        packets, verdicts = self._plan.packets, list[Verdict]()
+        seen = self._send(packets, lambda packet: verdicts.append(self._oracle.judge(packet)))
+        for _ in range(_TRIES - 1):
+            again = [at for at, what in enumerate(seen) if what == "drop" != verdicts[at].action]
+            if not again:
+                break
+            answers = self._send([packets[at] for at in again], lambda packet: None)
+            for at, answer in zip(again, answers, strict=True):
+                seen[at] = answer
+        return [
+            Row(packet, verdict, what, *_ends(self._oracle, packet))
+            for packet, verdict, what in zip(packets, verdicts, seen, strict=True)
+        ]
+
+    def _send(self, packets: Sequence[Packet], meanwhile: Callable[[Packet], None]) -> list[str]:
+        """What the kernel does with the packets. `meanwhile` is called for each while the kernel works."""
+        seen: list[str] = []
+        waiting: list[int] = []
+        for start in range(0, len(packets), _ROUND):
+            batch = packets[start : start + _ROUND]
+            self._world.post(self._next, [self._pack(each, at) for at, each in enumerate(batch, self._next)])
+            self._next += len(batch)
+            waiting.append(len(batch))
+            for packet in batch:
+                meanwhile(packet)
+            if len(waiting) > 1:
+                seen += map(_read, self._world.collect(waiting.pop(0)))
+        for count in waiting:
+            seen += map(_read, self._world.collect(count))
+        return seen
+
+    def _pack(self, packet: Packet, number: int) -> Parcel:
+        to = packet.destination or next(each for each in LOCAL if each.version == packet.source.version)
+        detour = (to, packet.outgoing) in self._detours
+        return Parcel(build_frame(packet, to, number, detour=detour), packet.interface, packet.outgoing)
 
 
 def _ends(oracle: Oracle, packet: Packet) -> tuple[str, str]:
@@ -130,39 +157,6 @@ def _ends(oracle: Oracle, packet: Packet) -> tuple[str, str]:
     if packet.destination is None or not packet.outgoing:
         return source, THIS_HOST
     return source, zone(packet.destination, packet.outgoing) or UNZONED
-
-
-def _send(
-    world: World, packets: Sequence[Packet], first: int, meanwhile: Callable[[Packet], None]
-) -> list[str]:
-    """What the kernel does with the packets. `meanwhile` is called for each while the kernel works."""
-    seen: list[str] = []
-    waiting: list[int] = []
-    for start in range(0, len(packets), _ROUND):
-        batch = packets[start : start + _ROUND]
-        world.post(
-            first + start,
-            [
-                Parcel(
-                    build_frame(packet, _address(packet), first + start + at),
-                    packet.interface,
-                    packet.outgoing,
-                )
-                for at, packet in enumerate(batch)
-            ],
-        )
-        waiting.append(len(batch))
-        for packet in batch:
-            meanwhile(packet)
-        if len(waiting) > 1:
-            seen += map(_read, world.collect(waiting.pop(0)))
-    for count in waiting:
-        seen += map(_read, world.collect(count))
-    return seen
-
-
-def _address(packet: Packet) -> Address:
-    return packet.destination or next(each for each in LOCAL if each.version == packet.source.version)
 
 
 def _read(flags: int) -> str:

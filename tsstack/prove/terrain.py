@@ -46,11 +46,16 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Country:
-    """Interfaces, senders, and places beyond this host, each behind one interface."""
+    """Interfaces, senders, and places beyond this host.
+
+    Each place lies behind one interface, and some lie behind a second one for packets of another traffic
+    class (`detours`): so an address is seen to leave by the interface that makes its zone, and by another.
+    """
 
     interfaces: tuple[str, ...]
     senders: tuple[Sender, ...]
     places: tuple[tuple[Address, str], ...]
+    detours: tuple[tuple[Address, str], ...]
 
 
 def lay_out(stack: Stack, facts: Facts, rng: Random) -> Country:
@@ -62,10 +67,11 @@ def lay_out(stack: Stack, facts: Facts, rng: Random) -> Country:
         sender for sender in _senders(interfaces, networks, rng) if sender.address not in LOCAL
     )
     places: dict[Address, str] = {}
+    detours: dict[Address, str] = {}
     for address, interface in _places(stack, interfaces, networks, rng):
-        if address not in LOCAL:
-            places.setdefault(address, interface)
-    return Country(interfaces, tuple(senders), tuple(places.items()))
+        if address not in LOCAL and places.setdefault(address, interface) != interface:
+            detours.setdefault(address, interface)
+    return Country(interfaces, tuple(senders), tuple(places.items()), tuple(detours.items()))
 
 
 def _interfaces(stack: Stack, firewall: Firewall, facts: Facts) -> Iterator[str]:
@@ -117,15 +123,12 @@ def _places(
     stack: Stack, interfaces: tuple[str, ...], networks: list[Network], rng: Random
 ) -> Iterator[tuple[Address, str]]:
     routes = stack.tailscale.advertise.routes if stack.tailscale else ()
-    for network in routes:
-        for _ in range(2):
-            if address := _usable(_inside(network, rng)):
-                yield address, rng.choice(interfaces)
-    for network in networks:
-        for wanted in (TAILNET_INTERFACE, rng.choice(interfaces)):
+    for network in (*routes, *networks):
+        for _ in range(2 if network.num_addresses > 1 else 1):
             address = _usable(_inside(network, rng))
             if address is not None:
-                yield address, wanted if is_tailnet(address) else rng.choice(interfaces)
+                yield address, _home(address, interfaces, rng)
+                yield address, rng.choice(interfaces)
     for at, interface in enumerate(interfaces):
         for version in (4, 6):
             yield _nobody(version, 0x8000 + at), interface

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self, cast
@@ -17,6 +17,7 @@ from typing import IO, Self, cast
 from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.model.names import Address
 from tsstack.prove.agent import HEAD, RECORD, TO_HOST
+from tsstack.prove.frames import DETOUR_CLASS
 from tsstack.system import command
 
 _HINT = "`tsstack prove` needs root, or user namespaces and /dev/net/tun open to users (mode 0666)"
@@ -30,6 +31,8 @@ class Terrain:
     interfaces: tuple[str, ...]
     local: tuple[Address, ...]
     routes: tuple[tuple[Address, str], ...]
+    detours: tuple[tuple[Address, str], ...] = ()
+    """The same for packets of `frames.DETOUR_CLASS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,9 @@ class World:
             "table": str(table.absolute()),
             "interfaces": terrain.interfaces,
             "local": [each.packed.hex() for each in terrain.local],
-            "routes": [(each.packed.hex(), self._places[name]) for each, name in terrain.routes],
+            "routes": self._routes(terrain.routes),
+            "detours": self._routes(terrain.detours),
+            "detour_class": DETOUR_CLASS,
         }
         self._write(json.dumps(order).encode() + b"\n")
         line = self._output.readline()
@@ -82,6 +87,9 @@ class World:
         problem = json.loads(line)
         if problem:
             raise CheckFailed(f"no world to prove in: {problem['error']}", hint=problem["hint"] or _HINT)
+
+    def _routes(self, routes: Iterable[tuple[Address, str]]) -> list[tuple[str, int]]:
+        return [(address.packed.hex(), self._places[name]) for address, name in routes]
 
     def post(self, first: int, parcels: Sequence[Parcel]) -> None:
         """Send packets that carry the numbers from `first` on; `collect` says what became of them.

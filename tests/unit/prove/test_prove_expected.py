@@ -41,7 +41,9 @@ def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return ipaddress.ip_address(text)
 
 
-def packet(source: str, interface: str, service: str, to: str = "", out: str = "", *, sport: int = 0) -> Packet:
+def packet(
+    source: str, interface: str, service: str, to: str = "", out: str = "", *, sport: int = 0
+) -> Packet:
     protocol, _, port = service.partition("/")
     assert protocol in {"tcp", "udp", "icmp"}
     where = address(to) if to else None
