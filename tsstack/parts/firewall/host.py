@@ -217,8 +217,10 @@ def _cut_undone(undone: str, text: str) -> None:
 def _connect_to_self() -> None:
     """A new connection over loopback must pass, or this host is of no use to itself."""
     try:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            socket.create_connection(server.getsockname(), timeout=2).close()
+        # Without create_connection: it looks the address up as a name, which loads the tables of IDNA.
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+            client.settimeout(2)
+            client.connect(server.getsockname())
     except OSError as error:
         raise ApplyFailed(f"no new connection over loopback: {error}") from error
 
