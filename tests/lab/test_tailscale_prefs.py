@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tailscale_bed import Bed, Node, eventually, stack_of
+from tailscale_bed import CONTROL, Bed, Node, eventually, stack_of
 
 from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed
+from tsstack.model.facts import Facts, Paths
+from tsstack.parts.tailscale.desired import KEY_PATHS
 from tsstack.parts.tailscale.host import PART
 from tsstack.system.localapi import LocalApiError
 
@@ -249,3 +252,82 @@ def test_two_writers_of_the_serve_config_do_not_overwrite_each_other(node: Node)
         node.api.set_serve_config({}, etag)
     assert failure.value.status == 412
     node.api.set_serve_config({}, node.api.serve_config()[1])
+
+
+def leave(node: Node) -> list[str]:
+    """Activate a generation that does not speak of tailscale; returns the changes that were announced."""
+    nothing = node.folder / "generations/nothing"
+    nothing.mkdir(parents=True, exist_ok=True)
+    lines = [str(line) for line in PART.changes({}, PART.observe({}, node.facts))]
+    node.inside(lambda: PART.activate(nothing, node.facts, node.reports.append))
+    PART.verify(nothing, node.facts)
+    return lines
+
+
+def noted(node: Node) -> Path:
+    return node.facts.paths.state / "tailscale/before.json"
+
+
+def test_a_file_without_tailscale_takes_all_settings_back_and_stays_on_the_tailnet(bed: Bed) -> None:
+    node = bed.node()
+    defaults = {name: value for name, value in node.api.prefs().items() if name != "Config"}
+    auth_key = node.key_file(bed.key(tags="tag:exit"))
+    node.switch(stack_of("left", auth_key=auth_key))
+    node.switch(stack_of("left", ssh=True, netfilter="off", advertise={"routes": ROUTES, "exit_node": True}))
+    assert noted(node).stat().st_mode & 0o777 == 0o600
+    assert leave(node) == [
+        "- tailscale.advertise.routes: 172.17.0.0/16, 192.168.15.0/24",
+        "- tailscale.advertise.exit_node: true",
+        "- host.name: left",
+        "~ tailscale.netfilter: off -> on",
+        "- tailscale.ssh: true",
+    ]
+    prefs = node.api.prefs()
+    assert {name for name in KEY_PATHS if prefs.get(name) != defaults.get(name)} == {"WantRunning"}
+    assert prefs["WantRunning"]
+    assert node.api.status(peers=False)["BackendState"] == "Running"
+    assert not noted(node).exists()
+    assert leave(node) == []
+
+
+def test_what_was_set_by_hand_before_the_first_switch_comes_back_in_one_patch(bed: Bed) -> None:
+    node = bed.node()
+    # Joined by hand: tsstack never was here.
+    node.tailscale("up", f"--login-server=http://{CONTROL}:8080", f"--auth-key={bed.key(tags='tag:exit')}")
+    node.tailscale("set", "--ssh", "--advertise-routes=10.9.0.0/16", "--hostname=byhand", "--operator=daemon")
+    raw = json.dumps(node.api.prefs())
+    node.switch(stack_of("mine", advertise={"routes": ROUTES}))
+    node.switch(stack_of("mine", shields_up=True, advertise={"exit_node": True}))
+    nothing = node.folder / "generations/nothing"
+    nothing.mkdir()
+    facts, requests = node.tapped()
+    before = PART.observe({}, node.facts)
+    node.inside(lambda: PART.activate(nothing, facts, node.reports.append))
+    assert [line for line in requests if not line.startswith("GET")] == ["PATCH /localapi/v0/prefs"]
+    assert json.dumps(node.api.prefs()) == raw
+    # Undoing that brings back what tsstack had made, and what it takes to leave again.
+    PART.restore(before, node.facts)
+    assert PART.observe({}, node.facts) == before
+    assert node.api.prefs()["ShieldsUp"]
+    leave(node)
+    assert json.dumps(node.api.prefs()) == raw
+
+
+def test_an_undone_first_switch_leaves_no_note_of_what_was_before(bed: Bed) -> None:
+    node = bed.node()
+    _, before = node.switch(stack_of("undone", auth_key=node.key_file(bed.key())))
+    assert noted(node).exists()
+    PART.restore(before, node.facts)
+    assert not noted(node).exists()
+    assert PART.observe({}, node.facts) == {}
+
+
+@pytest.mark.parametrize("name", ["before.json"])
+@pytest.mark.parametrize("text", ["[torn", "7"])
+def test_a_damaged_note_is_an_error_that_says_what_to_do(tmp_path: Path, name: str, text: str) -> None:
+    facts = Facts(paths=Paths(state=tmp_path, tailscale_socket=tmp_path / "none"))
+    (tmp_path / "tailscale").mkdir()
+    (tmp_path / "tailscale" / name).write_text(text)
+    with pytest.raises(CheckFailed, match=f"{name} cannot be read") as failure:
+        PART.observe({}, facts)
+    assert "move it away" in failure.value.hint

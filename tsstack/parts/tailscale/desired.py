@@ -8,7 +8,7 @@ says how to join: the control server, the name, and where the key is to be found
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsstack.parts.part import Change
@@ -156,7 +156,7 @@ def differing(
 def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
     """What activation would change, by the keys of the file."""
     if PREFS_FILE not in tree:
-        return ()
+        return (*_leaving(snapshot), *_service_changes({}, snapshot)) if snapshot else ()
     wanted = json.loads(tree[PREFS_FILE])
     enrolment = json.loads(tree[ENROLMENT_FILE])
     live: Any = snapshot["prefs"]
@@ -177,13 +177,38 @@ def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
             continue
         before, after = _say(name, live.get(name), names), _say(name, value, names)
         lines.append(Change(KEY_PATHS.get(name, f"tailscale ({name})"), before, after))
+    return (*lines, *_service_changes(wanted["services"], snapshot))
+
+
+def _service_changes(wanted: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Change]:
     served: Any = snapshot["services"]
-    for name in sorted({*wanted["services"], *served}):
-        before, after = served.get(name), wanted["services"].get(name)
+    for name in sorted({*wanted, *served}):
+        before, after = served.get(name), wanted.get(name)
         if before != after:
             subject = f"proxy.services.{name.removeprefix('svc:')} (Tailscale Service)"
-            lines.append(Change(subject, before and _compact(before), after and _compact(after)))
-    return tuple(lines)
+            yield Change(subject, before and _compact(before), after and _compact(after))
+
+
+def _leaving(snapshot: Snapshot) -> Iterator[Change]:
+    """What changes when the original prefs come back, as the file no longer speaks of tailscale."""
+    originals: Any = snapshot.get("originals") or {}
+    live: Any = snapshot["prefs"]
+    peers: Any = snapshot["exit_nodes"]
+    if not snapshot["enrolled"]:  # logged out since: tailscaled itself has dropped what we set
+        return
+    names = {str(peer["id"]): str(peer["name"]) for peer in peers}
+    for name, value in originals.items():
+        now = live.get(name)
+        if normal(name, now) == normal(name, value):
+            continue
+        if name == "AdvertiseRoutes":
+            lines = _route_changes(now or (), value or ())
+        else:
+            path = KEY_PATHS.get(name, f"tailscale ({name})")
+            lines = [Change(path, _say(name, now, names), _say(name, value, names))]
+        for line in lines:
+            # Nothing was there before tsstack: the setting goes.
+            yield Change(line.subject, line.before) if line.after in {"none", "false"} else line
 
 
 def _prefs(

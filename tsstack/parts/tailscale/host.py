@@ -15,6 +15,7 @@ from tsstack.parts.tailscale import desired as wants
 from tsstack.parts.tailscale.address import await_bindable
 from tsstack.parts.tailscale.enrolment import describe_control, enrol, is_enrolled, needs_login, read_auth_key
 from tsstack.parts.tailscale.exit_nodes import has_candidate, offered_exits, require_exit_node
+from tsstack.parts.tailscale.originals import read_originals, remember_originals, write_originals
 from tsstack.parts.tailscale.restoration import restore_prefs, restore_stranger
 from tsstack.parts.tailscale.services import live_services, owned_services, set_services
 from tsstack.system.localapi import Json, LocalApi, LocalApiError, LocalApiTimeout
@@ -105,13 +106,13 @@ class TailscalePart:
     def observe(self, tree: Tree, facts: Facts) -> Snapshot:
         """State, prefs without keys, who offers an exit, and which services are served."""
         wanted = json.loads(tree[wants.PREFS_FILE]) if wants.PREFS_FILE in tree else None
-        owned = owned_services(_state(facts))
-        if wanted is None and not owned:
+        owned, originals = owned_services(_state(facts)), read_originals(_state(facts))
+        if wanted is None and not owned and originals is None:
             return {}
         api = _api(facts)
         with _mapped(CheckFailed):
             prefs = api.prefs()
-            uses_exit = bool(prefs.get("ExitNodeID")) or (
+            uses_exit = bool(prefs.get("ExitNodeID") or (originals or {}).get("ExitNodeID")) or (
                 wanted is not None and wanted["exit_node"] is not None
             )
             status = api.status(peers=uses_exit)
@@ -126,21 +127,25 @@ class TailscalePart:
             "exit_nodes": list(offered_exits(status)),
             "services": services,
             "owned_services": list(owned),
+            "originals": originals,
         }
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:
-        """Join if needed, then send the differing prefs in one patch, then wait for the address."""
+        """Join if needed, then send the differing prefs in one patch, then wait for the address.
+
+        Without tailscale in the file the prefs become again what they were before tsstack, in one patch
+        too. The node stays on the tailnet, and up: leaving it could cut off who asks for this.
+        """
         loaded = _load(generation)
         api, state = _api(facts), _state(facts)
-        owned = owned_services(state)
         if loaded is None:
-            if owned:
-                with _mapped(ApplyFailed):
-                    set_services(api, state, {}, owned=owned)
+            _leave(api, state, report)
             return
         wanted, enrolment = loaded
         with _mapped(ApplyFailed):
-            if needs_login(api.status(peers=False), api.prefs()):
+            owned, prefs = owned_services(state), api.prefs()
+            remember_originals(state, prefs, wanted["prefs"], enrolled=is_enrolled(prefs))
+            if needs_login(api.status(peers=False), prefs):
                 report(f"joining {enrolment['login_server']} as {enrolment['hostname']}")
                 enrol(api, enrolment, wanted["prefs"], timeout_s=self.enrol_timeout_s)
             self._align(api, wanted, report)
@@ -220,6 +225,8 @@ class TailscalePart:
             owned = {*owned_services(state), *owned_before}
             if owned and snapshot["enrolled"]:
                 set_services(api, state, served, owned=owned)
+            originals: Any = snapshot.get("originals")
+            write_originals(state, originals)
 
     def _align(self, api: LocalApi, wanted: Json, report: Report) -> None:
         prefs = api.prefs()
@@ -294,6 +301,20 @@ def _load(generation: Path) -> tuple[Json, Json] | None:
         return None
 
 
+def _leave(api: LocalApi, state: Path, report: Report) -> None:
+    """Take back all that tsstack made of tailscaled, but for the membership itself."""
+    with _mapped(ApplyFailed):
+        owned, originals = owned_services(state), read_originals(state)
+        if owned:
+            set_services(api, state, {}, owned=owned)
+        if originals is None:
+            return
+        if is_enrolled(api.prefs()):
+            report("tailscale: its settings from before tsstack come back; the host stays on the tailnet")
+            restore_prefs(api, originals, originals)
+        write_originals(state, None)
+
+
 def _api(facts: Facts) -> LocalApi:
     return LocalApi(facts.paths.tailscale_socket)
 
@@ -304,11 +325,13 @@ def _state(facts: Facts) -> Path:
 
 @contextmanager
 def _mapped(target: type[TsstackError]) -> Iterator[None]:
-    """A refusal of the LocalAPI becomes the error of the moment."""
+    """A refusal of the LocalAPI, or of the disk, becomes the error of the moment."""
     try:
         yield
     except LocalApiError as error:
         raise target(error.message, hint=error.hint) from error
+    except OSError as error:
+        raise target(f"what tsstack notes of tailscaled cannot be written: {error}") from error
 
 
 def _parse_version(text: str) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tsstack.errors import RollbackFailed
@@ -38,9 +38,12 @@ def restore_stranger(api: LocalApi, before: Mapping[str, Any]) -> None:
         )
 
 
-def restore_prefs(api: LocalApi, before: Mapping[str, Any]) -> None:
+def restore_prefs(api: LocalApi, before: Mapping[str, Any], names: Iterable[str] = _RESTORED) -> None:
+    """Send, in one patch, those of `names` that are no longer as in `before`."""
     prefs = api.prefs()
-    patch = {name: before.get(name, "") for name in _RESTORED if prefs.get(name) != before.get(name)}
+    patch = {
+        name: before.get(name, "") for name in names if (prefs.get(name) or "") != (before.get(name) or "")
+    }
     if "ExitNodeID" in patch:
         # Named together: an id alone would clear the other (ipn/ipnlocal/local.go: adjustEditPrefsLocked).
         patch["AutoExitNode"] = before.get("AutoExitNode", "")
