@@ -322,7 +322,7 @@ def test_an_undone_first_switch_leaves_no_note_of_what_was_before(bed: Bed) -> N
     assert PART.observe({}, node.facts) == {}
 
 
-@pytest.mark.parametrize("name", ["before.json"])
+@pytest.mark.parametrize("name", ["services.json", "before.json"])
 @pytest.mark.parametrize("text", ["[torn", "7"])
 def test_a_damaged_note_is_an_error_that_says_what_to_do(tmp_path: Path, name: str, text: str) -> None:
     facts = Facts(paths=Paths(state=tmp_path, tailscale_socket=tmp_path / "none"))

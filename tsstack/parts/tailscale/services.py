@@ -11,21 +11,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tsstack.parts.tailscale.originals import damaged, read_noted
 from tsstack.system.files import write_durably
 
 if TYPE_CHECKING:
     from tsstack.system.localapi import LocalApi
+
+_FILE = "services.json"
+_HELD = "the Tailscale Services that tsstack serves"
 
 Services = Mapping[str, Any]
 """ipn.ServiceConfig by service name, `svc:ollama`."""
 
 
 def owned_services(state: Path) -> list[str]:
-    """The services that tsstack published on this host; empty when it never did."""
-    try:
-        names = json.loads((state / "services.json").read_text())
-    except FileNotFoundError:
+    """The services that tsstack published on this host; empty when it never did.
+
+    Raises CheckFailed when the list is damaged.
+    """
+    names = read_noted(state / _FILE, _HELD)
+    if names is None:
         return []
+    if not isinstance(names, list):
+        raise damaged(state / _FILE, "no list", _HELD)
     return [str(name) for name in names]
 
 
@@ -55,4 +63,4 @@ def set_services(api: LocalApi, state: Path, wanted: Services, *, owned: Iterabl
 def _remember(state: Path, names: Iterable[str]) -> None:
     if sorted(names) != owned_services(state):
         state.mkdir(parents=True, exist_ok=True)
-        write_durably(state / "services.json", json.dumps(sorted(names)) + "\n")
+        write_durably(state / _FILE, json.dumps(sorted(names)) + "\n")
