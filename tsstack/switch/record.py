@@ -120,6 +120,8 @@ def clear_pending(state: Path) -> None:
     change can be undone, by the next command too.
     """
     record, over = state / NAME, state / OVER
+    if not record.exists():  # on a read-only disk rename(2) does not even look
+        return
     try:
         record.rename(over)
         try:
@@ -128,8 +130,6 @@ def clear_pending(state: Path) -> None:
             over.rename(record)
             raise
         over.unlink()
-    except FileNotFoundError:
-        return
     except OSError as error:
         raise RollbackFailed(
             f"{record} cannot be removed: {error}", hint="mend the disk: the next command goes on from there"

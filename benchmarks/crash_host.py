@@ -1,0 +1,247 @@
+"""The host that is killed again and again: brought to a generation, judged, and brought back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crash_picture import (
+    NGINX_PID,
+    RUN,
+    STATE,
+    Picture,
+    dead_men,
+    links,
+    loose_ends,
+    own_processes,
+    read_sysctls,
+    take_picture,
+    tree_of,
+    wait_for,
+)
+from crash_process import Broken, Ended, Runner, load_everything
+
+FILES = Path("/etc/tsstack")
+_FIRST = """
+host: {name: one, tailnet: tail.test}
+proxy:
+  tls: off
+  names: path
+  listen: [127.0.0.1]
+  http_port: 8088
+  services:
+    web: {upstream: 8000}
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], tcp: [8088]}
+    internal: {interfaces: [tailscale0]}
+kernel: {sysctl: {net.ipv4.tcp_fin_timeout: 31, net.ipv4.tcp_keepalive_time: 1200}}
+"""
+_SECOND = """
+host: {name: one, tailnet: tail.test}
+proxy:
+  tls: off
+  names: path
+  listen: [127.0.0.1]
+  http_port: 8088
+  services:
+    shop: {upstream: [8001, "127.0.0.1:8002 backup"]}
+    db: {upstream: 5432, protocol: tcp, port: 5433}
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], tcp: [8088, 9000], udp: [9001]}
+    internal: {interfaces: [tailscale0], services: [ssh]}
+    lan: {interfaces: [eth1]}
+  forward:
+    - {from: internal, to: lan, services: [https]}
+kernel: {sysctl: {net.ipv4.tcp_fin_timeout: 37, net.ipv4.ip_forward: 1, net.ipv4.tcp_syn_retries: 4}}
+"""
+
+
+@dataclass
+class Verdict:
+    """What became of the host after a point."""
+
+    state: str
+    """`old`, `new` or `torn`."""
+    faults: list[str] = field(default_factory=list)
+
+
+class CrashHost:
+    """Two files, `first` and `second`, and what a host looks like that is wholly one of them, or none.
+
+    Generation 1 is made of the first file; what else there is goes when a point is over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.runner = Runner(folder)
+        FILES.mkdir(parents=True, exist_ok=True)
+        self.files = {"first": FILES / "first.yaml", "second": FILES / "second.yaml"}
+        self.files["first"].write_text(_FIRST)
+        self.files["second"].write_text(_SECOND)
+        self.bare_sysctls = read_sysctls()
+        self.pictures: dict[str, Picture] = {}
+        load_everything(self.runner, self.switch("second"))
+        self._learn()
+
+    def switch(self, name: str, *more: str) -> list[str]:
+        """The command line that makes the host so."""
+        return ["-c", str(self.files[name]), "switch", *more]
+
+    def _learn(self) -> None:
+        """Take the pictures that all later ones are held against, each twice to see that it is stable."""
+        for _ in range(2):
+            self.scrub()
+            for name in ("first", "second", "none", "first"):
+                self.become(name)
+                picture = take_picture()
+                if name in self.pictures and (faults := picture.differences(self.pictures[name])):
+                    raise Broken(f"{name} is not the same each time: {faults}")
+                self.pictures[name] = picture
+                if faults := loose_ends():
+                    raise Broken(f"{name}: {faults}")
+        trees = {picture.tree for picture in self.pictures.values()}
+        if len(trees) != 3 or not self.pictures["first"].table or self.pictures["first"].masters != 1:
+            raise Broken(f"the pictures do not tell one file from the other: {self.pictures}")
+
+    def become(self, name: str) -> None:
+        """Bring the host to a file, or to `none`, by tsstack's own verbs, and forget other generations."""
+        current, _ = links()
+        folder = STATE / "generations"
+        if name == "none":
+            if current:
+                self.runner.must("rollback", "--to", "0")
+        elif name == "first" and (folder / "1").is_dir():
+            if current != 1:
+                self.runner.must("rollback", "--to", "1")
+        elif current <= 0 or tree_of(folder / str(current)) != self._tree(name):
+            self.runner.must(*self.switch(name))
+        self.forget()
+
+    def _tree(self, name: str) -> str:
+        return self.pictures[name].tree if name in self.pictures else ""
+
+    def forget(self) -> None:
+        """Remove the generations that nothing points at but the first, so that numbers stay small."""
+        used = {0, 1, *links()}
+        for path in (STATE / "generations").iterdir():
+            if path.name.isdigit() and int(path.name) not in used:
+                shutil.rmtree(path)
+        (STATE / "inputs.json").unlink(missing_ok=True)
+
+    def judge(self, allowed: Sequence[str]) -> Verdict:
+        """Whether the host is wholly one of `allowed`: (old, new). A host in motion gets a second to rest."""
+        verdict = self._judge(allowed)
+        deadline_s = time.monotonic() + 1.0
+        while verdict.state == "torn" and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+            verdict = self._judge(allowed)
+        return verdict
+
+    def _judge(self, allowed: Sequence[str]) -> Verdict:
+        faults = loose_ends()
+        picture = take_picture()
+        by_tree = {self.pictures[name].tree: name for name in allowed}
+        name = by_tree.get(picture.tree)
+        if name is None:
+            return Verdict("torn", [*faults, f"the files behind current are none of {allowed}"])
+        faults += picture.differences(self.pictures[name])
+        faults += self._wrong_memory()
+        if not faults:
+            faults += self._what_tsstack_says(name)
+        return Verdict("torn" if faults else ("old", "new")[list(allowed).index(name)], faults)
+
+    def _wrong_memory(self) -> list[str]:
+        """What is remembered of the live generation must not make a later switch do nothing."""
+        try:
+            remembered = json.loads((STATE / "inputs.json").read_text())
+        except FileNotFoundError:
+            return []
+        except ValueError:
+            return ["inputs.json is torn"]
+        number = remembered["generation"]
+        if not (STATE / "generations" / str(number)).is_dir():
+            return [f"inputs.json remembers generation {number}, which is not there"]
+        return []
+
+    def _what_tsstack_says(self, name: str) -> list[str]:
+        """tsstack itself must find nothing to do for the file that the host is wholly of."""
+        if name == "none":
+            return []
+        done = self.runner.run("-c", str(self.files[name]), "--json", "dry-activate")
+        if done.code != 0:
+            return [f"dry-activate ended with {done.code}: {done.said}"]
+        parts = json.loads(done.said[done.said.index("{") :])["parts"]
+        return [f"tsstack would still change: {parts}"] if parts else []
+
+    def end_processes(self, *, only: str = "") -> None:
+        """SIGKILL to all that runs here beside the harness; `only`: where the command line holds this."""
+        spared = {os.getpid(), os.getppid()}
+        for pid, line in own_processes().items():
+            if pid not in spared and only in line and "sleep infinity" not in line and "crash_" not in line:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+
+    def cut_power(self) -> None:
+        """What a reboot takes away: processes, the kernel's tables and values, /run; and another boot id."""
+        self.end_processes()
+        NGINX_PID.unlink(missing_ok=True)
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        shutil.rmtree(RUN, ignore_errors=True)
+        self._reset_sysctls()
+        for name, key in (("pending.json", "boot_id"), ("kernel-before.json", "scope")):
+            path = STATE / name
+            if path.exists():
+                path.write_text(json.dumps({**json.loads(path.read_text()), key: "the boot before"}))
+
+    def _reset_sysctls(self) -> None:
+        # Forwarding first: it takes others with it.
+        for path, value in sorted(self.bare_sysctls.items(), key=lambda each: "forward" not in each[0]):
+            if Path(path).read_text().strip() != value:
+                Path(path).write_text(value)
+
+    def send_dead_men_home(self) -> int:
+        """End the dead men that a killed command has left; return how many there were."""
+        men = dead_men()
+        for pid in men:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not dead_men(), 2.0)
+        for ready in RUN.glob("deadman-*.ready"):
+            ready.unlink()
+        return len(men)
+
+    def scrub(self) -> None:
+        """Make the host as bare as it was at the beginning, whatever happened to it."""
+        self.end_processes()
+        wait_for(lambda: len(own_processes()) <= 2, 2.0)
+        NGINX_PID.unlink(missing_ok=True)
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        self._reset_sysctls()
+        shutil.rmtree(RUN, ignore_errors=True)
+        for path in STATE.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for name in ("conf.d", "modules-enabled"):
+            for path in (Path("/etc/nginx") / name).iterdir():
+                if "tsstack" in path.name:
+                    path.unlink()
+        for name in ("none", "first"):
+            if name == "first":
+                self.runner.must(*self.switch("first"))
+
+    def recover(self, how: str, words: Sequence[str]) -> Ended:
+        """What comes after a kill: `recover`, the same command once more, or a `reboot`."""
+        if how == "recover":
+            return self.runner.run("recover")
+        if how == "again":
+            return self.runner.run(*words)
+        self.cut_power()
+        return self.runner.run("recover", "--boot")
