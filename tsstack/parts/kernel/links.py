@@ -131,13 +131,12 @@ def observe_features(interface: str) -> dict[str, str]:
     """UDP_GRO's features of `interface`: `on`, `off`, or `fixed` where the device does not let us choose.
 
     A feature that the kernel does not know is absent; so are all where there is no such interface, and
-    where ethtool is not installed.
+    where ethtool is not installed. Raises CheckFailed when ethtool does not answer.
     """
     if which("ethtool") is None:
         return {}
-    result = run(["ethtool", "-k", interface], check=False)
     found = {}
-    for line in result.stdout.splitlines():
+    for line in _ask(f"the offloads of {interface}", ["ethtool", "-k", interface]).splitlines():
         name, _, state = line.strip().partition(": ")
         if name in UDP_GRO:
             value = state.split(" ")[0]
@@ -205,8 +204,17 @@ def _state(interface: str, mtu: int, qdiscs: list[dict[str, Any]]) -> LinkState:
 
 
 def _is_redirected(interface: str, device: str) -> bool:
-    found = run(["tc", "filter", "show", "dev", interface, "parent", "ffff:"], check=False).stdout
+    words = ["tc", "filter", "show", "dev", interface, "parent", "ffff:"]
+    found = _ask(f"the filters of {interface}", words)
     return f"Redirect to device {device})" in found
+
+
+def _ask(what: str, words: list[str]) -> str:
+    """What a program that only shows says of an interface, little of one that has vanished meanwhile."""
+    try:
+        return run(words, check=False).stdout
+    except CommandFailed as error:
+        raise CheckFailed(f"{what} cannot be read: {error.message}", hint=error.hint) from error
 
 
 def _spec(qdisc: Mapping[str, Any]) -> Spec:
