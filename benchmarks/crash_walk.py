@@ -51,6 +51,8 @@ class Tally:
 
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     torn: list[dict[str, Any]] = field(default_factory=list)
+    wrong_ends: list[dict[str, Any]] = field(default_factory=list)
+    """The host was whole, and the command's exit code or its words were not what they should be."""
     notes: Counter[str] = field(default_factory=Counter)
     missed: int = 0
 
@@ -77,6 +79,7 @@ class Tally:
             "not_reached": self.missed,
             "notes": dict(self.notes),
             "torn_points": self.torn,
+            "wrong_ends": self.wrong_ends,
         }
 
 
@@ -191,9 +194,10 @@ class Walk:
         if scene.begin is not None and how == "again":
             how = "recover"
         faults: list[str] = []
+        wrong: list[str] = []
         if point.error:
             how = "recover" if done.code != 0 else "nothing"
-            faults += self._bad_end(done.code, done.said)
+            wrong = self._bad_end(done.code, done.said)
         words = scene.words if scene.name != "early firewall" else ("recover", "--boot")
         if scene.name in {"boot", "early firewall"} and how == "recover":
             how = "again"  # what was lost with the boot comes back by the boot unit, run once more
@@ -214,19 +218,21 @@ class Walk:
         state = "torn" if faults else verdict.state
         if hit:
             self.tally.add(scene.name, point.kind, state)
+        found = {
+            "scene": scene.name,
+            "point": str(point),
+            "call": str(last) if last else "",
+            "then": how,
+            "faults": faults or wrong,
+            "said": done.said[-2000:],
+        }
         if faults:
-            self.tally.torn.append(
-                {
-                    "scene": scene.name,
-                    "point": str(point),
-                    "call": str(last) if last else "",
-                    "then": how,
-                    "faults": faults,
-                    "said": done.said[-2000:],
-                }
-            )
+            self.tally.torn.append(found)
             say(f"TORN {scene.name}: {point}; then {how}: {faults[:3]}")
             host.scrub()
+        elif wrong:
+            self.tally.wrong_ends.append(found)
+            say(f"WRONG END {scene.name}: {point}: {wrong}")
         self.prepare(scene)
 
     def _end_waiting(self) -> list[str]:
@@ -245,8 +251,11 @@ class Walk:
             faults.append(f"a dead man stays after {words[0]}")
         return faults
 
-    @staticmethod
-    def _bad_end(code: int, said: str) -> list[str]:
+    def _bad_end(self, code: int, said: str) -> list[str]:
+        if code == 3 and "Unable to initialize Netlink socket" in said:
+            # libnftables calls exit(3) itself when the kernel has no memory for its socket: as good as a kill.
+            self.tally.notes["times libnftables ended the command for want of memory"] += 1
+            return []
         faults = [] if code in REFUSED | {0} else [f"exit {code} is none of 0, 4, 5, 6"]
         return [*faults, *(["a traceback was shown"] if "Traceback" in said else [])]
 

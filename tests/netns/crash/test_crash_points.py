@@ -37,6 +37,7 @@ def test_a_host_that_is_killed_anywhere_is_wholly_old_or_wholly_new() -> None:
     scenes = [word for name in SCENES for word in ("--scene", name)]
     found = crash("--points", "45", "--seed", "4", *scenes)
     assert found["torn_points"] == []
+    assert found["wrong_ends"] == []
     assert found["points"] >= 35
     assert {name for name, counts in found["scenes"].items() if sum(counts.values())} == set(SCENES)
     assert found["old"] and found["new"]
