@@ -124,6 +124,8 @@ class OwnHost(MeasuredHost):
         self._private = PrivateHost()
         self._private.run("mkdir", "-p", STATE)
         self._private.run("mount", "--bind", self._disk, STATE)
+        # The uplink that the files name: a switch refuses one that is not there.
+        self._private.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0-peer")
         super().__init__(*self._private.argv())
 
     def write(self, name: str, text: str) -> Path:
