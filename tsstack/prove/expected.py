@@ -29,6 +29,8 @@ _BITS = {4: 32, 6: 128}
 
 Action = Literal["accept", "drop", "reject"]
 Kind = Literal["tcp", "udp", "icmp"]
+Listed = tuple[str, Kind, int, int]
+"""Key, protocol, first and last port of one entry of a zone or a forward rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,9 @@ class Oracle:
         self._pairs: dict[tuple[str, str], list[tuple[int, ForwardRule]]] = {}
         for at, rule in enumerate(self.firewall.forward):
             self._pairs.setdefault((rule.from_zone, rule.to_zone), []).append((at, rule))
+        self._zone_ports = {name: tuple(self.ports_of(zone)) for name, zone in self.firewall.zones.items()}
+        self._rule_ports = [tuple(self.ports_of(rule)) for rule in self.firewall.forward]
+        self._spoofed: dict[tuple[Address, str], bool] = {}
         self._opened: dict[tuple[str, Kind, int], str] = {}
         self._listed: dict[tuple[int, Kind, int], str] = {}
 
@@ -198,7 +203,12 @@ class Oracle:
 
     def is_spoofed(self, packet: Packet) -> bool:
         """Whether the packet comes from a tailnet address by an interface that is not the tailnet's."""
-        return packet.interface not in {"lo", TAILNET_INTERFACE} and is_tailnet(packet.source)
+        if packet.interface in {"lo", TAILNET_INTERFACE}:
+            return False
+        key = (packet.source, packet.interface)
+        if key not in self._spoofed:
+            self._spoofed[key] = is_tailnet(packet.source)
+        return self._spoofed[key]
 
     def _judge_passing(self, packet: Packet) -> Verdict:
         """The six steps of docs/firewall.md, "Packets through this host"."""
@@ -244,7 +254,9 @@ class Oracle:
         """The key below the zone that opens the port; empty when none does."""
         key = (name, protocol, port)
         if key not in self._opened:
-            self._opened[key] = self._first_match(self.firewall.zones[name], protocol, port)
+            self._opened[key] = _first_match(
+                self.firewall.zones[name], self._zone_ports[name], protocol, port
+            )
         return self._opened[key]
 
     def _forwarded_by(self, source: str, target: str, packet: Packet) -> str:
@@ -252,25 +264,13 @@ class Oracle:
         for at, rule in self._pairs[source, target]:
             key = (at, packet.protocol, packet.port)
             if key not in self._listed:
-                self._listed[key] = self._first_match(rule, packet.protocol, packet.port)
+                self._listed[key] = _first_match(rule, self._rule_ports[at], packet.protocol, packet.port)
             if self._listed[key]:
                 return f"firewall.forward[{at}].{self._listed[key]}"
         return ""
 
-    def _first_match(self, section: Zone | ForwardRule, protocol: Kind, port: int) -> str:
-        if section.allow == "all":
-            return "allow"
-        return next(
-            (
-                key
-                for key, kind, first, last in self.ports_of(section)
-                if kind == protocol and first <= port <= last
-            ),
-            "",
-        )
-
-    def ports_of(self, section: Zone | ForwardRule) -> Iterator[tuple[str, Kind, int, int]]:
-        """Key, protocol, first and last port of all that a zone or a forward rule lists."""
+    def ports_of(self, section: Zone | ForwardRule) -> Iterator[Listed]:
+        """All that a zone or a forward rule lists."""
         for at, ports in enumerate(section.tcp):
             yield f"tcp[{at}]", "tcp", ports.first, ports.last
         for at, ports in enumerate(section.udp):
@@ -278,3 +278,13 @@ class Oracle:
         for at, service in enumerate(section.services):
             for each in self._stack.ports_of(service):
                 yield f"services[{at}]", each.protocol, each.ports.first, each.ports.last
+
+
+def _first_match(section: Zone | ForwardRule, ports: tuple[Listed, ...], protocol: Kind, port: int) -> str:
+    """The key of a zone or a forward rule that lists the port; empty when none does."""
+    if section.allow == "all":
+        return "allow"
+    for key, kind, first, last in ports:
+        if kind == protocol and first <= port <= last:
+            return key
+    return ""

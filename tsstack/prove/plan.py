@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -10,7 +10,7 @@ from tsstack.model.facts import Facts
 from tsstack.model.firewall import ForwardRule, Zone
 from tsstack.model.names import Address
 from tsstack.model.stack import Stack
-from tsstack.prove.expected import TAILNET_INTERFACE, Kind, Oracle, Packet, is_isolated
+from tsstack.prove.expected import TAILNET_INTERFACE, Kind, Oracle, Packet
 from tsstack.prove.terrain import Country, Sender, lay_out
 
 Service = tuple[Kind, int]
@@ -18,7 +18,7 @@ Service = tuple[Kind, int]
 
 PING: Service = ("icmp", 0)
 _LAST_PORT = 65535
-_RANDOM_PORTS = 4
+_RANDOM_PORTS = 12
 _LEAST_PER_SENDER = 40
 _FEW = 6
 
@@ -28,7 +28,7 @@ class Limits:
     """How many packets at most, about: to this host and through it."""
 
     arriving: int = 60_000
-    passing: int = 40_000
+    passing: int = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,37 +117,68 @@ def _dhcp(sender: Sender) -> Iterator[Packet]:
         yield Packet(sender.address, sender.interface, "udp", port, source_port=source_port)
 
 
+@dataclass(frozen=True, slots=True)
+class _Trip:
+    """From a sender to a place beyond this host, and the ports that rules between their zones speak of."""
+
+    sender: Sender
+    address: Address
+    outgoing: str
+    listed: tuple[Service, ...] = ()
+
+
 def _passing(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[Packet]:
-    """Through this host: pairs that a forward rule or an advertisement speaks of first, others by chance."""
-    spoken: list[tuple[Sender, Address, str, list[Service]]] = []
-    others: list[tuple[Sender, Address, str, list[Service]]] = []
-    known = (*country.places, *country.detours)
-    places = {version: [place for place in known if place[0].version == version] for version in (4, 6)}
-    rules = {(rule.from_zone, rule.to_zone): list[Service]() for rule in oracle.firewall.forward}
-    for rule in oracle.firewall.forward:
-        rules[rule.from_zone, rule.to_zone] += _around(_listed(oracle, rule), rng)
+    """Through this host: trips that a forward rule or an advertisement speaks of first, others by chance."""
     everywhere = list(declared(oracle)) or [("tcp", 80)]
-    pairs = [(sender, place) for sender in country.senders for place in places[sender.address.version]]
-    rng.shuffle(pairs)
-    for sender, (address, outgoing) in pairs:
-        source = oracle.members.zone(sender.address, sender.interface)
-        target = oracle.members.zone(address, outgoing)
-        if (source, target) in rules:
-            spoken.append((sender, address, outgoing, rules[source, target]))
-        elif (
-            sender.interface == TAILNET_INTERFACE
-            and source
-            and not is_isolated(source, oracle.firewall.zones[source])
-        ):
-            spoken.append((sender, address, outgoing, []))
-        else:
-            others.append((sender, address, outgoing, []))
+    spoken = list(_spoken_of(oracle, country, rng))
+    rng.shuffle(spoken)
     count = 0
-    for sender, address, outgoing, listed in (*spoken, *others):
-        asked = [PING, rng.choice(everywhere), *rng.sample(listed, min(len(listed), 4 * _FEW))]
+    for trip in (*spoken, *_any_trips(country, rng, limit)):
+        asked = [PING, rng.choice(everywhere), *rng.sample(trip.listed, min(len(trip.listed), 4 * _FEW))]
         asked += [("tcp" if rng.random() < 0.5 else "udp", rng.randint(1, _LAST_PORT))]
-        for kind, port in asked if listed else asked[count % 2 :]:
-            yield Packet(sender.address, sender.interface, kind, port, address, outgoing)
+        for kind, port in asked if trip.listed else asked[count % 2 :]:
+            yield Packet(trip.sender.address, trip.sender.interface, kind, port, trip.address, trip.outgoing)
             count += 1
         if count >= limit:
             return
+
+
+def _spoken_of(oracle: Oracle, country: Country, rng: Random) -> Iterator[_Trip]:
+    """Trips between zones with forward rules, within a zone, and from the tailnet to anywhere."""
+    zone = oracle.members.zone
+    listed: dict[tuple[str, str], list[Service]] = {(name, name): [] for name in oracle.firewall.zones}
+    for rule in oracle.firewall.forward:
+        pair = listed.setdefault((rule.from_zone, rule.to_zone), [])
+        pair += _around(_listed(oracle, rule), rng)
+    senders: dict[str, list[Sender]] = {}
+    for sender in country.senders:
+        senders.setdefault(zone(sender.address, sender.interface), []).append(sender)
+    places = [*country.places, *country.detours]
+    beyond: dict[str, list[tuple[Address, str]]] = {}
+    for address, outgoing in places:
+        beyond.setdefault(zone(address, outgoing), []).append((address, outgoing))
+    for (source, target), services in listed.items():
+        ports = tuple(dict.fromkeys(services))
+        yield from _trips(senders.get(source, ()), beyond.get(target, ()), ports)
+    yield from _trips([each for each in country.senders if each.interface == TAILNET_INTERFACE], places)
+
+
+def _trips(
+    senders: Iterable[Sender], places: Collection[tuple[Address, str]], listed: tuple[Service, ...] = ()
+) -> Iterator[_Trip]:
+    for sender in senders:
+        for address, outgoing in places:
+            if address.version == sender.address.version:
+                yield _Trip(sender, address, outgoing, listed)
+
+
+def _any_trips(country: Country, rng: Random, count: int) -> Iterator[_Trip]:
+    """All trips that there are, in any order; of very many, so many by chance."""
+    places = [*country.places, *country.detours]
+    if len(country.senders) * len(places) <= 2 * count:
+        every = list(_trips(country.senders, places))
+        rng.shuffle(every)
+        yield from every
+        return
+    for _ in range(count):
+        yield from _trips([rng.choice(country.senders)], [rng.choice(places)])
