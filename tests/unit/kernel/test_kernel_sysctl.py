@@ -253,6 +253,24 @@ def test_a_record_of_another_boot_is_not_brought_back(host):
     assert host.get("net/core/rmem_max") == "300000"
 
 
+def test_a_restore_after_a_reboot_notes_the_new_boots_originals_and_not_the_old_ones(host, monkeypatch):
+    host.switch("kernel: {sysctl: {net.core.rmem_max: 1000000}}")
+    text = "kernel: {sysctl: {net.core.rmem_max: 2000000, net.core.wmem_max: 2000000}}"
+    generation, tree = host.stage(text)
+    snapshot = json.loads(json.dumps(host.part.observe(tree, host.facts)))
+    host.part.activate(generation, host.facts, host.lines.append)
+    # The next boot's kernel is another one, with other values of its own.
+    monkeypatch.setattr("tsstack.parts.kernel.record.scope", lambda: "another boot")
+    host.put("net/core/rmem_max", "300000")
+    for _ in range(2):
+        host.part.restore(snapshot, host.facts)
+        assert host.get("net/core/rmem_max") == "1000000"
+        noted = json.loads((host.path / "state" / "kernel-before.json").read_text())
+        assert (noted["scope"], noted["sysctl"]) == ("another boot", {"net.core.rmem_max": "300000"})
+    host.switch("")
+    assert host.get("net/core/rmem_max") == "300000"
+
+
 def test_a_damaged_record_is_said_and_not_overwritten(host):
     record = host.path / "state" / "kernel-before.json"
     record.write_text("{")

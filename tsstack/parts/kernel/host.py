@@ -54,7 +54,7 @@ class KernelPart:
 
     def observe(self, tree: Tree, facts: Facts) -> Snapshot:
         """The live values of all that `tree` names, all that was touched before, and their side effects."""
-        return self._live(plan.parse(tree), facts).as_json()
+        return {**self._live(plan.parse(tree), facts).as_json(), "scope": record.scope()}
 
     def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
         """One line per parameter, limit and offload that differs."""
@@ -101,17 +101,36 @@ class KernelPart:
             )
 
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
-        """Write back every value of the snapshot that is no longer so, forwarding first."""
+        """Write back every value of the snapshot that is no longer so, forwarding first.
+
+        After a reboot the record of the snapshot is that of another boot. What this boot's kernel has
+        before it is touched is noted instead.
+        """
         hint = f"the old values are in {facts.paths.state / record.FILE}"
         try:
             old = plan.live_from_snapshot(snapshot)
+            rebooted = snapshot.get("scope") != record.scope()
+            if rebooted:
+                record.write(facts.paths.state, self._originals_of_this_boot(old.record, facts))
             faults = [*self._restore_sysctls(old), *_restore_links(old), *_restore_features(old)]
-            if not faults:
+            if not faults and not rebooted:
                 record.write(facts.paths.state, old.record)
         except (CheckFailed, ApplyFailed) as error:
             faults = [error.message]
         if faults:
             raise RollbackFailed(f"the kernel is not wholly back: {'; '.join(faults)}", hint=hint)
+
+    def _originals_of_this_boot(self, touched: Record, facts: Facts) -> Record:
+        """What stands now of all that `touched` names, beside what was noted since the boot."""
+        noted = record.read(facts.paths.state)
+        sysctl = {name: now for name in touched.sysctl if (now := self.sysctls.read(name)) is not None}
+        features = {}
+        for interface, known in touched.features.items():
+            now_on = links.observe_features(interface)
+            features[interface] = {name: now_on[name] for name in known if name in now_on}
+        return Record(
+            sysctl | noted.sysctl, features | noted.features, touched.links | noted.links, noted.skipped
+        )
 
     def _live(self, wanted: Wanted, facts: Facts) -> Live:
         kept = record.read(facts.paths.state)

@@ -67,7 +67,7 @@ def read(state: Path) -> Record:
             f"{path} cannot be read: {error}",
             hint="it holds the kernel's values from before tsstack; move it away to go on without them",
         ) from error
-    return from_json(data) if data.get("scope") == _scope() else empty()
+    return from_json(data) if data.get("scope") == scope() else empty()
 
 
 def write(state: Path, record: Record) -> None:
@@ -79,11 +79,12 @@ def write(state: Path, record: Record) -> None:
         return
     try:
         state.mkdir(parents=True, exist_ok=True)
-        write_durably(state / FILE, json.dumps({"scope": _scope(), **record.as_json()}, indent=2) + "\n")
+        write_durably(state / FILE, json.dumps({"scope": scope(), **record.as_json()}, indent=2) + "\n")
     except OSError as error:
         raise ApplyFailed(f"{state / FILE} cannot be written: {error.strerror}") from error
 
 
-def _scope() -> str:
+def scope() -> str:
+    """Names this boot and this network namespace, the only ones that a record is valid for."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} net {Path('/proc/self/ns/net').stat().st_ino}"
