@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,8 @@ def _end(record: dict[str, Any]) -> None:
     pid = record.get("pid", 0)
     if not pid or _process_start(pid) != record.get("start") or record.get("start") is None:
         return
-    os.kill(pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it ended by itself in between, which is all that is asked for
+        os.kill(pid, signal.SIGTERM)
     deadline_s = time.monotonic() + _WAIT_S
     while time.monotonic() < deadline_s and _process_start(pid) == record["start"]:
         if _is_zombie(pid):
