@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +35,10 @@ def test_a_daemon_that_ends_by_itself_just_before_it_is_told_to_is_ended(
 ) -> None:
     facts, kill = started(tmp_path, process.pid), os.kill
 
-    def too_late(pid: int, signal: int) -> None:
-        process.kill()
+    def too_late(pid: int, number: int) -> None:
+        kill(pid, signal.SIGKILL)
         process.wait()
-        kill(pid, signal)
+        kill(pid, number)
 
     monkeypatch.setattr(os, "kill", too_late)
     doorkeeper.ensure_stopped(facts)
