@@ -253,7 +253,7 @@ class Walk:
 
     def _bad_end(self, code: int, said: str) -> list[str]:
         if code == 3 and "Unable to initialize Netlink socket" in said:
-            # libnftables calls exit(3) itself when the kernel has no memory for its socket: as good as a kill.
+            # libnftables calls exit(3) itself when the kernel has no memory for its socket: a kill.
             self.tally.notes["times libnftables ended the command for want of memory"] += 1
             return []
         faults = [] if code in REFUSED | {0} else [f"exit {code} is none of 0, 4, 5, 6"]
