@@ -17,11 +17,12 @@ from pathlib import Path
 from tsstack.errors import CheckFailed, CommandFailed, LockedError, RollbackFailed
 from tsstack.model.facts import Paths
 from tsstack.switch.lock import host_lock
-from tsstack.switch.record import Pending, process_start, read_pending
+from tsstack.switch.record import Pending, read_pending
 from tsstack.switch.recovery import recover, stop_holder, undo
 from tsstack.switch.site import Site
 from tsstack.system import command
 from tsstack.system.files import write_durably
+from tsstack.system.processes import process_start
 
 _ARM_TIMEOUT_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0

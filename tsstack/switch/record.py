@@ -56,16 +56,6 @@ def read_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def process_start(pid: int) -> str:
-    """When process `pid` started, in clock ticks since boot; empty when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    # The second field is the name in parentheses and may hold anything; count from its end.
-    return stat.rpartition(")")[2].split()[19]
-
-
 def write_pending(state: Path, pending: Pending) -> None:
     """Make the record durable. On a full disk the reserve makes room for it. Raises OSError."""
     text = json.dumps(asdict(pending)) + "\n"

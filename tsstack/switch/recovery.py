@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
 from tsstack.switch.generations import Store
 from tsstack.switch.leftovers import remove_leftovers
-from tsstack.switch.record import Pending, clear_pending, process_start, read_boot_id, read_pending
+from tsstack.switch.record import Pending, clear_pending, read_boot_id, read_pending
 from tsstack.switch.site import Site
+from tsstack.system.processes import process_start
 
 
 @dataclass(frozen=True, slots=True)

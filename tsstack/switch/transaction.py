@@ -22,13 +22,13 @@ from tsstack.switch.record import (
     Pending,
     clear_pending,
     keep_reserve,
-    process_start,
     read_boot_id,
     read_pending,
     write_pending,
 )
 from tsstack.switch.recovery import describe, drop_unused, recover, refuse_unconfirmed, undo
 from tsstack.switch.site import Site
+from tsstack.system.processes import process_start
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tsstack.errors import ApplyFailed, CommandFailed
 from tsstack.system.command import run, start
 from tsstack.system.files import write_durably
+from tsstack.system.processes import process_start
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
@@ -31,7 +32,7 @@ def is_running(facts: Facts) -> bool:
     record = _record(facts)
     return (
         record.get("stamp") == _stamp(facts)
-        and (facts.systemd or _process_start(record.get("pid", 0)) == record.get("start"))
+        and (facts.systemd or process_start(record.get("pid", 0)) == record.get("start"))
         and _answers(_socket(facts))
     )
 
@@ -48,7 +49,7 @@ def ensure_running(facts: Facts) -> None:
             pid = start(_words(facts), log=facts.paths.log / "tsstack-identity.log", cwd=Path("/"))
     except CommandFailed as error:
         raise ApplyFailed(f"the identity daemon did not start: {error.message}") from error
-    began = _process_start(pid)
+    began = process_start(pid)
     write_durably(_state(facts), json.dumps({"pid": pid, "start": began, "stamp": _stamp(facts)}))
     deadline_s = time.monotonic() + _WAIT_S
     while time.monotonic() < deadline_s:
@@ -152,23 +153,15 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _process_start(pid: Any) -> str | None:
-    """Start time of a process (proc_pid_stat(5), field 22); None when there is none."""
-    try:
-        return Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, ValueError, TypeError, IndexError):
-        return None
-
-
 def _end(record: dict[str, Any]) -> None:
     """SIGTERM to the process of the record, if it still is that one, and wait for its end."""
     pid = record.get("pid", 0)
-    if not pid or _process_start(pid) != record.get("start") or record.get("start") is None:
+    if not pid or not record.get("start") or process_start(pid) != record["start"]:
         return
     with suppress(ProcessLookupError):  # it ended by itself in between, which is all that is asked for
         os.kill(pid, signal.SIGTERM)
     deadline_s = time.monotonic() + _WAIT_S
-    while time.monotonic() < deadline_s and _process_start(pid) == record["start"]:
+    while time.monotonic() < deadline_s and process_start(pid) == record["start"]:
         if _is_zombie(pid):
             return
         time.sleep(0.01)

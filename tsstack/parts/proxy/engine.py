@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed
 from tsstack.parts.proxy.discovery import option
 from tsstack.system.command import run
+from tsstack.system.processes import process_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,7 +135,9 @@ class Engine:
                     timeout_s=60,
                 )  # fmt: skip
             else:
-                run(["nginx", "-c", self.config], timeout_s=60)
+                # Upstream names may take long to resolve. Should we be killed meanwhile, nginx must not come
+                # up after the undoing, with what was undone (prctl(2), PR_SET_PDEATHSIG).
+                run(["setpriv", "--pdeathsig", "KILL", "nginx", "-c", self.config], timeout_s=60)
         except CommandFailed as error:
             message, hint = explain_refusal(error.stderr)
             raise ApplyFailed(f"nginx did not start: {message or error.message}", hint=hint) from error
@@ -189,11 +192,15 @@ class Engine:
     def stop(self) -> None:
         """End it and wait until it is gone; nothing happens when none runs. Raises ApplyFailed."""
         master = self.master()
+        unit = "nginx" if self.included else UNIT
         if master is None:
+            if self.systemd:
+                # A start that a killed command had asked for may be under way. There may be no such unit.
+                run(["systemctl", "stop", unit], timeout_s=60, check=False)
             self.end_orphans()
             return
         if self.systemd:
-            run(["systemctl", "stop", "nginx" if self.included else UNIT], timeout_s=60)
+            run(["systemctl", "stop", unit], timeout_s=60)
         else:
             os.kill(master.pid, signal.SIGTERM)
         deadline_s = time.monotonic() + _WAIT_S
@@ -309,10 +316,10 @@ def _master(pid: int) -> Master | None:
         if pid <= 0 or not _title(pid).startswith("nginx: master process"):
             return None
         own, its = (Path(f"/proc/{each}/ns/net").readlink() for each in ("self", pid))
-        start = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        start = process_start(pid)
+    except OSError:
         return None
-    return Master(pid, start) if own == its else None
+    return Master(pid, start) if start and own == its else None
 
 
 def _workers_of_session(session: int) -> list[int]:
