@@ -62,7 +62,7 @@ def disguise(text: str) -> Disguise:
 def parser_of(text: str) -> Any:
     """A parser over `text` with `get_event()` and `peek_event()`: libyaml's, else the pure one."""
     try:
-        from _ruamel_yaml import CParser  # type: ignore[import-not-found]
+        from _ruamel_yaml import CParser  # type: ignore[import-not-found]  # C, without stubs
     except ImportError:
         return pure_parser_of(text)
     return CParser(text)

@@ -26,7 +26,7 @@ _EDIT_HINT = "write it with `tsstack secrets edit {file}`"
 # A key is one line; anything longer is the wrong file.
 _KEY_FILE_LIMIT_BYTES = 64 * 1024
 # sops puts the text being edited into a file below TMPDIR: a tmpfs keeps it off the disk.
-_TMPFS = Path("/dev/shm")  # noqa: S108
+_TMPFS = Path("/dev/shm")  # noqa: S108  (a tmpfs, not a file of a guessed name)
 _EDITOR_VARIABLES = ("EDITOR", "SOPS_EDITOR", "VISUAL", "TERM", "LANG")
 
 

@@ -348,7 +348,7 @@ def _refuse_own_addresses(listeners: tuple[Listener, ...], backends: dict[str, B
     for backend in backends.values():
         for upstream in backend.servers:
             host = "127.0.0.1" if upstream.host == "localhost" else upstream.host
-            everywhere = "::" if ":" in host else "0.0.0.0"  # noqa: S104
+            everywhere = "::" if ":" in host else "0.0.0.0"  # noqa: S104  (compared, not bound)
             local = host in {"127.0.0.1", "::1"} and (everywhere, upstream.port) in bound
             if (host, upstream.port) in bound or local:
                 another = "let the program behind it listen on another port, and write that one"

@@ -91,7 +91,7 @@ class Plan:
 
 
 def _fields(value: object) -> dict[str, Any]:
-    return {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
+    return {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]  # all dataclasses
 
 
 def parse_plan(text: str) -> Plan:

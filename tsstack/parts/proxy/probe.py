@@ -28,7 +28,7 @@ _BATCH = 256
 # haproxy's proxy-protocol.txt, section 2.2: version 2, command LOCAL: the connection speaks for itself.
 _LOCAL_HEADER = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 # Not 127.0.0.1, where a socket for tailscaled alone may be.
-_LOOPBACK = {"0.0.0.0": "127.0.0.2", "::": "::1"}  # noqa: S104
+_LOOPBACK = {"0.0.0.0": "127.0.0.2", "::": "::1"}  # noqa: S104  (looked up, not bound)
 
 
 def ask_status(status: str) -> str:

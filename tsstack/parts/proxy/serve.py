@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tsstack.model.facts import Facts
     from tsstack.parts.proxy.plan import Listener, Plan
 
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104
+_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104  (compared, not bound)
 _LOOPBACK = {"127.0.0.1", "localhost"}
 _TIMEOUT_S = 3.0
 

@@ -28,7 +28,7 @@ def find_holders(listeners: Iterable[Listener], own_pid: int) -> list[tuple[List
     for listener in listeners:
         if listener.protocol != "tcp":
             continue
-        wildcard = "::" if ":" in listener.address else "0.0.0.0"  # noqa: S104
+        wildcard = "::" if ":" in listener.address else "0.0.0.0"  # noqa: S104  (compared, not bound)
         for (address, port), inode in taken.items():
             if port != listener.port or inode in own:
                 continue

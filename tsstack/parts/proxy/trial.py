@@ -24,4 +24,4 @@ if __name__ == "__main__":
         _path = Path("/proc/sys/net") / _name
         if _path.exists():  # a kernel without IPv6
             _path.write_text(_value, encoding="ascii")
-    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  (no shell is the point of it)
