@@ -106,7 +106,7 @@ def _add_routes(book: Rulebook, chain: Chain) -> None:
 def _collapsed(routes: Iterable[str]) -> list[str]:
     """Networks without overlap, all of one family."""
     networks = [ipaddress.ip_network(route) for route in routes]
-    return [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]
+    return [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]  # one family
 
 
 def _add_published(book: Rulebook, zone: str, chain: Chain) -> None:
