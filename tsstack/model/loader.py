@@ -16,6 +16,7 @@ from tsstack.model.firewall import Zone
 from tsstack.model.keypath import KeyPath, format_path
 from tsstack.model.loaded import LoadedStack
 from tsstack.model.names import fits
+from tsstack.model.remains import Remains, take_out
 from tsstack.model.stack import Stack
 from tsstack.model.words import listed, nearest, show
 
@@ -63,8 +64,8 @@ def load_stack(path: Path, presets: Presets) -> LoadedStack:
     """Read a file and check it as far as that goes without knowing the machine.
 
     Raises ConfigError whose findings are all faults of the file in its own order: of the text, of keys
-    and values, and the contradictions between those sections that are valid themselves. A file that
-    loads may still have findings across sections: `tsstack.model.lint.lint`.
+    and values, and those contradictions that do not rest on what is faulty. A file that loads may still
+    have findings across sections: `tsstack.model.lint.lint`.
     """
     return parse_stack(read_source(path), path, presets)
 
@@ -90,15 +91,16 @@ def _loaded(document: Document, path: Path, presets: Presets) -> LoadedStack:
     data = document.plain()
     data = without_absent(data)
     findings += _merge_presets(data, presets, document)
-    faulty: set[str | int] = set()
+    # A wrong preset is out of the data already; its zone is not what it was meant to be.
+    faulty = {document.split(finding.path) for finding in findings if finding.path}
+    remains: Remains | None = None
     try:
         stack = Stack.model_validate(data, strict=True)
     except ValidationError as error:
         findings += findings_of(error.errors(include_url=False), document, Stack)
-        faulty |= {str(detail["loc"][0]) for detail in error.errors(include_url=False)}
-    faulty |= {document.split(f.path)[0] for f in findings if f.path and f.severity == "error"}
-    if faulty:
-        stack = _intact(data, faulty)
+    if any(finding.severity == "error" for finding in findings):
+        remains = take_out(data, faulty)
+        stack = remains.stack
     folder = path.absolute().parent
     stack, wrong_paths = _resolve_paths(stack, folder, document)
     findings += wrong_paths
@@ -107,7 +109,7 @@ def _loaded(document: Document, path: Path, presets: Presets) -> LoadedStack:
     if any(finding.severity == "error" for finding in findings):
         from tsstack.model.lint import lint_intact
 
-        findings += lint_intact(loaded, faulty)
+        findings += lint_intact(loaded, remains or Remains(stack, frozenset(), {}))
         raise _refusal(document.file, findings)
     return loaded
 
@@ -186,12 +188,6 @@ def _no_preset(wanted: Plain, zone: str, node: Node | None, presets: Presets, do
     return Finding(
         code.code, code.severity, format_path(path), message, hint, *document.place(path, value=True)
     )
-
-
-def _intact(data: Mapping[str, Plain], faulty: set[str | int]) -> Stack:
-    """The stack of the sections that are valid by themselves, for the contradictions between them."""
-    kept = {key: value for key, value in data.items() if key not in faulty}
-    return Stack.model_validate({"host": {"name": "unnamed"}, **kept}, strict=True)
 
 
 def _resolve_paths(stack: Stack, folder: Path, document: Document) -> tuple[Stack, list[Finding]]:

@@ -43,12 +43,18 @@ def show(value: Any, text: str = "") -> str:
     return redact((text or json.dumps(value))[:_SHOWN_CHARACTERS])
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean "sources"?`, or nothing when no known word is near."""
+def nearest_of(word: str, known: Iterable[str]) -> str:
+    """The known word that a misspelt one is nearest to, or nothing when none is near."""
     words = list(known)
     lower = {candidate.lower(): candidate for candidate in words}
     match = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
-    return f'did you mean "{lower[match[0]]}"?' if match else ""
+    return lower[match[0]] if match else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean "sources"?`, or nothing when no known word is near."""
+    near = nearest_of(word, known)
+    return f'did you mean "{near}"?' if near else ""
 
 
 def listed(words: Iterable[str]) -> str:

@@ -48,12 +48,12 @@ def members_of_two_zones(view: View) -> Iterator[Remark]:
             other = interfaces.setdefault(pattern, name)
             if other != name:
                 message = f"{pattern} belongs to the zone {other} already"
-                yield Remark(codes.INTERFACE_TWICE, _zone(name, "interfaces", index), message)
+                yield Remark(codes.INTERFACE_TWICE, _zone(name, "interfaces", index), message, rests_on=())
         for index, source in enumerate(zone.sources):
             other = sources.setdefault(source, name)
             if other != name:
                 message = f"{source} belongs to the zone {other} already"
-                yield Remark(codes.SOURCE_TWICE, _zone(name, "sources", index), message)
+                yield Remark(codes.SOURCE_TWICE, _zone(name, "sources", index), message, rests_on=())
 
 
 @rule("firewall")
@@ -133,15 +133,19 @@ def wide_open_zone(view: View) -> Iterator[Remark]:
                 if admin:
                     hint = "list the operators' own machines: sources: [100.64.0.10/32]"
                     message = f"{entry} takes every node of the tailnet into the admin zone"
-                    yield Remark(codes.ADMIN_SWALLOWS_TAILNET, path, message, hint)
+                    yield Remark(
+                        codes.ADMIN_SWALLOWS_TAILNET, path, message, hint, rests_on=(_zone(name, "preset"),)
+                    )
                 else:
                     message = f"{entry} opens every port to every node of the tailnet"
-                    yield Remark(codes.TAILNET_WIDE_OPEN, path, message, "list ports or services instead")
+                    hint = "list ports or services instead"
+                    grounds = (_zone(name, "preset"),)
+                    yield Remark(codes.TAILNET_WIDE_OPEN, path, message, hint, rests_on=grounds)
             if entry in _EVERYTHING or (
                 isinstance(entry, str) and any(matches(entry, uplink) for uplink in view.uplinks)
             ):
                 message = f"{entry} opens every port of this host towards the internet"
-                yield Remark(codes.EXPOSED, path, message, "list ports or services instead")
+                yield Remark(codes.EXPOSED, path, message, "list ports or services instead", rests_on=())
 
 
 def _members(zone: Zone) -> Iterator[tuple[str, int, str | Network]]:
@@ -166,12 +170,16 @@ def unknown_names(view: View) -> Iterator[Remark]:
             if zone not in view.zones:
                 hint = nearest(zone, view.zones) or f"zones: {', '.join(view.zones) or 'none'}"
                 place: KeyPath = ("firewall", "forward", index, key)
-                yield Remark(codes.UNKNOWN_ZONE, place, f"there is no zone {zone}", hint, value=True)
+                message = f"there is no zone {zone}"
+                grounds = (_zone(zone),)
+                yield Remark(codes.UNKNOWN_ZONE, place, message, hint, value=True, rests_on=grounds)
     for path, names in lists:
         for index, name in enumerate(names):
             if name not in known:
                 hint = nearest(name, known) or "declare it: firewall.services: {" + name + ": [tcp/PORT]}"
-                yield Remark(codes.UNKNOWN_SERVICE, (*path, index), f"no ports are known for {name}", hint)
+                message = f"no ports are known for {name}"
+                declared: KeyPath = ("firewall", "services", name)
+                yield Remark(codes.UNKNOWN_SERVICE, (*path, index), message, hint, rests_on=(declared,))
 
 
 @rule("firewall")
@@ -181,7 +189,8 @@ def hidden_services(view: View) -> Iterator[Remark]:
         if name in WELL_KNOWN and set(ports) != set(WELL_KNOWN[name]):
             usual = ", ".join(map(str, WELL_KNOWN[name]))
             message = f"{name} is usually {usual}; here it is {', '.join(map(str, ports))}"
-            yield Remark(codes.SERVICE_SHADOWS, ("firewall", "services", name), message)
+            path = ("firewall", "services", name)
+            yield Remark(codes.SERVICE_SHADOWS, path, message, rests_on=(path,))
 
 
 @rule("firewall", "tailscale")
@@ -203,7 +212,8 @@ def policy_accept(view: View) -> Iterator[Remark]:
     firewall = view.stack.firewall
     if firewall and firewall.enabled and firewall.default_policy == "accept":
         path = ("firewall", "default_policy")
-        yield Remark(codes.POLICY_ACCEPT, path, "what no zone opens is open all the same", "drop or reject")
+        message = "what no zone opens is open all the same"
+        yield Remark(codes.POLICY_ACCEPT, path, message, "drop or reject", rests_on=())
 
 
 @rule("firewall")
@@ -223,9 +233,9 @@ def rules_without_effect(view: View) -> Iterator[Remark]:
         if not (passing.services or passing.tcp or passing.udp or passing.allow):
             hint = "add services: [..], tcp: [..] or allow: all"
             path = ("firewall", "forward", index)
-            yield Remark(codes.FORWARD_NOTHING, path, "the rule lets nothing pass", hint)
+            yield Remark(codes.FORWARD_NOTHING, path, "the rule lets nothing pass", hint, rests_on=(path,))
     for name, zone in view.zones.items():
         for key in ("tcp", "udp", "services"):
             if zone.allow == "all" and getattr(zone, key) and view.writes(*_zone(name, key)):
                 message = f"{key} means nothing beside allow: all"
-                yield Remark(codes.LISTS_BESIDE_ALL, _zone(name, key), message)
+                yield Remark(codes.LISTS_BESIDE_ALL, _zone(name, key), message, rests_on=())

@@ -41,7 +41,7 @@ def one_spelling(view: View) -> Iterator[Remark]:
         other = seen.setdefault(dotted(name), name)
         if other != name:
             message = f"{other} is the same parameter"
-            yield Remark(codes.SYSCTL_TWICE, ("kernel", "sysctl", name), message)
+            yield Remark(codes.SYSCTL_TWICE, ("kernel", "sysctl", name), message, rests_on=())
 
 
 @rule("kernel", "tailscale", "host")
@@ -55,12 +55,12 @@ def routing_parameters(view: View) -> Iterator[Remark]:
         plain = dotted(name)
         if routes and plain in _FORWARDING and str(value).strip() == "0":
             message = "this host routes for the tailnet, which needs forwarding"
-            yield Remark(codes.FORWARDING_OFF, path, message, "remove it; tsstack sets it")
+            yield Remark(codes.FORWARDING_OFF, path, message, "remove it; tsstack sets it", rests_on=())
         parts = plain.split(".")
         is_filter = plain.startswith("net.ipv4.conf.") and parts[-1] == "rp_filter"
         if exits and is_filter and ".".join(parts[3:-1]) in concerned and str(value).strip() == "1":
             message = "strict mode drops what comes back through an exit node"
-            yield Remark(codes.RP_FILTER_STRICT, path, message, "2 is the loose mode")
+            yield Remark(codes.RP_FILTER_STRICT, path, message, "2 is the loose mode", rests_on=())
 
 
 @rule("dns", "tailscale")
@@ -93,7 +93,7 @@ def bursts(view: View) -> Iterator[Remark]:
         if limit.burst is not None and limit.burst < least:
             message = f"{limit.burst} bytes are too few for the rate; {least} are the least"
             hint = f"write burst: {-(-least // 1024)}kb or more, or leave it out"
-            yield Remark(codes.BURST_TOO_SMALL, ("bandwidth", interface, "burst"), message, hint)
+            yield Remark(codes.BURST_TOO_SMALL, ("bandwidth", interface, "burst"), message, hint, rests_on=())
 
 
 @rule("firewall", "bandwidth", "host")
@@ -135,7 +135,8 @@ def monitor_pace(view: View) -> Iterator[Remark]:
         )
         yield Remark(codes.PACE, ("monitor", "restore_after"), message, "restore_after must be longer")
     if monitor.max_loss >= 100:
-        yield Remark(codes.LOSS_NEVER_BAD, ("monitor", "max_loss"), "no loss is ever above 100 %")
+        message = "no loss is ever above 100 %"
+        yield Remark(codes.LOSS_NEVER_BAD, ("monitor", "max_loss"), message, rests_on=())
     exit_node = view.stack.tailscale.exit_node if view.stack.tailscale else None
     if (
         view.writes("monitor", "failover")
@@ -146,4 +147,5 @@ def monitor_pace(view: View) -> Iterator[Remark]:
         message = "there are no two exit nodes to choose from"
         yield Remark(codes.NOTHING_TO_FAIL_OVER, ("monitor", "failover"), message, hint)
     if monitor.metrics and monitor.metrics.startswith(("0.0.0.0:", "[::]:")):
-        yield Remark(codes.METRICS_EXPOSED, ("monitor", "metrics"), "every address can read the metrics")
+        message = "every address can read the metrics"
+        yield Remark(codes.METRICS_EXPOSED, ("monitor", "metrics"), message, rests_on=())

@@ -19,6 +19,11 @@ def _service(name: str, *below: str | int) -> KeyPath:
     return ("proxy", "services", name, *below)
 
 
+def _fields(names: tuple[str, ...], services: tuple[str, ...]) -> tuple[KeyPath, ...]:
+    """Those keys of those services, and the name scheme that gives them their meaning."""
+    return (("proxy", "names"), *(_service(key, name) for key in services for name in names))
+
+
 def stream_port(service: Service) -> int:
     """The port of a TCP service: its own, else that of its first upstream with one; 0 for sockets."""
     return service.port or next((upstream.port for upstream in service.upstream if upstream.port), 0)
@@ -28,7 +33,8 @@ def stream_port(service: Service) -> int:
 def tailnet_is_named(view: View) -> Iterator[Remark]:
     if view.services and view.stack.host.tailnet is None:
         hint = "add host.tailnet: the MagicDNS suffix, or Headscale's base_domain"
-        yield Remark(codes.NO_TAILNET, ("proxy",), "host.tailnet is missing", hint)
+        grounds: tuple[KeyPath, ...] = (("host",), ("proxy", "services"))
+        yield Remark(codes.NO_TAILNET, ("proxy",), "host.tailnet is missing", hint, rests_on=grounds)
 
 
 @rule("proxy")
@@ -46,13 +52,17 @@ def one_vhost_each(view: View) -> Iterator[Remark]:
             other = names.setdefault(name, key)
             if other != key:
                 path = _service(key, "subdomain") if service.subdomain else _service(key)
-                yield Remark(codes.SAME_NAME, path, f"the service {other} has the name {name} already")
+                message = f"the service {other} has the name {name} already"
+                grounds = _fields(("subdomain", "protocol"), (key, other))
+                yield Remark(codes.SAME_NAME, path, message, rests_on=grounds)
         if proxy.names == "path":
             path_text = (service.path or f"/{key}").rstrip("/") or "/"
             other = paths.setdefault(path_text, key)
             if other != key:
                 path = _service(key, "path") if service.path else _service(key)
-                yield Remark(codes.SAME_PATH, path, f"the service {other} has the path {path_text} already")
+                message = f"the service {other} has the path {path_text} already"
+                grounds = _fields(("path", "protocol"), (key, other))
+                yield Remark(codes.SAME_PATH, path, message, rests_on=grounds)
 
 
 @rule("proxy", "monitor")
@@ -61,6 +71,8 @@ def one_listener_each(view: View) -> Iterator[Remark]:
     if proxy is None:
         return
     taken: dict[int, str] = {}
+    owners: dict[int, tuple[str, ...]] = {}
+    listening = tuple(("proxy", key) for key in ("tls", "http_port", "https_port"))
     if proxy.names != "port":
         if proxy.tls != "off":
             taken[proxy.https_port] = "proxy.https_port"
@@ -76,16 +88,20 @@ def one_listener_each(view: View) -> Iterator[Remark]:
             hint = "write port: NUMBER"
             what = "names: port" if service.protocol == "http" else "an upstream that is a socket"
             message = f"with {what} the service needs a port"
-            yield Remark(codes.PORT_NEEDED, _service(key), message, hint)
+            grounds = _fields(("port", "protocol", "upstream"), (key,))
+            yield Remark(codes.PORT_NEEDED, _service(key), message, hint, rests_on=grounds)
         elif port in taken:
             path = _service(key, "port") if service.port else _service(key)
-            yield Remark(codes.SAME_PORT, path, f"port {port} belongs to {taken[port]} already")
+            message = f"port {port} belongs to {taken[port]} already"
+            grounds = _fields(("port", "protocol", "upstream"), (key, *owners.get(port, ())))
+            yield Remark(codes.SAME_PORT, path, message, rests_on=(*listening, *grounds))
         else:
             taken[port] = f"the service {key}"
+            owners[port] = (key,)
     metrics = view.stack.monitor.metrics if view.stack.monitor else None
     if metrics and metrics == proxy.status:
         message = f"{metrics} belongs to proxy.status already"
-        yield Remark(codes.SAME_PORT, ("monitor", "metrics"), message)
+        yield Remark(codes.SAME_PORT, ("monitor", "metrics"), message, rests_on=(("proxy", "status"),))
 
 
 @rule("proxy", "host", "tailscale")
@@ -114,7 +130,8 @@ def certificates_fit(view: View) -> Iterator[Remark]:
     if proxy is None:
         return
     if proxy.http3 and proxy.tls == "off":
-        yield Remark(codes.HTTP3_WITHOUT_TLS, ("proxy", "http3"), "HTTP/3 is always encrypted; tls is off")
+        message = "HTTP/3 is always encrypted; tls is off"
+        yield Remark(codes.HTTP3_WITHOUT_TLS, ("proxy", "http3"), message, rests_on=())
     if proxy.tls != "tailscale" or not any(s.protocol == "http" for s in view.services.values()):
         return
     path = ("proxy", "tls") if view.writes("proxy", "tls") else ("proxy",)
@@ -134,7 +151,8 @@ def service_by_itself(view: View) -> Iterator[Remark]:
     for key, service in view.services.items():
         if all(upstream.backup for upstream in service.upstream):
             message = "every upstream is a backup"
-            yield Remark(codes.ONLY_BACKUPS, _service(key, "upstream"), message, "one must not be")
+            path = _service(key, "upstream")
+            yield Remark(codes.ONLY_BACKUPS, path, message, "one must not be", rests_on=(path,))
         if service.protocol == "tcp":
             yield from _tcp_service(view, key, service)
         else:
@@ -145,18 +163,20 @@ def _tcp_service(view: View, key: str, service: Service) -> Iterator[Remark]:
     if service.allow is not None:
         hint = "limit it by a zone: {sources: [..], tcp: [..]}"
         message = "allow works for HTTP services only"
-        yield Remark(codes.ALLOW_ON_TCP, _service(key, "allow"), message, hint)
+        yield Remark(codes.ALLOW_ON_TCP, _service(key, "allow"), message, hint, rests_on=())
     for name in (*_HTTP_ONLY, *_HTTP_ONLY_MORE):
         if view.writes(*_service(key, name)):
             message = f"{name} means nothing for a TCP service"
-            yield Remark(codes.HTTP_KEY_ON_TCP, _service(key, name), message)
+            yield Remark(codes.HTTP_KEY_ON_TCP, _service(key, name), message, rests_on=())
 
 
 def _http_service(view: View, proxy: Proxy, key: str, service: Service) -> Iterator[Remark]:
     schemes = {upstream.scheme for upstream in service.upstream}
     if len(schemes) > 1:
         message = "http and https upstreams are mixed"
-        yield Remark(codes.MIXED_SCHEMES, _service(key, "upstream"), message, "use one of them for all")
+        path = _service(key, "upstream")
+        grounds = _fields(("protocol",), (key,))
+        yield Remark(codes.MIXED_SCHEMES, path, message, "use one of them for all", rests_on=grounds)
     own_ports = {proxy.http_port, proxy.https_port} if proxy.names != "port" else {service.port}
     for upstream in service.upstream:
         if upstream.host in _LOCAL and upstream.port in own_ports and proxy.listen == "all":

@@ -18,14 +18,16 @@ def exit_nodes(view: View) -> Iterator[Remark]:
         return
     if tailscale.advertise.exit_node:
         message = "this host offers an exit node and uses one; only one of the two works"
-        yield Remark(codes.EXIT_NODE_BOTH, ("tailscale", "exit_node"), message, "remove one of them")
+        yield Remark(
+            codes.EXIT_NODE_BOTH, ("tailscale", "exit_node"), message, "remove one of them", rests_on=()
+        )
     seen: set[str] = set()
     for index, name in enumerate(tailscale.exit_node.use):
         path: KeyPath = ("tailscale", "exit_node", "use", index)
         if name.lower() == view.stack.host.name.lower():
-            yield Remark(codes.OWN_EXIT_NODE, path, f"{name} is this host")
+            yield Remark(codes.OWN_EXIT_NODE, path, f"{name} is this host", rests_on=(("host", "name"),))
         if name.lower() in seen:
-            yield Remark(codes.LISTED_TWICE, path, f"{name} is listed twice")
+            yield Remark(codes.LISTED_TWICE, path, f"{name} is listed twice", rests_on=())
         seen.add(name.lower())
 
 
@@ -39,17 +41,19 @@ def advertised_routes(view: View) -> Iterator[Remark]:
         path: KeyPath = ("tailscale", "advertise", "routes", index)
         if route.prefixlen == 0:
             message = f"{route} is a default route"
-            yield Remark(codes.DEFAULT_ROUTE_AS_SUBNET, path, message, "write exit_node: true instead")
+            hint = "write exit_node: true instead"
+            yield Remark(codes.DEFAULT_ROUTE_AS_SUBNET, path, message, hint, rests_on=())
         elif in_tailnet(route):
             message = f"{route} lies within the tailnet's own range"
-            yield Remark(codes.TAILNET_AS_SUBNET, path, message)
+            yield Remark(codes.TAILNET_AS_SUBNET, path, message, rests_on=())
         elif str(route) in seen:
-            yield Remark(codes.LISTED_TWICE, path, f"{route} is listed twice")
+            yield Remark(codes.LISTED_TWICE, path, f"{route} is listed twice", rests_on=())
         seen.add(str(route))
     if tailscale.accept_routes and tailscale.advertise.routes:
         message = "another router's offer of the same subnet would take over the own LAN"
         hint = "leave accept_routes off on a subnet router, or see that no other node offers its subnets"
-        yield Remark(codes.ACCEPTS_OWN_SUBNET, ("tailscale", "accept_routes"), message, hint)
+        path = ("tailscale", "accept_routes")
+        yield Remark(codes.ACCEPTS_OWN_SUBNET, path, message, hint, rests_on=())
 
 
 @rule("tailscale", "secrets")
@@ -60,15 +64,17 @@ def enrolment(view: View) -> Iterator[Remark]:
     if tailscale.auth_key and tailscale.auth_key.secret and view.stack.secrets is None:
         message = "there is no secrets section to take the key from"
         hint = "add secrets: {file: secrets.yaml}, or write auth_key: {file: PATH}"
-        yield Remark(codes.NO_SECRETS_FILE, ("tailscale", "auth_key", "secret"), message, hint)
+        key_path: KeyPath = ("tailscale", "auth_key", "secret")
+        yield Remark(codes.NO_SECRETS_FILE, key_path, message, hint, rests_on=(("secrets",),))
     if tailscale.tags and tailscale.auth_key and not view.hosted:
         message = "Headscale refuses a node that brings a key and asks for tags"
         hint = "take the tags out here and put them on the key: preauthkeys create --tags"
-        yield Remark(codes.TAGS_WITH_HEADSCALE_KEY, ("tailscale", "tags"), message, hint)
+        yield Remark(codes.TAGS_WITH_HEADSCALE_KEY, ("tailscale", "tags"), message, hint, rests_on=())
     server = urlsplit(tailscale.login_server)
     if server.scheme == "http" and not _is_local(server.hostname or ""):
         message = f"{tailscale.login_server} is asked without TLS"
-        yield Remark(codes.PLAIN_LOGIN_SERVER, ("tailscale", "login_server"), message, "use https://")
+        path = ("tailscale", "login_server")
+        yield Remark(codes.PLAIN_LOGIN_SERVER, path, message, "use https://", rests_on=())
 
 
 def _is_local(host: str) -> bool:

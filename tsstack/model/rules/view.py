@@ -25,13 +25,18 @@ ULA = ipaddress.ip_network("fd7a:115c:a1e0::/48")
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A finding before it has its place. `value`: the place is that of the value, not of its key."""
+    """A finding before it has its place. `value`: the place is that of the value, not of its key.
+
+    `rests_on`: the nodes besides `path` whose absence could have caused it. It is left out where one of
+    them is faulty; None stands for every section that its rule reads.
+    """
 
     code: Code
     path: KeyPath
     message: str
     hint: str = ""
     value: bool = False
+    rests_on: tuple[KeyPath, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ RULES: list[tuple[frozenset[str], Rule]] = []
 
 
 def rule(*reads: str) -> Callable[[Rule], Rule]:
-    """Register a rule, with the sections it reads: it is left out where one of them is faulty."""
+    """Register a rule, with the sections it reads: see `Remark.rests_on` for what is faulty in them."""
 
     def register(function: Rule) -> Rule:
         RULES.append((frozenset(reads), function))
