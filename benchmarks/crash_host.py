@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -182,14 +183,24 @@ class CrashHost:
         return [f"tsstack would still change: {parts}"] if parts else []
 
     def end_processes(self, *, only: str = "") -> None:
-        """SIGKILL to all that runs here beside the harness; `only`: where the command line holds this."""
-        spared = {os.getpid(), os.getppid()}
-        for pid, line in own_processes().items():
-            if pid not in spared and only in line and "sleep infinity" not in line and "crash_" not in line:
-                try:
+        """SIGKILL to all that runs here beside the harness; `only`: where the command line holds this.
+
+        Again until none is left: a master starts a worker anew before its own signal comes.
+        """
+
+        def kill_round() -> bool:
+            pids = [
+                pid
+                for pid, line in own_processes().items()
+                if line and pid != os.getpid() and only in line and not _is_ours(line)
+            ]
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            return not pids
+
+        if not wait_for(kill_round, 10.0):
+            raise Broken(f"some processes do not end: {own_processes()}")
 
     def cut_power(self) -> None:
         """What a reboot takes away: processes, the kernel's tables and values, /run; and another boot id."""
@@ -222,7 +233,6 @@ class CrashHost:
     def scrub(self) -> None:
         """Make the host as bare as it was at the beginning, whatever happened to it."""
         self.end_processes()
-        wait_for(lambda: len(own_processes()) <= 2, 2.0)
         NGINX_PID.unlink(missing_ok=True)
         subprocess.run(["nft", "flush", "ruleset"], check=True)
         self._reset_sysctls()
@@ -245,3 +255,7 @@ class CrashHost:
             return self.runner.run(*words)
         self.cut_power()
         return self.runner.run("recover", "--boot")
+
+
+def _is_ours(line: str) -> bool:
+    return "sleep infinity" in line or "crash_" in line or line.startswith("strace ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ def moments(walk: Walk) -> None:
         ("dead man killed while it waits", _kill_dead_man),
         ("dead man killed, then a reboot", _kill_dead_man_and_reboot),
         ("command and dead man killed", _kill_both),
+        ("command killed while nginx is slow to start", _kill_while_nginx_starts),
         ("wall clock jumps in a switch", _jump),
         ("wall clock jumps while the dead man waits", _jump_while_waiting),
     ):
@@ -112,6 +114,38 @@ def _kill_both(host: CrashHost) -> list[str]:
     host.runner.finish(pid)
     done = host.runner.run("recover")
     return [] if "died before it was done" in done.said else [f"recover said {done.said}"]
+
+
+def _kill_while_nginx_starts(host: CrashHost) -> list[str]:
+    """Its names take long to resolve, say. It must not come up with the new files after the undoing."""
+    host.become("none")
+    folder = host.runner.folder / "slow"
+    folder.mkdir(exist_ok=True)
+    slow, began = folder / "nginx", folder / "began"
+    began.unlink(missing_ok=True)
+    real = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+    slow.write_text(
+        f'#!/bin/sh\ncase " $* " in *" -t "*|*" -V "*|*" -v "*) exec {real} "$@";; esac\n'
+        f'touch {began}\nsleep 1\nexec {real} "$@"\n'
+    )
+    slow.chmod(0o755)
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{folder}:{path}"
+    try:
+        pid = host.runner.begin(host.switch("first"), trace="none")
+    finally:
+        os.environ["PATH"] = path
+    seen = wait_for(began.exists, 20.0)
+    os.kill(pid, signal.SIGKILL)
+    host.runner.finish(pid)
+    faults = [] if seen else ["nginx was not started"]
+    done = host.runner.run("recover")
+    time.sleep(1.5)
+    state = host.judge(("none", "first"))
+    host.become("first")
+    if done.code != 0 or state.state != "old":
+        faults += [f"exit {done.code}, {state.state}: {done.said}", *state.faults]
+    return faults
 
 
 def with_jumping_clock(task: Callable[[], int]) -> Callable[[], int]:
