@@ -181,15 +181,15 @@ def read_source(path: Path) -> bytes:
         with path.open("rb") as stream:
             source = stream.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        raise _fatal(file, codes.UNREADABLE, "this is a folder, not a file") from None
+        raise _fatal(file, codes.UNREADABLE, f"{file} is a folder, not a file") from None
     except FileNotFoundError:
         hint = "write one with `tsstack init`, or name another with `-c FILE`"
-        raise _fatal(file, codes.UNREADABLE, "there is no such file", hint) from None
+        raise _fatal(file, codes.UNREADABLE, f"there is no file {file}", hint) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _fatal(file, codes.UNREADABLE, f"the file cannot be read: {reason}") from None
+        raise _fatal(file, codes.UNREADABLE, f"the file {file} cannot be read: {reason}") from None
     if len(source) > MAX_BYTES:
-        raise _fatal(file, codes.TOO_LARGE, f"the file is larger than {MAX_BYTES // 1024**2} MiB")
+        raise _fatal(file, codes.TOO_LARGE, f"{file} is larger than {MAX_BYTES // 1024**2} MiB")
     return source
 
 
@@ -262,6 +262,8 @@ class _Builder:
         self.shifts = shifts
         self.findings: list[Finding] = []
         self.anchors: dict[str, Node | None] = {}
+        self.open_brackets: list[tuple[int, int]] = []
+        """Where the lists and mappings in brackets start that have not ended, the innermost last."""
         self.events: Any = None
         self.kinds: Any = None
 
@@ -314,10 +316,13 @@ class _Builder:
             self.anchors[event.anchor] = None
         if isinstance(event, self.kinds.ScalarEvent):
             node = self._scalar(event, tag, path, place)
-        elif isinstance(event, self.kinds.SequenceStartEvent):
-            node = self._sequence(path, place, depth)
         else:
-            node = self._mapping(path, place, depth)
+            if event.flow_style:
+                self.open_brackets.append(place)
+            is_list = isinstance(event, self.kinds.SequenceStartEvent)
+            node = (self._sequence if is_list else self._mapping)(path, place, depth)
+            if event.flow_style:
+                self.open_brackets.pop()
         if event.anchor is not None:
             self.anchors[event.anchor] = node
         return node
@@ -409,6 +414,8 @@ class _Builder:
         opening = getattr(error, "context_mark", None)
         said = explain_syntax(error, line, mark.column)
         place = self._place(opening if said.at_opening and opening is not None else mark)
+        if said.at_bracket and self.open_brackets:
+            place = self.open_brackets[-1]
         return _fatal(self.file, said.code, said.message, said.hint, place)
 
 

@@ -79,12 +79,17 @@ def pure_parser_of(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What is wrong with the text; `at_opening`: the place to show is where the broken thing opened."""
+    """What is wrong with the text.
+
+    `at_opening`: the place to show is where the broken thing opened, as the parser says; `at_bracket`: the
+    innermost bracket that is open, which the parser does not say.
+    """
 
     code: Code
     message: str
     hint: str = ""
     at_opening: bool = False
+    at_bracket: bool = False
 
 
 # What the parser's context and problem hold -> what is meant by it. The first that fits counts.
@@ -102,6 +107,16 @@ _COMPLAINTS: tuple[tuple[str, str, Complaint], ...] = (
         "quoted scalar",
         "end of stream",
         Complaint(codes.SYNTAX, "the quote that opens here is never closed", "close it", at_opening=True),
+    ),
+    (
+        "flow node",
+        "",
+        Complaint(
+            codes.SYNTAX,
+            "the bracket that opens here is never closed, or something in it cannot be read",
+            "an entry, a comma or the closing bracket is missing",
+            at_bracket=True,
+        ),
     ),
     (
         "flow ",

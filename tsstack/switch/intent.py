@@ -92,5 +92,5 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        finding = Finding("TS001", "error", "", f"the file cannot be read: {error.strerror}", file=str(file))
+        finding = Finding("TS001", "error", "", f"{file} cannot be read: {error.strerror}", file=str(file))
         raise ConfigError(f"{file} cannot be read: {error.strerror}", findings=[finding]) from error

@@ -189,3 +189,31 @@ def test_a_pipe_can_be_read(tmp_path: Path) -> None:
         assert read_document(Path(f"/dev/fd/{reading}")).plain() == {"host": {"name": "a"}}
     finally:
         os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("host: [\n", (1, 7)),
+        ("host: {\n", (1, 7)),
+        ("a: [1, 2\n", (1, 4)),
+        ("a: [1]\nb: {c: [1, 2],\n  d: [\n", (3, 6)),
+        ("a: {b: [1],\n", (1, 4)),
+        ("a: [1,\n- 2\n", (1, 4)),
+    ],
+)
+def test_an_open_bracket_is_shown_where_it_opens(text: str, place: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_document(text.encode(), "f")
+    (finding,) = caught.value.findings
+    assert (finding.code, finding.line, finding.column) == ("TS004", *place)
+    assert "the bracket that opens here" in finding.message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent.yaml"):
+        with pytest.raises(ConfigError) as caught:
+            read_document(path)
+        (finding,) = caught.value.findings
+        assert finding.code == "TS001"
+        assert str(path) in finding.message
