@@ -199,12 +199,15 @@ def _hint(fault: _Fault, value: Any, root: type[Section], path: KeyPath) -> str:
         allowed = _allowed(fault)
         for word, suggestion in _NUMBER_HINTS.items():
             if word in allowed:
-                return suggestion.format(text)
+                unit = "ms" if path and path[-1] in _IN_MILLISECONDS else "s"
+                return suggestion.format(text, unit=unit)
     return ""
 
 
+# Durations that people think of in milliseconds.
+_IN_MILLISECONDS = {"max_latency", "latency", "probe"}
 _NUMBER_HINTS = {
-    "duration": "write the unit: {}s",
+    "duration": "write the unit: {}{unit}",
     "percentage": "write the unit: {}%",
     "bandwidth": "write the unit: {}mbit",
     "a text is": 'if it is meant as text, quote it: "{}"',

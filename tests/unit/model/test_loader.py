@@ -190,3 +190,20 @@ def test_a_faulty_section_gives_no_false_contradictions_with_the_others() -> Non
 def test_what_is_valid_is_still_judged_beside_a_faulty_section() -> None:
     text = "host: {name: a}\ndns: 5\nproxy: {names: path, services: {w: {upstream: 1}}}\n"
     assert faults(text) == [("TS103", "dns"), ("TS301", "proxy")]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("monitor: {max_latency: 200}", "write the unit: 200ms"),
+        ("monitor: {probe: 500}", "write the unit: 500ms"),
+        ("bandwidth: {eth0: {egress: 1mbit, latency: 400}}", "write the unit: 400ms"),
+        ("monitor: {interval: 30}", "write the unit: 30s"),
+        ("monitor: {restore_after: 120}", "write the unit: 120s"),
+        ("proxy: {services: {a: {upstream: 1, connect_timeout: 5}}}", "write the unit: 5s"),
+    ],
+)
+def test_a_bare_number_gets_its_usual_unit(text: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f"host: {{name: a}}\n{text}\n")
+    assert [finding.hint for finding in caught.value.findings] == [hint]
