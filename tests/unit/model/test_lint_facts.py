@@ -233,3 +233,44 @@ def test_errors_among_the_contradictions_refuse_the_file() -> None:
     with pytest.raises(ConfigError) as caught:
         require_sound(loaded, None)
     assert [finding.code for finding in caught.value.findings] == ["TS401"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "net.ipv6.conf.all.disable_ipv6",
+        "net.ipv6.conf.default.disable_ipv6",
+        "net/ipv6/conf/eth0.100/disable_ipv6",
+        "net.ipv6.conf.eth0/100.disable_ipv6",
+    ],
+)
+def test_ipv6_cannot_be_switched_off_because_no_rollback_brings_the_addresses_back(name: str) -> None:
+    def text(value: str) -> str:
+        return f"host: {{name: a}}\nkernel: {{sysctl: {{{name}: {value}}}}}\n"
+
+    for value in ("1", "'1'", "' 1 '", "'0x1'", "2"):
+        loaded = parse_stack(text(value).encode(), Path("f"), PRESETS)
+        (finding,) = lint(loaded, None)
+        assert (finding.code, finding.severity, finding.line) == ("TS507", "error", 2)
+        assert "/etc/sysctl.d" in finding.hint
+    for value in ("0", "'0'", "'0x0'"):
+        assert said(text(value)) == []
+
+
+def test_parameters_that_hold_no_value_to_go_back_to() -> None:
+    for name in ("net.ipv4.route.flush", "net/ipv6/route/flush", "net.ipv6.conf.eth0.stable_secret"):
+        text = f"host: {{name: a}}\nkernel: {{sysctl: {{{name}: 1}}}}\n"
+        assert [code for code, _ in said(text)] == ["TS507"]
+    for name in ("net.ipv6.conf.all.accept_ra", "net.ipv4.conf.all.forwarding", "net.core.rmem_max"):
+        assert said(f"host: {{name: a}}\nkernel: {{sysctl: {{{name}: 1}}}}\n") == []
+
+
+def test_two_spellings_of_a_parameter_are_told_with_both_places_and_values() -> None:
+    text = (
+        "host: {name: a}\nkernel:\n  sysctl:\n    net.ipv4.conf.eth0/7.rp_filter: 1\n"
+        "    net/ipv4/conf/eth0.7/rp_filter: 2\n"
+    )
+    (finding,) = lint(parse_stack(text.encode(), Path("f"), PRESETS), None)
+    assert (finding.code, finding.severity, finding.line) == ("TS503", "error", 5)
+    assert "in line 4" in finding.message
+    assert "the value 1" in finding.message

@@ -37,11 +37,41 @@ def empty_sections(view: View) -> Iterator[Remark]:
 @rule("kernel")
 def one_spelling(view: View) -> Iterator[Remark]:
     seen: dict[str, str] = {}
-    for name in view.stack.kernel.sysctl:
+    values = view.stack.kernel.sysctl
+    for name, value in values.items():
         other = seen.setdefault(dotted(name), name)
         if other != name:
-            message = f"{other} is the same parameter"
-            yield Remark(codes.SYSCTL_TWICE, ("kernel", "sysctl", name), message, rests_on=())
+            line = view.document.place(("kernel", "sysctl", other))[1]
+            same = " ".join(str(value).split()) == " ".join(str(values[other]).split())
+            besides = "" if same else f", and has the value {values[other]} there"
+            message = f"{other} in line {line} is the same parameter{besides}"
+            yield Remark(
+                codes.SYSCTL_TWICE, ("kernel", "sysctl", name), message, "keep one of the two", rests_on=()
+            )
+
+
+@rule("kernel")
+def effects_that_stay(view: View) -> Iterator[Remark]:
+    """What a rollback could not undo by writing the old value."""
+    for name, value in view.stack.kernel.sysctl.items():
+        message = _lasting_effect(dotted(name).split("."), str(value).strip())
+        if message:
+            hint = "write it into /etc/sysctl.d and reboot, with another way in at hand"
+            path: KeyPath = ("kernel", "sysctl", name)
+            yield Remark(codes.SYSCTL_WITHOUT_RETURN, path, message, hint, rests_on=())
+
+
+def _lasting_effect(parts: list[str], value: str) -> str:
+    match parts:
+        # strtol's base 0 reads it: "0", "00", "0x0" and "-0" are zero, all else switches IPv6 off.
+        case ["net", "ipv6", "conf", _, "disable_ipv6"] if value.strip("+-0xX"):
+            return "the kernel then deletes the IPv6 addresses, and no rollback brings them back"
+        case ["net", "ipv6", "conf", _, "stable_secret"]:
+            return "once written, the kernel never unsets it, so no rollback could"
+        case ["net", "ipv4" | "ipv6", "route", "flush"]:
+            return "it acts once and holds no value that a rollback could write"
+        case _:
+            return ""
 
 
 @rule("kernel", "tailscale", "host")
