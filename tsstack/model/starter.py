@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from tsstack.model.document import resolve
 from tsstack.model.names import fits
-from tsstack.model.rules.view import HOSTED, TAILSCALE_INTERFACE, in_tailnet
+from tsstack.model.rules.view import HOSTED, TAILSCALE_INTERFACE, VIRTUAL, in_tailnet
 from tsstack.system.inventory import Found, Listener
 
 # Programs that people proxy, by the port they listen on: name, and whether they speak HTTP.
@@ -31,8 +31,6 @@ _KNOWN_PORTS = {
     27017: ("mongodb", False),
     32400: ("plex", True),
 }
-# Bridges and links that container and VM engines make and filter themselves.
-_VIRTUAL = ("docker", "br-", "veth", "virbr", "podman", "cni", "lxc", "lxd", "cali", "flannel", "ifb")
 _ANYWHERE = {"0.0.0.0", "::", "*"}  # noqa: S104  (what others are bound to)
 _DEFAULT_ROUTES = {"0.0.0.0/0", "::/0"}
 
@@ -213,7 +211,7 @@ def _firewall(found: Found) -> list[str]:
     ]
     everywhere = sorted({listener.port for listener in _ssh(found)})
     lines += [
-        "    # The tailnet: SSH, and nothing else yet.",
+        *_about_tailnet(found, everywhere),
         *_zone("internal", [TAILSCALE_INTERFACE], everywhere),
     ]
     uplink = found.default_interface if fits("interface", found.default_interface) else ""
@@ -224,7 +222,7 @@ def _firewall(found: Found) -> list[str]:
         ]
         lines += _open_now(found)
     lan = [each.name for each in found.interfaces if _is_lan(each.name, uplink)]
-    virtual = [each.name for each in found.interfaces if each.name.startswith(_VIRTUAL)]
+    virtual = [each.name for each in found.interfaces if each.name.startswith(VIRTUAL)]
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in lan:
         groups.setdefault(tuple(_ssh_ports_on(found, name)), []).append(name)
@@ -243,8 +241,22 @@ def _firewall(found: Found) -> list[str]:
     return lines
 
 
+def _about_tailnet(found: Found, ssh_ports: list[int]) -> list[str]:
+    if ssh_ports:
+        opened = f"SSH ({', '.join(f'tcp {port}' for port in ssh_ports)}), and nothing else yet."
+    elif found.prefs.ssh:
+        opened = "nothing yet. Tailscale SSH is on and needs no port."
+    else:
+        opened = "nothing yet: no SSH server listens here now. Write tcp: [22] before one is needed."
+    return [
+        f"    # The tailnet: {opened}",
+        "    # These lists stand in place of the preset's, which would open what the proxy serves",
+        "    # (tcp 80 and 443, udp 443) and ssh: take a list out to have the preset's.",
+    ]
+
+
 def _is_lan(name: str, uplink: str) -> bool:
-    known = name in ("lo", TAILSCALE_INTERFACE, uplink) or name.startswith(_VIRTUAL)
+    known = name in ("lo", TAILSCALE_INTERFACE, uplink) or name.startswith(VIRTUAL)
     return not known and fits("interface", name)
 
 

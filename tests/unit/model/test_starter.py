@@ -195,3 +195,29 @@ def test_tailscaleds_answers_may_lack_keys(prefs: dict[str, object], monkeypatch
     found = discover()
     assert found.tailscale_running
     assert found.prefs.accept_dns is bool(prefs.get("CorpDNS", True))
+
+
+def test_what_is_said_of_the_tailnets_zone_is_what_stands_in_it() -> None:
+    def said(found: Found) -> tuple[str, list[str]]:
+        text = starter_file(found)
+        (line,) = [line for line in text.splitlines() if "# The tailnet:" in line]
+        return line, [str(port) for port in load(text).stack.firewall.zones["internal"].tcp]
+
+    with_ssh, ports = said(SERVER)
+    assert "SSH (tcp 2222)" in with_ssh
+    assert ports == ["2222"]
+    without, ports = said(Found("a"))
+    assert "nothing yet: no SSH server listens" in without
+    assert ports == []
+    tailscale_ssh, _ = said(Found("a", prefs=TailscalePrefs(ssh=True)))
+    assert "Tailscale SSH is on" in tailscale_ssh
+
+
+def test_the_comment_names_all_that_the_preset_would_open() -> None:
+    assert {key: PRESETS["internal"].get(key) for key in ("tcp", "udp", "services", "allow")} == {
+        "tcp": (80, 443),
+        "udp": (443,),
+        "services": ("ssh",),
+        "allow": None,
+    }
+    assert "(tcp 80 and 443, udp 443) and ssh" in starter_file(SERVER)

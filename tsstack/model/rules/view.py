@@ -19,6 +19,8 @@ from tsstack.model.stack import Stack
 
 HOSTED = "https://controlplane.tailscale.com"
 TAILSCALE_INTERFACE = "tailscale0"
+# Bridges and links that container and VM engines make and filter themselves.
+VIRTUAL = ("docker", "br-", "veth", "virbr", "podman", "cni", "lxc", "lxd", "cali", "flannel", "ifb")
 CGNAT = ipaddress.ip_network("100.64.0.0/10")
 ULA = ipaddress.ip_network("fd7a:115c:a1e0::/48")
 
