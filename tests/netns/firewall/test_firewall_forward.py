@@ -38,13 +38,18 @@ UNZONED = {"dock", "bare"}
 
 
 @pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
-def test_without_rules_zones_are_shut_off_and_the_rest_is_left_alone(world: World, family: int) -> None:
+def test_without_rules_zones_are_shut_off_and_no_zone_reaches_all_but_the_isolated(
+    world: World, family: int
+) -> None:
     world.load(ZONES)
     seen = {
         (source, target): world.tcp(source, PEERS[target][family], 443, PEERS[source][family])
         for source, target in itertools.permutations(PEERS, 2)
     }
-    expected = {pair: "answer" if pair[0] in UNZONED else "silence" for pair in seen}
+    expected = {
+        (source, target): "answer" if source in UNZONED and target != "guest" else "silence"
+        for source, target in seen
+    }
     assert seen == expected
 
 
@@ -88,6 +93,74 @@ def test_within_a_zone_traffic_passes_unless_it_is_isolated_or_rules_say_what(wo
     world.load(both.format(name="home", rules=", forward: [{from: home, to: home, tcp: [80]}]"))
     assert world.tcp("lan", "10.66.0.2", 80) == "answer"
     assert world.tcp("lan", "10.66.0.2", 81) == "silence"
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
+@pytest.mark.parametrize("policy", ["drop", "accept"])
+def test_nothing_is_forwarded_into_an_isolated_zone_but_what_a_rule_lists(
+    world: World, policy: str, family: int
+) -> None:
+    isolated, bare = PEERS["guest"][family], PEERS["bare"][family]
+    world.load(ZONES.replace("firewall:", f"firewall:\n  default_policy: {policy}") + FORWARD)
+    for source in ("wan", "tail", "lan", "dock", "bare"):
+        assert world.tcp(source, isolated, 443, PEERS[source][family]) == "silence", source
+        assert world.udp(source, isolated, 443, PEERS[source][family]) == "silence", source
+        assert world.ping(source, isolated, PEERS[source][family]) == "silence", source
+    assert world.counter("isolated.refused") > 0
+    assert world.tcp("lan", isolated, 80, PEERS["lan"][family]) == "answer", "its rule"
+    assert world.tcp("bare", PEERS["lan"][family], 80, bare) == "answer", "the rest is left alone"
+    seen = world.tcp("wan", PEERS["lan"][family], 80, PEERS["wan"][family])
+    assert seen == ("answer" if policy == "accept" else "silence")
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
+def test_an_isolated_zone_gets_replies_from_no_zone(world: World, family: int) -> None:
+    """Its egress needs a rule, which must name a zone: here the answers pass once the rule is gone."""
+    import socket
+
+    from firewall_world import within
+
+    lan = PEERS["lan"][family]
+    world.load(ZONES + "  forward: [{from: isolated, to: lan, tcp: [443]}]\n")
+    with world.listen(world.space("lan"), lan, 443) as server:
+        client = within(world.space("guest"), lambda: socket.create_connection((lan, 443), timeout=2))
+        with client, server.accept()[0] as answering:
+            # lan is in no zone now, and the table is swapped without cutting what is open.
+            unzoned = world.stage(ZONES.replace("    lan: {interfaces: [lan0]}\n", ""))
+            world.at_host("nft", "-f", str(unzoned / "nftables" / "tsstack.nft"))
+            answering.sendall(b"reply")
+            client.settimeout(2)
+            assert client.recv(5) == b"reply"
+    world.load(ZONES)
+
+
+def test_an_isolated_zone_by_address_is_shut_too_and_another_zone_behind_its_wire_is_not(
+    world: World,
+) -> None:
+    world.load(
+        """
+firewall:
+  zones:
+    guests: {preset: isolated, interfaces: ["br-*"]}
+    cage: {preset: isolated, sources: [192.168.15.9/32, "fd00:15::2/128"]}
+    printer: {sources: [10.66.0.2/32]}
+"""
+    )
+    assert world.tcp("bare", "192.168.15.9", 80) == "silence"
+    assert world.tcp("bare", "fd00:15::2", 80) == "silence"
+    assert world.tcp("bare", "192.168.15.2", 80) == "answer"
+    assert world.tcp("bare", "10.66.0.2", 80) == "answer", "an address goes before its interface"
+    assert world.tcp("bare", "fd00:66::2", 80) == "silence"
+
+
+def test_a_published_port_within_an_isolated_zone_is_not_reached_from_no_zone(world: World) -> None:
+    world.load(ZONES)
+    world.at_host("nft", "-f", "-", stdin=PUBLISH.replace("172.17.0.2", "10.66.0.2"))
+    try:
+        assert world.tcp("bare", "172.18.0.1", 8080) == "silence"
+        assert world.tcp("wan", "192.0.2.1", 8080) == "silence"
+    finally:
+        world.at_host("nft", "delete", "table", "ip", "docker-like")
 
 
 PUBLISH = """

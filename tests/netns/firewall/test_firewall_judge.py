@@ -57,7 +57,8 @@ def test_the_judge_agrees_with_the_kernel(world: World, policy: str, form: str) 
         device, ours, _ = WIRES[peer]
         for source, (protocol, port) in itertools.product(sources, [("tcp", 80), ("udp", 8000), ("tcp", 22)]):
             own = next(a.split("/")[0] for a in ours if (":" in a) == (":" in source))
-            targets = {own: ""}
+            tailnet = "fd7a:115c:a1e0::1" if ":" in source else "100.64.0.1"
+            targets = {own: "", tailnet: ""}
             if ":" not in source:
                 targets |= {TARGETS[other]: WIRES[other][0] for other in TARGETS if other != peer}
             for target, outgoing in targets.items():
@@ -80,4 +81,10 @@ def test_the_judge_names_the_key_path(world: World) -> None:
     assert ruleset.judge(Flow("icmp", "192.168.15.9", "192.168.15.1", "lan0")).verdict == "refuse"
     assert (
         ruleset.judge(Flow("icmp", "192.168.15.2", "192.168.15.1", "lan0")).path == "firewall.zones.lan.ping"
+    )
+    misdirected = "always: tailnet address on another interface"
+    assert ruleset.judge(Flow("tcp", "192.0.2.2", "100.64.0.1", "eth0", port=80)).path == misdirected
+    assert ruleset.judge(Flow("icmpv6", "fd00:15::2", "fd7a:115c:a1e0::1", "lan0")).path == misdirected
+    assert ruleset.judge(Flow("tcp", "172.18.0.2", "10.66.0.2", "bare0", "br-guest", 80)).path == (
+        "firewall.zones.isolated"
     )

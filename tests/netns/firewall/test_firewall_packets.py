@@ -123,6 +123,79 @@ def run_route(world: World, prefix: str, device: str) -> None:
     world.at_host("ip", *words, "route", "replace", prefix, "dev", device)
 
 
+@pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
+@pytest.mark.parametrize(
+    "opened",
+    [
+        "zones: {dmz: {interfaces: [eth0], tcp: [443], udp: [443]}}",
+        "zones: {dmz: {interfaces: [eth0], allow: all}}",
+        "zones: {neighbour: {sources: [192.0.2.0/24, '2001:db8:1::/64'], allow: all}}",
+        "default_policy: accept",
+        "{default_policy: reject, zones: {dmz: {interfaces: [eth0], allow: all}}}",
+    ],
+)
+def test_a_neighbour_does_not_reach_the_tailnet_address(world: World, opened: str, family: int) -> None:
+    """Linux takes a packet for any address of the host by any interface (the weak host model)."""
+    world.load(f"firewall: {opened}" if opened.startswith("{") else f"firewall: {{{opened}}}")
+    ours, theirs = OURS["tail"][family], ("192.0.2.2", "2001:db8:1::2")[family]
+    try:
+        assert world.tcp("wan", OURS["wan"][family], 443, theirs) == "answer", "it is open as such"
+        with world.listen(world.host, ours, 443):
+            before = world.counter("misdirected")
+            assert world.tcp("wan", ours, 443, theirs) == "silence"
+            assert world.counter("misdirected") > before
+        assert world.udp("wan", ours, 443, theirs) == "silence"
+        assert world.ping("wan", ours, theirs) == "silence"
+        assert world.udp("wan", ours, 41641, theirs) == "answer", "tailscaled authenticates on its own"
+        assert world.ping("wan", OURS["wan"][family], theirs) == "answer"
+    finally:
+        world.load(FILE)
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
+def test_the_host_and_the_tailnet_reach_the_tailnet_address(world: World, family: int) -> None:
+    import socket
+
+    from firewall_world import within
+
+    ours = OURS["tail"][family]
+    with world.listen(world.host, ours, 22):
+        within(world.host, lambda: socket.create_connection((ours, 22), timeout=2).close())
+        assert world.tcp("tail", ours, 22, ("100.64.0.7", "fd7a:115c:a1e0::7")[family]) == "answer"
+
+
+def test_the_host_gets_its_answers_at_the_tailnet_address_on_any_wire(world: World) -> None:
+    import socket
+
+    from firewall_world import within
+
+    for ours, to in (("100.64.0.1", "192.0.2.2"), ("fd7a:115c:a1e0::1", "2001:db8:1::2")):
+        with world.listen(world.space("wan"), to, 4445):
+            within(
+                world.host,
+                lambda to=to, ours=ours: socket.create_connection(
+                    (to, 4445), timeout=2, source_address=(ours, 0)
+                ).close(),
+            )
+
+
+def test_the_range_that_tailscaled_spares_is_no_tailnet_address(world: World) -> None:
+    world.at_host("ip", "addr", "add", "100.115.92.77/32", "dev", "eth0")
+    try:
+        assert world.tcp("wan", "100.115.92.77", 80) == "answer"
+    finally:
+        world.at_host("ip", "addr", "del", "100.115.92.77/32", "dev", "eth0")
+
+
+def test_dhcp_replies_reach_an_uplink_that_has_a_providers_shared_address(world: World) -> None:
+    world.at_host("ip", "addr", "add", "100.72.1.2/32", "dev", "eth0")
+    try:
+        assert world.udp("wan", "100.72.1.2", 68, source_port=67) == "answer"
+        assert world.tcp("wan", "100.72.1.2", 80) == "silence"
+    finally:
+        world.at_host("ip", "addr", "del", "100.72.1.2/32", "dev", "eth0")
+
+
 def test_pitfall_05_neighbour_discovery_works_under_the_drop_policy(world: World) -> None:
     for namespace in (world.host, world.space("guest")):
         from firewall_world import run, within

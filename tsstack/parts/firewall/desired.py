@@ -18,7 +18,10 @@ wherever it is bound, established or not; 100.115.92.0/23 is not (tailscaled mak
 packet too big, time exceeded, parameter problem) pass. IPv6 neighbour discovery passes: NS, NA, RS with
 hop limit 255, RA also only from fe80::/10; MLD only from fe80::/10 (RFC 4861, RFC 2710). Invalid is
 dropped. UDP to tailscaled's port passes. DHCP replies pass: UDP 67 to 68, and UDP 547 to 546 at
-fe80::/10. Then the zone of the source end decides: an echo request passes if `ping` is on, whatever
+fe80::/10. A destination of the tailnet's ranges (without 100.115.92.0/23) on another interface than
+tailscale0 is dropped: Linux takes a packet for any address of the host by any interface (RFC 1122,
+3.3.4.2, the weak model), and what serves the tailnet should not answer the neighbours. No zone opens it,
+nor does `accept`. Then the zone of the source end decides: an echo request passes if `ping` is on, whatever
 `allow` says; everything else passes with `allow: all`; TCP and UDP pass to the ports that `tcp`, `udp`
 and `services` list. What no zone claims, or its zone does not open, gets the default policy.
 
@@ -26,14 +29,16 @@ and `services` list. What no zone claims, or its zone does not open, gets the de
 `accept` accepts. A zone of the preset `isolated` is never opened by `accept`: it drops.
 
 **Through this host.** Established and related pass. If the source end is in no zone, the packet is left
-alone. Otherwise, with Z the source's and D the destination's zone, in this order: invalid is dropped.
-If it came in by tailscale0 and Z is not isolated: it passes to networks of `tailscale.advertise.routes`
-(by the destination after DNAT), and, with `tailscale.advertise.exit_node`, out of the uplink unless D
-is D by its address. If forward rules from Z to D are there, it
-passes as they list (ports after DNAT; ICMP only by `allow: all`), else it gets the default policy.
-Without rules it passes within one zone (Z = D) unless that is isolated. If D is no zone and the
-connection was DNATed (a published container port), it passes if Z opens the original port or allows
-all. All else gets the default policy.
+alone, unless the destination's zone is isolated: then it gets the default policy as that zone has it (it
+drops where others accept), DNATed or not, invalid or not. Otherwise, with Z the source's and D the
+destination's zone, in this order: invalid is dropped. If it came in by tailscale0 and Z is not isolated: it
+passes to networks of `tailscale.advertise.routes` (by the destination after DNAT), and, with
+`tailscale.advertise.exit_node`, out of the uplink unless D is D by its address. If forward rules from Z to
+D are there, it passes as they list (ports after DNAT; ICMP only by `allow: all`), else it gets the default
+policy. Without rules it passes within one zone (Z = D) unless that is isolated. Where `accept` is what it
+gets and D is isolated, it drops: into an isolated zone goes only what forward rules list, or from
+tailscale0 what `tailscale.advertise` offers. If D is no zone and the connection was DNATed (a published
+container port), it passes if Z opens the original port or allows all. All else gets the default policy.
 
 **Masquerade.** What came in by tailscale0 and leaves by another interface is masqueraded when tailscaled
 does not do it: `tailscale.netfilter` is not `on`, `advertise.snat` is, and something is advertised. A
@@ -64,6 +69,7 @@ FILE = "nftables/tsstack.nft"
 """The part's one file in a generation."""
 
 _TAILSCALED_PORT = 41641
+_MISDIRECTED = "always: tailnet address on another interface"
 _HEADER = (
     "Written by tsstack from its configuration file; a change here is lost at the next switch.",
     "Comments in the rules are key paths of that file.",
@@ -96,6 +102,7 @@ def build_table(stack: Stack, firewall: Firewall, facts: Facts) -> Table:
         _add_zone(book, zone)
     _add_baseline(book)
     _add_spoof_check(book)
+    _add_misdirected(book)
     port = facts.tailscale.port if facts.tailscale else 0
     _add_input(book, port or _TAILSCALED_PORT)
     _add_forward(book)
@@ -147,6 +154,14 @@ def _add_baseline(book: Rulebook) -> None:
     )
 
 
+def _add_misdirected(book: Rulebook) -> None:
+    """Where a packet ends that is for the host's tailnet address but came in by another interface."""
+    refuse = book.table.chain("always.misdirected")
+    if book.firewall.log:
+        refuse.add(log_statement("misdirected tailnet address"), "firewall.log")
+    refuse.add(f"{book.table.counter('misdirected')} drop", _MISDIRECTED)
+
+
 def _add_spoof_check(book: Rulebook) -> None:
     refuse = book.table.chain("always.spoofed")
     if book.firewall.log:
@@ -154,13 +169,14 @@ def _add_spoof_check(book: Rulebook) -> None:
     refuse.add(f"{book.table.counter('spoofed')} drop", "always: tailnet source on another interface")
     chain = book.table.chain("prerouting", "type filter hook prerouting priority raw; policy accept;")
     others = f"iifname != {{ {interface('lo')}, {interface(TAILNET_INTERFACE)} }}"
-    for family, network, excepted in zip(
-        ("ip", "ip6"), TAILNET, (f"ip saddr != {NOT_TAILNET} ", ""), strict=True
-    ):
-        chain.add(
-            f"{family} saddr {network} {excepted}{others} goto always.spoofed",
-            "always: tailnet source on another interface",
-        )
+    for match in _in_tailnet("saddr"):
+        chain.add(f"{match} {others} goto always.spoofed", "always: tailnet source on another interface")
+
+
+def _in_tailnet(side: str) -> tuple[str, ...]:
+    """The matches for an address (`saddr`, `daddr`) of the tailnet's ranges, of which one holds."""
+    (v4, v6) = TAILNET
+    return f"ip {side} {v4} ip {side} != {NOT_TAILNET}", f"ip6 {side} {v6}"
 
 
 def _add_input(book: Rulebook, tailscaled_port: int) -> None:
@@ -174,6 +190,9 @@ def _add_input(book: Rulebook, tailscaled_port: int) -> None:
     chain.add(f"udp dport {tailscaled_port} {table.counter('tailscaled')} accept", "always: tailscaled port")
     chain.add("meta nfproto ipv4 udp sport 67 udp dport 68 accept", "always: DHCP replies")
     chain.add("ip6 daddr fe80::/10 udp sport 547 udp dport 546 accept", "always: DHCPv6 replies")
+    # After DHCP and tailscaled's port: a provider may give the uplink an address of 100.64.0.0/10.
+    for match in _in_tailnet("daddr"):
+        chain.add(f"{match} iifname != {interface(TAILNET_INTERFACE)} goto always.misdirected", _MISDIRECTED)
     _add_zones(book, chain)
     policy = book.firewall.default_policy
     if book.firewall.log and policy != "accept":
@@ -185,6 +204,10 @@ def _add_forward(book: Rulebook) -> None:
     chain = book.table.chain("forward", "type filter hook forward priority filter; policy accept;")
     chain.add("ct state vmap { established : accept, related : accept }", "always: established")
     _add_zones(book, chain)
+    isolated = {name: f"goto refuse.{name}" for name in book.firewall.zones if book.is_isolated(name)}
+    if isolated:
+        into = Dispatch("isolated", "destination", isolated, other="accept")
+        add_dispatch(book.table, chain, book.members, into)
     chain.add("accept", "always: from no zone")
 
 

@@ -27,6 +27,12 @@ def add_forwarding(book: Rulebook, zone: str) -> None:
     verdicts = {target: f"goto pair.{zone}.{target}" for target in pairs}
     if zone not in verdicts and not book.is_isolated(zone):
         verdicts[zone] = "accept"
+    if book.accepts_by_default(zone):
+        verdicts |= {
+            name: f"goto {_refusal(book, zone, name)}"
+            for name in book.firewall.zones
+            if book.is_isolated(name) and name not in verdicts
+        }
     between: tuple[tuple[str, str], ...] = ()
     if from_tailnet and book.advertise.exit_node and book.uplink:
         between = (
@@ -81,7 +87,13 @@ def _add_pair(book: Rulebook, source: str, target: str) -> None:
     verdict = f"{book.table.counter(f'{source}.forwarded')} accept"
     for at in _rules(book, source, target):
         _add_listed(book, chain, at, verdict)
-    chain.add(f"goto refuse.{source}", "firewall.forward")
+    chain.add(f"goto {_refusal(book, source, target)}", "firewall.forward")
+
+
+def _refusal(book: Rulebook, source: str, target: str) -> str:
+    """The chain for what no rule lists: the source's, unless that accepts and the target is isolated."""
+    shut = book.accepts_by_default(source) and book.is_isolated(target)
+    return f"refuse.{target if shut else source}"
 
 
 def _add_listed(book: Rulebook, chain: Chain, at: int, verdict: str) -> None:
