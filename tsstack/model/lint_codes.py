@@ -150,6 +150,16 @@ LISTS_BESIDE_ALL = declare(
     "admin: {sources: [100.64.0.10/32], allow: all, tcp: [22]}",
     "admin: {sources: [100.64.0.10/32], allow: all}",
 )
+IN_NO_ZONE = declare(
+    "TS217",
+    "info",
+    "An interface of a router belongs to no zone",
+    "This host forwards, and it has an interface that no zone lists. What comes from there to this host "
+    "gets the default policy; what it sends on to other networks is left alone, but for isolated zones. "
+    "Bridges and links of containers and virtual machines are not named here: their engines filter them.",
+    "# the host has eth0 and eth1\nzones: {dmz: {interfaces: [eth0]}}",
+    "zones: {dmz: {interfaces: [eth0]}, lan: {interfaces: [eth1], services: [ssh]}}",
+)
 NO_TAILNET = declare(
     "TS301",
     "error",

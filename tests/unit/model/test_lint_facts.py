@@ -274,3 +274,29 @@ def test_two_spellings_of_a_parameter_are_told_with_both_places_and_values() -> 
     assert (finding.code, finding.severity, finding.line) == ("TS503", "error", 5)
     assert "in line 4" in finding.message
     assert "the value 1" in finding.message
+
+
+def test_an_interface_of_a_router_that_belongs_to_no_zone_is_told() -> None:
+    def zones(policy: str = "drop", more: str = "", firewall: str = "") -> str:
+        inner = f"a: {{interfaces: [eth0, 'wl*'], services: [ssh]}}{more}"
+        return f"firewall: {{default_policy: {policy}, zones: {{{inner}}}{firewall}}}\n"
+
+    host = "host: {name: a}\n"
+    routes = "tailscale: {advertise: {routes: [192.168.1.0/24]}}\n"
+    forward = ", forward: [{from: a, to: a, allow: all}]"
+    here = Facts(interfaces=("lo", "eth0", "eth1", "wlan0", "tailscale0", "docker0", "br-1", "veth9", "sit0"))
+    told = [("TS217", "firewall.zones")]
+    assert said(host + routes + zones(), here) == told
+    assert said(host + zones(firewall=forward), here) == told
+    loaded = parse_stack((host + routes + zones("reject")).encode(), Path("f"), PRESETS)
+    (finding,) = lint(loaded, here)
+    assert (finding.severity, finding.line) == ("info", 3)
+    assert "eth1" in finding.message
+    assert "rejected" in finding.message
+    # Nothing to tell: no facts, no forwarding, no firewall, nothing dropped, or all of it in a zone.
+    assert said(host + routes + zones()) == []
+    assert said(host + zones(), here) == []
+    assert said(host + routes, here) == []
+    assert said(host + routes + zones(firewall=", enabled: false"), here) == []
+    assert said(host + routes + zones("accept"), here) == [("TS212", "firewall.default_policy")]
+    assert said(host + routes + zones(more=", b: {interfaces: [eth1]}"), here) == []

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tsstack.model import host_codes as codes
+from tsstack.model import lint_codes as codes_of_zones
 from tsstack.model.file_codes import EMPTY_SECTION
 from tsstack.model.keypath import KeyPath
-from tsstack.model.rules.view import TAILSCALE_INTERFACE, Remark, View, in_tailnet, matches, rule
+from tsstack.model.rules.view import TAILSCALE_INTERFACE, VIRTUAL, Remark, View, in_tailnet, matches, rule
 from tsstack.model.words import nearest
 
 _FORWARDING = {
@@ -18,6 +19,19 @@ _FORWARDING = {
 }
 _ETHERNET_FRAME_BYTES = 1514
 _TICKS_PER_S = 1000
+# Devices of VM engines, and those that a tunnel's kernel module makes as it is loaded.
+_MADE_BY_THEMSELVES = (
+    "vnet",
+    "tunl0",
+    "sit0",
+    "gre0",
+    "gretap0",
+    "erspan0",
+    "ip6tnl0",
+    "ip6gre0",
+    "ip_vti0",
+    "ip6_vti0",
+)
 
 
 def dotted(name: str) -> str:
@@ -145,6 +159,29 @@ def interfaces_exist(view: View) -> Iterator[Remark]:
         if not any(matches(pattern, interface) for interface in present):
             hint = nearest(pattern, present) or f"here are: {', '.join(present)}"
             yield Remark(codes.INTERFACE_MISSING, path, f"there is no {pattern} on this host now", hint)
+
+
+@rule("firewall", "tailscale")
+def interfaces_of_no_zone(view: View) -> Iterator[Remark]:
+    firewall = view.stack.firewall
+    if firewall is None or not firewall.enabled or firewall.default_policy == "accept":
+        return
+    if not (view.stack.routes_for_tailnet or firewall.forward):
+        return
+    if any(source.prefixlen == 0 for zone in view.zones.values() for source in zone.sources):
+        return
+    zoned = [pattern for zone in view.zones.values() for pattern in zone.interfaces]
+    for interface in view.facts.interfaces if view.facts else ():
+        if interface in ("lo", TAILSCALE_INTERFACE) or interface.startswith((*VIRTUAL, *_MADE_BY_THEMSELVES)):
+            continue
+        if not any(matches(pattern, interface) for pattern in zoned):
+            verb = "dropped" if firewall.default_policy == "drop" else "rejected"
+            message = (
+                f"{interface} belongs to no zone: what comes from it to this host is {verb}, "
+                "and what it sends on to others is left alone"
+            )
+            path: KeyPath = ("firewall", "zones") if view.writes("firewall", "zones") else ("firewall",)
+            yield Remark(codes_of_zones.IN_NO_ZONE, path, message, "put it into a zone")
 
 
 @rule("monitor", "tailscale")
