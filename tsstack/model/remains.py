@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tsstack.model import shape
@@ -19,10 +20,11 @@ from tsstack.model.words import nearest_of
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+_MANY_NAMES = 100
 _NAME: KeyPath = ("host", "name")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Remains:
     """The stack without the faulty nodes.
 
@@ -46,28 +48,35 @@ class Remains:
         # What is switched off is not judged, and the faulty switch counts as on here.
         if any((*step, "enabled") in self.taken for ground in grounds for step in _from_root(ground)):
             return False
-        return not any(
-            _related(ground, taken) or _meant_as(taken, ground)
-            for ground in grounds[1:]
-            for taken in self.taken
-        )
+        return not any(self._touches(ground) for ground in grounds[1:])
+
+    def _touches(self, ground: KeyPath) -> bool:
+        """Whether a node, something in it or something around it was taken out, or perhaps its name."""
+        if ground in self.around or any(step in self.taken for step in _from_root(ground)):
+            return True
+        names = self.names.get(ground[:-1], ())
+        # Past some names, to compare them all costs more than it tells.
+        if not isinstance(ground[-1], str) or len(names) > _MANY_NAMES:
+            return bool(names)
+        return any(nearest_of(name, [ground[-1]]) for name in names)
+
+    @cached_property
+    def around(self) -> frozenset[KeyPath]:
+        """Every node that something was taken out of."""
+        return frozenset(path[:length] for path in self.taken for length in range(1, len(path)))
+
+    @cached_property
+    def names(self) -> dict[KeyPath, list[str]]:
+        """The names that were taken out of each mapping."""
+        names: dict[KeyPath, list[str]] = {}
+        for *above, name in self.taken:
+            if isinstance(name, str):
+                names.setdefault(tuple(above), []).append(name)
+        return names
 
 
 def _from_root(path: KeyPath) -> Iterator[KeyPath]:
     return (path[:length] for length in range(1, len(path) + 1))
-
-
-def _related(one: KeyPath, other: KeyPath) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
-
-
-def _meant_as(taken: KeyPath, ground: KeyPath) -> bool:
-    """Whether a name that was taken out is perhaps this one, misspelt."""
-    *above, name = taken
-    if ground[:-1] != tuple(above) or not isinstance(name, str) or not isinstance(ground[-1], str):
-        return False
-    return nearest_of(name, [ground[-1]]) != ""
 
 
 def take_out(data: Mapping[str, Plain], faulty: Collection[KeyPath]) -> Remains:
