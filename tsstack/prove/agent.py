@@ -61,6 +61,7 @@ _AT_ONCE = 128  # a tun device keeps 500 packets for its reader, a socket some 2
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _PATIENCE_S = 60  # a world that hangs ends itself, and with it whoever waits for it goes on
 _ERRORS = {_ICMP: {3}, _ICMPV6: {1}}  # destination unreachable
+_ECHO = {8, 128}
 
 
 class Wires:
@@ -103,26 +104,30 @@ class Wires:
 
 def read_packet(data: bytes) -> tuple[int, int]:
     """The number that a packet from an interface carries and what it shows: LEFT, REFUSED, or (0, 0)."""
-    if data[0] >> 4 == 4:
-        offset, protocol = (data[0] & 0xF) * 4, data[9]
-    else:
-        offset, protocol = 40, data[6]
+    offset, protocol = _locate(data)
     if len(data) < offset + 8:
         return 0, 0
-    if protocol == _TCP:
-        if data[offset + 13] & 0x04:  # a reset acknowledges our sequence number plus one
-            return (int.from_bytes(data[offset + 8 : offset + 12]) - 1, REFUSED)
-        return _number(data, offset, protocol), LEFT
+    if protocol == _TCP and data[offset + 13] & 0x04:  # a reset acknowledges our sequence number plus one
+        return int.from_bytes(data[offset + 8 : offset + 12]) - 1, REFUSED
     if protocol in _ERRORS and data[offset] in _ERRORS[protocol]:
-        quoted, _ = read_packet(data[offset + 8 :])
-        return quoted, REFUSED
-    if protocol == _UDP or data[offset] in {8, 128}:
+        quoted = data[offset + 8 :]
+        return _number(quoted, *_locate(quoted)), REFUSED
+    if protocol in {_TCP, _UDP} or (protocol in _ERRORS and data[offset] in _ECHO):
         return _number(data, offset, protocol), LEFT
     return 0, 0
 
 
+def _locate(data: bytes) -> tuple[int, int]:
+    """Where the IP packet's payload begins, and its protocol."""
+    if data[0] >> 4 == 4:
+        return (data[0] & 0xF) * 4, data[9]
+    return 40, data[6]
+
+
 def _number(data: bytes, offset: int, protocol: int) -> int:
-    at = offset + (4 if protocol == _TCP else 8)
+    # TCP's sequence number; what follows the checksum of ICMP that is no echo; else the payload.
+    plain = protocol == _TCP or (protocol in _ERRORS and data[offset] not in _ECHO)
+    at = offset + (4 if plain else 8)
     return int.from_bytes(data[at : at + 4])
 
 

@@ -24,6 +24,13 @@ TAILNET: tuple[Network, ...] = (
 )
 CHROMEOS = ipaddress.ip_network("100.115.92.0/23")
 TAILSCALED_PORT = 41641
+# What no host can do without, by type: errors (RFC 792; RFC 4443), and neighbour discovery (RFC 4861) and
+# listener discovery (RFC 2710, RFC 3810), which never come from beyond the link.
+ICMP_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
+NEIGHBOURS = (133, 135, 136)
+ROUTER_ADVERTISEMENT = 134
+LISTENERS = (130, 131, 132, 143)
+_LINK_HOP_LIMIT = 255
 _LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 _BITS = {4: 32, 6: 128}
 
@@ -37,7 +44,7 @@ Listed = tuple[str, Kind, int, int]
 class Packet:
     """The first packet of a connection to this host, or through it where `outgoing` is set.
 
-    `icmp` is an echo request, of ICMP or ICMPv6; it has no ports.
+    `icmp` is an echo request, of ICMP or ICMPv6, unless `icmp_type` says otherwise; it has no ports.
     """
 
     source: Address
@@ -49,15 +56,21 @@ class Packet:
     outgoing: str = ""
     """The interface it leaves by; empty: it is for this host."""
     source_port: int = 0
+    icmp_type: int = 0
+    """Of an `icmp` packet that is no echo request: its type. 0: it is one."""
+    hop_limit: int = 64
 
     @property
     def service(self) -> str:
-        """`tcp/443`, or `ping`."""
-        return "ping" if self.protocol == "icmp" else f"{self.protocol}/{self.port}"
+        """`tcp/443`, `ping`, or `icmp-type-3`."""
+        if self.protocol == "icmp":
+            return f"icmp-type-{self.icmp_type}" if self.icmp_type else "ping"
+        return f"{self.protocol}/{self.port}"
 
     def __str__(self) -> str:
-        through = f" to {self.destination} on {self.outgoing}" if self.outgoing else ""
-        return f"{self.service} from {self.source} on {self.interface}{through}"
+        to = f" to {self.destination}" if self.destination else ""
+        through = f" on {self.outgoing}" if self.outgoing else ""
+        return f"{self.service} from {self.source} on {self.interface}{to}{through}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,23 +189,30 @@ class Oracle:
         return self._judge_passing(packet) if packet.outgoing else self._judge_arriving(packet)
 
     def _judge_arriving(self, packet: Packet) -> Verdict:
-        if packet.interface == "lo":
-            return Verdict("accept", "firewall")
-        if packet.protocol == "udp":
-            if packet.port == self.tailscaled_port:
-                return Verdict("accept", "tailscale")
-            if self._is_dhcp_reply(packet):
-                return Verdict("accept", "firewall")
+        needed = self._needed_for(packet)
+        if needed:
+            return Verdict("accept", needed)
+        to = packet.destination
+        if to is not None and is_tailnet(to) and packet.interface != TAILNET_INTERFACE:
+            return Verdict("drop", "firewall")
         name = self.members.zone(packet.source, packet.interface)
         if not name:
             return Verdict(self.firewall.default_policy, "firewall.default_policy")
         zone, path = self.firewall.zones[name], f"firewall.zones.{name}"
-        if packet.protocol == "icmp":
+        if packet.protocol == "icmp" and not packet.icmp_type:
             return (
                 Verdict("accept", f"{path}.ping", name) if zone.ping else self._refuse(name, f"{path}.ping")
             )
         opened = self._opened_by(name, packet.protocol, packet.port)
         return Verdict("accept", f"{path}.{opened}", name) if opened else self._refuse(name)
+
+    def _needed_for(self, packet: Packet) -> str:
+        """The section for whose sake a packet passes before all zones; empty if none."""
+        if packet.protocol == "udp" and packet.port == self.tailscaled_port and packet.interface != "lo":
+            return "tailscale"
+        dhcp = packet.protocol == "udp" and self._is_dhcp_reply(packet)
+        needed = packet.interface == "lo" or dhcp or (packet.icmp_type and _is_needed(packet))
+        return "firewall" if needed else ""
 
     def _is_dhcp_reply(self, packet: Packet) -> bool:
         """RFC 2131 section 4.1; RFC 8415 section 7.2, to the link-local address that had asked."""
@@ -215,18 +235,17 @@ class Oracle:
         if packet.destination is None:
             raise ValueError(f"{packet}: a packet that passes through has a destination")
         source = self.members.zone(packet.source, packet.interface)
+        target = self.members.zone(packet.destination, packet.outgoing)
+        shut = bool(target) and is_isolated(target, self.firewall.zones[target])
         if not source:
-            return Verdict("accept", "firewall")
+            return self._refuse(target) if shut else Verdict("accept", "firewall")
         advertised = self._advertised(source, packet, packet.destination)
         if advertised:
             return Verdict("accept", advertised, source)
-        target = self.members.zone(packet.destination, packet.outgoing)
-        if (source, target) in self._pairs:
-            path = self._forwarded_by(source, target, packet)
-            return Verdict("accept", path, source) if path else self._refuse(source)
-        if source == target and not is_isolated(source, self.firewall.zones[source]):
-            return Verdict("accept", f"firewall.zones.{source}", source)
-        return self._refuse(source)
+        path = self._forwarded_by(source, target, packet)
+        if path:
+            return Verdict("accept", path, source)
+        return self._refuse(target if shut else source)
 
     def _advertised(self, source: str, packet: Packet, destination: Address) -> str:
         """The key of the advertisement that lets the packet through; empty if none does.
@@ -260,8 +279,14 @@ class Oracle:
         return self._opened[key]
 
     def _forwarded_by(self, source: str, target: str, packet: Packet) -> str:
-        """The first forward rule between the zones that lists the packet; empty when none does."""
-        for at, rule in self._pairs[source, target]:
+        """The first forward rule between the zones that lists the packet; empty when none does.
+
+        Without any rule between them, one zone that is not isolated lets all of its own pass.
+        """
+        rules = self._pairs.get((source, target), [])
+        if not rules and source == target and not is_isolated(source, self.firewall.zones[source]):
+            return f"firewall.zones.{source}"
+        for at, rule in rules:
             key = (at, packet.protocol, packet.port)
             if key not in self._listed:
                 self._listed[key] = _first_match(rule, self._rule_ports[at], packet.protocol, packet.port)
@@ -278,6 +303,19 @@ class Oracle:
         for at, service in enumerate(section.services):
             for each in self._stack.ports_of(service):
                 yield f"services[{at}]", each.protocol, each.ports.first, each.ports.last
+
+
+def _is_needed(packet: Packet) -> bool:
+    """Whether it is ICMP that is let in from everywhere."""
+    kind, near = packet.icmp_type, packet.source in _LINK_LOCAL
+    if kind in ICMP_ERRORS[packet.source.version]:
+        return True
+    if packet.source.version == 4:
+        return False
+    if kind in LISTENERS:
+        return near
+    on_link = packet.hop_limit == _LINK_HOP_LIMIT
+    return on_link and (kind in NEIGHBOURS or (kind == ROUTER_ADVERTISEMENT and near))
 
 
 def _first_match(section: Zone | ForwardRule, ports: tuple[Listed, ...], protocol: Kind, port: int) -> str:

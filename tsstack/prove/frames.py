@@ -1,7 +1,8 @@
 """Packets as bytes: what is written into the world's interfaces, and how it is known again. Pure.
 
 Every packet carries a number. TCP has it as its sequence number (a reset answers with it plus one, and
-ICMP errors quote it: RFC 9293 section 3.5.2, RFC 792), UDP and echo requests in their payload.
+ICMP errors quote it: RFC 9293 section 3.5.2, RFC 792), UDP and echo requests in their payload, other ICMP in
+the four bytes behind its checksum, which are unused in most.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 import struct
 
 from tsstack.model.names import Address
-from tsstack.prove.expected import Packet
+from tsstack.prove.expected import ICMP_ERRORS, ROUTER_ADVERTISEMENT, Packet
 
 _TCP, _UDP = 6, 17
 _ICMP = {4: 1, 6: 58}
 _ECHO = {4: 8, 6: 128}
 _SYN = 0x02
-_HOP_LIMIT = 64
 DETOUR_CLASS = 0x10
 """The traffic class of packets that take a detour: a routing rule of the world looks at it."""
 
@@ -35,6 +35,9 @@ def build_frame(packet: Packet, to: Address, number: int, *, detour: bool = Fals
     elif packet.protocol == "udp":
         protocol, at = _UDP, 6
         body = struct.pack("!HHHHI", source_port, packet.port, 12, 0, number)
+    elif packet.icmp_type:
+        protocol, at = _ICMP[version], 2
+        body = struct.pack("!BBHI", packet.icmp_type, 0, 0, number) + _icmp_body(packet, to)
     else:
         protocol, at = _ICMP[version], 2
         body = struct.pack("!BBHHHI", _ECHO[version], 0, 0, number & 0xFFFF, number >> 16, number)
@@ -43,14 +46,24 @@ def build_frame(packet: Packet, to: Address, number: int, *, detour: bool = Fals
     body = body[:at] + checksum(pseudo + body) + body[at + 2 :]
     if version == 6:
         return (
-            struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(body), protocol, _HOP_LIMIT)
+            struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(body), protocol, packet.hop_limit)
             + addresses
             + body
         )
     head = struct.pack(
-        "!BBHHHBBH", 0x45, traffic_class, 20 + len(body), number & 0xFFFF, 0, _HOP_LIMIT, protocol, 0
+        "!BBHHHBBH", 0x45, traffic_class, 20 + len(body), number & 0xFFFF, 0, packet.hop_limit, protocol, 0
     )
     return head[:10] + checksum(head + addresses) + addresses + body
+
+
+def _icmp_body(packet: Packet, to: Address) -> bytes:
+    """What follows the first eight bytes: an error quotes a packet that nobody sent, a neighbour is named."""
+    if packet.icmp_type in ICMP_ERRORS[packet.source.version]:
+        never_sent = Packet(to, "", "udp", 9, packet.source, source_port=9)
+        return build_frame(never_sent, packet.source, 0)
+    if packet.icmp_type == ROUTER_ADVERTISEMENT:
+        return bytes(8)
+    return to.packed if packet.source.version == 6 else bytes(12)
 
 
 def checksum(words: bytes) -> bytes:

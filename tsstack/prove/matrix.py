@@ -9,7 +9,7 @@ from typing import Literal
 from tsstack.model.firewall import ForwardRule, Zone
 from tsstack.prove.expected import Oracle
 from tsstack.prove.plan import PING, Service
-from tsstack.prove.proof import UNZONED, Proof, Row
+from tsstack.prove.proof import SPOOFED, UNZONED, Proof, Row
 
 Mark = Literal["open", "closed", "mixed", "wrong", "unasked"]
 OTHERS = "others"
@@ -57,9 +57,10 @@ def arriving_table(oracle: Oracle, proof: Proof) -> Table:
     """Packets to this host: from each zone (rows) to each service that a zone opens (columns)."""
     columns = _services(oracle)
     cells: dict[tuple[str, str], Cell] = {}
-    rows = [row for row in proof.rows if not row.passing and not _always_passes(row)]
+    rows = [row for row in proof.rows if not row.passing and not _is_beside_zones(row)]
     for row in rows:
-        service: Service = (row.packet.protocol, row.packet.port)
+        packet = row.packet
+        service: Service = ("icmp", packet.icmp_type) if packet.icmp_type else (packet.protocol, packet.port)
         for name in columns.get(service, [OTHERS]):
             cells.setdefault((row.source, name), Cell()).add(row)
     names = [name for listed in columns.values() for name in listed]
@@ -76,9 +77,10 @@ def passing_table(oracle: Oracle, proof: Proof) -> Table:
     return Table(_zones(oracle, rows), tuple(targets), cells)
 
 
-def _always_passes(row: Row) -> bool:
-    """Whether it is nothing that a zone has a say in: tailscaled's port, DHCP replies."""
-    return row.agrees and row.expected.accepted and row.expected.path in {"tailscale", "firewall"}
+def _is_beside_zones(row: Row) -> bool:
+    """Whether no zone has a say in it: tailscaled's port, DHCP, a tailnet address that answers elsewhere."""
+    decided = row.expected.path in {"tailscale", "firewall"}
+    return row.agrees and decided and (row.expected.accepted or row.source != SPOOFED)
 
 
 def _services(oracle: Oracle) -> dict[Service, list[str]]:

@@ -10,8 +10,17 @@ from tsstack.model.facts import Facts
 from tsstack.model.firewall import ForwardRule, Zone
 from tsstack.model.names import Address
 from tsstack.model.stack import Stack
-from tsstack.prove.expected import TAILNET_INTERFACE, Kind, Oracle, Packet
-from tsstack.prove.terrain import Country, Sender, lay_out
+from tsstack.prove.expected import (
+    ICMP_ERRORS,
+    LISTENERS,
+    NEIGHBOURS,
+    ROUTER_ADVERTISEMENT,
+    TAILNET_INTERFACE,
+    Kind,
+    Oracle,
+    Packet,
+)
+from tsstack.prove.terrain import LOCAL, Country, Sender, lay_out
 
 Service = tuple[Kind, int]
 """Protocol and port; port 0 for an echo request."""
@@ -21,6 +30,7 @@ _LAST_PORT = 65535
 _RANDOM_PORTS = 12
 _LEAST_PER_SENDER = 40
 _FEW = 6
+_QUESTION = {4: 13, 6: 139}  # a timestamp (RFC 792), node information (RFC 4620): nobody needs them
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +114,16 @@ def _arriving(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iter
             asked = asked[:share]
             asked += _random_services(rng)
             yield from _dhcp(sender)
+            yield from _icmp(sender, rng)
         else:
             asked = [PING, *rng.sample(asked, min(_FEW, len(asked)))]
             asked += rng.sample(everywhere, min(_FEW, len(everywhere)))
         for kind, port in asked:
             yield Packet(sender.address, sender.interface, kind, port)
+        # This host's own address of the tailnet answers there alone.
+        own_address = LOCAL[2 if sender.address.version == 4 else 3]
+        for kind, port in asked[:_FEW] + rng.sample(asked, min(_FEW, len(asked))):
+            yield Packet(sender.address, sender.interface, kind, port, own_address)
 
 
 def _dhcp(sender: Sender) -> Iterator[Packet]:
@@ -125,6 +140,17 @@ class _Trip:
     address: Address
     outgoing: str
     listed: tuple[Service, ...] = ()
+
+
+def _icmp(sender: Sender, rng: Random) -> Iterator[Packet]:
+    """Errors, neighbour discovery as it comes from the link and as it never does, and a type nobody needs."""
+    version = sender.address.version
+    kinds = [(kind, 64) for kind in (*ICMP_ERRORS[version], _QUESTION[version])]
+    if version == 6:
+        kinds += [(kind, limit) for kind in (*NEIGHBOURS, ROUTER_ADVERTISEMENT) for limit in (254, 255)]
+        kinds.append((rng.choice(LISTENERS), 1))
+    for kind, hop_limit in kinds:
+        yield Packet(sender.address, sender.interface, "icmp", icmp_type=kind, hop_limit=hop_limit)
 
 
 def _passing(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[Packet]:
@@ -168,7 +194,8 @@ def _trips(
 ) -> Iterator[_Trip]:
     for sender in senders:
         for address, outgoing in places:
-            if address.version == sender.address.version:
+            # Link-local packets stay on their link (RFC 4291 section 2.5.6).
+            if address.version == sender.address.version and not sender.address.is_link_local:
                 yield _Trip(sender, address, outgoing, listed)
 
 

@@ -18,11 +18,14 @@ _NOBODY: dict[int, Network] = {
     4: ipaddress.ip_network("198.18.0.0/15"),
     6: ipaddress.ip_network("2001:db8::/32"),
 }
+_LINK = ipaddress.ip_network("fe80::/64")
 LOCAL: tuple[Address, ...] = (
     ipaddress.ip_address("198.19.255.254"),
     ipaddress.ip_address("2001:db8:ffff::1"),
+    ipaddress.ip_address("100.127.255.254"),
+    ipaddress.ip_address("fd7a:115c:a1e0:ffff::fffe"),
 )
-"""This host's own addresses in the world; no rule asks for them."""
+"""This host's own addresses in the world: one that no rule asks for, and one of the tailnet; IPv4, IPv6."""
 # What no host takes as a source or destination of unicast: RFC 6890 and RFC 4291 section 2.4.
 _UNUSABLE: tuple[Network, ...] = tuple(
     map(
@@ -104,6 +107,7 @@ def _senders(interfaces: tuple[str, ...], networks: list[Network], rng: Random) 
             home = interface == TAILNET_INTERFACE
             yield Sender(_inside(TAILNET[version == 6], rng), interface, main=home)
         yield Sender(_inside(CHROMEOS, rng), interface, main=False)
+        yield Sender(_LINK[rng.randrange(1, 1 << 64)], interface)
     for network in networks:
         address = _usable(_inside(network, rng))
         if address is not None:

@@ -125,6 +125,50 @@ def test_dhcp_replies_pass_and_what_looks_like_one_does_not() -> None:
     assert judge("fe80::1", "wlan0", "udp/546", "fe80::2", sport=547).accepted
 
 
+@pytest.mark.parametrize("to", ["100.64.0.1", "fd7a:115c:a1e0::1"])
+def test_the_tailnets_addresses_answer_on_the_tailnet_alone(to: str) -> None:
+    near = "198.51.100.1" if "." in to else "2001:db8::1"
+    for policy in ("drop", "reject", "accept"):
+        assert judge(near, "eth0", "tcp/443", to, policy=policy).action == "drop"
+        assert judge(near, "eth0", "icmp", to, policy=policy).action == "drop"
+    assert judge(near, "eth0", "udp/41641", to).accepted
+    assert judge(near, "tailscale0", "tcp/22", to).accepted
+    assert judge(near, "lo", "tcp/1", to).accepted
+    assert judge("198.51.100.1", "eth0", "tcp/443", "100.115.92.1").accepted
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "hops", "accepted"),
+    [
+        ("198.51.100.1", 3, 64, True),
+        ("198.51.100.1", 13, 64, False),
+        ("2001:db8::1", 2, 64, True),
+        ("2001:db8::1", 135, 255, True),
+        ("2001:db8::1", 135, 254, False),
+        ("2001:db8::1", 134, 255, False),
+        ("fe80::1", 134, 255, True),
+        ("fe80::1", 134, 254, False),
+        ("fe80::1", 143, 1, True),
+        ("2001:db8::1", 143, 1, False),
+    ],
+)
+def test_icmp_that_no_host_can_do_without(source: str, kind: int, hops: int, accepted: bool) -> None:
+    oracle = Oracle(stack_of(FILE), FACTS)
+    sent = Packet(address(source), "wlan0", "icmp", icmp_type=kind, hop_limit=hops)
+    assert oracle.judge(sent).accepted == accepted
+
+
+def test_into_an_isolated_zone_goes_what_rules_list_and_no_more() -> None:
+    text = FILE + "    - {from: dmz, to: isolated, tcp: [80]}\n"
+    far = ("1.1.1.1", "br-guest")
+    for policy, refused in (("drop", "drop"), ("reject", "reject"), ("accept", "drop")):
+        stack = stack_of(text.replace("firewall:\n", f"firewall:\n  default_policy: {policy}\n"))
+        oracle = Oracle(stack, FACTS)
+        assert oracle.judge(packet("198.51.100.1", "eth0", "tcp/80", *far)).accepted
+        for source in ("eth0", "veth1", "wlan0", "br-guest", "tailscale0"):
+            assert oracle.judge(packet("198.51.100.1", source, "tcp/81", *far)).action == refused, source
+
+
 def test_tailscaled_is_accepted_where_it_listens() -> None:
     facts = Facts(tailscale=TailscaleFacts((1, 96, 0), "Running", port=41700))
     assert judge("198.51.100.1", "wlan0", "udp/41700", facts=facts).accepted
