@@ -6,7 +6,7 @@ Nothing here is shared with the renderer. The semantics are those of docs/firewa
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -174,8 +174,9 @@ class Oracle:
         self._pairs: dict[tuple[str, str], list[tuple[int, ForwardRule]]] = {}
         for at, rule in enumerate(self.firewall.forward):
             self._pairs.setdefault((rule.from_zone, rule.to_zone), []).append((at, rule))
-        self._zone_ports = {name: tuple(self.ports_of(zone)) for name, zone in self.firewall.zones.items()}
-        self._rule_ports = [tuple(self.ports_of(rule)) for rule in self.firewall.forward]
+        zones = self.firewall.zones
+        self._zone_ports = {name: _Ports(zone, self.ports_of(zone)) for name, zone in zones.items()}
+        self._rule_ports = [_Ports(rule, self.ports_of(rule)) for rule in self.firewall.forward]
         self._spoofed: dict[tuple[Address, str], bool] = {}
         self._opened: dict[tuple[str, Kind, int], str] = {}
         self._listed: dict[tuple[int, Kind, int], str] = {}
@@ -273,9 +274,7 @@ class Oracle:
         """The key below the zone that opens the port; empty when none does."""
         key = (name, protocol, port)
         if key not in self._opened:
-            self._opened[key] = _first_match(
-                self.firewall.zones[name], self._zone_ports[name], protocol, port
-            )
+            self._opened[key] = self._zone_ports[name].key(protocol, port)
         return self._opened[key]
 
     def _forwarded_by(self, source: str, target: str, packet: Packet) -> str:
@@ -286,10 +285,10 @@ class Oracle:
         rules = self._pairs.get((source, target), [])
         if not rules and source == target and not is_isolated(source, self.firewall.zones[source]):
             return f"firewall.zones.{source}"
-        for at, rule in rules:
+        for at, _ in rules:
             key = (at, packet.protocol, packet.port)
             if key not in self._listed:
-                self._listed[key] = _first_match(rule, self._rule_ports[at], packet.protocol, packet.port)
+                self._listed[key] = self._rule_ports[at].key(packet.protocol, packet.port)
             if self._listed[key]:
                 return f"firewall.forward[{at}].{self._listed[key]}"
         return ""
@@ -318,11 +317,27 @@ def _is_needed(packet: Packet) -> bool:
     return on_link and (kind in NEIGHBOURS or (kind == ROUTER_ADVERTISEMENT and near))
 
 
-def _first_match(section: Zone | ForwardRule, ports: tuple[Listed, ...], protocol: Kind, port: int) -> str:
-    """The key of a zone or a forward rule that lists the port; empty when none does."""
-    if section.allow == "all":
-        return "allow"
-    for key, kind, first, last in ports:
-        if kind == protocol and first <= port <= last:
-            return key
-    return ""
+class _Ports:
+    """Which key of a zone or a forward rule lists a port, the first of the file if several do."""
+
+    def __init__(self, section: Zone | ForwardRule, listed: Iterable[Listed]) -> None:
+        self._everything = section.allow == "all"
+        self._single: dict[tuple[Kind, int], tuple[int, str]] = {}
+        self._ranges: list[tuple[int, Listed]] = []
+        for at, (key, kind, first, last) in enumerate(listed):
+            if first == last:
+                self._single.setdefault((kind, first), (at, key))
+            else:
+                self._ranges.append((at, (key, kind, first, last)))
+
+    def key(self, kind: Kind, port: int) -> str:
+        """The key below the section; empty when none lists the port."""
+        if self._everything:
+            return "allow"
+        at, key = self._single.get((kind, port), (-1, ""))
+        for place, (name, protocol, first, last) in self._ranges:
+            if key and place > at:
+                break
+            if protocol == kind and first <= port <= last:
+                return name
+        return key

@@ -13,6 +13,8 @@ from tsstack.prove.proof import SPOOFED, UNZONED, Proof, Row
 
 Mark = Literal["open", "closed", "mixed", "wrong", "unasked"]
 OTHERS = "others"
+_MOST_COLUMNS = 60
+"""What a person can still take in; the services of a file past that count with the others."""
 
 
 @dataclass(slots=True)
@@ -56,15 +58,17 @@ class Table:
 def arriving_table(oracle: Oracle, proof: Proof) -> Table:
     """Packets to this host: from each zone (rows) to each service that a zone opens (columns)."""
     columns = _services(oracle)
+    every = list(dict.fromkeys(name for listed in columns.values() for name in listed))
+    shown = set(every[:_MOST_COLUMNS])
     cells: dict[tuple[str, str], Cell] = {}
     rows = [row for row in proof.rows if not row.passing and not _is_beside_zones(row)]
     for row in rows:
         packet = row.packet
         service: Service = ("icmp", packet.icmp_type) if packet.icmp_type else (packet.protocol, packet.port)
-        for name in columns.get(service, [OTHERS]):
+        for name in [each for each in columns.get(service, ()) if each in shown] or [OTHERS]:
             cells.setdefault((row.source, name), Cell()).add(row)
-    names = [name for listed in columns.values() for name in listed]
-    return Table(_zones(oracle, rows), tuple(dict.fromkeys([*names, OTHERS])), cells)
+    names = [name for name in every if name in shown]
+    return Table(_zones(oracle, rows), (*names, OTHERS), cells)
 
 
 def passing_table(oracle: Oracle, proof: Proof) -> Table:
@@ -85,12 +89,11 @@ def _is_beside_zones(row: Row) -> bool:
 
 def _services(oracle: Oracle) -> dict[Service, list[str]]:
     """The columns that a packet counts in. Of a range its ends are asked."""
-    found: dict[Service, dict[str, None]] = {}
+    found: dict[Service, dict[str, None]] = {PING: {"ping": None}}
     sections: list[Zone | ForwardRule] = list(oracle.firewall.zones.values())
     for section in sections:
         for name, service in _named(oracle, section):
             found.setdefault(service, {})[name] = None
-    found[PING] = {"ping": None}
     return {service: list(names) for service, names in found.items()}
 
 

@@ -89,6 +89,10 @@ def _around(services: Iterable[Service], rng: Random) -> Iterator[Service]:
             yield ("udp" if kind == "tcp" else "tcp"), port
 
 
+def _some(services: list[Service], most: int, rng: Random) -> list[Service]:
+    return services if len(services) <= most else rng.sample(services, most)
+
+
 def _random_services(rng: Random) -> Iterator[Service]:
     yield from ((kind, rng.randint(1, _LAST_PORT)) for kind in ("tcp", "udp") for _ in range(_RANDOM_PORTS))
 
@@ -104,14 +108,10 @@ def _arriving(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iter
     share = max(_LEAST_PER_SENDER, limit // max(main, 1))
     for sender in country.senders:
         zone = oracle.members.zone(sender.address, sender.interface)
-        asked: list[Service] = [PING, *tailscaled, *own.get(zone, ())]
+        opened = own.get(zone, [])
+        asked: list[Service] = [PING, *tailscaled, *_some(opened, share, rng)]
         if sender.main:
-            asked += (
-                everywhere
-                if len(asked) + len(everywhere) <= share
-                else rng.sample(everywhere, min(share, len(everywhere)))
-            )
-            asked = asked[:share]
+            asked += _some(everywhere, max(share - len(asked), _FEW), rng)
             asked += _random_services(rng)
             yield from _dhcp(sender)
             yield from _icmp(sender, rng)

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 from tsstack.model.facts import Facts
 from tsstack.model.firewall import Firewall
@@ -34,7 +35,10 @@ _UNUSABLE: tuple[Network, ...] = tuple(
     )
 )
 _UNZONED_INTERFACES = 3
+T = TypeVar("T")
 _NEIGHBOURS = 3
+# Of a file with more, so many are chosen by chance: a proof must not take minutes.
+_MOST_INTERFACES, _MOST_NETWORKS = 120, 120
 _INTERFACE_LENGTH = 15
 
 
@@ -64,8 +68,11 @@ class Country:
 def lay_out(stack: Stack, facts: Facts, rng: Random) -> Country:
     """The country of a file. The same seed gives the same country."""
     firewall = stack.firewall or Firewall()
-    interfaces = tuple(dict.fromkeys(_interfaces(stack, firewall, facts)))
-    networks = list(dict.fromkeys(net for zone in firewall.zones.values() for net in zone.sources))
+    every = list(dict.fromkeys(_interfaces(stack, firewall, facts)))
+    needed = [name for name in (TAILNET_INTERFACE, stack.host.uplink or facts.default_interface) if name]
+    interfaces = tuple(dict.fromkeys([*needed, *_some(every, _MOST_INTERFACES, rng)]))
+    sources = list(dict.fromkeys(net for zone in firewall.zones.values() for net in zone.sources))
+    networks = _some(sources, _MOST_NETWORKS, rng)
     senders = dict.fromkeys(
         sender for sender in _senders(interfaces, networks, rng) if sender.address not in LOCAL
     )
@@ -75,6 +82,13 @@ def lay_out(stack: Stack, facts: Facts, rng: Random) -> Country:
         if address not in LOCAL and places.setdefault(address, interface) != interface:
             detours.setdefault(address, interface)
     return Country(interfaces, tuple(senders), tuple(places.items()), tuple(detours.items()))
+
+
+def _some(things: list[T], most: int, rng: Random) -> list[T]:
+    """All of them, or so many by chance, in their order."""
+    if len(things) <= most:
+        return things
+    return [things[at] for at in sorted(rng.sample(range(len(things)), most))]
 
 
 def _interfaces(stack: Stack, firewall: Firewall, facts: Facts) -> Iterator[str]:
@@ -127,7 +141,7 @@ def _places(
     stack: Stack, interfaces: tuple[str, ...], networks: list[Network], rng: Random
 ) -> Iterator[tuple[Address, str]]:
     routes = stack.tailscale.advertise.routes if stack.tailscale else ()
-    for network in (*routes, *networks):
+    for network in (*_some(list(routes), _MOST_NETWORKS, rng), *networks):
         for _ in range(2 if network.num_addresses > 1 else 1):
             address = _usable(_inside(network, rng))
             if address is not None:

@@ -44,12 +44,13 @@ def test_a_person_sees_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["-c", str(EXAMPLE), "prove"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (head,) = [line for line in lines if "tcp/443" in line]
-    assert head.split() == ["tcp/80", "tcp/443", "udp/443", "ssh", "postgresql", "ping", "others"]
-    cells = {line.split()[0]: line.split()[1:] for line in lines[2:6]}
-    assert cells["dmz"] == list("✓✓✓··✓·")
+    assert head.split() == ["ping", "tcp/80", "tcp/443", "udp/443", "ssh", "postgresql", "others"]
+    cells = {line[:11].strip(): line[11:].split() for line in lines[2:8]}
+    assert cells["dmz"] == list("✓✓✓✓···")
     assert cells["internal"] == list("✓✓✓✓✓✓·")
     assert cells["admin"] == list("✓✓✓✓✓✓✓")
     assert cells["isolated"] == list("·······")
+    assert cells["(spoofed)"] == list("·······")
     assert "0 mismatches" in lines[-1]
 
 
@@ -60,7 +61,10 @@ def test_a_mismatch_is_shown_with_its_line_and_ends_with_4(
 
     def closed(self: Firewall, stack: object, facts: object) -> dict[str, str]:
         tree = dict(honest(self, stack, facts))  # type: ignore[arg-type]
-        return {name: text.replace("\t443 comment", "\t444 comment") for name, text in tree.items()}
+        return {
+            name: text.replace('443 comment "firewall.zones.dmz.tcp', '444 comment "firewall.zones.dmz.tcp')
+            for name, text in tree.items()
+        }
 
     monkeypatch.setattr(Firewall, "desired", closed)
     assert run(["-c", str(EXAMPLE), "prove"]) == 4

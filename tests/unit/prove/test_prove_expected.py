@@ -169,6 +169,17 @@ def test_into_an_isolated_zone_goes_what_rules_list_and_no_more() -> None:
             assert oracle.judge(packet("198.51.100.1", source, "tcp/81", *far)).action == refused, source
 
 
+def test_the_first_entry_that_lists_a_port_is_named() -> None:
+    entries = "443, 443, '400-500', 450, '440-460', 470"
+    oracle = Oracle(stack_of(f"firewall: {{zones: {{a: {{interfaces: [eth0], tcp: [{entries}]}}}}}}"), FACTS)
+    named = {
+        port: oracle.judge(packet("1.1.1.1", "eth0", f"tcp/{port}")).path for port in (443, 444, 450, 470)
+    }
+    assert named == {
+        port: f"firewall.zones.a.tcp[{at}]" for port, at in ((443, 0), (444, 2), (450, 2), (470, 2))
+    }
+
+
 def test_tailscaled_is_accepted_where_it_listens() -> None:
     facts = Facts(tailscale=TailscaleFacts((1, 96, 0), "Running", port=41700))
     assert judge("198.51.100.1", "wlan0", "udp/41700", facts=facts).accepted
