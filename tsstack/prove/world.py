@@ -122,13 +122,14 @@ class World:
         return CheckFailed(f"no world to prove in: {lines[-1]}", hint=_HINT)
 
     def close(self) -> None:
-        """End the agent, and with it its network."""
+        """End the agent, whatever it is at, and with it its network: the kernel removes both."""
+        self._agent.kill()
         for stream in (self._input, self._output, self._errors):
             try:
                 stream.close()
             except BrokenPipeError:
-                continue  # it has ended already, with our last words unread
-        self._agent.wait(timeout=10)
+                continue  # our last words to it went unread
+        self._agent.wait()
 
     def __enter__(self) -> Self:
         return self
