@@ -266,6 +266,8 @@ class Walk:
         say(f"{scene.name}: {len(points)} points")
         for number, point in enumerate(points, 1):
             self.visit(scene, point)
+            if scene.reboots and number == len(points):
+                self.host.runner.must("recover", "--boot")  # what the next scene begins with
             if number % 100 == 0:
                 pace_s = (time.monotonic() - started_s) / number
                 say(f"{scene.name}: {number} of {len(points)}, {pace_s:.2f} s each")

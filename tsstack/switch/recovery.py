@@ -93,6 +93,7 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
         remove_leftovers(site.paths, everywhere=pending is not None)
     except OSError as error:  # they do no harm, and must not keep a change from being undone
         site.report(f"half-written files stay: {error}")
+    _send_home(site, pending)
     if pending is None:
         return None
     if pending.phase == "activating":
@@ -108,6 +109,16 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
 
     disarm(site, pending.id)
     return Recovery(pending.target, pending.previous_current, reason)
+
+
+def _send_home(site: Site, pending: Pending | None) -> None:
+    """A command that was killed between its dead man and its record has left him with nothing to guard."""
+    from tsstack.switch.deadman import disarm  # which itself needs us
+
+    for ready in site.paths.run.glob("deadman-*.ready"):
+        change = ready.name.removeprefix("deadman-").removesuffix(".ready")
+        if pending is None or change != pending.id:
+            disarm(site, change)
 
 
 def refuse_unconfirmed(site: Site) -> None:
