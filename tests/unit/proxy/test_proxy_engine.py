@@ -72,7 +72,7 @@ def test_nginxs_words_are_placed_in_the_file(tmp_path):
     assert message.startswith("bind() to 100.64.0.9:443") and "tailscaled" in hint
     assert explain_refusal("") == ("", "")
     limit = "[alert] 7#7: setrlimit(RLIMIT_NOFILE, 65535) failed (1: Operation not permitted)\n"
-    assert explain_refusal(limit + "nginx: [emerg] unknown directive \"x\"")[0] == 'unknown directive "x"'
+    assert explain_refusal(limit + 'nginx: [emerg] unknown directive "x"')[0] == 'unknown directive "x"'
     engine._raise_refusal(limit.replace("7#7", "8#8") + limit.replace("alert", "crit"), 7)
     with pytest.raises(ApplyFailed, match="unknown directive"):
         engine._raise_refusal(limit + '[emerg] 7#7: unknown directive "x"\n', 7)
