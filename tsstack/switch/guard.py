@@ -23,10 +23,11 @@ from tsstack.system import command
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A way in that is in use: who connects, from which port of theirs, to which of ours."""
+    """A way in that is in use: who connects from which port, to which address and port of ours."""
 
     client: Address
     client_port: int
+    server: Address
     port: int
 
     def __str__(self) -> str:
@@ -60,12 +61,21 @@ def _parse_connection(value: str) -> Session | None:
     if len(fields) != 4 or not fields[1].isdigit() or not fields[3].isdigit():
         return None
     try:
-        client = ipaddress.ip_address(fields[0].partition("%")[0])
+        client, server = _parse_address(fields[0]), _parse_address(fields[2])
     except ValueError:
         return None
-    if isinstance(client, ipaddress.IPv6Address) and client.ipv4_mapped:
-        client = client.ipv4_mapped  # a v6 socket of sshd shows v4 clients so (RFC 4291 section 2.5.5.2)
-    return Session(client, int(fields[1]), int(fields[3]))
+    return Session(client, int(fields[1]), server, int(fields[3]))
+
+
+def _parse_address(text: str) -> Address:
+    """An address as sshd writes it: link-local ones with their zone, v4 ones maybe mapped into v6.
+
+    RFC 4291 section 2.5.5.2: a v6 socket sees v4 clients so. Raises ValueError.
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
 
 
 def route_interface(address: Address) -> str:
@@ -83,7 +93,7 @@ def check_operator(stack: Stack, facts: Facts, sessions: tuple[Session, ...]) ->
     """Raise CheckFailed when one of the sessions could not be opened anew after the switch."""
     for session in sessions:
         interface = TAILNET_INTERFACE if is_tailnet(session.client) else route_interface(session.client)
-        packet = Packet(session.client, interface, "tcp", session.port)
+        packet = Packet(session.client, interface, "tcp", session.port, session.server)
         verdict = expect_input(stack, facts, packet)
         if verdict.accepted:
             continue

@@ -161,3 +161,17 @@ def test_pitfall_14_only_a_new_session_confirms(host: PrivateHost) -> None:
     assert "NEW session" in refused.stderr
     host.run("env", new, "tsstack", "confirm")
     assert not host.path("/var/lib/tsstack/pending.json").exists()
+
+
+def test_a_session_to_the_tailnet_address_from_the_lan_is_not_cut(host: PrivateHost) -> None:
+    """The LAN's zone opens SSH, but tailnet addresses answer on tailscale0 only."""
+    host.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+    host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+    host.run("ip", "link", "set", "eth0", "up")
+    host.write(FILE, FIRST.replace("[80]", "[80, 22]"))
+    to_tailnet = "SSH_CONNECTION=192.0.2.7 50000 100.64.0.3 22"
+    refused = host.run("env", to_tailnet, "tsstack", "switch", check=False)
+    assert refused.returncode == 4
+    assert "would lock you out" in refused.stderr
+    mapped = "SSH_CONNECTION=::ffff:192.0.2.7 50000 ::ffff:192.0.2.1 22"
+    host.run("env", mapped, "tsstack", "switch")
