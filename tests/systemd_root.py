@@ -132,7 +132,8 @@ def prepare_root(suite: str = "bookworm") -> Path:
                         f"--include={','.join(PACKAGES)}",
                         suite,
                         str(staged),
-                        os.environ.get("TSSTACK_DEBIAN_MIRROR", "http://deb.debian.org/debian"),
+                        # debootstrap's own default without it
+                        *([mirror] if (mirror := os.environ.get("TSSTACK_DEBIAN_MIRROR")) else []),
                     ],
                     capture_output=True,
                     text=True,
