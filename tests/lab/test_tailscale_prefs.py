@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,7 +159,7 @@ def test_routes_that_wait_for_an_admin_are_told_with_the_command_that_approves_t
     bed.headscale(*command[1:])
     # The node hears of it with its next full map.
     node.api.patch_prefs({"WantRunning": False})
-    time.sleep(1)
+    assert eventually(lambda: node.api.status(peers=False)["BackendState"] == "Stopped")
     node.api.patch_prefs({"WantRunning": True})
     assert eventually(lambda: PART.warnings(generation, node.facts) == ())
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tsstack.cli.options import file_option, json_option
+from tsstack.cli.options import file_option, json_option, unused_file_option
+from tsstack.cli.output import result_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,37 +54,44 @@ def lab() -> None:
 @lab.command()
 @_which_lab
 @click.option("--nodes", "clients", default=0, show_default=True, help="So many clients more.")
-def up(name: str, directory: Path, clients: int) -> None:
+@unused_file_option
+@json_option
+def up(name: str, directory: Path, clients: int, as_json: bool) -> None:
     """Bring the lab up; builds its engines first where they are missing (minutes, once)."""
     from tsstack.lab.lab import Lab
 
-    made = Lab.up(name=name, clients=clients, directory=directory, report=_say)
-    click.echo(_table(made.status()))
+    _print_status(Lab.up(name=name, clients=clients, directory=directory, report=_say).status(), as_json)
 
 
 @lab.command()
 @_which_lab
-def down(name: str, directory: Path) -> None:
+@unused_file_option
+@json_option
+def down(name: str, directory: Path, as_json: bool) -> None:
     """Take the lab down, whole or half made. Everything in it is gone."""
     from tsstack.lab.lab import take_down
 
     was = take_down(name=name, directory=directory)
+    if as_json:
+        result_json({"lab": name, "was_up": was})
+        return
     _say(f"the lab {name!r} is gone" if was else f"there is no lab {name!r}")
 
 
 @lab.command()
 @_which_lab
+@unused_file_option
 @json_option
 def status(name: str, directory: Path, as_json: bool) -> None:
     """Show the nodes and the faults in force."""
     from tsstack.lab.lab import read_status
 
-    found = read_status(name=name, directory=directory)
-    click.echo(json.dumps(asdict(found), indent=2) if as_json else _table(found))
+    _print_status(read_status(name=name, directory=directory), as_json)
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @_which_lab
+@unused_file_option
 @click.argument("node")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def execute(name: str, directory: Path, node: str, argv: tuple[str, ...]) -> None:
@@ -101,11 +108,17 @@ def execute(name: str, directory: Path, node: str, argv: tuple[str, ...]) -> Non
 @_which_lab
 @file_option
 @click.option("--node", default="", help="Whose addresses the names get.  [default: the file's host]")
-def publish(name: str, directory: Path, file: Path, node: str) -> None:
+@json_option
+def publish(name: str, directory: Path, file: Path, node: str, as_json: bool) -> None:
     """Give the tailnet's DNS the service names of a file; the host need not have enrolled yet."""
     from tsstack.lab.lab import Lab
 
     names = Lab.attach(name=name, directory=directory).publish_services(file, node=node)
+    if as_json:
+        result_json(
+            {service: [str(address) for address in addresses] for service, addresses in names.items()}
+        )
+        return
     for service, addresses in names.items():
         click.echo(f"{service} {' '.join(map(str, addresses))}")
 
@@ -115,28 +128,49 @@ def publish(name: str, directory: Path, file: Path, node: str) -> None:
 @click.argument("fault_name", metavar="FAULT")
 @click.argument("node", required=False, default="")
 @click.option("--amount", default=0, help="Percent for loss, milliseconds for delay.")
-def fault(name: str, directory: Path, fault_name: str, node: str, amount: int) -> None:
+@unused_file_option
+@json_option
+def fault(*, name: str, directory: Path, fault_name: str, node: str, amount: int, as_json: bool) -> None:
     """Break something: FAULT on NODE; `heal` ends it (all of them without NODE). See `tsstack lab faults`."""
     from tsstack.lab.lab import Lab
 
     found = Lab.attach(name=name, directory=directory)
     if fault_name == "heal":
-        for ended in found.heal(node):
+        healed = found.heal(node)
+        if as_json:
+            result_json({"healed": [asdict(each) for each in healed]})
+            return
+        for ended in healed:
             click.echo(f"{ended.name} {ended.target}: healed")
         return
     hurt = found.fault(fault_name, node, amount=amount)
+    if as_json:
+        result_json({"fault": fault_name, "target": hurt})
+        return
     click.echo(f"{fault_name} {hurt}")
 
 
 @lab.command()
-def faults() -> None:
+@unused_file_option
+@json_option
+def faults(as_json: bool) -> None:
     """List the faults by name."""
     from tsstack.lab.faults import CATALOGUE
 
+    if as_json:
+        result_json([asdict(kind) for kind in CATALOGUE.values()])
+        return
     for kind in CATALOGUE.values():
         amount = f" ({kind.amount} {kind.unit})" if kind.unit else ""
         click.echo(f"{kind.name:18} {kind.effect}{amount}; default node {kind.target}")
     click.echo(f"{'heal':18} ends the faults of a node, or all")
+
+
+def _print_status(status: LabStatus, as_json: bool) -> None:
+    if as_json:
+        result_json(asdict(status))
+        return
+    click.echo(_table(status))
 
 
 def _table(status: LabStatus) -> str:
@@ -153,6 +187,7 @@ def _table(status: LabStatus) -> str:
 
 
 @lab.command()
+@unused_file_option
 @json_option
 def engines(as_json: bool) -> None:
     """Find the engines, or build them from their pinned modules (minutes, once); say where they are."""
@@ -160,7 +195,7 @@ def engines(as_json: bool) -> None:
 
     found = {name: str(path) for name, path in sorted(prepare(_say).items())}
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        result_json(found)
         return
     for name, path in found.items():
         click.echo(f"{name:<12} {path}")

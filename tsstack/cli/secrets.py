@@ -28,31 +28,52 @@ def secrets() -> None:
 
 
 @secrets.command()
-@click.argument("file", type=click.Path(path_type=Path))
-def edit(file: Path) -> None:
+@click.argument("secrets_file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@file_option
+@json_option
+def edit(secrets_file: Path | None, file: Path, as_json: bool) -> None:
     """Open an encrypted file in your editor; it is made if it is new.
+
+    Without FILE it is the one that `secrets.file` of the host's file names.
 
     On first use this host gets an age identity of its own, /etc/tsstack/age.key, readable by root alone.
     Keep a copy of it in a safe place: without it the file cannot be opened again.
 
     \b
     Example:
+      tsstack secrets edit
       tsstack secrets edit /etc/tsstack/secrets.yaml
     """
     from tsstack.system.command import run_attached
     from tsstack.system.secrets import identity_file, prepare_edit
 
+    target = secrets_file or _named_in(file)
     fresh = not identity_file().exists()
-    argv, env = prepare_edit(file)
+    argv, env = prepare_edit(target)
     if fresh:
         chatter(f"made this host's age identity, {identity_file()}: keep a copy of it in a safe place")
     code = run_attached(argv, env=env)
-    if code == _SOPS_UNCHANGED:
-        result(f"{file} is as it was")
-    elif code == _SOPS_NO_EDITOR:
+    if code == _SOPS_NO_EDITOR:
         raise SecretError("sops found no editor", hint="set EDITOR, for example EDITOR=nano")
-    elif code:
-        raise SecretError(f"sops ended with {code}; {file} is as it was", hint="its message is above")
+    if code not in (0, _SOPS_UNCHANGED):
+        raise SecretError(f"sops ended with {code}; {target} is as it was", hint="its message is above")
+    changed = code == 0
+    if as_json:
+        result_json({"file": str(target), "changed": changed})
+    elif not changed:
+        result(f"{target} is as it was")
+
+
+def _named_in(file: Path) -> Path:
+    """The sops file that the host's file names."""
+    from tsstack.switch.intent import load
+
+    stack = load(file, None)[0].stack
+    if stack.secrets is None:
+        raise SecretError(
+            f"{file} names no secrets file", hint="write secrets: {file: /etc/tsstack/secrets.yaml}"
+        )
+    return Path(stack.secrets.file)
 
 
 @secrets.command()

@@ -113,7 +113,8 @@ def test_two_switches_at_once(host: PrivateHost) -> None:
     host.tsstack("switch")
     before = picture(host)
     holder = host.popen("flock", "/var/lib/tsstack/lock", "sleep", "30")
-    time.sleep(0.3)
+    while host.run("flock", "--nonblock", "/var/lib/tsstack/lock", "true", check=False).returncode == 0:
+        time.sleep(0.01)
     host.write(FILE, SECOND)
     refused = host.tsstack("switch", check=False)
     holder.kill()

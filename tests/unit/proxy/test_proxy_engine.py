@@ -139,7 +139,16 @@ def seen(tree, **changed):
         "/etc/nginx/modules-enabled/90-tsstack.conf": "/x/main.conf",
     }
     whole = Seen(
-        plan.main_config, links, True, plan.digest, plan.services, plan.identity, plan.identity, (), {}
+        main_config=plan.main_config,
+        links=links,
+        running=True,
+        loaded=plan.digest,
+        services=plan.services,
+        settings={},
+        identity=plan.identity,
+        identity_started=plan.identity,
+        due=(),
+        record={},
     )
     return replace(whole, **changed).to_snapshot()
 
@@ -163,6 +172,26 @@ def test_changes_are_none_when_all_is_so_and_name_what_is_not(render):
     assert len(gone) == 4 and all(line.startswith("- ") for line in gone)
     clean = seen(tree, links={}, loaded="", services={}, identity_started=False)
     assert PART.changes({}, clean) == ()
+
+
+def test_a_changed_service_is_told_by_the_keys_that_changed(render):
+    def tree(service):
+        return render(HOST + f"proxy: {{services: {{a: {service}}}}}")
+
+    old = tree("{upstream: [1, '10.0.0.9:2 backup'], rate_limit: 20r/s}")
+    new = tree("{upstream: 1, connect_timeout: 9s, rate_limit: 10r/s}")
+    live = parse_plan(old[PLAN])
+
+    def words(settings):
+        snapshot = seen(old, services=live.services, settings=settings)
+        return [str(change) for change in PART.changes(new, snapshot)]
+
+    assert words(live.settings) == [
+        "~ service a, connect_timeout: default -> 9.0",
+        "~ service a, rate_limit: 20r/s -> 10r/s",
+        "~ service a, upstream: http://127.0.0.1:1, http://10.0.0.9:2 backup -> http://127.0.0.1:1",
+    ]
+    assert words({}) == ["~ service a: as before -> changed, at https://a.box.tail.test/"]
 
 
 @pytest.mark.parametrize("topic", ["01-subdomain", "04-port-plain-standalone"])

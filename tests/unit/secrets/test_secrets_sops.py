@@ -296,3 +296,20 @@ def test_the_verb_edit_becomes_sops_and_tells_of_the_new_identity(
     assert "keep a copy of it" in done.stderr
     assert VALUE not in done.stdout + done.stderr
     assert read_secret(file, "authkey") == VALUE
+
+
+def test_edit_without_a_file_opens_the_one_that_the_hosts_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seal(tmp_path / "s.yaml")
+    before = (tmp_path / "s.yaml").read_bytes()
+    editor = tmp_path / "editor"
+    monkeypatch.setenv("EDITOR", str(editor))
+    argv = ["-c", str(write_stack(tmp_path, "{secret: authkey}")), "secrets", "edit", "--json"]
+    for script, changed in (("exit 0", False), ('echo "authkey: tskey-other" >"$1"', True)):
+        editor.write_text(f"#!/bin/sh\n{script}\n")
+        editor.chmod(0o755)
+        assert run(argv) == 0
+        assert json.loads(capfd.readouterr().out) == {"file": str(tmp_path / "s.yaml"), "changed": changed}
+        assert ((tmp_path / "s.yaml").read_bytes() != before) is changed
+    assert read_secret(tmp_path / "s.yaml", "authkey") == "tskey-other"

@@ -181,6 +181,10 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
         services={
             key: _digest(repr(backends[key]), repr(services[key].model_dump(mode="json"))) for key in backends
         },
+        settings={
+            key: service.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            for key, service in services.items()
+        },
         urls={key: place.url for key, place in places.items()},
         upstreams={
             key: tuple(upstream.endpoint for upstream in backend.servers) for key, backend in backends.items()

@@ -96,6 +96,7 @@ class ProxyPart:
             running=master is not None,
             loaded=loaded,
             services=known,
+            settings=_changed_settings(plan, live, known),
             identity=doorkeeper.is_running(facts),
             identity_started=doorkeeper.was_started(facts),
             due=_due(plan) if plan else (),
@@ -403,6 +404,19 @@ def _in_doubt(facts: Facts) -> bool:
 
 def _record_path(facts: Facts) -> Path:
     return facts.paths.run / "proxy.json"
+
+
+def _changed_settings(
+    plan: Plan | None, live: Plan | None, known: dict[str, Any]
+) -> dict[str, dict[str, JsonValue]]:
+    """What the live file says of the services that `plan` changes."""
+    if plan is None or live is None or live.services != known:
+        return {}
+    return {
+        key: settings
+        for key, settings in live.settings.items()
+        if plan.services.get(key, known[key]) != known[key]
+    }
 
 
 def _read_record(facts: Facts) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tsstack.parts.part import JsonValue
+
 PLAN = "nginx/plan.json"
 PROBE_PATH = "/.well-known/tsstack"
 """Every vhost answers here with the generation's digest, from nginx itself."""
@@ -78,6 +80,8 @@ class Plan:
     certificates: tuple[Certificate, ...] = ()
     services: dict[str, str] = field(default_factory=dict)
     """Digest of each service's own settings, to tell which of them a change touches."""
+    settings: dict[str, dict[str, JsonValue]] = field(default_factory=dict)
+    """What the file says of each service beyond the defaults, to name what a change changes."""
     urls: dict[str, str] = field(default_factory=dict)
     upstreams: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """`host:port` or `unix:/path` of each service's upstreams."""

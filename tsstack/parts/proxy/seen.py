@@ -27,6 +27,8 @@ class Seen:
     """Digest of the generation that nginx serves; empty when it serves nothing of ours."""
     services: dict[str, str]
     """Digests of the services in that generation."""
+    settings: dict[str, dict[str, Any]]
+    """What the file said of those that the new one would change; empty where that is not on record."""
     identity: bool
     """The identity daemon answers, with the code that it should have."""
     identity_started: bool
@@ -90,5 +92,25 @@ def _service_changes(plan: Plan, seen: Seen) -> list[Change]:
         elif key not in plan.services:
             found.append(Change(f"service {key}", "served", None))
         elif seen.services[key] != plan.services[key]:
-            found.append(Change(f"service {key}", "as before", f"changed, at {url}"))
+            found += _setting_changes(key, plan, seen) or [
+                Change(f"service {key}", "as before", f"changed, at {url}")
+            ]
     return found
+
+
+def _setting_changes(key: str, plan: Plan, seen: Seen) -> list[Change]:
+    """The keys of one service that changed in the file; none when the cause is elsewhere in it."""
+    if key not in seen.settings:
+        return []
+    before, after = seen.settings[key], plan.settings[key]
+    return [
+        Change(f"service {key}, {name}", _shown(before.get(name)), _shown(after.get(name)))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "default"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
