@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tsstack.switch.plan import Plan
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Outcome, observe_changes
 from tsstack.switch.verbs import (
+    UNPROVEN,
     activate_boot,
     activate_firewall_early,
     confirm_change,
@@ -21,6 +23,9 @@ from tsstack.switch.verbs import (
     stage_for_boot,
 )
 from tsstack.switch.verbs import switch as switch_host
+
+# Changes of one part, and warnings, that a screen takes.
+_LISTED = 20
 
 confirm_option = click.option(
     "--confirm",
@@ -34,6 +39,11 @@ force_option = click.option(
     is_flag=True,
     help="Go on although your own session could not be opened anew; needs --confirm.",
 )
+no_prove_option = click.option(
+    "--no-prove",
+    is_flag=True,
+    help="Change the host without having proven with packets that the rules do what the file says.",
+)
 
 
 def _site(as_json: bool) -> Site:
@@ -45,11 +55,13 @@ def _site(as_json: bool) -> Site:
 @json_option
 @confirm_option
 @force_option
-def switch(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool) -> None:
+@no_prove_option
+def switch(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool, no_prove: bool) -> None:
     """Make the host as the file says, now and for every boot.
 
-    One transaction: the file is judged, rendered and staged, the real engines check the result, then
-    part by part is activated and asked with new connections. Any failure undoes all of it.
+    One transaction: the file is judged, rendered and staged, the real engines check the result, packets
+    prove in a throwaway network that it does what the file says, then part by part is activated and asked
+    with new connections. Any failure undoes all of it.
 
     \b
     Examples:
@@ -57,7 +69,7 @@ def switch(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bo
       tsstack switch --confirm 60s     then, from a NEW session: tsstack confirm
     """
     outcome, intent = switch_host(
-        _site(as_json), file, Mode(confirm_s=confirm_s), force_lockout=force_lockout
+        _site(as_json), file, Mode(confirm_s=confirm_s), force_lockout=force_lockout, prove=not no_prove
     )
     _print_outcome(outcome, intent, as_json, "is live")
 
@@ -67,23 +79,27 @@ def switch(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bo
 @json_option
 @confirm_option
 @force_option
-def test(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool) -> None:
+@no_prove_option
+def test(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool, no_prove: bool) -> None:
     """Make the host as the file says until the next reboot."""
     mode = Mode(boot=False, confirm_s=confirm_s)
-    outcome, intent = switch_host(_site(as_json), file, mode, force_lockout=force_lockout)
+    outcome, intent = switch_host(_site(as_json), file, mode, force_lockout=force_lockout, prove=not no_prove)
     _print_outcome(outcome, intent, as_json, "is live until the next reboot")
 
 
 @click.command()
 @file_option
 @json_option
-def boot(file: Path, as_json: bool) -> None:
+@no_prove_option
+def boot(file: Path, as_json: bool, no_prove: bool) -> None:
     """Make the host as the file says at the next boot; nothing live is touched."""
-    manifest, new, intent = stage_for_boot(_site(as_json), file)
+    manifest, new, intent = stage_for_boot(_site(as_json), file, prove=not no_prove)
     print_findings(intent.findings, to_stdout=False)
+    warnings = [UNPROVEN] if no_prove else []
     if as_json:
-        result_json({"generation": manifest.number, "new": new})
+        result_json({"generation": manifest.number, "new": new, "warnings": warnings})
     else:
+        _print_warnings(warnings)
         result(f"generation {manifest.number} comes up at the next boot")
 
 
@@ -179,12 +195,19 @@ def _print_plan(plan: Plan) -> None:
     marks = {"+": "green", "-": "red", "~": "yellow"}
     for each in plan.parts:
         result(style(each.part, bold=True))
-        shown = each.changes[:20]
+        shown = each.changes[:_LISTED]
         for change in shown:
             text = str(change)
             result("  " + style(text, fg=marks[text[0]]))
         if len(each.changes) > len(shown):
             result(f"  ... and {len(each.changes) - len(shown)} more (--json lists them)")
+
+
+def _print_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings[:_LISTED]:
+        chatter(f"{style('warning:', fg='yellow')} {warning}")
+    if len(warnings) > _LISTED:
+        chatter(f"... and {len(warnings) - _LISTED} more (--json lists them)")
 
 
 def _print_outcome(outcome: Outcome, intent: Intent | None, as_json: bool, state: str) -> None:
@@ -203,8 +226,7 @@ def _print_outcome(outcome: Outcome, intent: Intent | None, as_json: bool, state
         )
         return
     print_findings([each for each in findings if each.severity != "info"], to_stdout=False)
-    for warning in outcome.warnings:
-        chatter(f"{style('warning:', fg='yellow')} {warning}")
+    _print_warnings(outcome.warnings)
     if not outcome.changed:
         result(f"nothing to do: generation {outcome.generation} is live and the host is as the file says")
         return

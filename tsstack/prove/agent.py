@@ -1,7 +1,7 @@
 """The process that stands in the throwaway network: it makes the world, sends and says what became of it.
 
-`python -m tsstack.prove.agent`, started in an empty network namespace. It speaks on its stdin and stdout
-with `tsstack.prove.world`:
+A copy of the process that proves, forked into an empty network namespace (`tsstack.system.namespaces`). It
+speaks through two pipes with `tsstack.prove.world`:
 
 1. a line of JSON: `table` (path of the nft file), `interfaces` (names), `local` (addresses, hex), `routes`
    and `detours` (address in hex, index of the interface; `detours` are for packets of the traffic class
@@ -24,7 +24,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -151,7 +150,10 @@ def _open_tun(name: str) -> int:
 
 
 def build_world(order: dict[str, Any]) -> Wires:
-    """Make the network that `order` describes and load the table. Raises OSError, NftError."""
+    """Make the network that `order` describes and load the table, if it names one.
+
+    Raises OSError, NftError.
+    """
     for key, value in _SYSCTL.items():
         Path("/proc/sys", key).write_text(value)
     netlink.raise_link("lo")
@@ -171,7 +173,8 @@ def build_world(order: dict[str, Any]) -> Wires:
     # Answers to sources that no route leads to go out somewhere, where they are read.
     messages += [netlink.route_message(bytes(size), 0, indexes[0]) for size in (4, 16)]
     netlink.apply_messages(messages)
-    Session().load(Path(order["table"]))
+    if order["table"]:
+        Session().load(Path(order["table"]))
     return wires
 
 
@@ -187,9 +190,8 @@ def send_round(wires: Wires, count: int, first: int, source: BinaryIO) -> bytes:
     return bytes(seen)
 
 
-def main() -> None:
-    """Serve one world until stdin ends."""
-    source, answers = sys.stdin.buffer, sys.stdout.buffer
+def serve(source: BinaryIO, answers: BinaryIO) -> None:
+    """Serve one world until `source` ends."""
     problem: dict[str, str] = {}
     signal.alarm(_PATIENCE_S)
     try:
@@ -208,7 +210,3 @@ def main() -> None:
         signal.alarm(_PATIENCE_S)
         answers.write(send_round(wires, count, first, source))
         answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from tsstack.model.facts import Facts
@@ -20,7 +20,7 @@ from tsstack.prove.expected import (
     Oracle,
     Packet,
 )
-from tsstack.prove.terrain import LOCAL, Country, Sender, lay_out
+from tsstack.prove.terrain import LOCAL, Country, Sender, is_usable, lay_out
 
 Service = tuple[Kind, int]
 """Protocol and port; port 0 for an echo request."""
@@ -41,16 +41,26 @@ class Limits:
     passing: int = 30_000
 
 
+QUICK = Limits(12_000, 6_000)
+"""For a proof that somebody waits for, of files with dozens of zones; smaller ones stay below it anyway."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A country and the packets that are sent in it, in order."""
 
     country: Country
     packets: tuple[Packet, ...]
+    local: tuple[Address, ...] = LOCAL
+    """This host's addresses in the world."""
 
 
-def plan_packets(stack: Stack, facts: Facts, seed: int, limits: Limits | None = None) -> Plan:
+def plan_packets(
+    stack: Stack, facts: Facts, seed: int, limits: Limits | None = None, asked: Iterable[Packet] = ()
+) -> Plan:
     """The packets that prove a file. The same file, facts and seed give the same packets.
+
+    `asked` are packets to this host that are sent as well: their interfaces and destinations join the world.
 
     To this host: every zone's senders ask for every declared port, its neighbours, some random ports and
     an echo. Through this host: every sender to places behind every interface. What is past the limits is
@@ -62,7 +72,28 @@ def plan_packets(stack: Stack, facts: Facts, seed: int, limits: Limits | None = 
     bounds = limits or Limits()
     packets = dict.fromkeys(_arriving(oracle, country, rng, bounds.arriving))
     packets.update(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
-    return Plan(country, tuple(packets))
+    return _with_asked(Plan(country, tuple(packets)), tuple(asked))
+
+
+def _with_asked(plan: Plan, asked: tuple[Packet, ...]) -> Plan:
+    """The plan with packets that somebody wants to be sent; what the world has no place for is left out."""
+    country = plan.country
+    places = {address for address, _ in (*country.places, *country.detours)}
+    sent = [
+        each
+        for each in asked
+        if not each.outgoing
+        and is_usable(each.source)
+        and each.source not in plan.local
+        and (each.destination is None or (is_usable(each.destination) and each.destination not in places))
+    ]
+    interfaces = dict.fromkeys([*country.interfaces, *(each.interface for each in sent)])
+    local = dict.fromkeys([*plan.local, *(each.destination for each in sent if each.destination)])
+    return Plan(
+        replace(country, interfaces=tuple(interfaces)),
+        tuple(dict.fromkeys([*plan.packets, *sent])),
+        tuple(local),
+    )
 
 
 def declared(oracle: Oracle) -> tuple[Service, ...]:

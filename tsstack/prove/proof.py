@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
@@ -90,17 +91,56 @@ def prove_generation(
     """Prove the staged table of a generation against the file it was made from.
 
     Takes a second or so; changes nothing on this host. A file without a firewall needs no proof: no checks.
-    Raises CheckFailed when there can be no world to prove in, or nft refuses the table.
+    Raises NoWorld when there can be no world to prove in, CheckFailed when nft refuses the table.
     """
-    table = generation / FILE
-    if stack.firewall is None or not stack.firewall.enabled or not table.exists():
+    if not has_table(stack, generation):
         return Proof((), seed, 0.0)
-    started_s = time.monotonic()
-    plan, oracle = plan_packets(stack, facts, seed, limits), Oracle(stack, facts)
-    country = plan.country
-    with World(Terrain(country.interfaces, LOCAL, country.places, country.detours), table) as world:
-        rows = _Run(world, plan, oracle).rows()
-    return Proof(tuple(rows), seed, time.monotonic() - started_s)
+    with Experiment(stack, facts, generation, seed=seed, limits=limits) as experiment:
+        return experiment.run()
+
+
+def has_table(stack: Stack, generation: Path) -> bool:
+    """Whether there are rules to prove."""
+    return stack.firewall is not None and stack.firewall.enabled and (generation / FILE).exists()
+
+
+class Experiment:
+    """A proof of a generation's table whose world is made in the background while others work.
+
+    `asked` are packets to this host that are sent beside those of the plan. Raises NoWorld.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        facts: Facts,
+        generation: Path,
+        *,
+        seed: int = DEFAULT_SEED,
+        limits: Limits | None = None,
+        asked: Iterable[Packet] = (),
+    ) -> None:
+        started_s = time.monotonic()
+        self._seed = seed
+        self._plan = plan_packets(stack, facts, seed, limits, asked)
+        self._oracle = Oracle(stack, facts)
+        country = self._plan.country
+        terrain = Terrain(country.interfaces, self._plan.local, country.places, country.detours)
+        self._world = World(terrain, generation / FILE, wait=False)
+        self._made_s = time.monotonic() - started_s
+
+    def run(self) -> Proof:
+        """Send everything. Raises NoWorld, or CheckFailed when nft refuses the table."""
+        started_s = time.monotonic()
+        self._world.wait_until_ready()
+        rows = _Run(self._world, self._plan, self._oracle).rows()
+        return Proof(tuple(rows), self._seed, self._made_s + time.monotonic() - started_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._world.close()
 
 
 class _Run:

@@ -164,8 +164,13 @@ def _inside(network: Network, rng: Random) -> Address:
     return network[rng.randrange(1, size - 1) if size > 2 else rng.randrange(size)]
 
 
+def is_usable(address: Address) -> bool:
+    """Whether a host takes unicast from the address, and to it, beyond its own link."""
+    return not any(address in network for network in _UNUSABLE)
+
+
 def _usable(address: Address) -> Address | None:
-    return None if any(address in network for network in _UNUSABLE) else address
+    return address if is_usable(address) else None
 
 
 def _edges(network: Network) -> Iterable[Address]:

@@ -7,20 +7,26 @@ namespace and all in it go when the agent ends; nothing of the machine's own net
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import Self
 
-from tsstack.errors import CheckFailed, CommandFailed
+from tsstack.errors import CheckFailed
 from tsstack.model.names import Address
-from tsstack.prove.agent import HEAD, RECORD, TO_HOST
+from tsstack.prove.agent import HEAD, RECORD, TO_HOST, serve
 from tsstack.prove.frames import DETOUR_CLASS
-from tsstack.system import command
+from tsstack.system.namespaces import Offshoot
 
-_HINT = "`tsstack prove` needs root, or user namespaces and /dev/net/tun open to users (mode 0666)"
+
+class NoWorld(CheckFailed):
+    """This machine gives no world to prove in; the hint says what it lacks."""
+
+
+_HINT = (
+    "a proof needs root (or user namespaces and a /dev/net/tun that users may open) and the tun device: "
+    "`modprobe tun`; in a container, hand it /dev/net/tun and let it make network namespaces"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +53,31 @@ class Parcel:
 class World:
     """A network of `terrain` with the table of an nft file loaded, until it is closed.
 
-    Raises CheckFailed when there can be no such world here, or nft refuses the file.
+    Without `wait` it is still being made when this returns; `wait_until_ready` says how that went.
+    Raises NoWorld when there can be no such world here, CheckFailed when nft refuses the file.
     """
 
-    def __init__(self, terrain: Terrain, table: Path) -> None:
+    def __init__(self, terrain: Terrain, table: Path, *, wait: bool = True) -> None:
         self._places = {name: at for at, name in enumerate(terrain.interfaces)}
-        # Root needs no user namespace, and in some containers may not make one.
-        isolate = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
-        path = os.pathsep.join(each for each in sys.path if each)
         try:
-            self._agent = command.popen(
-                [*isolate, sys.executable, "-P", "-m", "tsstack.prove.agent"], env={"PYTHONPATH": path}
-            )
-        except CommandFailed as error:
-            raise CheckFailed(f"no world to prove in: {error.message}", hint=error.hint) from error
-        # `popen` gives all three pipes.
-        self._input = cast("IO[bytes]", self._agent.stdin)
-        self._output = cast("IO[bytes]", self._agent.stdout)
-        self._errors = cast("IO[bytes]", self._agent.stderr)
+            self._agent = Offshoot(serve)
+        except OSError as error:
+            raise NoWorld(f"no world to prove in: {error.strerror}", hint=_HINT) from error
+        self._ready = False
         try:
-            self._build(terrain, table)
+            self._order(terrain, table)
+            if wait:
+                self.wait_until_ready()
         except BaseException:
             self.close()
             raise
 
-    def _build(self, terrain: Terrain, table: Path) -> None:
+    @property
+    def pid(self) -> int:
+        """The process whose network namespace this is (nsenter(1))."""
+        return self._agent.pid
+
+    def _order(self, terrain: Terrain, table: Path) -> None:
         order = {
             "table": str(table.absolute()),
             "interfaces": terrain.interfaces,
@@ -81,12 +87,19 @@ class World:
             "detour_class": DETOUR_CLASS,
         }
         self._write(json.dumps(order).encode() + b"\n")
-        line = self._output.readline()
+
+    def wait_until_ready(self) -> None:
+        """Return when the table is loaded. Raises NoWorld, CheckFailed."""
+        if self._ready:
+            return
+        line = self._agent.output.readline()
         if not line:
             raise self._ended()
         problem = json.loads(line)
         if problem:
-            raise CheckFailed(f"no world to prove in: {problem['error']}", hint=problem["hint"] or _HINT)
+            kind = CheckFailed if problem["error"].startswith("nft refuses") else NoWorld
+            raise kind(f"no world to prove in: {problem['error']}", hint=problem["hint"] or _HINT)
+        self._ready = True
 
     def _routes(self, routes: Iterable[tuple[Address, str]]) -> list[tuple[str, int]]:
         return [(address.packed.hex(), self._places[name]) for address, name in routes]
@@ -104,32 +117,25 @@ class World:
 
     def collect(self, count: int) -> bytes:
         """What became of the packets of the oldest round: a byte each, flags of `tsstack.prove.agent`."""
-        seen = self._output.read(count)
+        self.wait_until_ready()
+        seen = self._agent.output.read(count)
         if len(seen) < count:
             raise self._ended()
         return seen
 
     def _write(self, data: bytes) -> None:
         try:
-            self._input.write(data)
-            self._input.flush()
+            self._agent.input.write(data)
+            self._agent.input.flush()
         except BrokenPipeError as error:
             raise self._ended() from error
 
-    def _ended(self) -> CheckFailed:
-        self._agent.wait(timeout=10)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines() or ["it gave no reason"]
-        return CheckFailed(f"no world to prove in: {lines[-1]}", hint=_HINT)
+    def _ended(self) -> NoWorld:
+        return NoWorld(f"no world to prove in: {self._agent.last_words()}", hint=_HINT)
 
     def close(self) -> None:
         """End the agent, whatever it is at, and with it its network: the kernel removes both."""
-        self._agent.kill()
-        for stream in (self._input, self._output, self._errors):
-            try:
-                stream.close()
-            except BrokenPipeError:
-                continue  # our last words to it went unread
-        self._agent.wait()
+        self._agent.close()
 
     def __enter__(self) -> Self:
         return self

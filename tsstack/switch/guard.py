@@ -1,7 +1,8 @@
-"""Would the one who runs this switch lose the way in?
+"""Would the one who runs this switch, or any admin, lose the way in?
 
-The ways in that are in use right now: the SSH session that this command runs in. Each is asked of the
-model as a new connection; one that would be refused stops the switch before anything is touched.
+The ways in: the SSH session that this command runs in, with the address of ours that it came to (the
+tailnet's, maybe), and every admin source that can come in now. Each is asked of the model as a new
+connection; one that would be refused stops the switch before anything is touched. `ways` decides.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.model.facts import Facts
-from tsstack.model.names import Address, Network
+from tsstack.model.names import Address
 from tsstack.model.stack import Stack
 from tsstack.parts.part import Snapshot, Tree
-from tsstack.prove.expected import TAILNET_INTERFACE, Packet, expect_input, is_tailnet
+from tsstack.prove.expected import TAILNET_INTERFACE, Packet, is_tailnet
+from tsstack.switch.ways import Way, closed_ways
 from tsstack.system import command
+
+OWN = "your own session"
+PAST_IT = "use --force-lockout together with --confirm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,35 +95,54 @@ def route_interface(address: Address) -> str:
     return str(routes[0].get("dev", "")) if routes else ""
 
 
-def check_operator(stack: Stack, facts: Facts, sessions: tuple[Session, ...]) -> None:
-    """Raise CheckFailed when one of the sessions could not be opened anew after the switch."""
-    for session in sessions:
-        interface = TAILNET_INTERFACE if is_tailnet(session.client) else route_interface(session.client)
-        packet = Packet(session.client, interface, "tcp", session.port, session.server)
-        verdict = expect_input(stack, facts, packet)
-        if verdict.accepted:
-            continue
-        zone = f"zone {verdict.zone}" if verdict.zone else "no zone"
-        raise CheckFailed(
-            f"this switch would lock you out: {packet}, your own session, falls into {zone} "
-            f"and {verdict.path} refuses it",
-            hint=f"open tcp/{session.port} there, add {_own_network(session.client)} to a zone with "
-            "`allow: all`, or use --force-lockout together with --confirm",
+def ways_of_sessions(sessions: tuple[Session, ...]) -> list[Way]:
+    """The same connections, opened anew. Raises CheckFailed when there is no route back to a client."""
+    return [
+        Way(
+            Packet(
+                session.client,
+                TAILNET_INTERFACE if is_tailnet(session.client) else route_interface(session.client),
+                "tcp",
+                session.port,
+                session.server,
+            ),
+            OWN,
         )
+        for session in sessions
+    ]
 
 
-def check_tailscale(tree: Tree, snapshot: Snapshot, sessions: tuple[Session, ...]) -> None:
-    """Raise CheckFailed when tailscaled's new settings would cut one of the sessions."""
+def check_ways(stack: Stack, facts: Facts, ways: Iterable[Way]) -> None:
+    """Raise CheckFailed when one of the ways in would be closed after the switch, with its packet."""
+    closed = next(closed_ways(stack, facts, ways), None)
+    if closed is None:
+        return
+    packet = closed.way.packet
+    zone = f"zone {closed.zone}" if closed.zone else "no zone"
+    raise CheckFailed(
+        f"this switch would {_whom(closed.way)}: {packet}, {closed.way.whose}, falls into {zone} "
+        f"and {closed.path} refuses it",
+        hint=f"open tcp/{packet.port} there, add {ipaddress.ip_network(packet.source)} to a zone with "
+        f"`allow: all`, or {PAST_IT}",
+    )
+
+
+def check_tailscale(tree: Tree, snapshot: Snapshot, ways: Iterable[Way]) -> None:
+    """Raise CheckFailed when tailscaled's new settings would cut one of the ways in."""
     from tsstack.parts.tailscale.ways_in import closed_way_in
 
-    for session in sessions:
-        reason = closed_way_in(tree, snapshot, session.client)
+    # Of thousands of sources those are alike that the answer does not tell apart.
+    alike: dict[tuple[str, bool, bool], Way] = {}
+    for way in ways:
+        source = way.packet.source
+        alike.setdefault((way.whose[:3], source.is_private, is_tailnet(source)), way)
+    for way in alike.values():
+        reason = closed_way_in(tree, snapshot, way.packet.source)
         if reason:
             raise CheckFailed(
-                f"this switch would lock you out: {reason}",
-                hint="or use --force-lockout together with --confirm",
+                f"this switch would {_whom(way)}: {way.packet}, {way.whose}: {reason}", hint=f"or {PAST_IT}"
             )
 
 
-def _own_network(address: Address) -> Network:
-    return ipaddress.ip_network(address)
+def _whom(way: Way) -> str:
+    return "lock you out" if way.whose == OWN else "lock out an admin"

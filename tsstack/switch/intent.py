@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsstack import assets
-from tsstack.errors import ConfigError, Finding
+from tsstack.errors import CheckFailed, ConfigError, Finding
 from tsstack.model.facts import Facts
 from tsstack.parts.part import Part, Tree
 from tsstack.switch.facts import input_digest
@@ -41,6 +41,19 @@ def render(stack: Stack, facts: Facts, parts: Sequence[Part]) -> dict[str, str]:
     return tree
 
 
+def render_loaded(loaded: LoadedStack, facts: Facts, parts: Sequence[Part]) -> dict[str, str]:
+    """All parts' trees for a file. A part's refusal that begins with a key path gets the place in front."""
+    try:
+        return render(loaded.stack, facts, parts)
+    except CheckFailed as error:
+        path = error.message.partition(": ")[0].partition(" ")[0]
+        steps = loaded.document.split(path)
+        if not steps or steps[0] not in loaded.document.sections:
+            raise
+        file, line, column = loaded.place(steps)
+        raise type(error)(f"{file}:{line}:{column}: {error.message}", hint=error.hint) from error
+
+
 def load(file: Path, facts: Facts | None) -> tuple[LoadedStack, tuple[Finding, ...]]:
     """Read and lint the file. Raises ConfigError with all findings when one of them is an error."""
     from tsstack.model.lint import lint
@@ -70,7 +83,7 @@ def read_intent(site: Site, file: Path, facts: Facts) -> Intent:
     loaded, findings = load(file, facts)
 
     def render_for(known: Facts) -> tuple[Tree, str]:
-        return render(loaded.stack, known, site.parts), input_digest(source, known)
+        return render_loaded(loaded, known, site.parts), input_digest(source, known)
 
     tree, digest = render_for(facts)
     return Intent(Wanted(tree, source, str(file), digest, render=render_for), findings, loaded)

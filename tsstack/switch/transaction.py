@@ -1,4 +1,4 @@
-"""One change of a host: plan, stage, check, guard, activate, verify, commit; or undone as a whole."""
+"""One change of a host: plan, stage, check, guard, prove, activate, verify, commit; or undone as a whole."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tsstack.parts.part import Part, Snapshot, Tree
 from tsstack.switch import deadman
 from tsstack.switch.generations import Manifest, part_tree
 from tsstack.switch.plan import Plan, plan_switch
+from tsstack.switch.proof import Prover, no_proof
 from tsstack.switch.record import (
     Pending,
     clear_pending,
@@ -139,6 +140,7 @@ class Transaction:
     """One change of a host, from the plan to the commit. Needs the host's lock and `prepare`.
 
     `guard` looks at the staged generation and raises CheckFailed when the operator would lose the way in.
+    `prover` proves it with packets, beside the check and the guard.
     """
 
     site: Site
@@ -146,6 +148,7 @@ class Transaction:
     facts: Facts
     mode: Mode
     guard: Callable[[Path, Plan], None]
+    prover: Prover = no_proof
     durations_s: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Outcome:
@@ -182,14 +185,13 @@ class Transaction:
         self.durations_s[step] = self.durations_s.get(step, 0.0) + self.site.clock.now_s() - started_s
 
     def _stage(self, stack: ExitStack, plan: Plan) -> int:
-        """The number of a generation on disk that the engines and the guard have nothing against.
+        """The number of a generation on disk that the engines, the guard and the proof have nothing against.
 
         A new one lies there under its number only once `publish` was called; else it goes with `stack`.
         """
         store = self.site.store
         if self.wanted.generation is not None:
-            self._check(plan.names, store.path(self.wanted.generation))
-            self._guard(store.path(self.wanted.generation), plan)
+            self._judge(store.path(self.wanted.generation), plan)
             return self.wanted.generation
         manifest = Manifest(
             number=store.next_number(),
@@ -199,8 +201,7 @@ class Transaction:
             summary=plan.summary(),
         )
         staged = stack.enter_context(self._staged(manifest, self.wanted.tree))
-        self._check(plan.names, staged)
-        self._guard(staged, plan)
+        self._judge(staged, plan)
         return manifest.number
 
     @contextmanager
@@ -210,9 +211,15 @@ class Transaction:
                 staged = stack.enter_context(self.site.store.staged(manifest, tree, self.wanted.source))
             yield staged
 
-    def _guard(self, generation: Path, plan: Plan) -> None:
-        with self._timed("guard"):
-            self.guard(generation, plan)
+    def _judge(self, generation: Path, plan: Plan) -> None:
+        """Check, guard, prove: in this order, though the proof's world is made meanwhile."""
+        with self.prover(generation, plan, self.facts) as finish:
+            self._check(plan.names, generation)
+            with self._timed("guard"):
+                self.guard(generation, plan)
+            if finish is not None:
+                with self._timed("prove"):
+                    finish()
 
     def _record(self, number: int, previous: int, snapshots: Mapping[str, Snapshot], plan: Plan) -> Pending:
         confirm_s = self.mode.confirm_s
@@ -327,7 +334,7 @@ class Transaction:
         snapshots, plan = observe_changes(site, tree, self.facts)
         number, replaced = store.next_number(), pending.target
         with self._staged(replace(store.manifest(replaced), number=number), tree) as staged:
-            self._check(plan.names, staged)
+            self._judge(staged, plan)
             joined = self._join(pending, number, {name: snapshots[name] for name in plan.names})
         store.point("current", number)
         if pending.new_generation:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tsstack.errors import CheckFailed, ConfigError, UsageError
+from tsstack.errors import CheckFailed, UsageError
 from tsstack.model.facts import Facts
 from tsstack.switch import deadman
 from tsstack.switch.boot import activate_boot, activate_firewall_early
-from tsstack.switch.generations import Manifest, part_tree, read_tree, tree_digest
-from tsstack.switch.intent import Intent, load, read_generation, read_intent
+from tsstack.switch.generations import Manifest, part_tree, tree_digest
+from tsstack.switch.intent import Intent, read_generation, read_intent
+from tsstack.switch.judges import Judges
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import PartPlan, Plan
+from tsstack.switch.proof import no_proof
 from tsstack.switch.record import read_pending
 from tsstack.switch.recovery import recover, undo
 from tsstack.switch.site import Site
@@ -31,7 +32,15 @@ __all__ = [
 ]
 
 
-def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -> tuple[Outcome, Intent]:
+UNPROVEN = (
+    "NOT PROVEN: with --no-prove nobody has tried with packets whether the rules do what the file says; "
+    "`tsstack prove` does"
+)
+
+
+def switch(
+    site: Site, file: Path, mode: Mode, *, force_lockout: bool = False, prove: bool = True
+) -> tuple[Outcome, Intent]:
     """Make the host as `file` says. Raises ConfigError, CheckFailed, ApplyFailed, RollbackFailed."""
     mode = _complete(mode, force_lockout)
     with host_lock(site.paths.state, site.clock):
@@ -40,8 +49,12 @@ def switch(site: Site, file: Path, mode: Mode, *, force_lockout: bool = False) -
         facts = site.facts()
         intent = read_intent(site, file, facts)
         refuse_vanished_uplink(intent, facts)
-        keep_way_in = _no_guard if force_lockout else _guard_for(site, file, facts, intent)
-        outcome = Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
+        judges = Judges(site, file, facts, intent)
+        guard = _no_guard if force_lockout else judges.keep_ways_in
+        prover = judges.proving().begin if prove else no_proof
+        outcome = Transaction(site, intent.wanted, facts, mode, guard, prover).run()
+    if outcome.changed and not prove:
+        outcome = replace(outcome, warnings=(UNPROVEN, *outcome.warnings))
     return outcome, intent
 
 
@@ -70,8 +83,10 @@ def refuse_vanished_uplink(intent: Intent, facts: Facts) -> None:
         )
 
 
-def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
+def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manifest, bool, Intent]:
     """Make what `file` says the next boot's generation; the live host is not touched.
+
+    All of it is proven, unless `prove` says no: nobody watches a boot.
 
     Returns the generation's manifest, whether it is a new one, and the intent.
     """
@@ -80,13 +95,19 @@ def stage_for_boot(site: Site, file: Path) -> tuple[Manifest, bool, Intent]:
         facts = site.facts()
         intent = read_intent(site, file, facts)
         store, wanted = site.store, intent.wanted
-        keep_way_in = _guard_for(site, file, facts, intent)
+        judges = Judges(site, file, facts, intent)
+        prover = judges.proving(everything=True).begin if prove else no_proof
 
         def judge(staged: Path) -> None:
             parts = [part for part in site.parts if part_tree(wanted.tree, part.folder)]
-            for part in parts:
-                part.check(staged, facts)
-            keep_way_in(staged, Plan(tuple(PartPlan(part.name, ()) for part in parts)))
+            plan = Plan(tuple(PartPlan(part.name, ()) for part in parts))
+            with prover(staged, plan, facts) as finish:
+                for part in parts:
+                    part.check(staged, facts)
+                judges.keep_ways_in(staged, plan)
+                if finish is not None:
+                    site.report("prove")
+                    finish()
 
         for known in reversed(store.list()):
             if known.number and tree_digest(store.tree(known.number)) == tree_digest(wanted.tree):
@@ -136,8 +157,10 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
         facts = site.facts()
         intent = read_generation(site, target)
         source = site.store.path(target) / "source.yaml"
-        keep_way_in = _no_guard if force_lockout or not target else _guard_for(site, source, facts, intent)
-        return Transaction(site, intent.wanted, facts, mode, keep_way_in).run()
+        judges = Judges(site, source, facts, intent, admins=False)
+        guard = _no_guard if force_lockout or not target else judges.keep_ways_in
+        # Not proven: the way back must work where a proof does not, and what was live was proven then.
+        return Transaction(site, intent.wanted, facts, mode, guard).run()
 
 
 def _previous(site: Site, live: int) -> int:
@@ -149,30 +172,3 @@ def _previous(site: Site, live: int) -> int:
 
 def _no_guard(_: Path, __: Plan) -> None:
     return None
-
-
-def _guard_for(site: Site, file: Path, facts: Facts, intent: Intent) -> Callable[[Path, Plan], None]:
-    """Ask about the operator's own sessions, if there are any: the model, and tailscaled's new settings."""
-
-    def keep_way_in(staged: Path, plan: Plan) -> None:
-        from tsstack.switch import guard  # reads the model, which a switch with nothing to do never loads
-
-        sessions = guard.operator_sessions()
-        if not sessions:
-            return
-        loaded = intent.loaded
-        if loaded is None:
-            try:
-                loaded, _ = load(file, None)
-            except ConfigError as error:
-                raise CheckFailed(
-                    f"whether you keep your way in cannot be told: {error}",
-                    hint="use --force-lockout together with --confirm",
-                ) from error
-        guard.check_operator(loaded.stack, facts, sessions)
-        for part in site.parts:
-            if part.name == "tailscale" and part.name in plan.names:
-                tree = part_tree(read_tree(staged), part.folder)
-                guard.check_tailscale(tree, part.observe(tree, facts), sessions)
-
-    return keep_way_in

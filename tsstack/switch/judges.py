@@ -1,0 +1,136 @@
+"""Who judges a change beside the engines: the guard and the proof. They read one file, once.
+
+The model is loaded only when one of them asks: a switch with nothing to do never does.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsstack.errors import CheckFailed, ConfigError
+from tsstack.model.facts import Facts
+from tsstack.switch.generations import part_tree, read_tree
+from tsstack.switch.intent import Intent, load
+from tsstack.switch.plan import Plan
+from tsstack.switch.proof import Proving
+from tsstack.switch.site import Site
+
+if TYPE_CHECKING:
+    from tsstack.model.loaded import LoadedStack
+    from tsstack.model.stack import Stack
+    from tsstack.prove.expected import Packet
+    from tsstack.switch.guard import Session
+    from tsstack.switch.ways import Way
+
+# Of thousands of admin sources the model is asked about all, the kernel about so many.
+_MOST_SENT = 200
+
+
+class Judges:
+    """The guard and the proof of one change of `site` to what `file` says.
+
+    Without `admins` the guard asks about the operator's own sessions alone: the way back to what was live
+    before is not barred by what others have been given since.
+    """
+
+    def __init__(self, site: Site, file: Path, facts: Facts, intent: Intent, *, admins: bool = True) -> None:
+        self._site, self._file, self._facts, self._intent = site, file, facts, intent
+        self._admins = admins
+
+    def keep_ways_in(self, staged: Path, plan: Plan) -> None:
+        """Raise CheckFailed when the change would close a way in: asks the model, and tailscaled's settings.
+
+        An old generation's file may not be readable any more: with nobody's session at stake it is live
+        again all the same.
+        """
+        if not {"firewall", "tailscale"} & set(plan.names):
+            return
+        from tsstack.switch import guard
+
+        if not self.sessions and (self._unreadable or not self._admins):
+            return
+        guard.check_ways(self.loaded.stack, self._facts, self.ways)
+        for part in self._site.parts:
+            if part.name == "tailscale" and part.name in plan.names and self.ways:
+                tree = part_tree(read_tree(staged), part.folder)
+                guard.check_tailscale(tree, part.observe(tree, self._facts), self.ways)
+
+    def proving(self, *, everything: bool = False) -> Proving:
+        """The proof of the change, or of all that the file asks for."""
+        live = None if everything else self._site.store.current()
+        return Proving(
+            load=lambda: self.loaded,
+            asked=self._packets,
+            report=self._site.report,
+            live=self._site.store.path(live) if live else None,
+        )
+
+    @cached_property
+    def loaded(self) -> LoadedStack:
+        """The file. Raises CheckFailed for one that cannot be read any more (an old generation's)."""
+        if isinstance(self._read, ConfigError):
+            raise CheckFailed(
+                f"whether you keep your way in cannot be told: {self._read}",
+                hint="use --force-lockout together with --confirm",
+            )
+        return self._read
+
+    @property
+    def _unreadable(self) -> ConfigError | None:
+        return self._read if isinstance(self._read, ConfigError) else None
+
+    @cached_property
+    def _read(self) -> LoadedStack | ConfigError:
+        if self._intent.loaded is not None:
+            return self._intent.loaded
+        try:
+            return load(self._file, None)[0]
+        except ConfigError as error:
+            return error
+
+    @cached_property
+    def sessions(self) -> tuple[Session, ...]:
+        """The operator's own."""
+        from tsstack.switch.guard import operator_sessions
+
+        return operator_sessions()
+
+    @cached_property
+    def ways(self) -> list[Way]:
+        """The ways in that have to stay open. Raises CheckFailed when there is no route back to a session."""
+        from tsstack.switch.guard import ways_of_sessions
+        from tsstack.switch.ways import ways_of_admins
+
+        ports = [session.port for session in self.sessions]
+        own = ways_of_sessions(self.sessions)
+        if not self._admins:
+            return own
+        return [*own, *ways_of_admins(self._live(), self.loaded.stack, self._facts, ports)]
+
+    def _live(self) -> Stack | None:
+        """What the live generation's file says; None when no table of ours is live."""
+        store = self._site.store
+        number = store.current()
+        source = store.path(number) / "source.yaml" if number else None
+        if source is None or not source.exists():
+            return None
+        if self._intent.loaded is not None and source.read_bytes() == self._intent.loaded.source:
+            return self._intent.loaded.stack
+        try:
+            loaded, _ = load(source, None)
+        except ConfigError as error:
+            self._site.report(
+                f"the live generation's file cannot be read, so only this file's admins are asked: {error}"
+            )
+            return None
+        return loaded.stack
+
+    def _packets(self) -> list[Packet]:
+        """The ways in as packets for the proof, so that the kernel has its say too."""
+        from tsstack.prove.expected import Oracle
+
+        oracle = Oracle(self.loaded.stack, self._facts)
+        # One that the guard refuses is told by the guard.
+        return [way.packet for way in self.ways[:_MOST_SENT] if oracle.judge(way.packet).accepted]

@@ -1,0 +1,136 @@
+"""Which ways into this host there are, and which of them a change would close. Pure.
+
+A way in is the first packet of a new connection to the port that people administer the host by. The model
+is asked before and after the change: a way that was open must stay so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tsstack.model.facts import Facts
+from tsstack.model.firewall import Zone
+from tsstack.model.names import Address, Network
+from tsstack.model.stack import Stack
+from tsstack.prove.expected import CHROMEOS, TAILNET, TAILNET_INTERFACE, Oracle, Packet, is_tailnet
+
+_SSH = 22
+_MOST_PORTS = 3
+# For an admin zone that is an interface: an address that belongs to nobody (RFC 5737, RFC 3849).
+_SOMEBODY = (ipaddress.ip_address("198.51.100.1"), ipaddress.ip_address("2001:db8::1"))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way in, and whose it is: `your own session`, `the admin source 10.0.0.0/8`."""
+
+    packet: Packet
+    whose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A way that a change would close, by the key of the file that decides, in which zone (maybe none)."""
+
+    way: Way
+    zone: str
+    path: str
+
+
+def ways_of_admins(before: Stack | None, after: Stack, facts: Facts, ports: Iterable[int] = ()) -> list[Way]:
+    """The ways in of every admin source that are open now: of the live file, and of the one that follows.
+
+    An admin source is a network, or an interface, of a zone of the preset `admin`. Of a network every part
+    is asked that some zone of either file treats apart. `before` is None where no table of ours is live,
+    so that everything is open. `ports` are those that people are known to come in by; else those of `ssh`.
+    """
+    files = [each for each in (before, after) if each is not None]
+    edges = {version: _edges(files, version) for version in (4, 6)}
+    live = Oracle(before, facts) if before is not None else None
+    numbers = tuple(dict.fromkeys(ports)) or _ssh_ports(after)
+    ways: dict[Packet, Way] = {}
+    for stack in files:
+        oracle = Oracle(stack, facts)
+        for whose, address, interface in _admins(oracle, facts, stack, edges):
+            for port in numbers:
+                packet = Packet(address, interface, "tcp", port)
+                if packet not in ways and (live is None or live.judge(packet).accepted):
+                    ways[packet] = Way(packet, whose)
+    return list(ways.values())
+
+
+def closed_ways(after: Stack, facts: Facts, ways: Iterable[Way]) -> Iterator[Closed]:
+    """Those that the file refuses."""
+    oracle = Oracle(after, facts)
+    for way in ways:
+        verdict = oracle.judge(way.packet)
+        if not verdict.accepted:
+            yield Closed(way, verdict.zone, verdict.path)
+
+
+def is_admin(name: str, zone: Zone) -> bool:
+    """Whether a zone is of the preset `admin`: by `preset`, or by its name without one."""
+    return zone.preset == "admin" or (zone.preset is None and name == "admin")
+
+
+def _ssh_ports(stack: Stack) -> tuple[int, ...]:
+    ports = tuple(each.ports.first for each in stack.ports_of("ssh") if each.protocol == "tcp")
+    return ports[:_MOST_PORTS] or (_SSH,)
+
+
+def _admins(
+    oracle: Oracle, facts: Facts, stack: Stack, edges: dict[int, list[int]]
+) -> Iterator[tuple[str, Address, str]]:
+    """Whose, an address of theirs, and the interface that it comes in by."""
+    uplink = stack.host.uplink or facts.default_interface
+    outside = uplink or next(
+        (name for name in facts.interfaces if name not in {"lo", TAILNET_INTERFACE}), "eth0"
+    )
+    for name, zone in oracle.firewall.zones.items():
+        if not is_admin(name, zone):
+            continue
+        for network in zone.sources:
+            for address in _parts(network, edges[network.version]):
+                interface = TAILNET_INTERFACE if is_tailnet(address) else outside
+                # What a longer network of another zone holds is that zone's, and no admin's.
+                if oracle.members.by_address(address, interface) == name:
+                    yield f"the admin source {network}", address, interface
+        for pattern in zone.interfaces:
+            interface = _instance(pattern, facts)
+            if oracle.members.by_interface(interface) == name:
+                yield from ((f"an admin behind {interface}", address, interface) for address in _SOMEBODY)
+
+
+def _instance(pattern: str, facts: Facts) -> str:
+    """An interface that a pattern covers, one of this host's if there is one."""
+    if not pattern.endswith("*"):
+        return pattern
+    start = pattern[:-1]
+    return next((name for name in facts.interfaces if name.startswith(start)), start)
+
+
+def _edges(files: Iterable[Stack], version: int) -> list[int]:
+    """Where one network of the files begins or ends: between two edges all addresses are treated alike."""
+    networks: list[Network] = [*TAILNET, CHROMEOS]
+    for stack in files:
+        if stack.firewall is not None:
+            networks += [net for zone in stack.firewall.zones.values() for net in zone.sources]
+    found = set()
+    for network in networks:
+        if network.version == version:
+            found |= {int(network[0]), int(network[-1]) + 1}
+    return sorted(found)
+
+
+def _parts(network: Network, edges: list[int]) -> Iterator[Address]:
+    """An address of each part of the network that no edge divides."""
+    first, end = int(network[0]), int(network[-1]) + 1
+    inner = edges[bisect_right(edges, first) : bisect_left(edges, end)]
+    starts = [first, *inner]
+    for start, stop in zip(starts, [*inner, end], strict=True):
+        # The first address of a network is its name rather than anybody's.
+        number = start + 1 if stop - start > 2 else start
+        yield ipaddress.IPv4Address(number) if network.version == 4 else ipaddress.IPv6Address(number)
