@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tsstack"
 LAYERS = {
     "cli": 6,
     "tui": 6,
+    "explain": 5,
     "switch": 5,
     "monitor": 5,
     "lab": 5,
@@ -23,6 +24,9 @@ LAYERS = {
     "system": 1,
 }
 BOTTOM = {"errors", "assets"}
+
+# The rest of `explain` decides: it asks neither the kernel nor the disk.
+EXPLAIN_EFFECTS = {"__init__", "agent", "kernel_copy", "netlink", "packet", "places", "surroundings", "world"}
 
 # What decides is pure: the same file and facts give the same answer on every machine.
 PURE_BANS = {
@@ -61,6 +65,7 @@ def is_pure(path: Path) -> bool:
     return (
         (relative.parts[0] == "model" and relative.name not in {"loader.py", "document.py"})
         or (relative.parts[0] == "parts" and relative.name == "desired.py")
+        or (relative.parts[0] == "explain" and relative.stem not in EXPLAIN_EFFECTS)
         or relative.as_posix()
         in {
             "switch/plan.py",

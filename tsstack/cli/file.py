@@ -1,4 +1,4 @@
-"""Verbs about the file: init, check, build, diff, schema, explain."""
+"""Verbs about the file: init, check, build, diff, schema."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tsstack.cli.options import file_option, json_option, unused_file_option
 from tsstack.cli.output import finding_dict, print_findings, result, result_json, style
 from tsstack.errors import ConfigError, Finding, UsageError
 from tsstack.switch.generations import write_tree
-from tsstack.switch.intent import build_facts, load, render
+from tsstack.switch.intent import build_facts, load, render_loaded
 from tsstack.switch.plan import diff_trees
 from tsstack.switch.site import Site
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
-    from tsstack.model.stack import Stack
+    from tsstack.model.loaded import LoadedStack
 
 # The parts whose engines can judge a rendered file without the host's daemons.
 _STANDALONE = {"firewall": "nft", "proxy": "nginx"}
@@ -48,7 +48,7 @@ def _build(file: Path, out: Path, site: Site) -> tuple[Finding, ...]:
     """Render everything into `out`, which must be empty or absent, or an earlier build."""
     facts = build_facts(site.facts(), out)
     loaded, findings = load(file, facts)
-    tree = render(loaded.stack, facts, site.parts)
+    tree = render_loaded(loaded, facts, site.parts)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
     if out.exists() and any(out.iterdir()):
@@ -112,7 +112,7 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
         else:
             print_findings(error.findings, to_stdout=True)
         raise click.exceptions.Exit(error.exit_code) from error
-    asked = [] if file_only else _ask_engines(loaded.stack, facts, site)
+    asked = [] if file_only else _ask_engines(loaded, facts, site)
     if as_json:
         result_json({"findings": [finding_dict(each) for each in findings]})
         return
@@ -126,8 +126,8 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
     )
 
 
-def _ask_engines(stack: Stack, facts: Facts, site: Site) -> list[str]:
-    """Stage what the stack renders to in a scratch folder and let the engines that are here judge it.
+def _ask_engines(loaded: LoadedStack, facts: Facts, site: Site) -> list[str]:
+    """Stage what the file renders to in a scratch folder and let the engines that are here judge it.
 
     Returns those that were asked. Raises CheckFailed.
     """
@@ -135,7 +135,7 @@ def _ask_engines(stack: Stack, facts: Facts, site: Site) -> list[str]:
 
     asked = []
     with tempfile.TemporaryDirectory(prefix="tsstack-check-") as folder:
-        write_tree(Path(folder), render(stack, facts, site.parts))
+        write_tree(Path(folder), render_loaded(loaded, facts, site.parts))
         for part in site.parts:
             engine = _STANDALONE.get(part.name)
             if engine and which(engine) and (Path(folder) / part.folder).is_dir():
@@ -154,7 +154,7 @@ def diff(file: Path, as_json: bool) -> None:
     loaded, _ = load(file, facts)
     live = site.store.current()
     before = site.store.tree(live) if live else {}
-    differences = tuple(diff_trees(before, render(loaded.stack, facts, site.parts)))
+    differences = tuple(diff_trees(before, render_loaded(loaded, facts, site.parts)))
     if as_json:
         result_json({"files": [{"path": each.path, "diff": list(each.lines)} for each in differences]})
         return
@@ -180,34 +180,3 @@ def schema(as_json: bool) -> None:
     from tsstack.model.schema import json_schema
 
     result_json(json_schema())
-
-
-@click.command()
-@unused_file_option
-@json_option
-@click.argument("code")
-def explain(as_json: bool, code: str) -> None:
-    """Say what a code of `tsstack check` means, with an example.
-
-    \b
-    Example:
-      tsstack explain TS101
-    """
-    from tsstack.model.codes import CODES
-
-    known = CODES.get(code.upper())
-    if known is None:
-        raise UsageError(f"there is no code {code}", hint="`tsstack check` prints the codes it means")
-    if as_json:
-        result_json(
-            {
-                "code": known.code,
-                "severity": known.severity,
-                "title": known.title,
-                "explanation": known.explanation,
-            }
-        )
-        return
-    result(style(f"{known.code} ({known.severity}): {known.title}", bold=True))
-    result()
-    result(known.explanation)

@@ -24,7 +24,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "prove": ("prove", "prove", "Prove with real packets that the rules do what the file says."),
         "diff": ("file", "diff", "Show how the rendered files differ from the live ones."),
         "schema": ("file", "schema", "Print the JSON Schema of the file, for editors."),
-        "explain": ("file", "explain", "Say what a code such as TS101 means."),
+        "explain": ("explain", "explain", "Say why a packet passes or not, or what a code means."),
         "secrets": ("secrets", "secrets", "Edit and check the encrypted secrets."),
     },
     "The host": {

@@ -15,25 +15,3 @@ from tsstack.model.code import DECLARED, Code
 DECLARING = (file_codes, lint_codes, host_codes)
 
 CODES: Mapping[str, Code] = dict(sorted(DECLARED.items()))
-
-
-def render_codes() -> str:
-    """The page of all codes, in Markdown."""
-    lines = ["# Codes", "", "What `tsstack check` says. `tsstack explain CODE` prints one of these.", ""]
-    for known in CODES.values():
-        lines += [f"## {known.code}: {known.title}", "", f"*{known.severity}*", "", known.text, ""]
-        lines += [
-            "Wrong:",
-            "",
-            "```yaml",
-            known.wrong,
-            "```",
-            "",
-            "Right:",
-            "",
-            "```yaml",
-            known.right,
-            "```",
-            "",
-        ]
-    return "\n".join(lines)

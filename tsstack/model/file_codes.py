@@ -78,8 +78,8 @@ MERGE_KEY = declare(
     "error",
     "A merge key is used",
     "`<<` belongs to YAML 1.1 and was dropped from 1.2. Whole values can still be repeated by alias.",
-    "b: {<<: *defaults, port: 80}",
-    "b: {rate_limit: 20r/s, port: 80}",
+    "b: {<<: *defaults, upstream: 8000}",
+    "b: {rate_limit: 20r/s, upstream: 8000}",
 )
 BAD_TAG = declare(
     "TS010",
@@ -95,8 +95,8 @@ KEY_NOT_TEXT = declare(
     "error",
     "A key is not plain text",
     "A mapping, list or alias stands where a key is needed.",
-    "? [a, b]\n: 1",
-    "a: 1\nb: 1",
+    "? [a, b]\n: [tcp/8000]",
+    "a: [tcp/8000]\nb: [tcp/8000]",
 )
 BAD_ALIAS = declare(
     "TS012",

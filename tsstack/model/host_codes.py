@@ -104,8 +104,8 @@ OTHER_TAILNET = declare(
     "The host is on another tailnet than the file says",
     "tailscaled reports another MagicDNS suffix or control server. Changing the control server means a "
     "new login.",
-    "host: {tailnet: old.ts.net}    # tailscaled says new.ts.net",
-    "host: {tailnet: new.ts.net}",
+    "host: {name: kernelcore, tailnet: old.ts.net}    # tailscaled says new.ts.net",
+    "host: {name: kernelcore, tailnet: new.ts.net}",
 )
 NO_AUTH_KEY = declare(
     "TS413",

@@ -211,24 +211,28 @@ SUBDOMAIN_UNRESOLVABLE = declare(
     "capability dns-subdomain-resolve, which it does not grant. What works: `names: path` or `port`, "
     "`names: service` (Tailscale Services, with tags), an own domain with split DNS, or Headscale with "
     "extra_records.",
-    "host: {tailnet: your-tailnet.ts.net}\nproxy: {names: subdomain}",
-    "host: {tailnet: your-tailnet.ts.net}\nproxy: {names: path}",
+    "host: {name: kernelcore, tailnet: your-tailnet.ts.net}\n"
+    "proxy: {names: subdomain, services: {wiki: {upstream: 8000}}}",
+    "host: {name: kernelcore, tailnet: your-tailnet.ts.net}\n"
+    "proxy: {names: path, services: {wiki: {upstream: 8000}}}",
 )
 SERVICE_NEEDS_TAGS = declare(
     "TS307",
     "error",
     "Tailscale Services need a tagged host",
     "Only a node with tags may host a service; one that belongs to a person may not.",
-    "tailscale: {}\nproxy: {names: service}",
-    "tailscale: {tags: [tag:server]}\nproxy: {names: service}",
+    "tailscale: {}\nproxy: {names: service, services: {wiki: {upstream: 8000}}}",
+    "tailscale: {tags: [tag:server]}\nproxy: {names: service, services: {wiki: {upstream: 8000}}}",
 )
 SERVICE_NEEDS_HOSTED = declare(
     "TS308",
     "error",
     "Tailscale Services need Tailscale's control plane",
     "Headscale has no Services. With it, `subdomain` (by extra_records), `path` and `port` work.",
-    "tailscale: {login_server: https://hs.example.com}\nproxy: {names: service}",
-    "tailscale: {login_server: https://hs.example.com}\nproxy: {names: subdomain}",
+    "tailscale: {login_server: https://hs.example.com}\n"
+    "proxy: {names: service, services: {wiki: {upstream: 8000}}}",
+    "tailscale: {login_server: https://hs.example.com}\n"
+    "proxy: {names: subdomain, tls: local-ca, services: {wiki: {upstream: 8000}}}",
 )
 TLS_NEEDS_HOSTED = declare(
     "TS309",
@@ -236,8 +240,10 @@ TLS_NEEDS_HOSTED = declare(
     "Headscale gives no certificates",
     "Certificates of `tls: tailscale` come through Tailscale's control plane, which answers the ACME "
     "challenge. Headscale does not.",
-    "tailscale: {login_server: https://hs.example.com}\nproxy: {tls: tailscale}",
-    "tailscale: {login_server: https://hs.example.com}\nproxy: {tls: local-ca}",
+    "tailscale: {login_server: https://hs.example.com}\n"
+    "proxy: {tls: tailscale, services: {wiki: {upstream: 8000}}}",
+    "tailscale: {login_server: https://hs.example.com}\n"
+    "proxy: {tls: local-ca, services: {wiki: {upstream: 8000}}}",
 )
 TLS_COVERS_HOST_ONLY = declare(
     "TS310",
@@ -245,8 +251,8 @@ TLS_COVERS_HOST_ONLY = declare(
     "The certificate covers the host's own name only",
     "`tailscale cert` gives a certificate for host.tailnet.ts.net, and for no name below it. Browsers "
     "will refuse wiki.host.tailnet.ts.net.",
-    "proxy: {names: subdomain, tls: tailscale}",
-    "proxy: {names: path, tls: tailscale}",
+    "proxy: {names: subdomain, tls: tailscale, services: {wiki: {upstream: 8000}}}",
+    "proxy: {names: path, tls: tailscale, services: {wiki: {upstream: 8000}}}",
 )
 ALLOW_ON_TCP = declare(
     "TS311",

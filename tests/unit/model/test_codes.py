@@ -10,7 +10,7 @@ import pytest
 
 from tsstack.errors import ConfigError
 from tsstack.model.code import Code, declare
-from tsstack.model.codes import CODES, DECLARING, render_codes
+from tsstack.model.codes import CODES, DECLARING
 from tsstack.model.document import parse_document
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,10 +60,6 @@ def test_every_code_says_what_is_wrong_and_what_is_right() -> None:
 def test_a_code_cannot_be_declared_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
         declare("TS001", "error", "t", "t", "w", "r")
-
-
-def test_the_page_of_codes_is_in_step() -> None:
-    assert (ROOT / "docs" / "codes.md").read_text() == render_codes()
 
 
 def test_right_examples_are_yaml() -> None:

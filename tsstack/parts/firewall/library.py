@@ -60,6 +60,12 @@ class Session:
         self._nft.set_stateless_output(True)
         return self.run(f"list table {family} {table}")
 
+    def list_with_handles(self) -> str:
+        """All tables as text, each rule with its handle, without the values of counters. Raises NftError."""
+        self._nft.set_stateless_output(True)
+        self._nft.set_handle_output(True)
+        return self.run("list ruleset")
+
     def query(self, command: str) -> list[dict[str, Any]]:
         """The objects that a list command answers with, as libnftables-json(5) has them."""
         before = self._nft.set_json_output(True)

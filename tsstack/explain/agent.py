@@ -1,0 +1,147 @@
+"""The process that stands in the throwaway network: it sends one packet and writes down what it met.
+
+A copy of the process that asks, forked into an empty network namespace. A line of JSON comes in:
+
+- `interfaces` (names; the first is where packets go that no route leads), `addresses` and `routes` (address
+  in hex, prefix length, index of the interface),
+- the ruleset: `table` (path of an nft file) or `copy` (`tsstack.explain.kernel_copy.Copy`),
+- `frame` (hex), the `number` in it, and `arriving` and `leaving` (indexes; `leaving` may be null).
+
+A line of JSON goes out: `events` (the kernel's trace messages, hex), `listing` (the ruleset with handles),
+`names` (interfaces by their number in the events) and `flags` (`tsstack.prove.agent`); or `error` and `hint`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tsstack.explain import kernel_copy
+from tsstack.explain.netlink import read_events
+from tsstack.explain.tracing import TRACER, is_last, is_trace
+from tsstack.parts.firewall.library import NftError, Session
+from tsstack.prove import netlink
+from tsstack.prove.agent import TO_HOST, Wires, build_world
+
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
+_NFNLGRP_NFTRACE = 9
+_EVENT_BYTES = 8 << 20
+_PATIENCE_S = 20
+_LOST_AFTER_S = 0.5
+_STEP_S = 0.002
+_NO_CLASS = 0x10  # of traffic; there are no detours in this world
+
+
+def _build(order: dict[str, Any]) -> Wires:
+    """The network with the ruleset in it. Raises OSError, NftError."""
+    network = {
+        "interfaces": order["interfaces"],
+        "local": [],
+        "routes": [],
+        "detours": [],
+        "detour_class": _NO_CLASS,
+        "table": "",
+    }
+    wires = build_world(network)
+    indexes = [socket.if_nametoindex(name) for name in order["interfaces"]]
+    for make, listed in (
+        (netlink.address_message, order["addresses"]),
+        (netlink.route_message, order["routes"]),
+    ):
+        for address, length, at in listed:
+            try:
+                netlink.apply_messages([make(bytes.fromhex(address), length, indexes[at])])
+            except FileExistsError:
+                continue  # a route that came with an address
+    session = Session()
+    if order["table"]:
+        session.load(Path(order["table"]))
+    else:
+        _load_copy(order["copy"])
+    rule = "meta nftrace set 1;"
+    session.run(
+        f"table inet {TRACER} {{ chain p {{ type filter hook prerouting priority -1000; {rule} }}; }}"
+    )
+    if order["copy"]:
+        device = order["interfaces"][order["arriving"]]
+        hook = f'type filter hook ingress device "{device}" priority -1000;'
+        session.run(f"table netdev {TRACER} {{ chain i {{ {hook} {rule} }}; }}")
+    return wires
+
+
+def _load_copy(dumped: list[tuple[int, str]]) -> None:
+    try:
+        kernel_copy.load_ruleset(kernel_copy.Copy.load(dumped))
+    except OSError as error:
+        hint = "a module that the live ruleset uses may be missing, or be root's alone" * (
+            error.errno in {errno.ENOENT, errno.EPERM, errno.EOPNOTSUPP}
+        )
+        raise NftError(f"the copy of the live ruleset: {kernel_copy.strerror(error)}", hint=hint) from error
+
+
+def _listen() -> socket.socket:
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, kernel_copy.NFNETLINK)
+    link.bind((0, 0))
+    try:
+        link.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _EVENT_BYTES)
+    except PermissionError:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _EVENT_BYTES)
+    link.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTRACE)
+    return link
+
+
+def _send(order: dict[str, Any], wires: Wires) -> tuple[list[bytes], int]:
+    """Send the packet; the trace and what became of it. A packet that vanishes is waited for a while."""
+    events: list[bytes] = []
+    seen, leaving = bytearray(1), [TO_HOST if order["leaving"] is None else order["leaving"]]
+    with _listen() as link:
+        os.write(wires.tuns[order["arriving"]], bytes.fromhex(order["frame"]))
+        until_s = time.monotonic() + _LOST_AFTER_S
+        ended = False
+        while not ended and time.monotonic() < until_s:
+            wires.collect(order["number"], leaving, seen)
+            events += [body for kind, _, body in read_events(link) if is_trace(kind)]
+            ended = bool(seen[0]) or any(map(is_last, events))
+            if not ended:
+                time.sleep(_STEP_S)
+        # The answer of a rule that rejects comes behind its trace.
+        wires.collect(order["number"], leaving, seen)
+        events += [body for kind, _, body in read_events(link) if is_trace(kind)]
+    return events, seen[0]
+
+
+def _answer(order: dict[str, Any]) -> dict[str, Any]:
+    wires = _build(order)
+    events, flags = _send(order, wires)
+    return {
+        "events": [each.hex() for each in events],
+        "flags": flags,
+        "listing": Session().list_with_handles(),
+        "names": {str(number): name for number, name in socket.if_nameindex()},
+    }
+
+
+def serve(source: BinaryIO, answers: BinaryIO) -> None:
+    """Answer one question."""
+    signal.alarm(_PATIENCE_S)
+    with contextlib.suppress(NftError):  # it is loaded while the asker reads the file; told of below
+        Session()
+    line = source.readline()
+    if not line:
+        return
+    try:
+        answer = _answer(json.loads(line))
+    except NftError as error:
+        answer = {"error": error.message, "hint": error.hint}
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        answer = {"error": f"{place}{error.strerror}", "hint": ""}
+    answers.write(json.dumps(answer).encode() + b"\n")
+    answers.flush()

@@ -1,0 +1,95 @@
+"""The whole of one question: a world, the packet, the kernel's decisions, the answer."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tsstack.explain.answer import Answer, conclude
+from tsstack.explain.decisions import Decision, tell
+from tsstack.explain.kernel_copy import Copy
+from tsstack.explain.places import Place, Places
+from tsstack.explain.question import Question
+from tsstack.explain.world import Land, Trace, World
+from tsstack.model.facts import Facts
+from tsstack.model.firewall import Firewall
+from tsstack.model.stack import Stack
+from tsstack.prove.expected import Oracle, Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What an answer rests on beside the kernel: the file, this host, and where the file's keys stand."""
+
+    stack: Stack
+    facts: Facts
+    places: Places | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A packet, what was decided on it and why. `expected`: the model's own verdict, empty if it has none."""
+
+    question: Question
+    decisions: tuple[tuple[Decision, Place | None], ...]
+    answer: Answer
+    place: Place | None
+    expected: str
+    firewall: Firewall
+    """The zones that the packet's ends are told by."""
+    sees_ours: bool
+    """Whether tsstack's table stood in the ruleset."""
+    foreign: tuple[str, ...]
+    """The tables of others that are hooked in, as `family name`."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the kernel did what the file says."""
+        return self.expected in {"", self.answer.action}
+
+
+def explain_staged(world: World, question: Question, ground: Ground, table: str) -> Explanation:
+    """Send the packet through the rendered `table` (nft text). Raises CheckFailed."""
+    with tempfile.TemporaryDirectory(prefix="tsstack-explain-") as folder:
+        path = Path(folder) / "tsstack.nft"
+        path.write_text(table)
+        return _explain(ground, question, world.send(question, path))
+
+
+def explain_live(world: World, question: Question, ground: Ground, copy: Copy, land: Land) -> Explanation:
+    """Send the packet through a copy of the live ruleset. Raises CheckFailed."""
+    return _explain(ground, question, world.send(question, copy, land))
+
+
+def _explain(ground: Ground, question: Question, trace: Trace) -> Explanation:
+    stack, facts, places = ground.stack, ground.facts, ground.places
+    decisions = tell(stack, question.packet, trace.events, trace.listing)
+    answer = conclude(stack, question.packet, decisions, trace.outcome)
+
+    def find(path: str) -> Place | None:
+        return places.find(path) if places is not None else None
+
+    return Explanation(
+        question,
+        tuple((each, find(each.path) if each.ours else None) for each in decisions),
+        answer,
+        find(answer.path),
+        _expected(stack, facts, question.packet),
+        stack.firewall or Firewall(),
+        ("inet", "tsstack") in trace.listing.tables,
+        tuple(
+            sorted(
+                f"{family} {table}"
+                for family, table in trace.listing.tables
+                if (family, table) != ("inet", "tsstack") and not table.startswith("tsstack-explain")
+            )
+        ),
+    )
+
+
+def _expected(stack: Stack, facts: Facts, packet: Packet) -> str:
+    """The model's verdict. It knows no conntrack: an ICMP error on its way through fits no connection."""
+    if packet.outgoing and packet.icmp_type:
+        return ""
+    return Oracle(stack, facts).judge(replace(packet)).action

@@ -1,0 +1,147 @@
+"""The throwaway world for one packet, from our end: an agent in a network namespace of its own.
+
+Needs root, or a kernel that lets users make namespaces and open /dev/net/tun. Nothing of the machine's own
+network is touched; all goes when the agent ends, or we do.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tsstack.errors import CheckFailed
+from tsstack.explain.agent import serve
+from tsstack.explain.kernel_copy import Copy
+from tsstack.explain.tracing import Event, Listing, read_events, read_listing
+from tsstack.prove.agent import DELIVERED, LEFT, REFUSED, STRAYED
+from tsstack.system.namespaces import Offshoot
+
+if TYPE_CHECKING:  # the world is made while the model is still being loaded
+    from tsstack.explain.question import Question
+    from tsstack.explain.surroundings import LiveRoute
+    from tsstack.model.names import Address
+
+_HINT = (
+    "it needs root (or user namespaces and a /dev/net/tun that users may open) and the tun device: "
+    "`modprobe tun`; in a container, hand it /dev/net/tun and let it make network namespaces"
+)
+_NUMBER = 1
+_MOST_INTERFACES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """What the world is like besides the packet's own ends: this host's interfaces, addresses and routes."""
+
+    interfaces: tuple[str, ...] = ()
+    addresses: tuple[tuple[str, Address, int], ...] = ()
+    routes: tuple[LiveRoute, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one packet met, and what became of it.
+
+    `outcome`: `delivered` to this host, `left` it, `rejected` (an answer said no), `dropped`, or `lost`: no
+    rule dropped it, and yet it went nowhere.
+    """
+
+    events: tuple[Event, ...]
+    listing: Listing
+    outcome: str
+
+
+class World:
+    """A namespace with an agent in it; made early, since it starts while the file is being read.
+
+    Raises CheckFailed when there can be none here.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._agent = Offshoot(serve)
+        except OSError as error:
+            raise CheckFailed(f"no world to try it in: {error.strerror}", hint=_HINT) from error
+
+    def send(self, question: Question, ruleset: Path | Copy, land: Land | None = None) -> Trace:
+        """Load the ruleset, send the packet, and say what it met. Once for each world. Raises CheckFailed."""
+        order = _order(question, ruleset, land or Land())
+        try:
+            self._agent.input.write(json.dumps(order).encode() + b"\n")
+            self._agent.input.flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
+        line = self._agent.output.readline()
+        if not line:
+            raise self._ended()
+        answer = json.loads(line)
+        if "error" in answer:
+            raise CheckFailed(f"no world to try it in: {answer['error']}", hint=answer["hint"] or _HINT)
+        return _read(answer)
+
+    def _ended(self) -> CheckFailed:
+        return CheckFailed(f"no world to try it in: {self._agent.last_words()}", hint=_HINT)
+
+    def close(self) -> None:
+        """End the agent, and with it its network."""
+        self._agent.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, Any]:
+    from tsstack.prove.frames import build_frame
+
+    packet = question.packet
+    ends = [each for each in (packet.interface, packet.outgoing) if each]
+    default = [each.interface for each in land.routes if not each.network.prefixlen][:1]
+    names = list(dict.fromkeys([*default, *ends, *land.interfaces[:_MOST_INTERFACES]]))
+    places = {name: at for at, name in enumerate(names)}
+    addresses = [
+        (each.packed.hex(), length, places[name]) for name, each, length in land.addresses if name in places
+    ]
+    routes = [
+        (each.network.network_address.packed.hex(), each.network.prefixlen, places[each.interface])
+        for each in land.routes
+        if each.interface in places and each.network.prefixlen
+    ]
+    whole = packet.source.max_prefixlen
+    if packet.outgoing:
+        routes.append((question.destination.packed.hex(), whole, places[packet.outgoing]))
+    elif question.destination not in {each for _, each, _ in land.addresses}:
+        addresses.append((question.destination.packed.hex(), whole, places[packet.interface]))
+    if not land.routes:  # of a copied host the routes are its own, for rules that look at them (fib)
+        routes.append((packet.source.packed.hex(), whole, places[packet.interface]))
+    return {
+        "interfaces": names,
+        "addresses": addresses,
+        "routes": routes,
+        "table": str(ruleset.absolute()) if isinstance(ruleset, Path) else "",
+        "copy": ruleset.dump() if isinstance(ruleset, Copy) else [],
+        "frame": build_frame(packet, question.destination, _NUMBER).hex(),
+        "number": _NUMBER,
+        "arriving": places[packet.interface],
+        "leaving": places[packet.outgoing] if packet.outgoing else None,
+    }
+
+
+def _read(answer: dict[str, Any]) -> Trace:
+    names = {int(number): name for number, name in answer["names"].items()}
+    events = read_events(map(bytes.fromhex, answer["events"]), names)
+    listing = read_listing(answer["listing"])
+    flags = answer["flags"]
+    if flags & DELIVERED:
+        outcome = "delivered"
+    elif flags & (LEFT | STRAYED):
+        outcome = "left"
+    elif flags & REFUSED:
+        outcome = "rejected"
+    else:
+        outcome = "dropped" if any(event.verdict == "drop" for event in events) else "lost"
+    return Trace(events, listing, outcome)
