@@ -5,23 +5,26 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tsstack.cli.options import file_option, json_option
-from tsstack.cli.output import print_findings, result, result_json, style
+from tsstack.cli.output import chatter, print_findings, result, result_json, style
 from tsstack.errors import CheckFailed
 from tsstack.switch.generations import write_tree
-from tsstack.switch.intent import load
+from tsstack.switch.intent import load, render
 from tsstack.switch.site import Site
 
 if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
     from tsstack.model.loaded import LoadedStack
     from tsstack.prove.expected import Oracle
     from tsstack.prove.matrix import Mark, Table
     from tsstack.prove.proof import Proof, Row
+    from tsstack.prove.vhosts import Hearing, VhostExperiment
 
 _PLAIN: dict[Mark, str] = {"open": "+", "closed": ".", "mixed": "~", "wrong": "X", "unasked": " "}
 _SIGNS: dict[Mark, str] = {"open": "✓", "closed": "·", "mixed": "±", "wrong": "✗", "unasked": " "}
@@ -33,6 +36,8 @@ _COLOURS: dict[Mark, dict[str, str | bool]] = {
     "unasked": {},
 }
 _SHOWN = 20
+_LISTED = 40
+_PROVEN = {"firewall", "proxy"}
 
 
 @click.command()
@@ -42,12 +47,13 @@ _SHOWN = 20
     "--seed", type=click.IntRange(0), default=1, show_default=True, help="Which packets are chosen."
 )
 def prove(file: Path, as_json: bool, seed: int) -> None:
-    """Prove with real packets that the rules do what the file says.
+    """Prove with real packets and requests that the host would do what the file says.
 
     The rules are loaded in a throwaway network that has this host's interfaces; this host itself is not
     touched. Thousands of TCP, UDP and ICMP packets of IPv4 and IPv6 are sent from every zone, and from
     those who only pretend to be in one, to this host and through it. What the kernel does with each is
-    compared with what the file says, worked out by code that shares nothing with the renderer.
+    compared with what the file says, worked out by code that shares nothing with the renderer. nginx is
+    started there too and asked for every service by its name; stand-ins take the place of the upstreams.
 
     Exit code 4 if they differ. Needs root, or user namespaces and /dev/net/tun.
 
@@ -57,21 +63,75 @@ def prove(file: Path, as_json: bool, seed: int) -> None:
     """
     from tsstack.prove.expected import Oracle
     from tsstack.prove.proof import prove_generation
+    from tsstack.prove.vhosts import Hearing
 
     site = Site()
     facts = site.facts()
     loaded, findings = load(file, facts)
-    firewall = next(part for part in site.parts if part.name == "firewall")
-    with tempfile.TemporaryDirectory(prefix="tsstack-prove-") as folder:
-        write_tree(Path(folder), firewall.desired(loaded.stack, facts))
+    with tempfile.TemporaryDirectory(prefix="tsstack-prove-") as folder, ExitStack() as stack:
+        tree = render(loaded.stack, facts, [part for part in site.parts if part.name in _PROVEN])
+        write_tree(Path(folder), tree)
+        vhosts = _begin_vhosts(stack, loaded, facts, Path(folder))
         proof = prove_generation(loaded.stack, facts, Path(folder), seed=seed)
+        hearing = vhosts.run() if vhosts else Hearing(())
     if as_json:
-        result_json({"checks": proof.checks, "mismatches": len(proof.mismatches), "matrix": proof.matrix})
+        result_json(
+            {
+                "checks": proof.checks + hearing.checks,
+                "mismatches": len(proof.mismatches) + len(hearing.mismatches),
+                "matrix": [*proof.matrix, *hearing.matrix],
+            }
+        )
     else:
         print_findings([each for each in findings if each.severity == "error"], to_stdout=False)
+        if not proof.checks and not hearing.checks:
+            result("the file asks for no firewall and no services: there is nothing to prove")
         print_proof(Oracle(loaded.stack, facts), proof, loaded)
-    if proof.mismatches:
+        print_hearing(hearing, loaded)
+    if proof.mismatches or hearing.mismatches:
         raise click.exceptions.Exit(CheckFailed.exit_code)
+
+
+def _begin_vhosts(
+    stack: ExitStack, loaded: LoadedStack, facts: Facts, folder: Path
+) -> VhostExperiment | None:
+    """nginx on the rendered files, asked while the packets are sent; None where there are no services."""
+    from tsstack.prove.vhosts import VhostExperiment, has_vhosts
+
+    if not has_vhosts(loaded.stack, folder):
+        return None
+    if facts.nginx is None:
+        chatter("nginx is not installed here: the services were not asked by name")
+        return None
+    return stack.enter_context(VhostExperiment(loaded.stack, facts, folder))
+
+
+def print_hearing(hearing: Hearing, loaded: LoadedStack) -> None:
+    """What was asked by name; of very many services only what differs, then the count."""
+    if not hearing.checks:
+        return
+    result(style("By name", bold=True))
+    if hearing.checks <= _LISTED:
+        for each in hearing.answers:
+            paint = _paint("wrong" if not each.agrees else "open" if each.question.upstreams else "closed")
+            result(f"  {paint} {each.question}  {each.seen}")
+    for each in hearing.mismatches[:_SHOWN]:
+        file, line, column = loaded.place(each.question.key)
+        place = f"{file}:{line}:{column}: " if line else ""
+        result(f"{_paint('wrong')} {each.question}")
+        result(f"    {place}{each.question.key} says {each.question.expected}, seen is {each.seen}")
+    if len(hearing.mismatches) > _SHOWN:
+        result(f"... and {len(hearing.mismatches) - _SHOWN} more; --json prints them all")
+    if hearing.shared_handshakes:
+        result(f"{hearing.shared_handshakes} of the names were asked on connections that were open already")
+    result(
+        f"{hearing.checks} requests by name in {hearing.duration_s:.1f} s: {_count(len(hearing.mismatches))}"
+    )
+
+
+def _count(mismatches: int) -> str:
+    words = f"{mismatches} mismatch{'' if mismatches == 1 else 'es'}"
+    return style(words, fg="red" if mismatches else "green", bold=True)
 
 
 def print_proof(oracle: Oracle, proof: Proof, loaded: LoadedStack) -> None:
@@ -79,7 +139,6 @@ def print_proof(oracle: Oracle, proof: Proof, loaded: LoadedStack) -> None:
     from tsstack.prove.matrix import arriving_table, passing_table
 
     if not proof.checks:
-        result("the file asks for no firewall: there is nothing to prove")
         return
     _print_table("To this host, from", arriving_table(oracle, proof))
     _print_table("Through this host, from (rows) to (columns)", passing_table(oracle, proof))
@@ -95,9 +154,7 @@ def print_proof(oracle: Oracle, proof: Proof, loaded: LoadedStack) -> None:
         _print_mismatch(row, loaded)
     if len(proof.mismatches) > _SHOWN:
         result(f"... and {len(proof.mismatches) - _SHOWN} more; --json prints them all")
-    count = len(proof.mismatches)
-    words = f"{count} mismatch{'' if count == 1 else 'es'}"
-    text = style(words, fg="red" if count else "green", bold=True)
+    text = _count(len(proof.mismatches))
     result(f"{proof.checks} packets sent in {proof.duration_s:.1f} s (seed {proof.seed}): {text}")
 
 

@@ -23,7 +23,7 @@ class NoWorld(CheckFailed):
     """This machine gives no world to prove in; the hint says what it lacks."""
 
 
-_HINT = (
+WORLD_HINT = (
     "a proof needs root (or user namespaces and a /dev/net/tun that users may open) and the tun device: "
     "`modprobe tun`; in a container, hand it /dev/net/tun and let it make network namespaces"
 )
@@ -62,7 +62,7 @@ class World:
         try:
             self._agent = Offshoot(serve)
         except OSError as error:
-            raise NoWorld(f"no world to prove in: {error.strerror}", hint=_HINT) from error
+            raise NoWorld(f"no world to prove in: {error.strerror}", hint=WORLD_HINT) from error
         self._ready = False
         try:
             self._order(terrain, table)
@@ -98,7 +98,7 @@ class World:
         problem = json.loads(line)
         if problem:
             kind = CheckFailed if problem["error"].startswith("nft refuses") else NoWorld
-            raise kind(f"no world to prove in: {problem['error']}", hint=problem["hint"] or _HINT)
+            raise kind(f"no world to prove in: {problem['error']}", hint=problem["hint"] or WORLD_HINT)
         self._ready = True
 
     def _routes(self, routes: Iterable[tuple[Address, str]]) -> list[tuple[str, int]]:
@@ -131,7 +131,7 @@ class World:
             raise self._ended() from error
 
     def _ended(self) -> NoWorld:
-        return NoWorld(f"no world to prove in: {self._agent.last_words()}", hint=_HINT)
+        return NoWorld(f"no world to prove in: {self._agent.last_words()}", hint=WORLD_HINT)
 
     def close(self) -> None:
         """End the agent, whatever it is at, and with it its network: the kernel removes both."""

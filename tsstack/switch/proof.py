@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tsstack.model.loaded import LoadedStack
     from tsstack.prove.expected import Packet
     from tsstack.prove.proof import Row
+    from tsstack.prove.vhosts import Answer
 
 Finish = Callable[[], None]
 """Wait for the proof. Raises CheckFailed for what differs."""
@@ -57,6 +58,8 @@ class Proving:
             finishes: list[Finish] = []
             if "firewall" in plan.names:
                 finishes += self._begin_rules(stack, staged, facts)
+            if "proxy" in plan.names and self._changes_vhosts(staged):
+                finishes += self._begin_vhosts(stack, staged, facts)
 
             def finish() -> None:
                 for each in finishes:
@@ -83,6 +86,34 @@ class Proving:
             self.report(f"{proof.checks} packets: the rules do what the file says")
 
         yield finish
+
+    def _begin_vhosts(self, stack: ExitStack, staged: Path, facts: Facts) -> Iterator[Finish]:
+        from tsstack.prove.vhosts import VhostExperiment, has_vhosts
+
+        loaded = self.load()
+        if not has_vhosts(loaded.stack, staged):
+            return
+        with _explained():
+            experiment = stack.enter_context(VhostExperiment(loaded.stack, facts, staged))
+
+        def finish() -> None:
+            with _explained():
+                hearing = experiment.run()
+            refuse_answers(hearing.mismatches, loaded)
+            self.report(f"{hearing.checks} requests: nginx answers as the file says")
+
+        yield finish
+
+    def _changes_vhosts(self, staged: Path) -> bool:
+        """Whether nginx would load another text: a certificate that is due changes none of it."""
+        if self.live is None:
+            return True
+        names = ("nginx/http.conf", "nginx/main.conf", "nginx/nginx.conf")
+        return any(_text(staged / name) != _text(self.live / name) for name in names)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 @contextmanager
@@ -113,7 +144,27 @@ def refuse_rows(rows: tuple[Row, ...], loaded: LoadedStack) -> None:
     )
 
 
+def refuse_answers(answers: tuple[Answer, ...], loaded: LoadedStack) -> None:
+    """Raise CheckFailed with the requests: what the file says of each, and where, and what answered."""
+    if not answers:
+        return
+    told = [
+        f"{each.question}: {_place(each.question.key, loaded)}{each.question.key} says "
+        f"{each.question.expected}, seen is {each.seen}"
+        for each in answers[:_SHOWN]
+    ]
+    more = f"; and {len(answers) - _SHOWN} more requests" if len(answers) > _SHOWN else ""
+    raise CheckFailed(
+        f"nginx would not answer as the file says, so nothing was changed: {'; '.join(told)}{more}",
+        hint=f"`tsstack prove` shows all of it; {NO_PROVE_HINT}",
+    )
+
+
+def _place(path: str, loaded: LoadedStack) -> str:
+    file, line, column = loaded.place(path)
+    return f"{file}:{line}:{column}: " if line else ""
+
+
 def _says(row: Row, loaded: LoadedStack) -> str:
-    file, line, column = loaded.place(row.expected.path)
-    place = f"{file}:{line}:{column}: " if line else ""
+    place = _place(row.expected.path, loaded)
     return f"{place}{row.expected.path} says {row.expected.action}, the kernel does {row.seen}"

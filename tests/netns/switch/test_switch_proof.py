@@ -41,6 +41,11 @@ Firewall.desired = broken
 sys.exit(run(sys.argv[1:]))
 """
 
+# One whose nginx would send a service's clients to another program.
+ASTRAY = BROKEN.replace("firewall.host import Firewall", "proxy.host import ProxyPart as Firewall").replace(
+    '"8080 comment", "8081 comment"', '"server 127.0.0.1:8001;", "server 127.0.0.1:8000;"'
+)
+
 # Killed while the packets are under way.
 KILLED = """
 import os, signal, sys
@@ -122,6 +127,22 @@ def test_only_what_changes_is_proven(host: PrivateHost) -> None:
     assert "prove" in steps(host, "switch")
     host.run("nft", "delete", "table", "inet", "tsstack")
     assert "prove" in steps(host, "switch"), "whatever goes into the kernel is proven"
+
+
+def test_a_service_that_would_lead_astray_changes_nothing(host: PrivateHost) -> None:
+    before = picture(host)
+    host.write(FILE, FIRST.replace("upstream: 8000}", "upstream: 8000}\n    app: {upstream: 8001}"))
+    refused = host.run(sys.executable, "-c", ASTRAY, "switch", check=False)
+    assert refused.returncode == 4, refused.stdout + refused.stderr
+    assert (
+        f"http://app.one.tail.test/ at 127.0.0.1: {FILE}:8:5: proxy.services.app says 127.0.0.1:8001, "
+        in (refused.stderr)
+    )
+    assert "seen is 127.0.0.1:8000" in refused.stderr
+    assert picture(host) == before
+    done = host.tsstack("switch")
+    assert "requests: nginx answers as the file says" in done.stderr
+    assert "packets" not in done.stderr, "the rules are as they were"
 
 
 def test_a_machine_without_tun_devices_is_told_how_to_go_on(host: PrivateHost) -> None:

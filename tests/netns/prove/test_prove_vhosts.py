@@ -1,0 +1,223 @@
+"""nginx on the rendered files, asked by name: right for what is rendered, and what is broken is found out."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prove_bed import stack_of
+
+from tsstack.cli.main import run
+from tsstack.errors import CheckFailed
+from tsstack.model.facts import Facts, Paths, TailscaleFacts
+from tsstack.model.stack import Stack
+from tsstack.parts.proxy.authority import provide
+from tsstack.parts.proxy.discovery import discover_nginx
+from tsstack.parts.proxy.host import PART
+from tsstack.parts.proxy.plan import PLAN, parse_plan
+from tsstack.prove.vhosts import Hearing, VhostExperiment
+from tsstack.switch.generations import write_tree
+
+pytestmark = pytest.mark.netns
+
+TAILNET = ("100.64.0.3", "fd7a:115c:a1e0::3")
+FILE = """
+host: {name: box, tailnet: tail.test}
+tailscale: {}
+proxy:
+  names: NAMES
+  tls: local-ca
+  services:
+    ollama: {upstream: 11434, rate_limit: 20r/s, port: 8443}
+    wiki: {upstream: [8000, "192.168.15.9:8000", "10.0.0.1:8001 backup"], allow: [alice@], port: 8444}
+    vault: {upstream: "https://secrets.lan:8200", path: /deep/vault, verify_upstream: true, port: 8445}
+    app: {upstream: "unix:/run/app.sock", port: 8446}
+    db: {upstream: 5433, port: 5432, protocol: tcp}
+"""
+
+
+def hear(folder: Path, stack: Stack, change: Callable[[str], str] = str, **paths: Path) -> Hearing:
+    """Ask what is rendered of the stack, each of its files changed by `change`."""
+    folder.mkdir(exist_ok=True)
+    facts = Facts(
+        nginx=discover_nginx(Paths()),
+        tailscale=TailscaleFacts((1, 102, 3), "Running", TAILNET),
+        paths=replace(Paths(), state=folder / "state", **paths),
+    )
+    tree = {path: change(text) for path, text in PART.desired(stack, facts).items()}
+    write_tree(folder / "generation", tree)
+    with VhostExperiment(stack, facts, folder / "generation") as experiment:
+        return experiment.run()
+
+
+def told(hearing: Hearing) -> list[tuple[str, str, str]]:
+    return [(str(each.question), each.question.expected, each.seen) for each in hearing.mismatches]
+
+
+@pytest.mark.parametrize("names", ["subdomain", "path", "port", "service"])
+def test_nginx_answers_as_the_file_says(tmp_path: Path, names: str) -> None:
+    hearing = hear(tmp_path, stack_of(FILE.replace("NAMES", names)))
+    assert told(hearing) == []
+    seen = {each.question.key: each.seen for each in hearing.answers if each.question.upstreams}
+    assert seen.pop("proxy.services.wiki") in {"127.0.0.1:8000", "192.168.15.9:8000"}
+    assert seen == {
+        "proxy.services.ollama": "127.0.0.1:11434",
+        "proxy.services.vault": "secrets.lan:8200",
+        "proxy.services.app": "unix:/run/app.sock",
+        "proxy.services.db": "127.0.0.1:5433",
+    }
+    assert {each.question.address for each in hearing.answers} >= set(TAILNET)
+    refused = [each for each in hearing.answers if not each.question.upstreams]
+    assert len(refused) >= 3, "the guarded one without permission, and names of nobody"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("tls: local-ca", "tls: off"),
+        ("proxy:", "proxy:\n  listen: all"),
+        ("  tls", "  https_port: 4443\n  tls"),
+    ],
+)
+def test_other_places_and_no_tls(tmp_path: Path, change: tuple[str, str]) -> None:
+    hearing = hear(tmp_path, stack_of(FILE.replace("NAMES", "subdomain").replace(*change)))
+    assert told(hearing) == []
+    assert hearing.checks >= 7
+
+
+def change(pattern: str, by: str) -> Callable[[str], str]:
+    return lambda text: re.sub(pattern, by, text, count=1, flags=re.MULTILINE)
+
+
+MUTANTS = {
+    "another upstream answers": change(r"server 127\.0\.0\.1:11434;", "server 127.0.0.1:11435;"),
+    "two upstreams are swapped": lambda text: text.replace(":11434;", ":0;").replace(":5433;", ":11434;"),
+    "a name is another": change(r"server_name ollama\.box", "server_name olama.box"),
+    "a name leads to another service": change(r"http://tsstack_ollama", "http://tsstack_app"),
+    "everybody may use a guarded service": change(r"^.*auth_request /.*\n", ""),
+    "a client says who it is": change(r"^.*proxy_set_header X-Tailscale-User .*\n", ""),
+    "a client says who it is by another header": change(r"^.*proxy_set_header Remote-User .*\n", ""),
+    "the backup is asked first": lambda text: text.replace(":8000;", ":8000 down;").replace(" backup;", ";"),
+    "nothing listens at one address": change(r"^.*listen \[fd7a:115c:a1e0::3\]:443 ssl http2;\n", ""),
+    "a port is another": lambda text: text.replace(":5432 so_keepalive", ":5433 so_keepalive"),
+    "a TCP service leads elsewhere": change(r"proxy_pass tsstack_db;", "proxy_pass 127.0.0.1:1;"),
+    "names of nobody end in a service": lambda text: (
+        text.replace("ssl_reject_handshake on;", "")
+        .replace("server_name ~.;", "server_name ~.;\n location / { proxy_pass http://tsstack_app; }", 1)
+        .replace("return 421;", "")
+    ),
+    "a service is gone": change(r"proxy_pass http://tsstack_app;", "return 503;"),
+    "a path is not cut off": change(r"http://tsstack_ollama/;", "http://tsstack_ollama;"),
+    "a certificate of other names": lambda text: re.sub(
+        r'("names": )\[[^]]*\]', r'\1["other.tail.test"]', text
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_configuration_is_found_out(tmp_path: Path, name: str) -> None:
+    mutate = MUTANTS[name]
+    changed = []
+
+    def note(text: str) -> str:
+        after = mutate(text)
+        changed.append(after != text)
+        return after
+
+    names = "path" if "path" in name else "subdomain"
+    hearing = hear(tmp_path, stack_of(FILE.replace("NAMES", names)), note)
+    assert any(changed), "the mutant changes nothing"
+    assert hearing.mismatches, name
+
+
+def test_a_certificate_of_ones_own_is_the_one_that_is_served(tmp_path: Path) -> None:
+    """The right one is told from another that covers the same names."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    text = FILE.replace("NAMES", "port")
+    made = PART.desired(stack_of(text), Facts(paths=replace(Paths(), state=folder)))
+    (certificate,) = parse_plan(made[PLAN]).certificates
+    pairs = []
+    for name in ("one", "two"):
+        pair = folder / f"{name}.pem"
+        provide(
+            replace(certificate, certificate=str(pair), key=str(pair)),
+            folder / f"tls-{name}",
+            "tail.test",
+            folder / "no.sock",
+            now_unix_s=time.time(),
+        )
+        pairs.append(str(pair))
+    one, two = pairs
+    stack = stack_of(text.replace("tls: local-ca", f"tls: {{certificate: {one}, key: {one}}}"))
+    assert told(hear(tmp_path / "right", stack)) == []
+    wrong = hear(tmp_path / "wrong", stack, lambda rendered: rendered.replace(one, two))
+    assert "a certificate that does not count" in wrong.mismatches[0].seen
+
+
+def test_no_real_upstream_is_called(tmp_path: Path) -> None:
+    """Nothing leaves the throwaway network: a listener of this machine, and a socket, hear nothing."""
+    called: list[object] = []
+    tcp, unix = socket.socket(), socket.socket(socket.AF_UNIX)
+    tcp.bind(("127.0.0.1", 0))
+    unix.bind(str(tmp_path / "app.sock"))
+    for each in (tcp, unix):
+        each.listen()
+        each.settimeout(0.1)
+    text = FILE.replace("NAMES", "subdomain").replace("11434", str(tcp.getsockname()[1]))
+    assert (
+        told(hear(tmp_path / "here", stack_of(text.replace("/run/app.sock", f"{tmp_path}/app.sock")))) == []
+    )
+    for each in (tcp, unix):
+        with pytest.raises(TimeoutError):
+            called.append(each.accept())
+        each.close()
+    assert called == []
+    assert threading.active_count() < 20
+
+
+def test_what_nginx_refuses_is_told_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="no_such_directive"):
+        hear(
+            tmp_path,
+            stack_of(FILE.replace("NAMES", "subdomain")),
+            change(r"^limit_req_zone", "no_such_directive on;\nlimit_req_zone"),
+        )
+
+
+def test_the_verb_asks_the_services_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tsstack.yaml"
+    file.write_text(FILE.replace("NAMES", "subdomain"))
+    assert run(["-c", str(file), "prove", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["mismatches"] == 0
+    assert answer["checks"] == len(answer["matrix"])
+    (row,) = [row for row in answer["matrix"] if row["to"] == "db"]
+    assert row == {
+        "from": "(a client)",
+        "to": "db",
+        "packet": "tcp://box.tail.test:5432 at 127.0.0.1",
+        "expected": "127.0.0.1:5433",
+        "seen": "127.0.0.1:5433",
+        "path": "proxy.services.db",
+    }
+    assert run(["-c", str(file), "prove"]) == 0
+    assert "https://ollama.box.tail.test/ at 127.0.0.1" in capsys.readouterr().out
+
+
+def test_a_thousand_names_are_all_asked(tmp_path: Path) -> None:
+    services = {f"s{at}": {"upstream": 20000 + at} for at in range(1000)}
+    text = json.dumps(
+        {"host": {"name": "box", "tailnet": "tail.test"}, "proxy": {"tls": "local-ca", "services": services}}
+    )
+    hearing = hear(tmp_path, stack_of(text.replace('"host":', "host:", 1)))
+    assert told(hearing) == []
+    assert hearing.checks == 1002
+    assert hearing.shared_handshakes > 0

@@ -1,0 +1,264 @@
+"""The staged nginx configuration, run in a throwaway network and asked by name.
+
+nginx runs on a scratch copy of the generation: its logs, its run folder and its keys lie there, its
+upstreams are stand-ins (`backends`). It has the listening addresses that it will have on the host, all in a
+network namespace of its own. Nothing of the host's nginx is touched, no real upstream is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from tsstack.errors import CheckFailed
+from tsstack.model.facts import Facts
+from tsstack.model.stack import Stack
+from tsstack.prove import netlink
+from tsstack.prove.backends import Backends, stand_in_address
+from tsstack.prove.client import HANDSHAKES, Client
+from tsstack.prove.hosting import Question, addresses_of, ask_everyone
+from tsstack.prove.world import WORLD_HINT, NoWorld
+from tsstack.system import command
+from tsstack.system.namespaces import Offshoot
+
+if TYPE_CHECKING:
+    from tsstack.parts.proxy.plan import Plan
+
+CLIENT = "(a client)"
+_FILES = ("http.conf", "main.conf", "nginx.conf")
+_FOLDERS = ("tls", "run", "log")
+_UPSTREAM = re.compile(r"^(\s+server )(\S+?)((?: backup)?;)$", re.MULTILINE)
+_REFUSAL = re.compile(r"\[emerg\]\s*(?:\d+#\d+:\s*)?(.*)")
+# One process, that ends with us. Who has only a user namespace has no other user to become there.
+_ALONE = "daemon off; master_process off; user root root;"
+_PATIENCE_S = 60
+_START_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question, and what was seen: the endpoint that it came to, or words for what went wrong."""
+
+    question: Question
+    seen: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it is what the file says."""
+        return self.seen in (self.question.upstreams or (self.question.expected,))
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """All that was asked, and how many names were asked without a TLS handshake of their own."""
+
+    answers: tuple[Answer, ...]
+    duration_s: float = 0.0
+    shared_handshakes: int = 0
+
+    @property
+    def checks(self) -> int:
+        """How many questions were asked."""
+        return len(self.answers)
+
+    @property
+    def mismatches(self) -> tuple[Answer, ...]:
+        """The answers that are not what the file says."""
+        return tuple(each for each in self.answers if not each.agrees)
+
+    @property
+    def matrix(self) -> list[dict[str, str]]:
+        """A row for each question, as `prove --json` prints it."""
+        return [
+            {
+                "from": CLIENT,
+                "to": each.question.key.removeprefix("proxy.services").removeprefix(".") or "(no service)",
+                "packet": str(each.question),
+                "expected": each.question.expected,
+                "seen": each.seen,
+                "path": each.question.key,
+            }
+            for each in self.answers
+        ]
+
+
+def has_vhosts(stack: Stack, generation: Path) -> bool:
+    """Whether there is a proxy to ask."""
+    return stack.proxy is not None and (generation / "nginx" / "nginx.conf").exists()
+
+
+class VhostExperiment:
+    """nginx on a staged generation, started and asked in the background while others work.
+
+    Raises NoWorld, or CheckFailed when its folders cannot be made.
+    """
+
+    def __init__(self, stack: Stack, facts: Facts, generation: Path) -> None:
+        from tsstack.parts.proxy.plan import read_plan
+
+        self._started_s = time.monotonic()
+        self._questions = tuple(ask_everyone(stack, facts))
+        plan = read_plan(generation)
+        if plan is None:
+            raise CheckFailed(f"{generation / 'nginx'} has no plan.json", hint="switch again")
+        self._folder = tempfile.TemporaryDirectory(prefix="tsstack-prove-", ignore_cleanup_errors=True)
+        scene = _Scene(Path(self._folder.name), generation, plan, facts)
+        addresses = addresses_of(stack, facts)
+        try:
+            self._agent = Offshoot(lambda _, out: _hold(scene, addresses, self._questions, out))
+        except OSError as error:
+            self._folder.cleanup()
+            raise NoWorld(f"no world to prove in: {error.strerror}", hint=WORLD_HINT) from error
+
+    def run(self) -> Hearing:
+        """Wait for the answers. Raises NoWorld, or CheckFailed when nginx does not come up there."""
+        told = self._agent.output.read()
+        if not told:
+            raise NoWorld(f"no world to prove in: {self._agent.last_words()}", hint=WORLD_HINT)
+        answer = json.loads(told)
+        if "refused" in answer:
+            raise CheckFailed(
+                f"nginx does not come up with the new configuration: {answer['refused']}",
+                hint="`tsstack check` tells more",
+            )
+        handshakes = sum(each.scheme == "https" for each in self._questions)
+        return Hearing(
+            tuple(Answer(each, seen) for each, seen in zip(self._questions, answer["seen"], strict=True)),
+            time.monotonic() - self._started_s,
+            max(0, handshakes - HANDSHAKES),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._agent.close()
+        self._folder.cleanup()
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A scratch copy of a generation, to be written and run."""
+
+    scratch: Path
+    generation: Path
+    plan: Plan
+    facts: Facts
+
+    def write(self) -> tuple[list[str], int]:
+        """Write it all. Returns the endpoints of the upstreams and the port of their stand-ins."""
+        for folder in _FOLDERS:
+            (self.scratch / folder).mkdir()
+        taken = {each.port for each in self.plan.listeners}
+        port = next(number for number in range(7, 1 << 16) if number not in taken)
+        endpoints: dict[str, int] = {}
+
+        def stand_in(match: re.Match[str]) -> str:
+            if match[2] == f"unix:{self._moved(self.facts.paths.run)}/identity.sock":
+                return match[0]
+            number = endpoints.setdefault(match[2], len(endpoints))
+            return f"{match[1]}{stand_in_address(number)}:{port}{match[3]}"
+
+        for name in _FILES:
+            text = (self.generation / "nginx" / name).read_text(encoding="utf-8")
+            text = _UPSTREAM.sub(stand_in, self._relocate(text))
+            (self.scratch / name).write_text(text, encoding="utf-8")
+        return list(endpoints), port
+
+    def _moved(self, folder: Path) -> Path:
+        paths = self.facts.paths
+        names = {paths.tls: "tls", paths.run: "run", paths.log: "log"}
+        return self.scratch / names[folder]
+
+    def _relocate(self, text: str) -> str:
+        paths = self.facts.paths
+        # Longest first: one of the folders may lie within another.
+        for folder in sorted((paths.tls, paths.run, paths.log), key=lambda each: -len(str(each))):
+            text = text.replace(f"{folder}/", f"{self._moved(folder)}/")
+        return text.replace("worker_processes auto;", "worker_processes 1;")
+
+    def place_certificates(self) -> list[Path]:
+        """Put a pair at every place that nginx loads one from: the host's own where it can be read.
+
+        Others are made for the names that the plan says, by an authority that lives as long as the proof.
+        Returns the certificates.
+        """
+        from tsstack.parts.proxy.authority import is_due, issue
+
+        placed = []
+        for each in self.plan.certificates:
+            certificate, key = Path(self._relocate(each.certificate)), Path(self._relocate(each.key))
+            sources = (each.source_certificate, each.source_key)
+            if each.kind == "files" and all(os.access(source, os.R_OK) for source in sources):
+                certificate.symlink_to(sources[0])
+                key.symlink_to(sources[1])
+            elif each.kind != "files" and not is_due(each, time.time()) and os.access(each.key, os.R_OK):
+                certificate.symlink_to(each.certificate)
+            else:
+                pair, _, _ = issue(
+                    self.scratch / "tls", self.plan.tailnet, each.names, datetime.datetime.now(datetime.UTC)
+                )
+                for path in {certificate, key}:
+                    path.write_bytes(pair)
+            placed.append(certificate)
+        return placed
+
+
+def _hold(scene: _Scene, addresses: Iterable[str], questions: Iterable[Question], out: BinaryIO) -> None:
+    """In the world: start nginx, ask, tell."""
+    signal.alarm(_PATIENCE_S)
+    endpoints, port = scene.write()
+    certificates = scene.place_certificates()
+    _give_addresses(addresses)
+    backends = Backends(endpoints, port, scene.scratch / "run" / "identity.sock")
+    log = scene.scratch / "log" / "start.log"
+    words: list[str | Path] = ["setpriv", "--pdeathsig", "KILL", "nginx", "-g", _ALONE, "-c"]
+    nginx = command.start([*words, scene.scratch / "nginx.conf"], log=log)
+    try:
+        refused = _wait_until_up(nginx, scene.plan, log)
+        client = Client(backends, certificates)
+        told = {"refused": refused} if refused else {"seen": [client.ask(each) for each in questions]}
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(nginx, signal.SIGKILL)
+    out.write(json.dumps(told).encode())
+
+
+def _give_addresses(addresses: Iterable[str]) -> None:
+    netlink.raise_link("lo")
+    lo = socket.if_nametoindex("lo")
+    messages = []
+    for text in addresses:
+        if text in {"127.0.0.1", "::1"}:
+            continue
+        raw = socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+        messages.append(netlink.address_message(raw, len(raw) * 8, lo))
+    netlink.apply_messages(messages)
+
+
+def _wait_until_up(nginx: int, plan: Plan, log: Path) -> str:
+    """Return once nginx takes connections; why not, if it ends before. Raises OSError after a while."""
+    listener = next((each for each in plan.listeners if each.protocol == "tcp"), None)
+    deadline_s = time.monotonic() + _START_S
+    while listener is not None and time.monotonic() < deadline_s:
+        if os.waitpid(nginx, os.WNOHANG) != (0, 0):
+            said = log.read_text(encoding="utf-8", errors="replace")
+            found = _REFUSAL.findall(said)
+            return found[-1] if found else (said.strip().splitlines() or ["it gave no reason"])[-1]
+        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)  # noqa: S104
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection((address, listener.port), timeout=1.0).close()
+            return ""
+        time.sleep(0.005)
+    return "" if listener is None else f"it does not listen at {listener.endpoint}"
