@@ -191,8 +191,8 @@ def _print_table(title: str, table: Table) -> None:
 
 
 def _print_mismatch(row: Row, loaded: LoadedStack) -> None:
-    file, line, column = loaded.place(row.expected.path)
+    file, line, column = loaded.place(row.path)
     place = f"{file}:{line}:{column}: " if line else ""
     zones = f"from {row.source} to {row.target}"
     result(f"{_paint('wrong')} {row.packet} ({zones})")
-    result(f"    {place}{row.expected.path} says {row.expected.action}, the kernel does {row.seen}")
+    result(f"    {place}{row.path} says {row.expected.outcome}, the kernel does {row.seen}")

@@ -24,6 +24,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,8 +35,9 @@ HEAD = struct.Struct("!II")
 RECORD = struct.Struct("!HHH")  # interface it arrives by, interface it should leave by, bytes
 TO_HOST = 0xFFFF
 
-DELIVERED, LEFT, REFUSED, STRAYED = 1, 2, 4, 8
-"""Flags: reached this host; left by the right interface; an answer says no; left by a wrong interface."""
+DELIVERED, LEFT, REFUSED, STRAYED, HIDDEN = 1, 2, 4, 8, 16
+"""Flags: reached this host; left by the right interface; an answer says no; left by a wrong interface, or
+with a source that is neither its own nor one of this host; left with a source of this host."""
 
 _SYSCTL = {
     "net/ipv4/ip_forward": "1",
@@ -66,7 +68,9 @@ _ECHO = {8, 128}
 class Wires:
     """The world's interfaces and the witnesses at this host's end."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], local: Iterable[bytes] = ()) -> None:
+        """`local` are this host's addresses, which packets may be hidden behind."""
+        self.local = frozenset(local)
         self.tuns = [_open_tun(name) for name in names]
         self.witnesses = {
             opened.fileno(): (opened, family == socket.AF_INET, protocol)
@@ -81,8 +85,13 @@ class Wires:
             self.poll.register(descriptor, select.EPOLLIN)
         self.places = {descriptor: at for at, descriptor in enumerate(self.tuns)}
 
-    def collect(self, first: int, leaving: list[int], seen: bytearray) -> None:
-        """Read all that has arrived anywhere and note it in `seen`, which begins with number `first`."""
+    def collect(
+        self, first: int, leaving: list[int], seen: bytearray, sources: list[bytes] | None = None
+    ) -> None:
+        """Read all that has arrived anywhere and note it in `seen`, which begins with number `first`.
+
+        `sources` are the addresses that the packets were sent from, to tell which of them were hidden.
+        """
         while ready := self.poll.poll(0):
             for descriptor, _ in ready:
                 place = self.places.get(descriptor)
@@ -98,6 +107,10 @@ class Wires:
                         continue
                     if flag == LEFT and leaving[at] != place:
                         flag = STRAYED
+                    elif (
+                        flag == LEFT and sources is not None and (source := read_source(data)) != sources[at]
+                    ):
+                        flag |= HIDDEN if source in self.local else STRAYED
                     seen[at] |= flag
 
 
@@ -114,6 +127,11 @@ def read_packet(data: bytes) -> tuple[int, int]:
     if protocol in {_TCP, _UDP} or (protocol in _ERRORS and data[offset] in _ECHO):
         return _number(data, offset, protocol), LEFT
     return 0, 0
+
+
+def read_source(data: bytes) -> bytes:
+    """The source address of an IP packet."""
+    return data[12:16] if data[0] >> 4 == 4 else data[8:24]
 
 
 def _locate(data: bytes) -> tuple[int, int]:
@@ -158,7 +176,7 @@ def build_world(order: dict[str, Any]) -> Wires:
         Path("/proc/sys", key).write_text(value)
     netlink.raise_link("lo")
     names = list(order["interfaces"])
-    wires = Wires(names)
+    wires = Wires(names, map(bytes.fromhex, order["local"]))
     indexes = [socket.if_nametoindex(name) for name in names]
     messages = []
     for local in map(bytes.fromhex, order["local"]):
@@ -180,13 +198,15 @@ def build_world(order: dict[str, Any]) -> Wires:
 
 def send_round(wires: Wires, count: int, first: int, source: BinaryIO) -> bytes:
     """Send the packets of one round and say what became of each."""
-    seen, leaving = bytearray(count), [TO_HOST] * count
+    seen, leaving, sources = bytearray(count), [TO_HOST] * count, [b""] * count
     for at in range(count):
         arriving, leaving[at], size = RECORD.unpack(source.read(RECORD.size))
-        os.write(wires.tuns[arriving], source.read(size))
+        frame = source.read(size)
+        sources[at] = read_source(frame)
+        os.write(wires.tuns[arriving], frame)
         if at % _AT_ONCE == _AT_ONCE - 1:
-            wires.collect(first, leaving, seen)
-    wires.collect(first, leaving, seen)
+            wires.collect(first, leaving, seen, sources)
+    wires.collect(first, leaving, seen, sources)
     return bytes(seen)
 
 

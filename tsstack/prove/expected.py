@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tsstack.model.facts import Facts
@@ -80,6 +80,13 @@ class Verdict:
     action: Action
     path: str
     zone: str = ""
+    hidden: str = ""
+    """The key that hides its source behind this host, if it leaves so."""
+
+    @property
+    def outcome(self) -> str:
+        """The action, and whether the source is hidden: `accept`, `accept, hidden`, `drop`, `reject`."""
+        return f"{self.action}, hidden" if self.hidden else self.action
 
     @property
     def accepted(self) -> bool:
@@ -169,6 +176,13 @@ class Oracle:
         self.members = Membership(self.firewall)
         self._uplink = stack.host.uplink or facts.default_interface
         self._advertise = stack.tailscale.advertise if stack.tailscale else Advertise()
+        self._hiding_rules = any(rule.masquerade for rule in self.firewall.forward)
+        self._hides_tailnet = (
+            stack.tailscale is not None
+            and stack.tailscale.netfilter != "on"
+            and self._advertise.snat
+            and (self._advertise.exit_node or bool(self._advertise.routes))
+        )
         port = facts.tailscale.port if facts.tailscale else 0
         self.tailscaled_port = port or TAILSCALED_PORT
         self._pairs: dict[tuple[str, str], list[tuple[int, ForwardRule]]] = {}
@@ -187,7 +201,25 @@ class Oracle:
             return Verdict("accept", "firewall")
         if self.is_spoofed(packet):
             return Verdict("drop", "firewall")
-        return self._judge_passing(packet) if packet.outgoing else self._judge_arriving(packet)
+        if not packet.outgoing:
+            return self._judge_arriving(packet)
+        verdict = self._judge_passing(packet)
+        return replace(verdict, hidden=self._hidden_by(packet)) if verdict.accepted else verdict
+
+    def _hidden_by(self, packet: Packet) -> str:
+        """docs/firewall.md, "Masquerading": the key that hides the source of what passes; empty if none."""
+        if self._hides_tailnet and packet.interface == TAILNET_INTERFACE != packet.outgoing:
+            return "tailscale.advertise.snat"
+        if not self._hiding_rules or packet.destination is None:
+            return ""
+        zones = (
+            self.members.zone(packet.source, packet.interface),
+            self.members.zone(packet.destination, packet.outgoing),
+        )
+        for at, rule in self._pairs.get(zones, []):
+            if rule.masquerade and self._lists(at, packet):
+                return f"firewall.forward[{at}].masquerade"
+        return ""
 
     def _judge_arriving(self, packet: Packet) -> Verdict:
         needed = self._needed_for(packet)
@@ -286,12 +318,16 @@ class Oracle:
         if not rules and source == target and not is_isolated(source, self.firewall.zones[source]):
             return f"firewall.zones.{source}"
         for at, _ in rules:
-            key = (at, packet.protocol, packet.port)
-            if key not in self._listed:
-                self._listed[key] = self._rule_ports[at].key(packet.protocol, packet.port)
-            if self._listed[key]:
-                return f"firewall.forward[{at}].{self._listed[key]}"
+            if listed := self._lists(at, packet):
+                return f"firewall.forward[{at}].{listed}"
         return ""
+
+    def _lists(self, at: int, packet: Packet) -> str:
+        """The key below forward rule `at` that lists the packet; empty when none does."""
+        key = (at, packet.protocol, packet.port)
+        if key not in self._listed:
+            self._listed[key] = self._rule_ports[at].key(packet.protocol, packet.port)
+        return self._listed[key]
 
     def ports_of(self, section: Zone | ForwardRule) -> Iterator[Listed]:
         """All that a zone or a forward rule lists."""

@@ -31,7 +31,7 @@ class Cell:
         """Count one packet."""
         if not row.agrees:
             self.mismatches += 1
-        elif row.seen == "accept":
+        elif row.seen.startswith("accept"):
             self.accepted += 1
         else:
             self.refused += 1

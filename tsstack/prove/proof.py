@@ -10,7 +10,7 @@ from typing import Self
 
 from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
-from tsstack.prove.agent import DELIVERED, LEFT, REFUSED, STRAYED
+from tsstack.prove.agent import DELIVERED, HIDDEN, LEFT, REFUSED, STRAYED
 from tsstack.prove.expected import Oracle, Packet, Verdict
 from tsstack.prove.frames import build_frame
 from tsstack.prove.plan import Limits, Plan, plan_packets
@@ -30,7 +30,11 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One packet, what the file says of it and what the kernel did: accept, drop, reject or `stray`."""
+    """One packet, what the file says of it and what the kernel did.
+
+    That is `accept`, `accept, hidden` (it left with an address of this host as its source), `drop`,
+    `reject` or `stray`.
+    """
 
     packet: Packet
     expected: Verdict
@@ -48,7 +52,15 @@ class Row:
     @property
     def agrees(self) -> bool:
         """Whether the kernel did what the file says."""
-        return self.expected.action == self.seen
+        return self.expected.outcome == self.seen
+
+    @property
+    def path(self) -> str:
+        """The key of the file that decides; of a source that is hidden or not, the one that says so."""
+        decided = self.expected
+        if decided.accepted and self.seen.startswith("accept") and not self.agrees:
+            return decided.hidden or "firewall.forward"
+        return decided.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +89,9 @@ class Proof:
                 "from": row.source,
                 "to": row.target,
                 "packet": str(row.packet),
-                "expected": row.expected.action,
+                "expected": row.expected.outcome,
                 "seen": row.seen,
-                "path": row.expected.path,
+                "path": row.path,
             }
             for row in self.rows
         ]
@@ -201,8 +213,8 @@ def _ends(oracle: Oracle, packet: Packet) -> tuple[str, str]:
 
 def _read(flags: int) -> str:
     """An answer of a closed port is no refusal if the packet has reached this host."""
-    if flags & (DELIVERED | LEFT):
-        return "accept"
     if flags & STRAYED:
         return "stray"
+    if flags & (DELIVERED | LEFT):
+        return "accept, hidden" if flags & HIDDEN else "accept"
     return "reject" if flags & REFUSED else "drop"

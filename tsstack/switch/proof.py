@@ -166,5 +166,5 @@ def _place(path: str, loaded: LoadedStack) -> str:
 
 
 def _says(row: Row, loaded: LoadedStack) -> str:
-    place = _place(row.expected.path, loaded)
-    return f"{place}{row.expected.path} says {row.expected.action}, the kernel does {row.seen}"
+    place = _place(row.path, loaded)
+    return f"{place}{row.path} says {row.expected.outcome}, the kernel does {row.seen}"

@@ -137,8 +137,43 @@ MUTANTS: dict[str, Callable[[str], str]] = {
     "a zone's refusal rejects": change(r"(chain refuse.lab \{(?:.*\n)*?.*)drop", r"\1reject"),
     "forwarding from a zone is open": change(r"(chain from.isolated \{\n)", r"\1\t\taccept\n"),
     "what no zone claims is not forwarded": change('accept comment "always: from no zone"', "drop"),
+    "nothing is hidden": drop_line(r"goto hidden\.sources"),
+    "one more zone is hidden": change(r"iif != 0 goto hidden.sources", "iif != 0 masquerade"),
+    "what goes elsewhere is hidden": change(
+        r'"eth0" : goto hide\.office\.dmz', '"br-guest" : goto hide.office.dmz'
+    ),
+    "another zone is hidden": change(r"10\.1\.0\.0/16 : goto hide", "10.2.0.0/16 : goto hide"),
+    "the hidden get an address that nobody has": change(
+        r"(chain hide\.office\.dmz \{\n\s*)masquerade", r"\1meta nfproto ipv4 snat ip to 203.0.113.9"
+    ),
     "a table without a chain": change(r"type filter hook forward priority filter; policy accept;", ""),
 }
+
+
+UNHIDDEN = """
+tailscale: {netfilter: nodivert, advertise: {exit_node: true, snat: SNAT}}
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], tcp: [80]}
+    internal: {interfaces: [tailscale0], services: [ssh]}
+"""
+
+
+@pytest.mark.parametrize("snat", [True, False])
+def test_the_tailnet_is_hidden_where_tailscaled_does_not(tmp_path: Path, snat: bool) -> None:
+    """Proven by the source address with which a packet leaves."""
+    stack = stack_of(UNHIDDEN.replace("SNAT", str(snat).lower()))
+    proof = prove(tmp_path, stack, render(stack))
+    assert proof.mismatches == ()
+    from_tailnet = {
+        row.seen
+        for row in proof.rows
+        if row.packet.interface == "tailscale0" and row.packet.outgoing == "eth0" and row.expected.accepted
+    }
+    assert from_tailnet == {"accept, hidden" if snat else "accept"}
+    other = stack_of(UNHIDDEN.replace("SNAT", str(not snat).lower()))
+    wrong = prove(tmp_path, stack, render(other)).mismatches
+    assert {row.path for row in wrong} == {"tailscale.advertise.snat" if snat else "firewall.forward"}
 
 
 @pytest.mark.parametrize("name", MUTANTS)

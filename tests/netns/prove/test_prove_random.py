@@ -27,7 +27,7 @@ def differences(text: str, seed: int, limits: Limits = LIMITS) -> list[tuple[str
     with tempfile.TemporaryDirectory() as folder:
         proof = prove(Path(folder), stack, render(stack), seed, limits)
     return [
-        (str(row.packet), row.source, row.target, row.expected.action, row.expected.path, row.seen)
+        (str(row.packet), row.source, row.target, row.expected.outcome, row.path, row.seen)
         for row in proof.mismatches
     ]
 
