@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tsstack.errors import CheckFailed, CommandFailed, LockedError, RollbackFailed
+from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, LockedError, RollbackFailed
 from tsstack.model.facts import Paths
 from tsstack.switch.lock import host_lock
 from tsstack.switch.record import Pending, read_pending
@@ -25,6 +25,8 @@ from tsstack.system.files import write_durably
 from tsstack.system.processes import process_start
 
 _ARM_TIMEOUT_S = 10.0
+_RESTART_S = 2.0
+"""Within this systemd has started a dead man anew who was killed (see `arm`)."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
@@ -66,6 +68,29 @@ def arm(site: Site, pending: Pending, *, systemd: bool) -> None:
                 hint=f"see {paths.run / 'deadman.log'} or journalctl -u 'tsstack-deadman-*'",
             )
         site.clock.sleep(0.01)
+
+
+def require_guard(site: Site, change: str) -> None:
+    """Raise ApplyFailed when nobody stands guard over a change that waits for its confirmation.
+
+    He may have been killed since he was armed (the kernel's OOM killer); systemd brings him back.
+    """
+    give_up_s = site.clock.now_s() + _RESTART_S
+    while not _stands(_ready_file(site.paths, change)):
+        if site.clock.now_s() > give_up_s:
+            raise ApplyFailed(
+                "the dead man is gone: nobody would undo the change if it is not confirmed",
+                hint=f"see {site.paths.run / 'deadman.log'} or journalctl -u 'tsstack-deadman-*'",
+            )
+        site.clock.sleep(0.02)
+
+
+def _stands(ready: Path) -> bool:
+    try:
+        pid_text, _, start = ready.read_text(encoding="ascii").strip().partition(" ")
+    except FileNotFoundError:
+        return False
+    return process_start(int(pid_text)) == start != ""
 
 
 def disarm(site: Site, change: str) -> None:

@@ -213,13 +213,18 @@ class Transaction:
 
     def _judge(self, generation: Path, plan: Plan) -> None:
         """Check, guard, prove: in this order, though the proof's world is made meanwhile."""
-        with self.prover(generation, plan, self.facts) as finish:
-            self._check(plan.names, generation)
-            with self._timed("guard"):
-                self.guard(generation, plan)
-            if finish is not None:
-                with self._timed("prove"):
-                    finish()
+        try:
+            with self.prover(generation, plan, self.facts) as finish:
+                self._check(plan.names, generation)
+                with self._timed("guard"):
+                    self.guard(generation, plan)
+                if finish is not None:
+                    with self._timed("prove"):
+                        finish()
+        except OSError as error:  # the machine's own trouble while it was only looked at
+            raise CheckFailed(
+                f"what was staged could not be judged: {error}", hint="nothing was changed"
+            ) from error
 
     def _record(self, number: int, previous: int, snapshots: Mapping[str, Snapshot], plan: Plan) -> Pending:
         confirm_s = self.mode.confirm_s
@@ -268,6 +273,8 @@ class Transaction:
                 with self._timed(f"verify {part.name}"):
                     part.verify(site.store.path(pending.target), self.facts)
             warnings = self._warnings(done, pending.target)
+            if pending.deadline_s is not None:
+                deadman.require_guard(site, pending.id)
             site.store.remember_inputs(pending.target, self.wanted.input_digest)
             _ignore_interrupts()  # the record tells whether it is done: nothing comes between that and us
             commit(site, pending, self.mode)

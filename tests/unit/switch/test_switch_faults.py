@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -37,7 +38,8 @@ def host(tmp_path: Path) -> Host:
 
 @pytest.fixture
 def no_dead_man(monkeypatch: Patch) -> None:
-    monkeypatch.setattr("tsstack.switch.deadman.arm", lambda *_, **__: None)
+    for name in ("arm", "require_guard"):
+        monkeypatch.setattr(f"tsstack.switch.deadman.{name}", lambda *_, **__: None)
 
 
 def assert_as_before(host: Host) -> None:
@@ -437,3 +439,28 @@ def test_the_folder_that_one_stands_in_gives_the_dead_man_no_code(tmp_path: Path
     finally:
         deadman.disarm(site, pending.id)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_change_over_which_nobody_stands_guard_any_more_is_undone(host: Host, monkeypatch: Patch) -> None:
+    """The dead man was killed after he was armed: a confirmation that nobody waits for is no safety."""
+
+    def arm_one_that_dies(site: Site, pending: Pending, **_: object) -> None:
+        site.paths.run.mkdir(parents=True, exist_ok=True)
+        (site.paths.run / f"deadman-{pending.id}.ready").write_text(f"{os.getpid()} 1\n")  # another start
+
+    monkeypatch.setattr("tsstack.switch.deadman.arm", arm_one_that_dies)
+    with pytest.raises(ApplyFailed, match="the dead man is gone"):
+        host.switch(TWO, Mode(confirm_s=60))
+    assert_as_before(host)
+    assert read_pending(host.site.paths.state) is None
+
+
+def test_trouble_of_the_machine_while_a_stage_is_judged_changes_nothing(host: Host) -> None:
+    """An OSError of the guard or the proof is a refusal (4), no failure that nobody understands (1)."""
+
+    def guard(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(CheckFailed, match="could not be judged"):
+        host.switch(TWO, guard=guard)
+    assert_as_before(host)

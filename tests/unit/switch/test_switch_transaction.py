@@ -186,7 +186,8 @@ def test_test_mode_does_not_change_the_next_boot(host: Host) -> None:
 class TestConfirm:
     @pytest.fixture(autouse=True)
     def _no_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tsstack.switch.deadman.arm", lambda *_, **__: None)
+        for name in ("arm", "require_guard"):
+            monkeypatch.setattr(f"tsstack.switch.deadman.{name}", lambda *_, **__: None)
 
     def test_the_boot_link_waits_for_the_confirmation(self, host: Host) -> None:
         host.switch(ONE)

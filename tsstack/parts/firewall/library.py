@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 from tsstack.errors import TsstackError
 
+_NETLINK_NETFILTER = 12  # linux/netlink.h
 _INSTALL = "install nftables (Debian: apt install nftables), which brings libnftables"
 
 
@@ -23,12 +25,14 @@ class NftError(TsstackError):
 class Session:
     """One context of libnftables. Not to be shared between threads.
 
-    Raises NftError when the library is missing.
+    Raises NftError when the library is missing, or when the kernel has no socket to give.
     """
 
     def __init__(self) -> None:
         try:
             import nftables
+
+            _require_socket()
 
             self._nft: Any = nftables.Nftables()
         except (ImportError, OSError) as error:
@@ -87,6 +91,19 @@ class Session:
     def _context(self) -> Any:
         # The bindings keep the context in a private attribute, in every version up to 1.1.
         return self._nft._Nftables__ctx
+
+
+def _require_socket() -> None:
+    """Raise NftError where no netlink socket can be had.
+
+    Without one libnftables ends the whole process with exit code 3 (its mnl.c: netlink_init_error), in the
+    middle of a change and with nobody left to undo it. What is opened and closed here is there for it.
+    """
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
+    except OSError as error:
+        hint = "too many open files, or the kernel is out of memory"
+        raise NftError(f"no netlink socket for nft: {error.strerror}", hint=hint) from error
 
 
 def _refusal(words: str) -> NftError:
