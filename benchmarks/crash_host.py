@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crash_disk import Disk
 from crash_picture import (
     NGINX_PID,
     RUN,
@@ -28,10 +29,12 @@ from crash_picture import (
     wait_for,
 )
 from crash_process import Broken, Ended, Runner, load_everything
+from crash_tailnet import KEY, Tailscaled
 
 FILES = Path("/etc/tsstack")
 _FIRST = """
 host: {name: one, tailnet: tail.test}
+%s
 proxy:
   tls: off
   names: path
@@ -47,6 +50,7 @@ kernel: {sysctl: {net.ipv4.tcp_fin_timeout: 31, net.ipv4.tcp_keepalive_time: 120
 """
 _SECOND = """
 host: {name: one, tailnet: tail.test}
+%s
 proxy:
   tls: off
   names: path
@@ -65,6 +69,20 @@ firewall:
 kernel: {sysctl: {net.ipv4.tcp_fin_timeout: 37, net.ipv4.ip_forward: 1, net.ipv4.tcp_syn_retries: 4}}
 """
 
+_TAILSCALE = """
+tailscale:
+  login_server: http://10.77.0.1:8080
+  auth_key: {file: %s}
+  accept_dns: false
+"""
+_SECOND_TAILSCALE = """
+  accept_routes: true
+  operator: nobody
+  advertise: {snat: false}
+"""
+# tsstack itself is asked this often whether it would change anything: it takes as long as all the rest.
+_ASK_EVERY = 4
+
 
 @dataclass
 class Verdict:
@@ -78,31 +96,50 @@ class Verdict:
 class CrashHost:
     """Two files, `first` and `second`, and what a host looks like that is wholly one of them, or none.
 
-    Generation 1 is made of the first file; what else there is goes when a point is over.
+    Generation 1 is made of the first file; what else there is goes when a point is over. With a
+    `tailscaled` the files speak of it, too, and its settings are judged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Disk, tailscaled: Tailscaled | None = None) -> None:
         self.runner = Runner(folder)
+        self.disk = disk
+        self.tailscaled = tailscaled
         FILES.mkdir(parents=True, exist_ok=True)
         self.files = {"first": FILES / "first.yaml", "second": FILES / "second.yaml"}
-        self.files["first"].write_text(_FIRST)
-        self.files["second"].write_text(_SECOND)
+        common = _TAILSCALE % KEY if tailscaled else ""
+        self.files["first"].write_text(_FIRST % common)
+        more = common.rstrip() + _SECOND_TAILSCALE if tailscaled else ""
+        self.files["second"].write_text(_SECOND % more)
         self.bare_sysctls = read_sysctls()
         self.pictures: dict[str, Picture] = {}
+        self.judged = 0
         load_everything(self.runner, self.switch("second"))
         self._learn()
 
+    def look(self) -> Picture:
+        """What the host is now."""
+        return take_picture(self.tailscaled.prefs() if self.tailscaled else {})
+
     def switch(self, name: str, *more: str) -> list[str]:
         """The command line that makes the host so."""
-        return ["-c", str(self.files[name]), "switch", *more]
+        return ["-c", str(self.files[name]), "switch", "--no-prove", *more]
+
+    def proven_switch(self, name: str) -> list[str]:
+        """The same with the proof before it, which touches nothing and takes its time."""
+        return ["-c", str(self.files[name]), "switch"]
+
+    def words_for(self, name: str) -> list[str]:
+        """The command line that says of the host what it is already, and mends what died since."""
+        return ["rollback", "--to", "0"] if name in {"none", "stranger"} else self.switch(name)
 
     def _learn(self) -> None:
         """Take the pictures that all later ones are held against, each twice to see that it is stable."""
         for _ in range(2):
             self.scrub()
-            for name in ("first", "second", "none", "first"):
+            names = ("first", "second", "none", "first")
+            for name in (*names, "stranger", "first") if self.tailscaled else names:
                 self.become(name)
-                picture = take_picture()
+                picture = self.look()
                 if name in self.pictures and (faults := picture.differences(self.pictures[name])):
                     raise Broken(f"{name} is not the same each time: {faults}")
                 self.pictures[name] = picture
@@ -113,18 +150,24 @@ class CrashHost:
             raise Broken(f"the pictures do not tell one file from the other: {self.pictures}")
 
     def become(self, name: str) -> None:
-        """Bring the host to a file, or to `none`, by tsstack's own verbs, and forget other generations."""
+        """Bring the host to a file, or to `none`, by tsstack's own verbs, and forget other generations.
+
+        A `stranger` is a host without tsstack that has not joined the tailnet.
+        """
         current, _ = links()
         folder = STATE / "generations"
-        if name == "none":
+        if name in {"none", "stranger"}:
             if current:
                 self.runner.must("rollback", "--to", "0")
+            if name == "stranger" and self.tailscaled:
+                self.tailscaled.leave()
         elif name == "first" and (folder / "1").is_dir():
             if current != 1:
                 self.runner.must("rollback", "--to", "1")
         elif current <= 0 or tree_of(folder / str(current)) != self._tree(name):
             self.runner.must(*self.switch(name))
         self.forget()
+        self.disk.settle()
 
     def _tree(self, name: str) -> str:
         return self.pictures[name].tree if name in self.pictures else ""
@@ -148,14 +191,15 @@ class CrashHost:
 
     def _judge(self, allowed: Sequence[str]) -> Verdict:
         faults = loose_ends()
-        picture = take_picture()
+        picture = self.look()
         by_tree = {self.pictures[name].tree: name for name in allowed}
         name = by_tree.get(picture.tree)
         if name is None:
             return Verdict("torn", [*faults, f"the files behind current are none of {allowed}"])
         faults += picture.differences(self.pictures[name])
         faults += self._wrong_memory()
-        if not faults:
+        self.judged += 1
+        if not faults and self.judged % _ASK_EVERY == 0:
             faults += self._what_tsstack_says(name)
         return Verdict("torn" if faults else ("old", "new")[list(allowed).index(name)], faults)
 
@@ -174,7 +218,7 @@ class CrashHost:
 
     def _what_tsstack_says(self, name: str) -> list[str]:
         """tsstack itself must find nothing to do for the file that the host is wholly of."""
-        if name == "none":
+        if name in {"none", "stranger"}:
             return []
         done = self.runner.run("-c", str(self.files[name]), "--json", "dry-activate")
         if done.code != 0:
@@ -202,9 +246,14 @@ class CrashHost:
         if not wait_for(kill_round, 10.0):
             raise Broken(f"some processes do not end: {own_processes()}")
 
-    def cut_power(self) -> None:
-        """What a reboot takes away: processes, the kernel's tables and values, /run; and another boot id."""
+    def reboot(self, *, unsynced: bool = False) -> None:
+        """What a reboot takes away: processes, the kernel's tables and values, /run; and another boot id.
+
+        `unsynced`: it takes what the disk had not been told to keep as well.
+        """
         self.end_processes()
+        if unsynced:
+            self.disk.cut()
         NGINX_PID.unlink(missing_ok=True)
         subprocess.run(["nft", "flush", "ruleset"], check=True)
         shutil.rmtree(RUN, ignore_errors=True)
@@ -213,6 +262,9 @@ class CrashHost:
             path = STATE / name
             if path.exists():
                 path.write_text(json.dumps({**json.loads(path.read_text()), key: "the boot before"}))
+        self.disk.settle()
+        if self.tailscaled:
+            self.tailscaled.start()
 
     def _reset_sysctls(self) -> None:
         # Forwarding first: it takes others with it.
@@ -233,6 +285,7 @@ class CrashHost:
     def scrub(self) -> None:
         """Make the host as bare as it was at the beginning, whatever happened to it."""
         self.end_processes()
+        self.disk.mend()
         NGINX_PID.unlink(missing_ok=True)
         subprocess.run(["nft", "flush", "ruleset"], check=True)
         self._reset_sysctls()
@@ -243,17 +296,17 @@ class CrashHost:
             for path in (Path("/etc/nginx") / name).iterdir():
                 if "tsstack" in path.name:
                     path.unlink()
-        for name in ("none", "first"):
-            if name == "first":
-                self.runner.must(*self.switch("first"))
+        if self.tailscaled:
+            self.tailscaled.leave()
+        self.runner.must(*self.switch("first"))
 
     def recover(self, how: str, words: Sequence[str]) -> Ended:
-        """What comes after a kill: `recover`, the same command once more, or a `reboot`."""
+        """What comes after a kill: `recover`, the same command once more, a `reboot`, or a `power cut`."""
         if how == "recover":
             return self.runner.run("recover")
         if how == "again":
             return self.runner.run(*words)
-        self.cut_power()
+        self.reboot(unsynced=how == "power cut")
         return self.runner.run("recover", "--boot")
 
 

@@ -26,6 +26,8 @@ STREAM = ("127.0.0.1", 5433)
 _PATHS = ("/web/", "/shop/", "/nothing/")
 # Values that the kernel changes by itself, or that only take.
 _MOVING = {"nf_conntrack_count", "flush", "fib_sync_mem"}
+# tailscaled sets it when it needs it.
+_MOVING |= {"src_valid_mark"}
 # May be there or not: what the live generation was rendered from, room set aside, the dead man's diary.
 _OPTIONAL = {"inputs.json", "reserve", "deadman.log", "proxy.json", "firewall.json"}
 
@@ -41,6 +43,8 @@ class Picture:
     answers: tuple[str, ...]
     masters: int
     names: frozenset[str] = field(repr=False)
+    prefs: dict[str, Any] = field(repr=False)
+    """tailscaled's settings; empty where it is not part of the host."""
 
     def differences(self, other: Picture) -> list[str]:
         """What is not as in `other`, a line each."""
@@ -50,7 +54,7 @@ class Picture:
                 found.append(f"{name}: {getattr(self, name)!r}, not {getattr(other, name)!r}")
         if self.table != other.table:
             found.append(f"table: {_first_difference(self.table, other.table)}")
-        for name in ("sysctls", "etc"):
+        for name in ("sysctls", "etc", "prefs"):
             mine, its = getattr(self, name), getattr(other, name)
             for key in sorted({*mine, *its}):
                 if mine.get(key) != its.get(key):
@@ -62,8 +66,8 @@ class Picture:
         return found
 
 
-def take_picture() -> Picture:
-    """Look at the host that we are in."""
+def take_picture(prefs: dict[str, Any]) -> Picture:
+    """Look at the host that we are in; `prefs` are tailscaled's."""
     current = STATE / "current"
     folder = current.resolve() if current.is_symlink() else STATE / "generations" / "0"
     return Picture(
@@ -74,6 +78,7 @@ def take_picture() -> Picture:
         answers=(*(_ask(path) for path in _PATHS), _ask_stream()),
         masters=len(nginx_masters()),
         names=frozenset(_names()),
+        prefs=prefs,
     )
 
 
@@ -87,9 +92,11 @@ def tree_of(folder: Path) -> str:
 
 
 def read_sysctls() -> dict[str, str]:
-    """Every parameter of this network namespace."""
+    """Every parameter of this network namespace, but those of an interface that comes and goes."""
     found = {}
     for place, _, names in os.walk("/proc/sys/net"):
+        if place.endswith("/tailscale0"):
+            continue
         for name in names:
             if name not in _MOVING:
                 try:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import random
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from crash_process import Call
+
+T = TypeVar("T")
 
 # What a call may change: a file, another process, the kernel's tables, or when it is that children act.
 _CHANGING = {
     "write", "pwrite64", "writev", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir",
-    "symlink", "symlinkat", "link", "linkat", "mkdir", "mkdirat", "fsync", "fdatasync", "ftruncate",
-    "truncate", "chmod", "fchmod", "fchmodat", "chown", "fchown", "flock", "sendto", "sendmsg", "kill",
-    "tgkill", "clone", "clone3", "fork", "vfork", "execve", "wait4", "mount", "setsockopt", "utimensat",
+    "symlink", "symlinkat", "link", "linkat", "mkdir", "mkdirat", "fsync", "fdatasync",
+    "ftruncate", "truncate", "chmod", "fchmod", "fchmodat", "chown", "fchown", "flock", "sendto", "sendmsg", "socket",
+    "kill", "tgkill", "clone", "clone3", "fork", "vfork", "execve", "wait4", "mount", "setsockopt", "utimensat",
 }  # fmt: skip
 _CREATING = ("O_CREAT", "O_WRONLY", "O_RDWR")
 
@@ -28,6 +31,7 @@ _ERRORS = {
     "unlink": ("EROFS",),
     "unlinkat": ("EROFS",),
     "fchmod": ("EROFS",),
+    "socket": ("ENOBUFS", "EMFILE"),
     "sendmsg": ("ENOBUFS",),
     "sendto": ("ENOBUFS",),
     "vfork": ("EAGAIN",),
@@ -36,7 +40,13 @@ _ERRORS = {
     "kill": ("EPERM",),
 }
 # After these a disk stays as it is: every later call fails too, those of the undoing included.
-_LASTING = {("write", "ENOSPC"), ("rename", "EROFS"), ("fsync", "EIO"), ("symlink", "ENOSPC")}
+_LASTING = {
+    ("write", "ENOSPC"),
+    ("rename", "EROFS"),
+    ("fsync", "EIO"),
+    ("symlink", "ENOSPC"),
+    ("socket", "ENOBUFS"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +105,23 @@ def errors(calls: Sequence[Call]) -> list[Point]:
     return points
 
 
-def sample(points: Sequence[Point], count: int, chance: random.Random) -> list[Point]:
-    """At most `count` of them, in their order."""
-    if len(points) <= count:
-        return list(points)
-    return [points[index] for index in sorted(chance.sample(range(len(points)), count))]
+class Choice:
+    """Which points a part of a run visits: no other part has the same, and any run chooses alike."""
+
+    def __init__(self, seed: int, part: int, parts: int) -> None:
+        self.seed, self.part, self.parts = seed, part, parts
+
+    def _key(self, scene: str, point: object) -> int:
+        name = getattr(point, "inject", None) or str(point)
+        return int.from_bytes(hashlib.sha256(f"{self.seed} {scene} {name}".encode()).digest()[:8])
+
+    def mine(self, scene: str, points: Sequence[T]) -> list[T]:
+        """This part's share of all, in their order."""
+        return [point for point in points if self._key(scene, point) % self.parts == self.part]
+
+    def some(self, scene: str, points: Sequence[T], count: int) -> list[T]:
+        """At most `count` of them, in their order."""
+        mine = self.mine(scene, points)
+        chosen = sorted(mine, key=lambda point: self._key(scene, point))[:count]
+        kept = set(map(id, chosen))
+        return [point for point in mine if id(point) in kept]

@@ -9,6 +9,7 @@ children of a verb are neither counted nor killed.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -138,9 +139,10 @@ class Runner:
         pid = fork(task or verb(words), self.folder / "victim.log", stopped=True)
         os.waitpid(pid, os.WUNTRACED)
         argv = ["strace", "-qq", "-s", "160", "-o", str(self.folder / "strace.log"), "-e", f"trace={trace}"]
-        argv += ["-e", "signal=none"]
+        argv += ["-e", "signal=STOP" if "signal=STOP" in inject else "signal=none"]
         if inject:
             argv += ["-e", f"inject={inject}"]
+        (self.folder / "strace.log").write_text("")
         self.strace = subprocess.Popen([*argv, "-p", str(pid)], stdin=subprocess.DEVNULL)
         while b"TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_bytes():
             if self.strace.poll() is not None:
@@ -150,6 +152,20 @@ class Runner:
             time.sleep(0.001)
         os.kill(pid, signal.SIGCONT)
         return pid
+
+    def await_stop(self, pid: int) -> bool:
+        """Wait until the injected SIGSTOP has stopped a verb that began; False when it ended before."""
+        deadline_s = time.monotonic() + _LIMIT_S
+        log = self.folder / "strace.log"
+        while time.monotonic() < deadline_s:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "Z":
+                return False
+            # SI_KERNEL: not the stop that it was born in, which it gave itself.
+            if state in "tT" and "si_code=SI_KERNEL" in log.read_text(errors="replace"):
+                return True
+            time.sleep(0.002)
+        raise Broken("a verb neither stops nor ends")
 
     def finish(self, pid: int) -> tuple[Ended, list[Call]]:
         """Wait for a traced verb; return how it ended and the calls that were traced, in their order."""
@@ -201,3 +217,5 @@ def load_everything(runner: Runner, words: Sequence[str]) -> None:
     for name in json.loads(names.read_text()):
         with contextlib.suppress(ModuleNotFoundError):  # a compiler's own, which no one can import by name
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a fork's collector then leaves our pages shared

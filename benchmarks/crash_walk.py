@@ -1,165 +1,87 @@
-"""Walks over the points of each scene: kill, recover, judge, bring back. Runs inside the private host.
+"""Walks over the points of each scene: hurt, recover, judge, bring back. Runs inside the private host.
 
-crash_walk.py FOLDER POINTS SEED     prints progress on stderr and JSON on stdout
+crash_walk.py ORDER     a `WalkOrder` as JSON; prints progress on stderr and JSON on stdout
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crash_children import ChildPoint, Children
+from crash_disk import Disk
+from crash_events import CLOCK, Strike, events
 from crash_host import CrashHost
 from crash_picture import STATE, dead_men, wait_for
-from crash_points import Point, errors, kills, sample
-from crash_process import Broken, Call
+from crash_points import Choice, Point, changes, errors, kills
+from crash_process import Broken, Call, Ended
+from crash_scenes import Scene, Tally, scenes
+from crash_tailnet import Tailscaled
 
 REFUSED = {4, 5, 6}
+# Of a scene's share: so many calls fail or are killed at; the others are events and children's calls.
+_MAIN, _OTHERS, _EVENTS, _CHILDREN = 0.62, 0.13, 0.17, 0.08
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One change of the host: from what, by which words, to what."""
+@dataclass(frozen=True)
+class WalkOrder:
+    """What one walk is to visit: the `part`-th of `parts` parts of all points."""
 
-    name: str
-    old: str
-    new: str
-    words: tuple[str, ...]
-    weight: int
-    """Its share of a sample."""
-    faults: bool = False
-    """Calls are made to fail in it, too."""
-    reboots: bool = False
-    """The host is rebooted before it."""
-    confirmed: bool = False
-    """It waits for a confirmation, so that it may be over and yet not done."""
-    begin: Callable[[], None] | None = None
-    """What brings the host from `old` to where the scene begins."""
-    task: Callable[[], int] | None = None
-    """What is run in place of the words."""
+    folder: str
+    image: str
+    points: int
+    """0: all of them."""
+    seed: int
+    part: int = 0
+    parts: int = 1
+    only: tuple[str, ...] = ()
+    recovers: bool = True
+    tailscaled: str = ""
+    """Its program, where it is to be part of the host."""
+    broken: str = ""
+    """The name of the fault to put into tsstack; see crash_broken."""
 
 
 @dataclass
-class Tally:
-    """What was found, by scene and kind of call."""
+class _After:
+    """What is known of a point before the host is looked at."""
 
-    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    torn: list[dict[str, Any]] = field(default_factory=list)
-    wrong_ends: list[dict[str, Any]] = field(default_factory=list)
-    """The host was whole, and the command's exit code or its words were not what they should be."""
-    notes: Counter[str] = field(default_factory=Counter)
-    missed: int = 0
-
-    def add(self, scene: str, kind: str, state: str) -> None:
-        self.counts[(scene, kind, state)] += 1
-
-    def as_json(self) -> dict[str, Any]:
-        by = lambda place: {  # noqa: E731
-            key: {
-                state: sum(n for entry, n in self.counts.items() if entry[place] == key and entry[2] == state)
-                for state in ("old", "new", "torn")
-            }
-            for key in sorted({entry[place] for entry in self.counts})
-        }
-        totals = {
-            state: sum(n for entry, n in self.counts.items() if entry[2] == state)
-            for state in ("old", "new", "torn")
-        }
-        return {
-            "points": sum(totals.values()),
-            **totals,
-            "scenes": by(0),
-            "kinds": by(1),
-            "not_reached": self.missed,
-            "notes": dict(self.notes),
-            "torn_points": self.torn,
-            "wrong_ends": self.wrong_ends,
-        }
-
-
-def scenes(host: CrashHost) -> list[Scene]:
-    """Every way in which a host goes from one generation to another."""
-    second = tuple(host.switch("second"))
-    waiting = Waiting(host)
-    return [
-        Scene("switch", "first", "second", second, 8, faults=True),
-        Scene("first switch", "none", "second", second, 4, faults=True),
-        Scene("rollback", "second", "first", ("rollback", "--to", "1"), 3, faults=True),
-        Scene("rollback to nothing", "first", "none", ("rollback", "--to", "0"), 2),
-        Scene("boot", "first", "first", ("recover", "--boot"), 2, reboots=True),
-        Scene("early firewall", "first", "first", ("recover", "--early"), 1, reboots=True),
-        Scene("switch --confirm", "first", "second", (*second, "--confirm", "90s"), 4, confirmed=True),
-        Scene(
-            "confirm",
-            "first",
-            "second",
-            ("confirm", "--same-session"),
-            1,
-            confirmed=True,
-            begin=waiting.begin,
-        ),
-        Scene("recover", "first", "first", ("recover",), 2, begin=waiting.begin_expired),
-        Scene(
-            "dead man", "first", "first", ("recover",), 2, begin=waiting.begin_expired, task=waiting.dead_man
-        ),
-    ]
-
-
-class Waiting:
-    """A switch that waits for its confirmation, to be confirmed or undone in another scene."""
-
-    def __init__(self, host: CrashHost) -> None:
-        self.host = host
-
-    def begin(self) -> None:
-        """Switch and leave the confirmation open."""
-        if (STATE / "pending.json").exists():
-            self.host.runner.must("rollback")
-        self.host.runner.must(*self.host.switch("second", "--confirm", "90s"))
-
-    def begin_expired(self) -> None:
-        """The same with its time over and its dead man gone."""
-        self.begin()
-        self.host.send_dead_men_home()
-        record = STATE / "pending.json"
-        record.write_text(json.dumps({**json.loads(record.read_text()), "deadline_s": 0.0}))
-
-    def dead_man(self, deadline_s: float = 0.0) -> int:
-        """Be the dead man of the change that waits."""
-        from tsstack.model.facts import Paths
-        from tsstack.switch import deadman
-
-        paths = Paths()
-        change = json.loads((STATE / "pending.json").read_text())["id"]
-        sys.argv = [
-            "deadman", "--state", str(paths.state), "--run", str(paths.run), "--etc", str(paths.etc),
-            "--socket", str(paths.tailscale_socket), "--log", str(paths.log), "--id", change,
-            "--deadline", f"{deadline_s}",
-        ]  # fmt: skip
-        return deadman.main()
+    how: str
+    """What was done after the accident."""
+    faults: list[str]
+    wrong: list[str]
+    said: str
+    counted: bool
+    """The accident did happen."""
+    must_be_new: bool
 
 
 class Walk:
     """All points of some scenes."""
 
-    def __init__(self, host: CrashHost, seed: int, *, recovers: bool = True) -> None:
+    def __init__(self, host: CrashHost, order: WalkOrder) -> None:
         self.host = host
-        self.recovers = recovers
-        self.chance = random.Random(seed)  # noqa: S311  a sample, no secret
+        self.recovers = order.recovers
+        self.chance = random.Random(f"{order.seed} {order.part}")  # noqa: S311  a sample, no secret
+        self.choice = Choice(order.seed, order.part, order.parts)
         self.tally = Tally()
+        self.children = Children(host)
 
     def prepare(self, scene: Scene) -> None:
         self.host.become(scene.old)
         if scene.reboots:
-            self.host.cut_power()
+            self.host.reboot()
         if scene.begin is not None:
             scene.begin()
+        self.host.disk.settle()
 
     def calls(self, scene: Scene) -> list[Call]:
         """The calls of one run that nobody disturbs."""
@@ -169,35 +91,63 @@ class Walk:
             raise Broken(f"{scene.name} ended with {done.code}:\n{done.said}")
         return calls
 
-    def choose(self, scene: Scene, share: int | None) -> list[Point]:
-        """The points of a scene: all changing calls, then others up to `share`; None: every one."""
+    def choose(self, scene: Scene, share: int | None) -> list[Point | Strike | ChildPoint]:
+        """The points of a scene; None: every one."""
         calls = self.calls(scene)
         changing, others = kills(calls)
         failing = errors(calls) if scene.faults else []
+        strikes = [
+            Strike(event, point)
+            for event in events(self.chance)
+            for point in changing
+            if (scene.faults or scene.joins or (scene.confirmed and scene.begin is None))
+            and (not scene.joins or event.tailscaled)
+            and event.waits == scene.confirmed
+            and (self.host.tailscaled or not event.tailscaled)
+        ]
+        born: list[ChildPoint] = []
+        if scene.faults:
+            self.prepare(scene)
+            born = self.children.points(scene.words)
+        groups: list[tuple[Sequence[Any], float]] = [
+            ([*changing, *failing], _MAIN), (others, _OTHERS), (strikes, _EVENTS), (born, _CHILDREN)
+        ]  # fmt: skip
         if share is None:
-            return [*changing, *failing, *others]
-        main = [*changing, *failing]
-        some = sample(main, max(1, share * 5 // 6), self.chance)
-        return [*some, *sample(others, share - len(some), self.chance)]
+            return [point for group, _ in groups for point in self.choice.mine(scene.name, group)]
+        whole = sum(weight for group, weight in groups if group)
+        chosen: list[Any] = []
+        for group, weight in groups:
+            if group:
+                chosen += self.choice.some(scene.name, group, max(1, round(share * weight / whole)))
+        return chosen
 
-    def visit(self, scene: Scene, point: Point) -> None:
+    def visit(self, scene: Scene, point: Point | Strike | ChildPoint) -> None:
         """One point, and the host brought back to where the scene begins."""
+        if isinstance(point, ChildPoint):
+            self._visit_child(scene, point)
+        elif isinstance(point, Strike):
+            self._visit_strike(scene, point)
+        else:
+            self._visit_call(scene, point)
+        self.prepare(scene)
+
+    def _visit_call(self, scene: Scene, point: Point) -> None:
         host = self.host
         done, calls = host.runner.trace(
             scene.words, trace=point.call.name, inject=point.inject, task=scene.task
         )
         hit = done.killed if not point.error else len(calls) >= point.call.when
-        if not hit:
-            self.tally.missed += 1
         last = calls[point.call.when - 1] if len(calls) >= point.call.when else None
-        how = self.chance.choice(("recover", "recover", "again", "reboot"))
+        how = self.chance.choice(("recover", "recover", "again", "reboot", "power cut"))
         if scene.begin is not None and how == "again":
             how = "recover"
         faults: list[str] = []
         wrong: list[str] = []
         if point.error:
+            # Only a call that writes can meet such a disk; the calls of two runs are not numbered alike.
+            hit = hit and last is not None and changes(last)
             how = "recover" if done.code != 0 else "nothing"
-            wrong = self._bad_end(done.code, done.said)
+            wrong = self._bad_end(done.code, done.said) if hit else []
         words = scene.words if scene.name != "early firewall" else ("recover", "--boot")
         if scene.name in {"boot", "early firewall"} and how == "recover":
             how = "again"  # what was lost with the boot comes back by the boot unit, run once more
@@ -209,39 +159,98 @@ class Walk:
                 faults.append(f"{how} ended with {after.code}: {after.said}")
         if scene.confirmed:
             faults += self._end_waiting()
-        left = host.send_dead_men_home()
-        self.tally.notes["dead men with nothing to do"] += left
+        said = f"{last or ''}\n{done.said}"
+        again = how == "again" and not scene.confirmed
+        self.tally.missed += not hit
+        self._judge(scene, point, _After(how, faults, wrong, said, hit, again))
+
+    def _visit_strike(self, scene: Scene, strike: Strike) -> None:
+        host, call = self.host, strike.point.call
+        inject = f"{call.name}:signal=STOP:when={call.when}"
+        pid = host.runner.begin(scene.words, trace=call.name, inject=inject, task=scene.task)
+        reached = host.runner.await_stop(pid)
+        if reached:
+            strike.event.strike(host)
+            os.kill(pid, signal.SIGCONT)
+        else:
+            self.tally.missed += 1
+        done, _ = host.runner.finish(pid)
+        if reached:
+            strike.event.mend(host)
+        if host.tailscaled:
+            host.tailscaled.await_state(("Running", "NeedsLogin", "Stopped"))
+        wrong = self._bad_end(done.code, done.said)
+        how, after = self._settle(scene, done, daemons=strike.event.daemons)
+        faults = [] if after.code == 0 else [f"{how} ended with {after.code}: {after.said}"]
+        if scene.confirmed and done.code == 0:
+            faults += self._end_waiting(alone=strike.event.waits)
+        must_be_new = done.code == 0 and not scene.confirmed
+        self._judge(scene, strike, _After(how, faults, wrong, done.said, reached, must_be_new))
+
+    def _visit_child(self, scene: Scene, child: ChildPoint) -> None:
+        done, reached = self.children.run(scene.words, child)
+        if not reached:
+            self.tally.missed += 1
+        wrong = self._bad_end(done.code, done.said)
+        how, after = self._settle(scene, done, daemons=not child.number)
+        faults = [] if after.code == 0 else [f"{how} ended with {after.code}: {after.said}"]
+        self._judge(scene, child, _After(how, faults, wrong, done.said, reached, done.code == 0))
+
+    def _settle(self, scene: Scene, done: Ended, *, daemons: bool) -> tuple[str, Ended]:
+        """What a person does after a command that ended so.
+
+        `daemons`: one may have died at any time, so the same is asked for once more. Else a command that
+        says that it has undone itself, or done all, must have.
+        """
+        if scene.confirmed and done.code == 0:
+            return "nothing", done
+        if done.code == 0 and daemons:
+            return "again", self.host.runner.run(*scene.words)
+        if done.code in {4, 5} and daemons:
+            return "the old one again", self.host.runner.run(*self.host.words_for(scene.old))
+        return "recover", self.host.runner.run("recover")
+
+    def _judge(
+        self,
+        scene: Scene,
+        point: Point | Strike | ChildPoint,
+        after: _After,
+    ) -> None:
+        host = self.host
+        self.tally.notes["dead men with nothing to do"] += host.send_dead_men_home()
         verdict = host.judge((scene.old, scene.new))
-        faults += verdict.faults
-        if how == "again" and not scene.confirmed and verdict.state == "old" and scene.new != scene.old:
-            faults.append("the command ran once more and the host is still old")
+        faults = after.faults + verdict.faults
+        if after.must_be_new and verdict.state == "old" and scene.new != scene.old:
+            faults.append("the command was done, or ran once more, and the host is still old")
         state = "torn" if faults else verdict.state
-        if hit:
+        if after.counted:
             self.tally.add(scene.name, point.kind, state)
+            if host.tailscaled:
+                self.tally.notes["points with a real tailscaled, its settings judged"] += 1
         found = {
             "scene": scene.name,
             "point": str(point),
-            "call": str(last) if last else "",
-            "then": how,
-            "faults": faults or wrong,
-            "said": done.said[-2000:],
+            "then": after.how,
+            "faults": faults or after.wrong,
+            "said": after.said[-2000:],
         }
         if faults:
             self.tally.torn.append(found)
-            say(f"TORN {scene.name}: {point}; then {how}: {faults[:3]}")
+            say(f"TORN {scene.name}: {point}; then {after.how}: {[fault[-1500:] for fault in faults[:3]]}")
             host.scrub()
-        elif wrong:
+        elif after.wrong:
             self.tally.wrong_ends.append(found)
-            say(f"WRONG END {scene.name}: {point}: {wrong}")
-        self.prepare(scene)
+            say(f"WRONG END {scene.name}: {point}: {after.wrong}")
 
-    def _end_waiting(self) -> list[str]:
-        """Confirm or undo a change that waits; there must be a dead man behind it."""
+    def _end_waiting(self, *, alone: bool = False) -> list[str]:
+        """Confirm or undo a change that waits; there must be a dead man behind it, unless he was killed."""
         record = STATE / "pending.json"
         if not record.exists():
             return []
         faults = (
-            [] if dead_men() else ["a change waits for its confirmation, and no dead man stands behind it"]
+            []
+            if dead_men() or alone
+            else ["a change waits for its confirmation, and no dead man stands behind it"]
         )
         words = self.chance.choice((("confirm", "--same-session"), ("rollback",)))
         done = self.host.runner.run(*words)
@@ -252,10 +261,6 @@ class Walk:
         return faults
 
     def _bad_end(self, code: int, said: str) -> list[str]:
-        if code == 3 and "Unable to initialize Netlink socket" in said:
-            # libnftables calls exit(3) itself when the kernel has no memory for its socket: a kill.
-            self.tally.notes["times libnftables ended the command for want of memory"] += 1
-            return []
         faults = [] if code in REFUSED | {0} else [f"exit {code} is none of 0, 4, 5, 6"]
         return [*faults, *(["a traceback was shown"] if "Traceback" in said else [])]
 
@@ -268,7 +273,7 @@ class Walk:
             self.visit(scene, point)
             if scene.reboots and number == len(points):
                 self.host.runner.must("recover", "--boot")  # what the next scene begins with
-            if number % 100 == 0:
+            if number % 100 == 0 or number == len(points):
                 pace_s = (time.monotonic() - started_s) / number
                 say(f"{scene.name}: {number} of {len(points)}, {pace_s:.2f} s each")
 
@@ -277,28 +282,45 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(folder: Path, points: int | None, seed: int, only: Sequence[str], recovers: bool) -> dict[str, Any]:
+def run(order: WalkOrder) -> dict[str, Any]:
     """All scenes, and the worst moments of nginx and of the dead man."""
+    started_s = time.monotonic()
+    disk = Disk(Path(order.image))
+    disk.mount()
+    CLOCK.install()
+    tailscaled = Tailscaled(order.tailscaled) if order.tailscaled else None
+    host = CrashHost(Path(order.folder), disk, tailscaled)
+    say(f"part {order.part}: ready after {time.monotonic() - started_s:.1f} s")
+    if order.broken:
+        from crash_broken import break_it
+
+        break_it(order.broken)
+    try:
+        return _walk_all(Walk(host, order), order, started_s)
+    finally:
+        host.end_processes()  # else a command that is stopped keeps whoever waits for us
+
+
+def _walk_all(walk: Walk, order: WalkOrder, started_s: float) -> dict[str, Any]:
     from crash_moments import moments
 
-    started_s = time.monotonic()
-    host = CrashHost(folder)
-    walk = Walk(host, seed, recovers=recovers)
-    wanted = [scene for scene in scenes(host) if not only or scene.name in only]
+    host = walk.host
+    wanted = [scene for scene in scenes(host) if not order.only or scene.name in order.only]
     whole = sum(scene.weight for scene in wanted)
     for scene in wanted:
-        walk.walk(scene, None if points is None else max(1, points * scene.weight // whole))
-    if not only or "moments" in only:
+        share = max(1, round(order.points * scene.weight / whole)) if order.points else None
+        walk.walk(scene, share)
+    if "moments" in order.only or (not order.only and order.part % 4 == 0):
         host.become("first")
         moments(walk)
-    return {"seed": seed, "duration_s": round(time.monotonic() - started_s, 1), **walk.tally.as_json()}
+    return {"duration_s": round(time.monotonic() - started_s, 1), **walk.tally.as_json()}
 
 
 def main() -> int:
     """Answer on stdout."""
-    folder, points, seed, recovers, *only = sys.argv[1:]
+    fields = json.loads(sys.argv[1])
     try:
-        said = run(Path(folder), int(points) or None, int(seed), only, bool(recovers))
+        said = run(WalkOrder(**{**fields, "only": tuple(fields["only"])}))
     except Broken as error:
         say(f"broken: {error}")
         return 1
