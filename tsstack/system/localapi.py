@@ -268,22 +268,22 @@ class LocalApi:
     @contextmanager
     def _connection(self, timeout_s: float) -> Iterator[socket.socket]:
         """A connected socket; what the operating system says becomes a sentence with a hint."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout_s)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(timeout_s)
                 connection.connect(str(self.path))
                 yield connection
-            except TimeoutError as error:
-                raise LocalApiTimeout(f"tailscaled did not answer within {timeout_s:g} s") from error
-            except PermissionError as error:
-                raise LocalApiError(
-                    f"this user may not open tailscaled's socket {self.path}", hint="run as root"
-                ) from error
-            except OSError as error:
-                raise LocalApiError(
-                    f"tailscaled does not answer on {self.path}: {error.strerror or error}",
-                    hint="systemctl start tailscaled",
-                ) from error
+        except TimeoutError as error:
+            raise LocalApiTimeout(f"tailscaled did not answer within {timeout_s:g} s") from error
+        except PermissionError as error:
+            raise LocalApiError(
+                f"this user may not open tailscaled's socket {self.path}", hint="run as root"
+            ) from error
+        except OSError as error:
+            raise LocalApiError(
+                f"tailscaled does not answer on {self.path}: {error.strerror or error}",
+                hint="systemctl start tailscaled",
+            ) from error
 
     @staticmethod
     def _send(

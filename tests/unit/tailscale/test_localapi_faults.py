@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import tempfile
 import threading
@@ -96,6 +97,15 @@ def test_nobody_there_is_a_hint_to_start_it(folder: Path) -> None:
         LocalApi(folder / "none").prefs()
     assert failure.value.hint == "systemctl start tailscaled"
     assert discover_tailscale(Paths(tailscale_socket=folder / "none")) is None
+
+
+def test_no_socket_to_be_had_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("socket.socket", none_left)
+    with pytest.raises(LocalApiError, match="Too many open files"):
+        LocalApi(folder / "ts.sock").prefs()
 
 
 def test_a_socket_path_that_is_too_long_is_named(tmp_path: Path) -> None:
