@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tsstack.errors import RollbackFailed
+from tsstack.errors import CheckFailed, RollbackFailed
 from tsstack.parts.part import Snapshot
 from tsstack.system.files import fsync_folder, write_durably
 
@@ -69,7 +69,10 @@ def write_pending(state: Path, pending: Pending) -> None:
 
 
 def keep_reserve(state: Path) -> None:
-    """Set some room aside, so that a rollback works on a disk that is full. Best effort by its nature."""
+    """Set some room aside, so that a rollback works on a disk that is full. Best effort by its nature.
+
+    Raises CheckFailed when the disk cannot be written at all.
+    """
     reserve = state / RESERVE
     if reserve.exists():
         return
@@ -77,7 +80,9 @@ def keep_reserve(state: Path) -> None:
         write_durably(reserve, bytes(_RESERVE_BYTES), mode=0o600)
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            raise
+            raise CheckFailed(
+                f"{reserve} cannot be written: {error.strerror}", hint="nothing was changed; mend the disk"
+            ) from error
 
 
 def read_pending(state: Path) -> Pending | None:

@@ -464,3 +464,15 @@ def test_trouble_of_the_machine_while_a_stage_is_judged_changes_nothing(host: Ho
     with pytest.raises(CheckFailed, match="could not be judged"):
         host.switch(TWO, guard=guard)
     assert_as_before(host)
+
+
+def test_a_disk_that_does_not_take_the_reserve_is_a_refusal(host: Host, monkeypatch: Patch) -> None:
+    (host.site.paths.state / "reserve").unlink()
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tsstack.switch.record.write_durably", read_only)
+    with pytest.raises(CheckFailed, match="reserve cannot be written: Read-only"):
+        host.switch(TWO)
+    assert_as_before(host)
