@@ -36,6 +36,7 @@ ADDRESSES_TARGET_RATIO = 1.2
 _EXAMPLE = CHECKOUT / "examples" / "kernelcore.yaml"
 _BARE = "python -c pass"
 _RELOAD = "nginx -t, nginx -s reload"
+_UNPROVEN = ", --no-prove"
 
 Command = Callable[[], Run]
 
@@ -88,8 +89,8 @@ def _interleave(runs: int, commands: Mapping[str, Command]) -> dict[str, Series]
     }
 
 
-def _switch(host: MeasuredHost, file: Path) -> Run:
-    return host.run(TSSTACK, "-c", file, "--json", "switch")
+def _switch(host: MeasuredHost, file: Path, *options: str) -> Run:
+    return host.run(TSSTACK, "-c", file, "--json", "switch", *options)
 
 
 def _settle(host: MeasuredHost, file: Path) -> None:
@@ -98,18 +99,27 @@ def _settle(host: MeasuredHost, file: Path) -> None:
     _switch(host, file)
 
 
-def _to_and_fro(host: MeasuredHost, files: tuple[Path, Path], part: str) -> Command:
-    """A switch to the other file, which changes `part` and nothing else; Broken when it does otherwise."""
+def _to_and_fro(host: MeasuredHost, files: tuple[Path, Path], part: str) -> dict[str, Command]:
+    """Switches to the other file, which change `part` and nothing else: `ours`, and `unproven`.
+
+    Both take turns with the files, so one must be run after the other. Broken when one does otherwise.
+    """
     turns = cycle(files)
 
-    def change() -> Run:
-        run = _switch(host, next(turns))
-        touched = list(json.loads(run.stdout)["parts"])
+    def change(*options: str, proven: bool) -> Run:
+        run = _switch(host, next(turns), *options)
+        told = json.loads(run.stdout)
+        touched = list(told["parts"])
         if touched != [part]:
             raise Broken(f"a change of the {part} alone touched {touched}")
+        if ("prove" in told["durations_s"]) != proven:
+            raise Broken(f"a change of the {part} was {'not ' if proven else ''}proven")
         return run
 
-    return change
+    return {
+        "ours": lambda: change(proven=True),
+        "unproven": lambda: change("--no-prove", proven=False),
+    }
 
 
 def _bare_python(host: MeasuredHost) -> Command:
@@ -145,32 +155,34 @@ def _own_host_rows(host: OwnHost, runs: int) -> list[Row]:
     )
     _settle(host, base)
     no_op = _no_op_row("no-op switch: firewall, kernel, proxy", host, base, runs)
-    vhost = _interleave(
-        runs, {"ours": _to_and_fro(host, (rate, base), "proxy"), "reload": _reload_nginx(host)}
-    )
+    vhost = _interleave(runs, {**_to_and_fro(host, (rate, base), "proxy"), "reload": _reload_nginx(host)})
     _settle(host, base)
     return [
         Row("tsstack --help", first["help"], _BARE, first["bare"], target_s=HELP_TARGET_S),
         Row("tsstack check", first["check"], _BARE, first["bare"]),
         no_op,
         Row("one vhost changed", vhost["ours"], _RELOAD, vhost["reload"]),
+        Row(f"one vhost changed{_UNPROVEN}", vhost["unproven"], _RELOAD, vhost["reload"]),
         *_foomuuri_rows("a change of the firewall alone", _to_and_fro(host, (port, base), "firewall"), runs),
     ]
 
 
-def _foomuuri_rows(what: str, change: Command, runs: int) -> list[Row]:
+def _foomuuri_rows(what: str, changes: dict[str, Command], runs: int) -> list[Row]:
     """The same zones by foomuuri: `reload` is the target's, `start` renders and loads and nothing else."""
     reload = "foomuuri reload, same zones"
     try:
         root = prepare_foomuuri()
     except Unavailable as error:
-        ours = _interleave(runs, {"ours": change})["ours"]
-        return [Row(what, ours, reload, target_ratio=FIREWALL_TARGET_RATIO, note=str(error))]
+        series = _interleave(runs, changes)
+        return [
+            Row(what, series["ours"], reload, target_ratio=FIREWALL_TARGET_RATIO, note=str(error)),
+            Row(f"{what}{_UNPROVEN}", series["unproven"], reload, note=str(error)),
+        ]
     with FoomuuriHost(root) as host:
         series = _interleave(
             runs,
             {
-                "ours": change,
+                **changes,
                 "reload": lambda: host.foomuuri("reload"),
                 "start": lambda: host.foomuuri("start"),
             },
@@ -179,6 +191,7 @@ def _foomuuri_rows(what: str, change: Command, runs: int) -> list[Row]:
     ours = series["ours"]
     return [
         Row(what, ours, reload, series["reload"], target_ratio=FIREWALL_TARGET_RATIO, note=note),
+        Row(f"{what}{_UNPROVEN}", series["unproven"], reload, series["reload"], note=note),
         Row(what, ours, "foomuuri start: renders, loads", series["start"], note=note),
     ]
 
@@ -190,14 +203,14 @@ def _address_rows(host: OwnHost, raw: OwnHost, runs: int, count: int = 10_000) -
     _settle(host, one)
     table = raw.write("table.nft", host.copy_out(f"{STATE}/current/nftables/tsstack.nft"))
     activations_s: list[float] = []
-    change = _to_and_fro(host, (two, one), "firewall")
+    changes = _to_and_fro(host, (two, one), "firewall")
 
     def change_and_note() -> Run:
-        run = change()
+        run = changes["ours"]()
         activations_s.append(json.loads(run.stdout)["durations_s"]["activate firewall"])
         return run
 
-    loaded = {"ours": change_and_note, "nft": lambda: raw.run("nft", "-f", table)}
+    loaded = {**changes, "ours": change_and_note, "nft": lambda: raw.run("nft", "-f", table)}
     series = _interleave(runs, loaded)
     _settle(host, one)
     nothing = _interleave(
@@ -208,6 +221,7 @@ def _address_rows(host: OwnHost, raw: OwnHost, runs: int, count: int = 10_000) -
     return [
         Row(f"{what}: activation", activation, other, series["nft"], target_ratio=target),
         Row(f"{what}: whole switch", series["ours"], other, series["nft"], target_ratio=target),
+        Row(f"{what}: whole switch{_UNPROVEN}", series["unproven"], other, series["nft"]),
         Row(f"{what}: no-op switch", nothing["ours"], other, nothing["nft"]),
     ]
 
@@ -219,20 +233,22 @@ def _service_rows(host: OwnHost, runs: int, count: int = 1_000) -> list[Row]:
     rate = host.write("rate.yaml", inputs.with_rate_changed(many))
     none = host.write("none.yaml", inputs.many_services(1))
 
-    def all_new() -> Run:
-        _switch(host, none)
-        return _switch(host, base)
+    def all_new(*options: str) -> Run:
+        _switch(host, none, "--no-prove")
+        return _switch(host, base, *options)
 
     _settle(host, base)
-    series = _interleave(runs, {"all": all_new, "reload": _reload_nginx(host)})
-    changed = _interleave(
-        runs, {"ours": _to_and_fro(host, (rate, base), "proxy"), "reload": _reload_nginx(host)}
+    series = _interleave(
+        runs, {"all": all_new, "unproven": lambda: all_new("--no-prove"), "reload": _reload_nginx(host)}
     )
+    changed = _interleave(runs, {**_to_and_fro(host, (rate, base), "proxy"), "reload": _reload_nginx(host)})
     _settle(host, base)
     what, target = f"{count:,} services", SERVICES_TARGET_S
     return [
         Row(f"{what}, all new", series["all"], _RELOAD, series["reload"], target_s=target),
+        Row(f"{what}, all new{_UNPROVEN}", series["unproven"], _RELOAD, series["reload"]),
         Row(f"{what}, one changed", changed["ours"], _RELOAD, changed["reload"], target_s=target),
+        Row(f"{what}, one changed{_UNPROVEN}", changed["unproven"], _RELOAD, changed["reload"]),
         _no_op_row(f"{what}, no-op switch", host, base, runs),
     ]
 
@@ -248,12 +264,13 @@ def _lab_rows(host: MeasuredHost, runs: int) -> list[Row]:
     _settle(host, _EXAMPLE)
     no_op = _no_op_row(f"no-op switch: {what}", host, _EXAMPLE, runs)
     vhost = _interleave(
-        runs, {"ours": _to_and_fro(host, (files["rate"], _EXAMPLE), "proxy"), "reload": _reload_nginx(host)}
+        runs, {**_to_and_fro(host, (files["rate"], _EXAMPLE), "proxy"), "reload": _reload_nginx(host)}
     )
     _settle(host, _EXAMPLE)
     return [
         no_op,
         Row(f"one vhost changed: {what}", vhost["ours"], _RELOAD, vhost["reload"]),
+        Row(f"one vhost changed: {what}{_UNPROVEN}", vhost["unproven"], _RELOAD, vhost["reload"]),
         *_foomuuri_rows(
             f"a change of the firewall alone: {what}",
             _to_and_fro(host, (files["port"], _EXAMPLE), "firewall"),
