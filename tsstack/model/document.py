@@ -9,6 +9,7 @@ which libyaml alone would refuse.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,8 +229,8 @@ def _place_after(before: str) -> tuple[int, int]:
 def _join_surrogates(text: str) -> tuple[str, dict[int, list[tuple[int, int]]]]:
     """Replace escaped surrogate pairs by `\\UXXXXXXXX`.
 
-    Returns the text and, for each line (from 0), the columns behind which the source is longer and by
-    how much: a generated JSON file is one long line, and its places must stay true.
+    Returns the text and, for each line (from 0), the columns behind which the source is longer and by how
+    much in all up to there: a generated JSON file is one long line, and its places must stay true.
     """
     shifts: dict[int, list[tuple[int, int]]] = {}
     if "\\u" not in text:
@@ -248,7 +249,8 @@ def _join_surrogates(text: str) -> tuple[str, dict[int, list[tuple[int, int]]]]:
         line_length += len(joined)
         pieces += [between, joined]
         done = match.end()
-        shifts.setdefault(line, []).append((line_length, len(match[0]) - len(joined)))
+        grown = shifts.setdefault(line, [])
+        grown.append((line_length, len(match[0]) - len(joined) + (grown[-1][1] if grown else 0)))
     pieces.append(text[done:])
     return "".join(pieces), shifts
 
@@ -390,8 +392,9 @@ class _Builder:
 
     def _place(self, mark: Any) -> tuple[int, int]:
         line, column = int(mark.line), int(mark.column)
-        if self.shifts:
-            column += sum(by for behind, by in self.shifts.get(line, ()) if mark.column >= behind)
+        if grown := self.shifts.get(line):
+            before = bisect_right(grown, mark.column, key=lambda shift: shift[0])
+            column += grown[before - 1][1] if before else 0
         return line + 1, column + 1
 
     def _add(self, code: Code, path: KeyPath, message: str, place: tuple[int, int], hint: str = "") -> None:

@@ -13,7 +13,7 @@ from tsstack.model.code import Code
 from tsstack.model.document import Document, Node, child
 from tsstack.model.keypath import KeyPath, format_path
 from tsstack.model.section import Section
-from tsstack.model.words import SECRET, listed, may_hold_secret, nearest, redact, show
+from tsstack.model.words import SECRET, listed, may_hold_secret, nearest, printable, redact, show
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -190,7 +190,7 @@ def _allowed(fault: _Fault) -> str:
 
 def _hint(fault: _Fault, value: Any, root: type[Section], path: KeyPath) -> str:
     """What to write instead, where the value itself shows what was meant."""
-    text = redact(fault.node.text)[:40]
+    text = printable(redact(fault.node.text)[:40])
     if isinstance(value, str):
         return _hint_for_text(fault, value, shape.choices(shape.annotations_at(root, path)))
     if fault.type == "tuple_type" and value is not None and not isinstance(value, dict):
@@ -225,7 +225,7 @@ def _hint_for_text(fault: _Fault, value: str, words: tuple[str, ...]) -> str:
     if number or (fault.type == "bool_type" and value in ("true", "false")):
         return "write it without quotes"
     if fault.type == "tuple_type":
-        return f"write [{redact(fault.node.text)[:40]}]"
+        return f"write [{printable(redact(fault.node.text)[:40])}]"
     return nearest(value, words) if words else ""
 
 
@@ -261,13 +261,14 @@ def secrets_in_text(source: bytes, file: str, known: Collection[tuple[int, int]]
     code = codes.LITERAL_SECRET
     hint = "revoke it and take it out of the file"
     findings: list[Finding] = []
+    told = set(known)
     text = source.decode("utf-8", errors="replace")
     if not SECRET.search(text):
         return findings
     for number, line in enumerate(text.split("\n"), start=1):
         for match in SECRET.finditer(line):
             # A quoted value starts at its quote, one column before the key itself.
-            if {(number, match.start()), (number, match.start() + 1)} & set(known):
+            if {(number, match.start()), (number, match.start() + 1)} & told:
                 continue
             message = "a secret is written out here"
             findings.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 KeyPath = tuple[str | int, ...]
 
@@ -19,7 +19,7 @@ def format_path(path: Iterable[str | int]) -> str:
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif _SIMPLE.fullmatch(step):
+        elif len(step) <= 80 and _SIMPLE.fullmatch(step):
             text += f".{step}" if text else step
         else:
             shown = step if len(step) <= 80 else f"{step[:77]}..."
@@ -27,7 +27,7 @@ def format_path(path: Iterable[str | int]) -> str:
     return text
 
 
-def match_step(text: str, keys: Iterable[str]) -> tuple[str | int, str]:
+def match_step(text: str, keys: Container[str]) -> tuple[str | int, str]:
     """The first step of a written path and the rest of it.
 
     Of the keys that are really there, the longest that the text starts with wins, so that
@@ -38,13 +38,9 @@ def match_step(text: str, keys: Iterable[str]) -> tuple[str | int, str]:
         return int(index[1]), rest[index.end() :]
     if quoted := _QUOTED.match(rest):
         return str(json.loads(quoted[1], strict=False)), rest[quoted.end() :]
-    fitting = [
-        key
-        for key in keys
-        if key and rest.startswith(key) and rest[len(key) : len(key) + 1] in ("", ".", "[")
-    ]
-    if fitting:
-        key = max(fitting, key=len)
-        return key, rest[len(key) :]
+    # A key may hold dots itself. Its end is tried, not every key: there may be thousands.
+    for end in [len(rest), *(at for at in range(len(rest) - 1, 0, -1) if rest[at] in ".[")]:
+        if end and rest[:end] in keys:
+            return rest[:end], rest[end:]
     end = min((at for at in (rest.find("."), rest.find("[")) if at > 0), default=len(rest))
     return rest[:end], rest[end:]

@@ -49,11 +49,11 @@ _PATTERNS: dict[str, tuple[str, str]] = {
         "a kernel parameter is needed: net.core.rmem_max",
     ),
     "login server": (
-        rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d{{1,5}})?/?",
+        rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?/?",
         "an address is needed: https://hs.example.com",
     ),
     "https url": (
-        rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::\d{{1,5}})?(?:/[A-Za-z0-9._~/%?&=+-]*)?",
+        rf"https?://(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9._~/%?&=+-]*)?",
         "an address is needed: https://example.org/health",
     ),
     "path": (r"[A-Za-z0-9._/+@-]{1,1024}", "a path of letters, digits and . _ / + @ - is needed"),
@@ -104,6 +104,11 @@ AlertUrl = Annotated[str, BeforeValidator(_checked("alert url")), _schema("alert
 
 
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+IPV4 = rf"{_OCTET}(\.{_OCTET}){{3}}"
+"""An address as part of a pattern."""
+PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+"""1 to 65535 as part of a pattern."""
+LOOPBACK = rf"127(\.{_OCTET}){{3}}"
 _PLAIN_IPV4 = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}")
 """Most sources of a long list are such; ipaddress takes three times as long to read one."""
 
@@ -119,14 +124,21 @@ def parse_network(value: Any) -> Network:
         number = int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth)
         return ipaddress.IPv4Network((number, 32))
     try:
-        return ipaddress.ip_network(value)
+        return ipaddress.ip_network(_without_scope(value))
     except ValueError:
         pass
     try:
-        masked = ipaddress.ip_network(value, strict=False)
+        masked = ipaddress.ip_network(_without_scope(value), strict=False)
     except ValueError:
         raise ValueError("a network is needed: 192.168.15.0/24 or fd00::/64") from None
     raise ValueError(f"the network has bits set beyond its prefix; write {masked}")
+
+
+def _without_scope(text: str) -> str:
+    """The text. Raises ValueError for `fe80::1%eth0`: `ipaddress` takes anything at all behind the sign."""
+    if "%" in text:
+        raise ValueError
+    return text
 
 
 def span(network: Network) -> tuple[int, int]:
@@ -142,7 +154,7 @@ def parse_address(value: Any) -> Address:
     try:
         if not isinstance(value, str):
             raise ValueError
-        return ipaddress.ip_address(value)
+        return ipaddress.ip_address(_without_scope(value))
     except ValueError:
         raise ValueError("an address is needed: 192.0.2.1 or fd00::1") from None
 
@@ -188,7 +200,7 @@ class ServicePort:
         return f"{self.protocol}/{self.ports}"
 
 
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def parse_ports(value: Any) -> PortRange:
@@ -228,7 +240,7 @@ ServicePorts = Annotated[
     BeforeValidator(parse_service_port),
     PlainSerializer(str),
     WithJsonSchema(
-        {"type": "string", "pattern": "^(tcp|udp)/\\d{1,5}(-\\d{1,5})?$", "examples": ["tcp/11434"]}
+        {"type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$", "examples": ["tcp/11434"]}
     ),
 ]
 
@@ -260,7 +272,7 @@ class Upstream:
 
 
 _UPSTREAM = re.compile(
-    rf"(?:(https?)://)?(?:((?:{_LABEL})(?:\.{_LABEL})*|\[[0-9a-fA-F:]{{2,45}}\]):)?(\d{{1,5}})/?( backup)?"
+    rf"(?:(https?)://)?(?:((?:{_LABEL})(?:\.{_LABEL})*|\[[0-9a-fA-F:]{{2,45}}\]):)?([0-9]{{1,5}})/?( backup)?"
 )
 _UPSTREAM_SOCKET = re.compile(r"unix:(/[A-Za-z0-9._/+@-]{1,100})( backup)?")
 _UPSTREAM_ALLOWED = (

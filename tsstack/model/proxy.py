@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tsstack.model.names import FilePath, IPAddress, Key, Label, Principal, UpstreamAddress, as_tuple
+from tsstack.model.names import (
+    LOOPBACK,
+    PORT,
+    FilePath,
+    IPAddress,
+    Key,
+    Label,
+    Principal,
+    UpstreamAddress,
+    as_tuple,
+)
 from tsstack.model.section import Section
 from tsstack.model.units import DurationS, Rate, SizeBytes
 
@@ -80,9 +90,7 @@ class Proxy(Section):
     """Idle connections kept open to each upstream."""
     worker_connections: int = Field(4096, ge=64, le=1_000_000)
     """Connections per nginx worker, where tsstack owns the main configuration."""
-    status: Annotated[str, Field(pattern=r"^127\.\d{1,3}\.\d{1,3}\.\d{1,3}:\d{1,5}$")] | None = (
-        "127.0.0.1:9180"
-    )
+    status: Annotated[str, Field(pattern=rf"^{LOOPBACK}:{PORT}$")] | None = "127.0.0.1:9180"
     """Loopback address of the status endpoint."""
     services: dict[Key, Service] = {}
     """The services, by key."""

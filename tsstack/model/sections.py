@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tsstack.model.names import (
     CIDR,
+    IPV4,
+    PORT,
     AlertUrl,
     Domain,
     FilePath,
@@ -149,7 +151,7 @@ class Target(Section):
 
     icmp: IPAddress | Domain | None = None
     """An address or name to ping."""
-    tcp: Annotated[str, Field(pattern=r"^[A-Za-z0-9.\[\]:-]{1,260}:\d{1,5}$")] | None = None
+    tcp: Annotated[str, Field(pattern=rf"^[A-Za-z0-9.\[\]:-]{{1,260}}:{PORT}$")] | None = None
     """`host:port` to connect to."""
     https: HttpUrl | None = None
     """A page that must answer 2xx or 3xx."""
@@ -191,7 +193,5 @@ class Monitor(Section):
     """Things beyond the path whose answers show that it works."""
     alerts: tuple[AlertUrl | AlertCommand, ...] = ()
     """Whom to tell."""
-    metrics: (
-        Annotated[str, Field(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]|localhost):\d{1,5}$")] | None
-    ) = None
+    metrics: Annotated[str, Field(pattern=rf"^({IPV4}|\[[0-9a-fA-F:]+\]|localhost):{PORT}$")] | None = None
     """`address:port` of the Prometheus endpoint. Default: none."""

@@ -12,19 +12,20 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)")
+# Digits are [0-9] in all patterns of the model: `\d` would take those of every script.
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 # nginx(8) sizes: k, m, g are powers of 1024.
-_SIZE = re.compile(r"(\d{1,15})([kKmMgG]?)")
+_SIZE = re.compile(r"([0-9]{1,15})([kKmMgG]?)")
 _SIZE_BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 # tc(8), "UNITS": kbit, mbit, gbit are powers of 1000 bits per second.
-_BANDWIDTH = re.compile(r"(\d{1,12})(bit|kbit|mbit|gbit)")
+_BANDWIDTH = re.compile(r"([0-9]{1,12})(bit|kbit|mbit|gbit)")
 _BANDWIDTH_BPS = {"bit": 1, "kbit": 1000, "mbit": 1000**2, "gbit": 1000**3}
 
 # tc(8) again: sizes in bits for a token bucket (`burst 32kbit`) or in bytes (`32kb`, `32k`).
-_BURST = re.compile(r"(\d{1,12})(bit|kbit|mbit|b|k|kb|m|mb)")
+_BURST = re.compile(r"([0-9]{1,12})(bit|kbit|mbit|b|k|kb|m|mb)")
 _BURST_BYTES = {
     "bit": 1 / 8,
     "kbit": 1000 / 8,
@@ -36,8 +37,8 @@ _BURST_BYTES = {
     "mb": 1024**2,
 }
 
-_RATE = re.compile(r"(\d{1,7})r/([sm])")
-_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)%")
+_RATE = re.compile(r"([0-9]{1,7})r/([sm])")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
 
 
 def parse_duration_s(value: Any) -> float:

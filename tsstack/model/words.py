@@ -43,6 +43,11 @@ def show(value: Any, text: str = "") -> str:
     return redact((text or json.dumps(value))[:_SHOWN_CHARACTERS])
 
 
+def printable(text: str) -> str:
+    """A part of the file as a hint repeats it; what a terminal would obey or hide becomes escapes."""
+    return text if text.isprintable() else json.dumps(text)[1:-1]
+
+
 def nearest_of(word: str, known: Iterable[str]) -> str:
     """The known word that a misspelt one is nearest to, or nothing when none is near."""
     words = list(known)

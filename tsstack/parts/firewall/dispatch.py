@@ -6,7 +6,7 @@ it leaves by) belongs to the zone that `members` gives it. Here that becomes ver
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -38,6 +38,42 @@ class Members:
         for each in self.ranges:
             sorts.setdefault((each.version, each.tailnet), []).append((str(each), each.zone))
         return sorts
+
+    @cached_property
+    def written_of(self) -> dict[tuple[int, bool], dict[str, list[tuple[int, str]]]]:
+        """The same by zone, each range with its number among all of its sort."""
+        return {sort: _by_zone(ranges) for sort, ranges in self.written.items()}
+
+    @cached_property
+    def patterns_of(self) -> tuple[dict[str, list[tuple[int, str]]], ...]:
+        """For each level, the patterns by zone, each with its number in the level."""
+        return tuple(_by_zone(level.zones.items()) for level in self.levels)
+
+    @cached_property
+    def owner_of_tailnet_interface(self) -> str | None:
+        """The zone of what comes in by tailscale0 from no zone's network."""
+        for level in self.levels:
+            for pattern, owner in level.zones.items():
+                if pattern == TAILNET_INTERFACE or (
+                    level.wildcard and TAILNET_INTERFACE.startswith(pattern[:-1])
+                ):
+                    return owner
+        return None
+
+
+def _by_zone(owned: Iterable[tuple[str, str]]) -> dict[str, list[tuple[int, str]]]:
+    found: dict[str, list[tuple[int, str]]] = {}
+    for number, (text, zone) in enumerate(owned):
+        found.setdefault(zone, []).append((number, text))
+    return found
+
+
+def _listed(
+    of_zone: Mapping[str, list[tuple[int, str]]], verdicts: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """What belongs to the zones of `verdicts`, each with its zone's verdict, in the order of all."""
+    numbered = ((*entry, verdict) for zone, verdict in verdicts.items() for entry in of_zone.get(zone, ()))
+    return [(text, verdict) for _, text, verdict in sorted(numbered)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +110,8 @@ def _add_addresses(table: Table, chain: Chain, members: Members, dispatch: Dispa
             suffix = f"tailnet{version}" if tailnet else f"ip{version}"
             # A tailnet address means its owner only on the tailnet's own interface.
             bound = f"{interface_field} {interface(TAILNET_INTERFACE)} " if tailnet else ""
-            verdicts = dispatch.verdicts
-            listed = [f"{text} : {verdicts[zone]}" for text, zone in ranges if zone in verdicts]
+            of_zone = members.written_of.get((version, tailnet), {})
+            listed = [f"{text} : {verdict}" for text, verdict in _listed(of_zone, dispatch.verdicts)]
             if listed:
                 name = table.collect(f"{dispatch.name}.{suffix}", f"{kind} : verdict", listed, interval=True)
                 chain.add(f"{bound}{family} {side} vmap {name}", dispatch.path)
@@ -88,11 +124,8 @@ def _add_interfaces(table: Table, chain: Chain, members: Members, dispatch: Disp
     _, interface_field = _FIELDS[dispatch.end]
     for at, level in enumerate(members.levels):
         suffix = f"wildcards{at}" if level.wildcard else "interfaces"
-        listed = [
-            f"{interface(pattern)} : {dispatch.verdicts[zone]}"
-            for pattern, zone in level.zones.items()
-            if zone in dispatch.verdicts
-        ]
+        owned = _listed(members.patterns_of[at], dispatch.verdicts)
+        listed = [f"{interface(pattern)} : {verdict}" for pattern, verdict in owned]
         if listed:
             name = table.collect(
                 f"{dispatch.name}.{suffix}", "ifname : verdict", listed, interval=level.wildcard

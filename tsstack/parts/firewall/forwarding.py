@@ -15,7 +15,8 @@ _TUN = interface(TAILNET_INTERFACE)
 
 def add_forwarding(book: Rulebook, zone: str) -> None:
     """The chain `from.ZONE`: new connections through this host whose source belongs to the zone."""
-    pairs = [name for name in book.firewall.zones if _rules(book, zone, name)]
+    wanted = {rule.to_zone for rule in book.firewall.forward if rule.from_zone == zone}
+    pairs = [name for name in book.firewall.zones if name in wanted] if wanted else []
     for target in pairs:
         _add_pair(book, zone, target)
     table = book.table
@@ -72,13 +73,7 @@ def _may_hold_tailnet(book: Rulebook, zone: str) -> bool:
     """Whether a packet that came in by tailscale0 can belong to the zone."""
     if book.firewall.zones[zone].sources:
         return True
-    for level in book.members.levels:
-        for pattern, owner in level.zones.items():
-            if pattern == TAILNET_INTERFACE or (
-                level.wildcard and TAILNET_INTERFACE.startswith(pattern[:-1])
-            ):
-                return owner == zone
-    return False
+    return book.members.owner_of_tailnet_interface == zone
 
 
 def _add_pair(book: Rulebook, source: str, target: str) -> None:

@@ -67,14 +67,15 @@ class Chain:
 class Table:
     """Our table, in the order in which it is printed."""
 
-    counters: list[str] = field(default_factory=list)
+    counters: dict[str, None] = field(default_factory=dict)
+    """Their names, in the order in which they were first used."""
     sets: dict[str, str] = field(default_factory=dict)
     chains: list[Chain] = field(default_factory=list)
 
     def counter(self, name: str) -> str:
         """Declare a counter; returns the statement that counts with it."""
         if name not in self.counters:
-            self.counters.append(identifier(name))
+            self.counters[identifier(name)] = None
         return f"counter name {name}"
 
     def collect(self, name: str, kind: str, elements: Iterable[str], *, interval: bool) -> str:

@@ -11,6 +11,7 @@ A generation holds in `kernel/`:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,10 @@ _AT_LEAST = frozenset(
 
 _ACCEPT_RA = "net.ipv6.conf."
 
+# No line end, no number sign or semicolon, no hyphen in front: nothing that sysctl.d(5) gives a meaning.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]*")
+_VALUE = re.compile(r"[A-Za-z0-9._:+ -]+")
+
 
 def canonical_name(name: str) -> str:
     """The dotted spelling: `net/ipv4/conf/eth0.100/rp_filter` -> `net.ipv4.conf.eth0/100.rp_filter`.
@@ -124,7 +129,7 @@ def render(stack: Stack, facts: Facts) -> dict[str, str]:
         f"{FOLDER}/sysctl.json": _json({name: wanted[name][0] for name in ordered}),
         f"{FOLDER}/origins.json": _json({name: wanted[name][1] for name in ordered}),
         f"{FOLDER}/links.json": _json(links),
-        f"{FOLDER}/sysctl.conf": "".join(f"{name} = {wanted[name][0]}\n" for name in ordered),
+        f"{FOLDER}/sysctl.conf": "".join(_setting(name, wanted[name][0]) for name in ordered),
     }
 
 
@@ -255,6 +260,16 @@ def _write_order(name: str) -> tuple[int, str]:
         return 1, name
     # `default` before single interfaces and `all` last among conf: an interface's own key wins.
     return 2, name
+
+
+def _setting(name: str, value: str) -> str:
+    """A line of sysctl.d(5), whatever the model let through.
+
+    Raises ValueError for what would be read otherwise: a comment, an excluded key (`-`), a second line.
+    """
+    if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+        raise ValueError(f"not a kernel parameter: {name!r} = {value!r}")
+    return f"{name} = {value}\n"
 
 
 def _larger(value: str, original: str) -> str:
