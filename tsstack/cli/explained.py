@@ -20,6 +20,7 @@ _VERDICT_COLOURS = {"accepted": "green", "dropped": "red", "rejected": "red", "l
 _WIDEST_NAME = 24
 _LEAST = 40
 _INDENT = " " * 6
+_NO_BREAK = "\xa0"
 
 
 def wrap(text: str, indent: str = "", first: str | None = None) -> str:
@@ -81,9 +82,10 @@ def _print_decisions(explained: Explanation) -> None:
     for decision, place in explained.decisions:
         name = _name(decision)
         words = decision.words if decision.ours else f"{decision.words} ({decision.owner})"
-        line = wrap(
-            f"{words} {_arrow()} {decision.verdict}", " " * (width + 4), f"  {name:<{width}}  "
-        ).removesuffix(decision.verdict)
+        unbroken = decision.verdict.replace(" ", _NO_BREAK)
+        line = wrap(f"{words} {_arrow()} {unbroken}", " " * (width + 4), f"  {name:<{width}}  ").removesuffix(
+            unbroken
+        )
         colour = _COLOURS.get(decision.verdict)
         result(line + (style(decision.verdict, fg=colour, bold=True) if colour else decision.verdict))
         if place is None:
@@ -126,11 +128,11 @@ def _print_answer(explained: Explanation, *, live: bool) -> None:
         preset = f" of the preset `{place.preset}`" if place.preset else ""
         text += f" ({place} {place.path}{preset})"
     if answer.fix is not None:
-        text += f". To let it pass, {answer.fix.words}"
+        text += f"; to let it pass, {answer.fix.words}"
     elif answer.hint:
-        text += f". {answer.hint[0].upper()}{answer.hint[1:]}"
+        text += f"; {answer.hint}"
     if live and explained.sees_ours and not explained.agrees:
-        text += f". tsstack's file alone says: {explained.expected}"
+        text += f"; the file alone says {explained.expected}"
     line = wrap(text, "  ", "")
     result(
         style(answer.verdict, fg=_VERDICT_COLOURS[answer.verdict], bold=True) + line[len(answer.verdict) :]

@@ -4,6 +4,7 @@ A copy of the process that asks, forked into an empty network namespace. A line 
 
 - `interfaces` (names; the first is where packets go that no route leads), `addresses` and `routes` (address
   in hex, prefix length, index of the interface),
+- `local`: addresses of this host on no interface in particular (hex),
 - the ruleset: `table` (path of an nft file) or `copy` (`tsstack.explain.kernel_copy.Copy`),
 - `frame` (hex), the `number` in it, and `arriving` and `leaving` (indexes; `leaving` may be null).
 
@@ -43,7 +44,7 @@ def _build(order: dict[str, Any]) -> Wires:
     """The network with the ruleset in it. Raises OSError, NftError."""
     network = {
         "interfaces": order["interfaces"],
-        "local": [],
+        "local": order["local"],
         "routes": [],
         "detours": [],
         "detour_class": _NO_CLASS,

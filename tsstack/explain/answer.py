@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tsstack.explain.decisions import Decision, zone_entry
+from tsstack.explain.owners import UNKNOWN
 from tsstack.model.firewall import Firewall
 from tsstack.model.keypath import format_path
 from tsstack.model.stack import Stack
@@ -49,13 +50,19 @@ class Answer:
         return {"accepted": "accept", "dropped": "drop", "rejected": "reject"}.get(self.verdict, "lost")
 
 
-def conclude(stack: Stack, packet: Packet, decisions: tuple[Decision, ...], outcome: str) -> Answer:
-    """The answer to a question, from what the kernel decided and what became of the packet."""
-    return _Judge(stack, packet, decisions).answer(_WORDS[outcome])
+def conclude(
+    stack: Stack, packet: Packet, decisions: tuple[Decision, ...], outcome: str, *, published: int = 0
+) -> Answer:
+    """The answer to a question, from what the kernel decided and what became of the packet.
+
+    `published`: the port that was asked for, of a packet that a rule has sent elsewhere (DNAT).
+    """
+    return _Judge(stack, packet, decisions, published).answer(_WORDS[outcome])
 
 
 class _Judge:
-    def __init__(self, stack: Stack, packet: Packet, decisions: tuple[Decision, ...]) -> None:
+    def __init__(self, stack: Stack, packet: Packet, decisions: tuple[Decision, ...], published: int) -> None:
+        self._published = published
         self._firewall = stack.firewall or Firewall()
         self._packet = packet
         self._decisions = decisions
@@ -79,15 +86,13 @@ class _Judge:
     def _foreign(self, verdict: Word, last: Decision) -> Answer:
         what = f"the rule `{last.rule}`" if last.rule else "the policy"
         table = f"table {last.family} {last.table}"
-        where = f"{table}, chain {last.chain}"
-        reason = f"{what} of {where}, {last.verdict}s it; that is {last.owner}'s, not tsstack's"
+        who = f"{last.owner}'s" if last.owner != UNKNOWN else "not tsstack's"
+        reason = f"{what} of chain {last.chain} in {table} {last.verdict}s it, and that is {who}"
         before = next((each for each in reversed(self._decisions) if each.ours and each.final), None)
         passed = before is not None and before.verdict == "accept" and before.hook != "prerouting"
-        hint = (
-            f"tsstack's own table accepts it; it must be accepted in {table} too, or {last.owner} be changed"
-            if passed
-            else f"tsstack leaves tables of others alone: change it where {last.owner} is configured"
-        )
+        hint = f"tsstack leaves it alone: change it with what made {table}"
+        if passed:
+            hint = f"tsstack's own table accepts it, but it must be accepted in {table} too"
         return Answer(verdict, reason, "", last, hint=hint)
 
     # --- refused by our own table ---
@@ -141,7 +146,7 @@ class _Judge:
         zone = self._firewall.zones[self._zone]
         listed = zone.tcp if protocol == "tcp" else zone.udp
         value = [each.first if each.first == each.last else str(each) for each in listed]
-        value.append(self._packet.port)
+        value.append(self._published or self._packet.port)
         text = ", ".join(map(str, value))
         return Fix(f"write `{protocol}: [{text}]` in {path}", f"{path}.{protocol}", value)
 
@@ -157,6 +162,11 @@ class _Judge:
             reason = f"it comes from no zone, and only forward rules lead into the isolated zone `{target}`"
             hint = f"put {self._packet.interface} into a zone, and list a forward rule from it to `{target}`"
             return reason, f"firewall.zones.{target}", None, hint
+        if not target and self._published:
+            path = f"firewall.zones.{zone}"
+            what = f"{self._packet.protocol}/{self._published}, a published port (DNAT)"
+            reason = f"no rule of zone `{zone}` opens {what}"
+            return reason, path, self._opening(path), ""
         if not target:
             reason = (
                 f"{self._packet.destination} by {self._packet.outgoing} is in no zone, and zone `{zone}`'s"

@@ -115,7 +115,7 @@ class _Teller:
             hook = base.hook if base else ""
             if event.kind == "policy":
                 words = (
-                    "no rule here is against it" if event.verdict == "accept" else "no rule here lets it in"
+                    "no rule here is against it" if event.verdict == "accept" else "no rule here accepts it"
                 )
                 yield Decision(*at, "", f"{words}; policy", event.verdict, "", owner, hook)
                 continue
@@ -229,7 +229,7 @@ class _Teller:
             return f"goes to zone {target}: is it listed?"
         if verdict == "accept":
             return f"stays within zone {zone}"
-        return f"goes to zone {target}, where nothing leads" if target else "goes to no zone"
+        return f"goes to zone {target}: nothing from {zone} leads there" if target else "goes to no zone"
 
     def _in_pair(self, _: str, __: Rule, verdict: str) -> str:
         rules = f"from {self._source[0]} to {self._target[0]}"

@@ -7,6 +7,7 @@ import re
 from tsstack.parts.firewall.text import FAMILY, TABLE
 
 OURS = ""
+UNKNOWN = "another program"
 
 # (table, chain) patterns of each program's own sources; the first that fits. Chains tell more than tables,
 # since iptables' users share `filter` and `nat`.
@@ -29,10 +30,10 @@ _OWNERS: tuple[tuple[str, str, str], ...] = (
 
 
 def owner_of(family: str, table: str, chain: str) -> str:
-    """The program that a chain is taken to be of; OURS, or `another program` where its names say nothing."""
+    """The program that a chain is taken to be of; OURS, or UNKNOWN where its names say nothing."""
     if (family, table) == (FAMILY, TABLE):
         return OURS
     for tables, chains, owner in _OWNERS:
         if re.fullmatch(tables, table) and re.fullmatch(chains, chain):
             return owner
-    return "another program"
+    return UNKNOWN

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,8 @@ from tsstack.model.facts import Facts
 from tsstack.model.firewall import Firewall
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import Oracle, Packet
+
+_DNAT = re.compile(r"\bdnat (?:ip6? )?to (?:([0-9.]+)|\[?([0-9a-f:]*:[0-9a-f:]+)\]?)(?::(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,11 @@ def explain_live(world: World, question: Question, ground: Ground, copy: Copy, l
 
 def _explain(ground: Ground, question: Question, trace: Trace) -> Explanation:
     stack, facts, places = ground.stack, ground.facts, ground.places
-    decisions = tell(stack, question.packet, trace.events, trace.listing)
-    answer = conclude(stack, question.packet, decisions, trace.outcome)
+    packet = _redirected(question.packet, trace)
+    sent_elsewhere = packet != question.packet
+    decisions = tell(stack, packet, trace.events, trace.listing)
+    published = question.packet.port if sent_elsewhere else 0
+    answer = conclude(stack, packet, decisions, trace.outcome, published=published)
 
     def find(path: str) -> Place | None:
         return places.find(path) if places is not None else None
@@ -75,7 +82,7 @@ def _explain(ground: Ground, question: Question, trace: Trace) -> Explanation:
         tuple((each, find(each.path) if each.ours else None) for each in decisions),
         answer,
         find(answer.path),
-        _expected(stack, facts, question.packet),
+        "" if sent_elsewhere else _expected(stack, facts, packet),
         stack.firewall or Firewall(),
         ("inet", "tsstack") in trace.listing.tables,
         tuple(
@@ -92,4 +99,18 @@ def _expected(stack: Stack, facts: Facts, packet: Packet) -> str:
     """The model's verdict. It knows no conntrack: an ICMP error on its way through fits no connection."""
     if packet.outgoing and packet.icmp_type:
         return ""
-    return Oracle(stack, facts).judge(replace(packet)).action
+    return Oracle(stack, facts).judge(packet).action
+
+
+def _redirected(packet: Packet, trace: Trace) -> Packet:
+    """The packet as it is once a rule has sent it elsewhere (DNAT): other destination, port and interface."""
+    outgoing = next((event.outgoing for event in trace.events if event.outgoing), "")
+    if not outgoing or outgoing == packet.outgoing:
+        return packet
+    keys = ((event.family, event.table, event.chain, event.handle) for event in trace.events)
+    rules = (trace.listing.rules[key].text for key in keys if key in trace.listing.rules)
+    to = next((found for found in map(_DNAT.search, rules) if found), None)
+    if to is None:
+        return replace(packet, outgoing=outgoing)
+    address = ipaddress.ip_address(to[1] or to[2])
+    return replace(packet, outgoing=outgoing, destination=address, port=int(to[3] or packet.port))

@@ -107,6 +107,7 @@ class _Resolver:
         self._members = Membership(stack.firewall) if stack.firewall else None
         self._around = around
         self._uplink = stack.host.uplink or around.uplink
+        self._taken: Address | None = None
 
     def question(self, asked: Asked) -> Question:
         version = asked.version or asked.service.version or _version(asked.source) or _version(asked.to)
@@ -203,7 +204,7 @@ class _Resolver:
         )
 
     def _belongs(self, address: Address, interface: str, zone: str) -> bool:
-        if self._members is None or self._around.owns(address):
+        if self._members is None or self._around.owns(address) or address == self._taken:
             return False
         spoofed = is_tailnet(address) and interface != TAILNET_INTERFACE
         return not spoofed and self._members.zone(address, interface) == zone
@@ -242,6 +243,7 @@ class _Resolver:
             route = self._around.route(address)
             if not asked.out and (self._around.owns(address) or (route is not None and route.local)):
                 return End(address, ""), ""
+        self._taken = source.address
         end = self._end(asked.to, version, asked.out, "--to")
         return (end if not asked.out else End(end.address, asked.out)), ""
 

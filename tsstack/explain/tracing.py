@@ -44,7 +44,7 @@ _BASE_LINE = re.compile(r"\t\ttype (\w+) hook (\w+) (.*?)priority ([^;]+);(?: po
 _RULE_END = re.compile(r"^(.*) # handle (\d+)$", re.DOTALL)
 _COMMENT = re.compile(r' comment "([^"]*)"$')
 _SET_LINE = re.compile(rf"\t(set|map) ({_NAME}) \{{.*")
-_ELEMENT = re.compile(r'([^\s,]+(?: \. [^\s,]+)*)(?: comment "([^"]*)")?(?: : [^,]+)?(?:,|$)')
+_ELEMENT = re.compile(r'([^\s,]+(?: \. [^\s,]+)*)(?: comment "([^"]*)")?(?: : [^,]+)?\s*(?:,|$)')
 
 
 @dataclass(frozen=True, slots=True)

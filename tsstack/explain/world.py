@@ -97,6 +97,7 @@ class World:
 
 def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, Any]:
     from tsstack.prove.frames import build_frame
+    from tsstack.prove.terrain import LOCAL
 
     packet = question.packet
     ends = [each for each in (packet.interface, packet.outgoing) if each]
@@ -120,6 +121,8 @@ def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, An
         routes.append((packet.source.packed.hex(), whole, places[packet.interface]))
     return {
         "interfaces": names,
+        # Masquerading drops what it finds no address for.
+        "local": [] if land.addresses else [each.packed.hex() for each in LOCAL[:2]],
         "addresses": addresses,
         "routes": routes,
         "table": str(ruleset.absolute()) if isinstance(ruleset, Path) else "",
