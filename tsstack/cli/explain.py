@@ -45,6 +45,9 @@ class Request:
         for name in (interface, self.out):
             if name and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}", name) is None:
                 raise UsageError(f"{name!r} is no interface", hint="at most 15 letters, digits and _ . @ -")
+        if re.match(r"(tcp|udp|icmp|icmpv6)/", self.words[0]):
+            turned = " ".join((*self.words[1:], self.words[0]))
+            raise UsageError("SOURCE comes first, PROTO/PORT last", hint=f"tsstack explain {turned}")
         service = parse_service(self.words[-1], stack)
         return Asked(self.words[0], service, interface, self.to, self.out, self.source_port, self.version)
 

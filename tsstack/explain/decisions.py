@@ -240,7 +240,7 @@ class _Teller:
     def _in_refuse(self, zone: str, _: Rule, verdict: str) -> str:
         if verdict == "accept":
             return "default_policy lets it pass"
-        return f"not opened to zone {zone}: {verdict}"
+        return f"not opened to zone {zone}"
 
 
 def _holds(ports: str, port: int) -> bool:

@@ -122,7 +122,10 @@ class _Resolver:
         _require_unicast(source.address)
         to, note = self._destination(asked, source)
         if to.address.version != version:
-            raise UsageError(f"{source.address} cannot send to {to.address}: one is IPv4, the other IPv6")
+            raise UsageError(
+                f"{source.address} cannot send to {to.address}: one is IPv4, the other IPv6",
+                hint="-4 and -6 choose for zones and nodes",
+            )
         icmp_type, hop_limit = icmp_of_version(asked.service, version)
         packet = Packet(
             source.address,

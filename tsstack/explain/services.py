@@ -76,6 +76,8 @@ def parse_service(text: str, stack: Stack | None) -> Service:
         return _icmp(text, 6 if word == "icmpv6" else 0, rest)
     if word in {"tcp", "udp"}:
         raise UsageError(f"{text!r} lacks a port", hint=f"write {word}/443")
+    if word.isdigit() and not rest:
+        raise UsageError(f"{text!r} lacks a protocol", hint=f"did you mean tcp/{word} or udp/{word}?")
     if word and not rest:
         return _named(text, word, stack)
     raise UsageError(f"{text!r} is no protocol and port", hint=_FORMS)

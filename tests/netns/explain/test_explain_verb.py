@@ -1,0 +1,141 @@
+"""`tsstack explain` about packets, as people and programs see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from explain_bed import EXAMPLE
+
+from tsstack.cli.main import cli, run
+
+pytestmark = pytest.mark.netns
+
+TSSTACK = Path(sys.executable).with_name("tsstack")
+QUESTIONS = [
+    ("dmz", "tcp/5432"),
+    ("admin", "tcp/11434"),
+    ("isolated", "ping"),
+    ("internal", "https", "--to", "dmz"),
+    ("isolated", "ssh", "--to", "dmz"),
+    ("192.168.15.9", "eth1", "ssh"),
+    ("100.64.0.7", "eth0", "ssh"),
+    ("internal", "udp/443", "-6"),
+]
+
+
+def line_of(text: str) -> int:
+    return next(at for at, line in enumerate(EXAMPLE.read_text().splitlines(), 1) if text in line)
+
+
+def test_the_last_line_is_the_verdict_with_its_place_and_what_to_write(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["-c", str(EXAMPLE), "explain", "dmz", "tcp/5432"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = f"kernelcore.yaml:{line_of('dmz: {')}:5 firewall.zones.dmz"
+    assert lines[-1].startswith("dropped: no rule of zone `dmz` opens tcp/5432 (")
+    assert place in lines[-1]
+    assert lines[-1].endswith("to let it pass, write `tcp: [80, 443, 5432]` in firewall.zones.dmz")
+    assert any("goto zone.dmz" in line for line in lines)
+    assert any(EXAMPLE.read_text().splitlines()[line_of("dmz: {") - 1].strip() in line for line in lines)
+
+
+def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-c", str(EXAMPLE), "explain", "internal", "postgresql", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["verdict"], answer["expected"], answer["fix"]) == ("accepted", "accept", None)
+    assert answer["path"] == "firewall.zones.internal.services[1]"
+    assert answer["place"]["line"] == line_of("internal: {interfaces")
+    assert answer["decisions"][-1]["verdict"] == "accept"
+    assert answer["decisions"][-1]["rule"].startswith("tcp dport @open.internal.tcp")
+    assert answer["packet"]["source_zone"] == "internal"
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_it_fits_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setattr(
+        "tsstack.cli.explained.shutil.get_terminal_size", lambda _: os.terminal_size((columns, 24))
+    )
+    monkeypatch.setenv("NO_COLOR", "1")
+    for words in QUESTIONS:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        assert run(["-c", str(EXAMPLE), "explain", *words]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        # A place is one word: it is never broken.
+        assert [line for line in lines if len(line) > columns and len(line.split()) > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tcp/443", "dmz"], "tsstack explain dmz tcp/443"),
+        (["dmz", "5432"], "tcp/5432"),
+        (["dmzz", "tcp/1"], "did you mean 'dmz'"),
+        (["dmz", "eth0", "eth1", "tcp/1"], "SOURCE [INTERFACE] PROTO/PORT"),
+        (["dmz", "--live"], "SOURCE [INTERFACE] PROTO/PORT"),
+        (["dmz", "a/b", "tcp/1"], "no interface"),
+        (["dmz", "tcp/99999"], "1 to 65535"),
+    ],
+)
+def test_a_question_that_is_not_understood(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert run(["-c", str(EXAMPLE), "explain", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_invalid_file_and_one_without_a_firewall(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "t.yaml"
+    file.write_text("host: {name: a}\nfirewall: {zone: {}}\n")
+    assert run(["-c", str(file), "explain", "dmz", "ssh"]) == 3
+    assert "TS101" in capsys.readouterr().err
+    file.write_text("host: {name: a}\n")
+    assert run(["-c", str(file), "explain", "192.0.2.99", "eth0", "ssh"]) == 2
+    assert "no firewall" in capsys.readouterr().err
+
+
+def test_it_needs_no_root_and_no_utf8() -> None:
+    done = subprocess.run(
+        [
+            "unshare",
+            "--user",
+            "--map-user=1000",
+            "--map-group=1000",
+            TSSTACK,
+            "-c",
+            EXAMPLE,
+            "explain",
+            "dmz",
+            "ssh",
+        ],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert done.stdout.splitlines()[-1].startswith(b"dropped: ")
+
+
+def completions(arguments: list[str], incomplete: str) -> list[str]:
+    shell = ShellComplete(cli, {}, "tsstack", "_TSSTACK_COMPLETE")
+    return [each.value for each in shell.get_completions(arguments, incomplete)]
+
+
+def test_codes_zones_and_services_are_completed() -> None:
+    before = ["-c", str(EXAMPLE), "explain"]
+    assert completions(before, "TS20") == [f"TS20{at}" for at in range(1, 10)]
+    assert completions(before, "in") == ["internal", "Interrupted"]
+    assert completions(before, "dm") == ["dmz"]
+    assert "postgresql" in completions([*before, "dmz"], "po")
+    assert completions(["-c", "/nowhere.yaml", "explain"], "dm") == []
