@@ -39,6 +39,9 @@ class Sample:
     """Empty, `timeout`, or the cause in a few words that stay the same for the same cause."""
     via: Via = "unknown"
     """For tailnet peers: whether the answer came directly or through a relay."""
+    took_s: float | None = None
+    """For pages: until the status line came, with TLS and the server's own time, seconds. Their `rtt_s` is
+    the round trip of the TCP handshake alone, which says more of the path."""
 
     @property
     def ok(self) -> bool:

@@ -1,0 +1,89 @@
+"""What people are told once: causes that somebody has to mend. A lost packet is none of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tsstack.monitor.probes import dns, icmp, tailnet
+from tsstack.monitor.probes.probe import Notice, Probe
+
+Tell = Callable[[Notice], None]
+
+NO_INTERFACE = "no interface"
+UNRESOLVED = "does not resolve"
+_DAEMON = "tailscaled"
+_FOR_ALL = {
+    icmp.NOT_PERMITTED: ("icmp", icmp.PERMISSION_HINT),
+    tailnet.SILENT: (_DAEMON, "systemctl start tailscaled"),
+    tailnet.FORBIDDEN: (_DAEMON, "run as root, or let this user open tailscaled's socket"),
+    dns.NO_RESOLVER: ("dns", "name a server in /etc/resolv.conf"),
+    "too many open files": ("files", "raise LimitNOFILE of the service, or slow the probes down"),
+}
+_TAILNET_KINDS = frozenset({"disco", "tsmp", "peer-icmp"})
+
+
+class Notices:
+    """Keeps what was said, so that it is said once, and says when it is over."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._said: dict[str, Notice] = {}
+
+    def failed(self, probe: Probe, error: str) -> None:
+        """A probe failed for this cause."""
+        notice = _notice(probe, error)
+        if notice is not None and self._said.get(notice.about) != notice:
+            self._said[notice.about] = notice
+            self._tell(notice)
+
+    def worked(self, probe: Probe) -> None:
+        """A probe worked: what stood in its way is over."""
+        if not self._said:
+            return
+        self._end(probe.path.key)
+        self._end(f"interface {probe.path.interface}")
+        if probe.kind == "icmp":
+            self._end("icmp")
+        elif probe.kind in _TAILNET_KINDS:
+            self._end(_DAEMON)
+        elif probe.kind == "dns":
+            self._end("dns")
+        if probe.kind in {"tcp", "https", "dns"}:
+            self._end("files")
+
+    def keep_only(self, paths: set[str]) -> None:
+        """Forget what was said of paths that are not watched any more."""
+        for about in [each for each in self._said if each not in paths and ":" in each]:
+            del self._said[about]
+
+    def _end(self, about: str) -> None:
+        said = self._said.pop(about, None)
+        if said is not None:
+            self._tell(Notice(about, said.message, over=True))
+
+
+def _notice(probe: Probe, error: str) -> Notice | None:
+    if error in _FOR_ALL:
+        about, hint = _FOR_ALL[error]
+        return Notice(about, error, hint)
+    if error == tailnet.UNKNOWN:
+        return Notice(
+            probe.path.key, f"{probe.host} is no node of this tailnet", "see `tailscale status` for the names"
+        )
+    if error.startswith(UNRESOLVED):
+        return Notice(probe.path.key, f"{host_of(probe)} {error}", "check the name and this host's DNS")
+    if error.startswith(NO_INTERFACE):
+        return Notice(f"interface {probe.path.interface}", error, "see `ip link` for the names")
+    return None
+
+
+def host_of(probe: Probe) -> str:
+    """The name or address that has to be resolved for a probe; empty when there is nothing to resolve."""
+    if probe.url:
+        from tsstack.monitor.probes.https import page_of
+
+        try:
+            return page_of(probe.url).host
+        except ValueError:
+            return ""
+    return "" if probe.socket else probe.host

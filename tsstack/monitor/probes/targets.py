@@ -1,0 +1,177 @@
+"""What the file wants to be watched: its paths, and the probes that judge each. Pure.
+
+Keys are made of what is watched, not of its place in the file, so that history survives a new line above.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from tsstack.model.sections import Monitor
+from tsstack.monitor.probes.probe import Probe
+from tsstack.monitor.sample import Path
+
+if TYPE_CHECKING:
+    from tsstack.model.names import Address, Network, Upstream
+    from tsstack.model.sections import Target
+    from tsstack.model.stack import Stack
+
+_PAGE_S, _DNS_S, _LONGEST_S = 5.0, 2.0, 120.0
+# These are reached as the routes say, whatever way out is in use: this host, its own networks, the tailnet.
+_NEARBY = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"),
+        *("::1/128", "fc00::/7", "fe80::/10"),
+    )
+)
+
+
+def plan_probes(stack: Stack, *, way: str = "") -> tuple[Probe, ...]:
+    """The probes of a file: exit nodes, targets, advertised routes, services, in this order.
+
+    `way` is the interface of the way out in use (`tailscale0` with an exit node); probes of targets beyond
+    this host's own networks are bound to it. Empty: they follow the routes. A route that holds no target and
+    no upstream has nothing to be judged by, so it has no probe.
+    """
+    monitor = stack.monitor or Monitor()
+    timeout_s = timeout_for(monitor.max_latency_s)
+    targets = list(_targets(monitor, timeout_s, way))
+    planned = (*_exits(stack, timeout_s), *targets, *_routes(stack, timeout_s), *_services(stack, timeout_s))
+    return tuple(dict.fromkeys(_first_of_each_key(planned)))
+
+
+def paths_of(probes: Iterable[Probe]) -> tuple[Path, ...]:
+    """The paths that probes judge, each once."""
+    return tuple(dict.fromkeys(probe.path for probe in probes))
+
+
+def timeout_for(max_latency_s: float) -> float:
+    """How long a single round trip is waited for: well beyond the user's limit, so that slow is not lost."""
+    return max(1.0, min(2 * max_latency_s, max_latency_s + 1.0))
+
+
+def _first_of_each_key(probes: Iterable[Probe]) -> Iterator[Probe]:
+    """The same thing listed twice is one path: that of its first line."""
+    seen: dict[str, Path] = {}
+    for probe in probes:
+        if seen.setdefault(probe.path.key, probe.path) == probe.path:
+            yield probe
+
+
+def _exits(stack: Stack, timeout_s: float) -> Iterator[Probe]:
+    """TSMP goes through WireGuard and is answered by the peer's tailscaled whatever its packet filter says,
+    so it judges; disco tells besides whether the way there is direct.
+    """
+    use = stack.tailscale.exit_node if stack.tailscale else None
+    for number, name in enumerate(use.use if use else ()):
+        path = Path(f"exit:{name.lower()}", f"tailscale.exit_node.use[{number}]")
+        yield Probe(path, "tsmp", host=name, timeout_s=timeout_s)
+        yield Probe(path, "disco", host=name, timeout_s=timeout_s, judges=False)
+
+
+def _targets(monitor: Monitor, timeout_s: float, way: str) -> Iterator[Probe]:
+    for number, target in enumerate(monitor.targets):
+        yield _target(target, f"monitor.targets[{number}]", timeout_s, way)
+
+
+def _target(target: Target, source: str, timeout_s: float, way: str) -> Probe:
+    if target.icmp is not None:
+        host = str(target.icmp)
+        path = Path(f"target:icmp:{host}", source, _bound(host, way))
+        return Probe(path, "icmp", host=host, timeout_s=timeout_s)
+    if target.tcp is not None:
+        host, port = split_endpoint(target.tcp)
+        path = Path(f"target:tcp:{target.tcp}", source, _bound(host, way))
+        return Probe(path, "tcp", host=host, port=port, timeout_s=timeout_s)
+    if target.https is not None:
+        path = Path(f"target:https:{target.https}", source, _bound(_host_of_url(target.https), way))
+        return Probe(path, "https", url=target.https, timeout_s=min(max(5 * timeout_s, _PAGE_S), _LONGEST_S))
+    path = Path(f"target:dns:{target.dns}", source, way)
+    return Probe(path, "dns", name=str(target.dns), timeout_s=max(timeout_s, _DNS_S))
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port`."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _host_of_url(url: str) -> str:
+    authority = url.split("://", 1)[1].split("/", 1)[0]
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0]
+
+
+def _address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _bound(host: str, way: str) -> str:
+    address = _address(host)
+    return "" if address is not None and any(address in network for network in _NEARBY) else way
+
+
+def _routes(stack: Stack, timeout_s: float) -> Iterator[Probe]:
+    """Whatever the file names inside a route shows whether its LAN side lives: any of them is enough."""
+    advertise = stack.tailscale.advertise if stack.tailscale else None
+    for number, network in enumerate(advertise.routes if advertise else ()):
+        if network.prefixlen == 0:
+            continue
+        path = Path(f"route:{network}", f"tailscale.advertise.routes[{number}]")
+        probes = list(dict.fromkeys(_within(stack, network, path, timeout_s)))
+        if probes:
+            first, *others = probes
+            yield Probe(
+                path, first.kind, host=first.host, port=first.port, timeout_s=timeout_s, others=tuple(others)
+            )
+
+
+def _within(stack: Stack, network: Network, path: Path, timeout_s: float) -> Iterator[Probe]:
+    """Each named host of the network: an echo first, since a closed port says nothing against the LAN."""
+    for host, port in (*_named_targets(stack.monitor), *_named_upstreams(stack)):
+        address = _address(host)
+        if address is not None and address.version == network.version and address in network:
+            yield Probe(path, "icmp", host=host, timeout_s=timeout_s)
+            if port:
+                yield Probe(path, "tcp", host=host, port=port, timeout_s=timeout_s)
+
+
+def _named_targets(monitor: Monitor | None) -> Iterator[tuple[str, int]]:
+    for target in monitor.targets if monitor else ():
+        if target.icmp is not None:
+            yield str(target.icmp), 0
+        elif target.tcp is not None:
+            yield split_endpoint(target.tcp)
+
+
+def _named_upstreams(stack: Stack) -> Iterator[tuple[str, int]]:
+    for _, _, upstream in _upstreams(stack):
+        if not upstream.socket:
+            yield upstream.host, upstream.port
+
+
+def _services(stack: Stack, timeout_s: float) -> Iterator[Probe]:
+    for key, number, upstream in _upstreams(stack):
+        path = Path(f"service:{key}#{number}", f"proxy.services.{key}.upstream[{number}]")
+        yield Probe(
+            path,
+            "tcp",
+            host=upstream.host,
+            port=upstream.port,
+            socket=upstream.socket,
+            timeout_s=timeout_s,
+        )
+
+
+def _upstreams(stack: Stack) -> Iterator[tuple[str, int, Upstream]]:
+    for key, service in (stack.proxy.services if stack.proxy else {}).items():
+        if service.enabled:
+            for number, upstream in enumerate(service.upstream):
+                yield key, number, upstream
