@@ -186,10 +186,14 @@ def _ask_live(world: World, file: Path, request: Request) -> Explanation:
 
 
 def _load_file(file: Path) -> tuple[LoadedStack, Places]:
+    """A sound file. Raises ConfigError. Not by `switch.intent`, which loads all that a switch needs."""
+    from tsstack import assets
     from tsstack.explain.places import Places
-    from tsstack.switch.intent import load
+    from tsstack.model.lint import require_sound
+    from tsstack.model.loader import load_presets, load_stack
 
-    loaded, _ = load(file, None)
+    loaded = load_stack(file, load_presets(assets.folder("zones")))
+    require_sound(loaded, None)
     return loaded, Places(loaded)
 
 

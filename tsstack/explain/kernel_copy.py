@@ -176,9 +176,9 @@ def _is_dormant(body: bytes) -> bool:
 
 
 def _elements(link: socket.socket, kind: _Kind, of_set: bytes) -> Iterable[tuple[int, bytes]]:
-    """The elements of one set, in messages of a size that an attribute can have, the lowest first.
+    """The elements of one set, in messages of a size that an attribute can have.
 
-    A tree of intervals is listed from its end, but takes them only from its start (nft_set_rbtree.c).
+    The lowest first, as nft sends them: a tree of intervals is listed from its end.
     """
     values = netlink.by_kind(of_set[4:])
     named = netlink.attribute(1, values[1]) + netlink.attribute(2, values[2])
