@@ -292,3 +292,14 @@ def test_the_sampler_of_argument_lists_would_see_a_key() -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_host_whose_first_join_was_undone_joins_again_with_the_same_key(bed: Bed) -> None:
+    """After a logout Headscale would call a node whose key brings tags expired for ever."""
+    node = bed.node()
+    stack = stack_of("again", auth_key=node.key_file(bed.key(tags="tag:exit", reusable=True)))
+    for _ in range(2):
+        _, before = node.switch(stack)
+        PART.restore(before, node.facts)
+    tree, _ = node.switch(stack)
+    assert PART.changes(tree, PART.observe(tree, node.facts)) == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tsstack.errors import CheckFailed, LockedError
@@ -49,8 +49,10 @@ def _locked(state: Path, clock: Clock, wait_s: float) -> Iterator[None]:
                     hint="wait until it has finished, then try again",
                 )
             clock.sleep(0.05)
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        # Only to be named to others: a rollback must not fail for it on a full disk. Always as long, so
+        # that it takes the place of the one before.
+        with suppress(OSError):
+            os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ lock next decides which one it becomes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 from dataclasses import asdict, dataclass, field
@@ -124,8 +125,10 @@ def clear_pending(state: Path) -> None:
         except OSError:
             over.rename(record)
             raise
-        over.unlink()
     except OSError as error:
         raise RollbackFailed(
             f"{record} cannot be removed: {error}", hint="mend the disk: the next command goes on from there"
         ) from error
+    # It is over and cannot be undone any more; the next change removes what is left of a disk that fails now.
+    with contextlib.suppress(OSError):
+        over.unlink()

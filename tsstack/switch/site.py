@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts, Paths
 from tsstack.parts.part import Part, Report
 from tsstack.parts.registry import all_parts
@@ -32,5 +33,8 @@ class Site:
         return Store(self.paths.state)
 
     def facts(self) -> Facts:
-        """Look at the machine now."""
-        return self.gather(self.paths)
+        """Look at the machine now. Raises CheckFailed when it does not let us (no file left to open)."""
+        try:
+            return self.gather(self.paths)
+        except OSError as error:
+            raise CheckFailed(f"this machine cannot be looked at: {error}") from error

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from fake_host import ONE, TWO, Host, Killed
 
-from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed, UsageError
+from tsstack.errors import ApplyFailed, CheckFailed, LockedError, RollbackFailed, UsageError
 from tsstack.model.facts import Facts, Paths
 from tsstack.switch import deadman
 from tsstack.switch.generations import Store
 from tsstack.switch.lock import host_lock
-from tsstack.switch.record import Pending, clear_pending, read_pending
+from tsstack.switch.record import OVER, Pending, clear_pending, read_pending
 from tsstack.switch.recovery import recover
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Interrupted, Mode, Wanted, confirm, prepare
@@ -476,3 +476,44 @@ def test_a_disk_that_does_not_take_the_reserve_is_a_refusal(host: Host, monkeypa
     with pytest.raises(CheckFailed, match="reserve cannot be written: Read-only"):
         host.switch(TWO)
     assert_as_before(host)
+
+
+def test_a_record_that_is_cleared_for_good_is_not_undone(host: Host, monkeypatch: Patch) -> None:
+    """The disk fails right after the clearing is durable: an undoing would leave the host between two."""
+    unlink = Path.unlink
+
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        if path.name == OVER:
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    assert host.switch(TWO).generation == 2
+    assert host.listing() == TWO
+    assert read_pending(host.site.paths.state) is None
+
+
+def test_a_machine_that_cannot_be_looked_at_is_a_refusal(tmp_path: Path) -> None:
+    def gather(_: Paths) -> Facts:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(CheckFailed, match=r"cannot be looked at: .*Too many open files"):
+        Site(paths=Paths(state=tmp_path), gather=gather).facts()
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: Patch) -> None:
+    """The holder's pid is a courtesy; an undoing must not fail for it."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        with host_lock(tmp_path, SystemClock()):
+            pass
+    with (
+        host_lock(tmp_path, SystemClock()),
+        pytest.raises(LockedError, match=rf"\(pid {os.getpid()}\)"),
+        host_lock(tmp_path, SystemClock()),
+    ):
+        pass

@@ -8,9 +8,7 @@ from typing import Any
 from tsstack.errors import RollbackFailed
 from tsstack.parts.tailscale.desired import KEY_PATHS
 from tsstack.parts.tailscale.enrolment import is_enrolled
-from tsstack.system.localapi import LocalApi, LocalApiError
-
-_LOGOUT_TIMEOUT_S = 4.0
+from tsstack.system.localapi import LocalApi
 
 # An exit node may also be given by address, or left to the daemon (ipn/prefs.go); ours replaces both.
 _RESTORED = (*KEY_PATHS, "ExitNodeIP", "AutoExitNode")
@@ -25,11 +23,9 @@ def restore_stranger(api: LocalApi, before: Mapping[str, Any]) -> None:
 
     if settled():
         return
-    try:
-        api.logout(timeout_s=_LOGOUT_TIMEOUT_S)
-    except LocalApiError:
-        # A logout needs the control server, and a rollback must not.
-        api.forget()
+    # No logout: that needs the control server, and a rollback must not. And a node that has logged out of
+    # Headscale (0.29) with a key that brings tags is expired there for good: it could never join again.
+    api.forget()
     if not settled():
         api.start("", before)
     if not settled():
