@@ -20,7 +20,7 @@ from tsstack.prove.expected import (
     Oracle,
     Packet,
 )
-from tsstack.prove.terrain import LOCAL, Country, Sender, is_usable, lay_out
+from tsstack.prove.terrain import LOCAL, MOST_NETWORKS, Country, Sender, is_usable, lay_out
 
 Service = tuple[Kind, int]
 """Protocol and port; port 0 for an echo request."""
@@ -35,13 +35,14 @@ _QUESTION = {4: 13, 6: 139}  # a timestamp (RFC 792), node information (RFC 4620
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many packets at most, about: to this host and through it."""
+    """How many packets at most, about: to this host and through it; and from how many source networks."""
 
     arriving: int = 60_000
     passing: int = 30_000
+    networks: int = MOST_NETWORKS
 
 
-QUICK = Limits(12_000, 6_000)
+QUICK = Limits(12_000, 6_000, 40)
 """For a proof that somebody waits for, of files with dozens of zones; smaller ones stay below it anyway."""
 
 
@@ -68,11 +69,25 @@ def plan_packets(
     """
     rng = Random(seed)  # noqa: S311  no secret: it is there to be repeated
     oracle = Oracle(stack, facts)
-    country = lay_out(stack, facts, rng)
     bounds = limits or Limits()
+    country = lay_out(stack, facts, rng, bounds.networks)
     packets = dict.fromkeys(_arriving(oracle, country, rng, bounds.arriving))
     packets.update(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
     return _with_asked(Plan(country, tuple(packets)), tuple(asked))
+
+
+def plan_of(packets: tuple[Packet, ...]) -> Plan:
+    """The plan of these packets alone, in the smallest country that has a place for all of them."""
+    interfaces = dict.fromkeys(name for each in packets for name in (each.interface, each.outgoing) if name)
+    places: dict[Address, str] = {}
+    detours: dict[Address, str] = {}
+    for each in packets:
+        place = each.destination if each.outgoing else None
+        if place and place not in LOCAL and places.setdefault(place, each.outgoing) != each.outgoing:
+            detours[place] = each.outgoing
+    local = dict.fromkeys([*LOCAL, *(each.destination for each in packets if each.destination)])
+    own = tuple(each for each in local if each not in places)
+    return Plan(Country(tuple(interfaces), (), tuple(places.items()), tuple(detours.items())), packets, own)
 
 
 def _with_asked(plan: Plan, asked: tuple[Packet, ...]) -> Plan:
@@ -187,7 +202,7 @@ def _icmp(sender: Sender, rng: Random) -> Iterator[Packet]:
 def _passing(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[Packet]:
     """Through this host: trips that a forward rule or an advertisement speaks of first, others by chance."""
     everywhere = list(declared(oracle)) or [("tcp", 80)]
-    spoken = list(_spoken_of(oracle, country, rng))
+    spoken = list(_spoken_of(oracle, country, rng, limit))
     rng.shuffle(spoken)
     count = 0
     for trip in (*spoken, *_any_trips(country, rng, limit)):
@@ -200,8 +215,11 @@ def _passing(oracle: Oracle, country: Country, rng: Random, limit: int) -> Itera
             return
 
 
-def _spoken_of(oracle: Oracle, country: Country, rng: Random) -> Iterator[_Trip]:
-    """Trips between zones with forward rules, within a zone, and from the tailnet to anywhere."""
+def _spoken_of(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[_Trip]:
+    """Trips between zones with forward rules, within a zone, and from the tailnet to anywhere.
+
+    Of each kind `limit` at most: of more, some by chance.
+    """
     zone = oracle.members.zone
     listed: dict[tuple[str, str], list[Service]] = {(name, name): [] for name in oracle.firewall.zones}
     for rule in oracle.firewall.forward:
@@ -216,8 +234,23 @@ def _spoken_of(oracle: Oracle, country: Country, rng: Random) -> Iterator[_Trip]
         beyond.setdefault(zone(address, outgoing), []).append((address, outgoing))
     for (source, target), services in listed.items():
         ports = tuple(dict.fromkeys(services))
-        yield from _trips(senders.get(source, ()), beyond.get(target, ()), ports)
-    yield from _trips([each for each in country.senders if each.interface == TAILNET_INTERFACE], places)
+        yield from _some_trips(senders.get(source, []), beyond.get(target, []), ports, rng, limit)
+    tailnet = [each for each in country.senders if each.interface == TAILNET_INTERFACE]
+    yield from _some_trips(tailnet, places, (), rng, limit)
+
+
+def _some_trips(
+    senders: list[Sender],
+    places: list[tuple[Address, str]],
+    listed: tuple[Service, ...],
+    rng: Random,
+    most: int,
+) -> Iterator[_Trip]:
+    if len(senders) * len(places) <= most:
+        yield from _trips(senders, places, listed)
+        return
+    for _ in range(most):
+        yield from _trips([rng.choice(senders)], [rng.choice(places)], listed)
 
 
 def _trips(

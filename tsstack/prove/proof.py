@@ -13,7 +13,7 @@ from tsstack.model.stack import Stack
 from tsstack.prove.agent import DELIVERED, HIDDEN, LEFT, REFUSED, STRAYED
 from tsstack.prove.expected import Oracle, Packet, Verdict
 from tsstack.prove.frames import build_frame
-from tsstack.prove.plan import Limits, Plan, plan_packets
+from tsstack.prove.plan import Limits, Plan, plan_of, plan_packets
 from tsstack.prove.terrain import LOCAL
 from tsstack.prove.world import Parcel, Terrain, World
 
@@ -109,6 +109,17 @@ def prove_generation(
         return Proof((), seed, 0.0)
     with Experiment(stack, facts, generation, seed=seed, limits=limits) as experiment:
         return experiment.run()
+
+
+def send_packets(stack: Stack, facts: Facts, generation: Path, packets: Iterable[Packet]) -> Proof:
+    """Send just these, in a world that has what they need and no more. Raises NoWorld, CheckFailed."""
+    started_s = time.monotonic()
+    plan = plan_of(tuple(packets))
+    country = plan.country
+    terrain = Terrain(country.interfaces, plan.local, country.places, country.detours)
+    with World(terrain, generation / FILE) as world:
+        rows = _Run(world, plan, Oracle(stack, facts)).rows()
+    return Proof(tuple(rows), 0, time.monotonic() - started_s)
 
 
 def has_table(stack: Stack, generation: Path) -> bool:

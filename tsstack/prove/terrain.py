@@ -38,7 +38,7 @@ _UNZONED_INTERFACES = 3
 T = TypeVar("T")
 _NEIGHBOURS = 3
 # Of a file with more, so many are chosen by chance: a proof must not take minutes.
-_MOST_INTERFACES, _MOST_NETWORKS = 120, 120
+_MOST_INTERFACES, MOST_NETWORKS = 120, 120
 _INTERFACE_LENGTH = 15
 
 
@@ -65,14 +65,17 @@ class Country:
     detours: tuple[tuple[Address, str], ...]
 
 
-def lay_out(stack: Stack, facts: Facts, rng: Random) -> Country:
-    """The country of a file. The same seed gives the same country."""
+def lay_out(stack: Stack, facts: Facts, rng: Random, most_networks: int = MOST_NETWORKS) -> Country:
+    """The country of a file. The same seed gives the same country.
+
+    Of more source networks than `most_networks` one of each zone is there, and others by chance.
+    """
     firewall = stack.firewall or Firewall()
     every = list(dict.fromkeys(_interfaces(stack, firewall, facts)))
     needed = [name for name in (TAILNET_INTERFACE, stack.host.uplink or facts.default_interface) if name]
     interfaces = tuple(dict.fromkeys([*needed, *_some(every, _MOST_INTERFACES, rng)]))
     sources = list(dict.fromkeys(net for zone in firewall.zones.values() for net in zone.sources))
-    networks = _some(sources, _MOST_NETWORKS, rng)
+    networks = _choose(firewall, sources, most_networks, rng)
     senders = dict.fromkeys(
         sender for sender in _senders(interfaces, networks, rng) if sender.address not in LOCAL
     )
@@ -89,6 +92,14 @@ def _some(things: list[T], most: int, rng: Random) -> list[T]:
     if len(things) <= most:
         return things
     return [things[at] for at in sorted(rng.sample(range(len(things)), most))]
+
+
+def _choose(firewall: Firewall, sources: list[Network], most: int, rng: Random) -> list[Network]:
+    if len(sources) <= most:
+        return sources
+    own = dict.fromkeys(rng.choice(zone.sources) for zone in firewall.zones.values() if zone.sources)
+    others = [each for each in sources if each not in own]
+    return [*own, *_some(others, max(0, most - len(own)), rng)][: max(most, MOST_NETWORKS)]
 
 
 def _interfaces(stack: Stack, firewall: Firewall, facts: Facts) -> Iterator[str]:
@@ -141,7 +152,7 @@ def _places(
     stack: Stack, interfaces: tuple[str, ...], networks: list[Network], rng: Random
 ) -> Iterator[tuple[Address, str]]:
     routes = stack.tailscale.advertise.routes if stack.tailscale else ()
-    for network in (*_some(list(routes), _MOST_NETWORKS, rng), *networks):
+    for network in (*_some(list(routes), MOST_NETWORKS, rng), *networks):
         for _ in range(2 if network.num_addresses > 1 else 1):
             address = _usable(_inside(network, rng))
             if address is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def ways_of_sessions(sessions: tuple[Session, ...]) -> list[Way]:
     ]
 
 
-def check_ways(stack: Stack, facts: Facts, ways: Iterable[Way]) -> None:
+def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way]) -> None:
     """Raise CheckFailed when one of the ways in would be closed after the switch, with its packet."""
     closed = next(closed_ways(stack, facts, ways), None)
     if closed is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tsstack.model.facts import Facts
@@ -48,6 +48,8 @@ def ways_of_admins(before: Stack | None, after: Stack, facts: Facts, ports: Iter
     so that everything is open. `ports` are those that people are known to come in by; else those of `ssh`.
     """
     files = [each for each in (before, after) if each is not None]
+    if not any(map(has_admins, files)):
+        return []
     edges = {version: _edges(files, version) for version in (4, 6)}
     live = Oracle(before, facts) if before is not None else None
     numbers = tuple(dict.fromkeys(ports)) or _ssh_ports(after)
@@ -62,13 +64,21 @@ def ways_of_admins(before: Stack | None, after: Stack, facts: Facts, ports: Iter
     return list(ways.values())
 
 
-def closed_ways(after: Stack, facts: Facts, ways: Iterable[Way]) -> Iterator[Closed]:
+def closed_ways(after: Stack, facts: Facts, ways: Sequence[Way]) -> Iterator[Closed]:
     """Those that the file refuses."""
+    if not ways:
+        return
     oracle = Oracle(after, facts)
     for way in ways:
         verdict = oracle.judge(way.packet)
         if not verdict.accepted:
             yield Closed(way, verdict.zone, verdict.path)
+
+
+def has_admins(stack: Stack) -> bool:
+    """Whether a zone of the file is of the preset `admin`."""
+    zones = stack.firewall.zones if stack.firewall else {}
+    return any(is_admin(name, zone) for name, zone in zones.items())
 
 
 def is_admin(name: str, zone: Zone) -> bool:
