@@ -13,8 +13,8 @@ from pathlib import Path
 from crash_picture import STATE
 
 _SIZE_BYTES = 24 << 20
-# include/uapi/linux/ext4.h: EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH.
-_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2
+# include/uapi/linux/ext4.h: EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_LOGFLUSH and _NOLOGFLUSH.
+_SHUTDOWN, _LOG_FLUSH, _NO_LOG_FLUSH = 0x8004587D, 1, 2
 
 
 def make(image: Path) -> None:
@@ -47,11 +47,15 @@ class Disk:
         finally:
             os.close(folder)
 
-    def cut(self) -> None:
-        """The power goes: what was not synced is lost, and the journal is replayed. Nobody may use it."""
+    def cut(self, *, names: bool = False) -> None:
+        """The power goes: what was not synced is lost, and the journal is replayed. Nobody may use it.
+
+        `names`: somebody else's fsync had just committed the journal. Then every name and link is as it was,
+        and only the content is lost that nobody had asked to keep: such files are empty.
+        """
         folder = os.open(STATE, os.O_RDONLY)
         try:
-            fcntl.ioctl(folder, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+            fcntl.ioctl(folder, _SHUTDOWN, struct.pack("I", _LOG_FLUSH if names else _NO_LOG_FLUSH))
         finally:
             os.close(folder)
         self._unmount()

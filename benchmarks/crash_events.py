@@ -37,6 +37,8 @@ class Event:
     """It is of `switch --confirm` alone."""
     tailscaled: bool = False
     """It needs one."""
+    cuts: bool = False
+    """The power goes once the command has said that it is done."""
     daemons: bool = False
     """A daemon dies, at a time at which the command may have had its last look at it."""
 
@@ -81,6 +83,7 @@ def events(chance: random.Random) -> list[Event]:
         ),
         Event("the disk fails and is read-only", lambda host: host.disk.fail(), _mend_disk),
         Event("/etc is read-only", lambda _: _remount_etc("ro"), lambda _: _remount_etc("rw")),
+        Event("the power goes right after the end", lambda _: None, cuts=True),
         Event("the wall clock jumps a day ahead", lambda _: CLOCK.set(_DAY_S), lambda _: CLOCK.set(0.0)),
         Event("the wall clock jumps a day back", lambda _: CLOCK.set(-_DAY_S), lambda _: CLOCK.set(0.0)),
     ]

@@ -31,6 +31,7 @@ from crash_picture import (
 from crash_process import Broken, Ended, Runner, load_everything
 from crash_tailnet import KEY, Tailscaled
 
+POWER_CUTS = ("power cut", "power cut that spares names")
 FILES = Path("/etc/tsstack")
 _FIRST = """
 host: {name: one, tailnet: tail.test}
@@ -100,7 +101,9 @@ class CrashHost:
     `tailscaled` the files speak of it, too, and its settings are judged.
     """
 
-    def __init__(self, folder: Path, disk: Disk, tailscaled: Tailscaled | None = None) -> None:
+    def __init__(
+        self, folder: Path, disk: Disk, tailscaled: Tailscaled | None = None, *, thrifty: bool = False
+    ) -> None:
         self.runner = Runner(folder)
         self.disk = disk
         self.tailscaled = tailscaled
@@ -114,7 +117,7 @@ class CrashHost:
         self.pictures: dict[str, Picture] = {}
         self.judged = 0
         load_everything(self.runner, self.switch("second"))
-        self._learn()
+        self._learn(1 if thrifty else 2)
 
     def look(self) -> Picture:
         """What the host is now."""
@@ -132,9 +135,9 @@ class CrashHost:
         """The command line that says of the host what it is already, and mends what died since."""
         return ["rollback", "--to", "0"] if name in {"none", "stranger"} else self.switch(name)
 
-    def _learn(self) -> None:
-        """Take the pictures that all later ones are held against, each twice to see that it is stable."""
-        for _ in range(2):
+    def _learn(self, times: int) -> None:
+        """Take the pictures that all later ones are held against; twice shows that they are stable."""
+        for _ in range(times):
             self.scrub()
             names = ("first", "second", "none", "first")
             for name in (*names, "stranger", "first") if self.tailscaled else names:
@@ -182,7 +185,10 @@ class CrashHost:
 
     def judge(self, allowed: Sequence[str]) -> Verdict:
         """Whether the host is wholly one of `allowed`: (old, new). A host in motion gets a second to rest."""
-        verdict = self._judge(allowed)
+        try:
+            verdict = self._judge(allowed)
+        except (OSError, ValueError) as error:
+            return Verdict("torn", [f"what is there cannot be read: {error}"])
         deadline_s = time.monotonic() + 1.0
         while verdict.state == "torn" and time.monotonic() < deadline_s:
             time.sleep(0.1)
@@ -246,21 +252,21 @@ class CrashHost:
         if not wait_for(kill_round, 10.0):
             raise Broken(f"some processes do not end: {own_processes()}")
 
-    def reboot(self, *, unsynced: bool = False) -> None:
+    def reboot(self, *, unsynced: bool = False, names: bool = False) -> None:
         """What a reboot takes away: processes, the kernel's tables and values, /run; and another boot id.
 
-        `unsynced`: it takes what the disk had not been told to keep as well.
+        `unsynced`: it takes what the disk had not been told to keep as well; `names`: but for names.
         """
         self.end_processes()
         if unsynced:
-            self.disk.cut()
+            self.disk.cut(names=names)
         NGINX_PID.unlink(missing_ok=True)
         subprocess.run(["nft", "flush", "ruleset"], check=True)
         shutil.rmtree(RUN, ignore_errors=True)
         self._reset_sysctls()
         for name, key in (("pending.json", "boot_id"), ("kernel-before.json", "scope")):
             path = STATE / name
-            if path.exists():
+            if path.exists() and path.read_bytes():  # empty: a cut that tsstack should have been ready for
                 path.write_text(json.dumps({**json.loads(path.read_text()), key: "the boot before"}))
         self.disk.settle()
         if self.tailscaled:
@@ -306,7 +312,7 @@ class CrashHost:
             return self.runner.run("recover")
         if how == "again":
             return self.runner.run(*words)
-        self.reboot(unsynced=how == "power cut")
+        self.reboot(unsynced=how.startswith("power cut"), names=how == POWER_CUTS[1])
         return self.runner.run("recover", "--boot")
 
 

@@ -14,9 +14,10 @@ T = TypeVar("T")
 # What a call may change: a file, another process, the kernel's tables, or when it is that children act.
 _CHANGING = {
     "write", "pwrite64", "writev", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir",
-    "symlink", "symlinkat", "link", "linkat", "mkdir", "mkdirat", "fsync", "fdatasync",
-    "ftruncate", "truncate", "chmod", "fchmod", "fchmodat", "chown", "fchown", "flock", "sendto", "sendmsg", "socket",
-    "kill", "tgkill", "clone", "clone3", "fork", "vfork", "execve", "wait4", "mount", "setsockopt", "utimensat",
+    "symlink", "symlinkat", "link", "linkat", "mkdir", "mkdirat", "fsync", "fdatasync", "ftruncate",
+    "truncate", "chmod", "fchmod", "fchmodat", "chown", "fchown", "flock", "sendto", "sendmsg", "socket",
+    "kill", "tgkill", "clone", "clone3", "fork", "vfork", "execve", "wait4", "mount", "setsockopt",
+    "utimensat",
 }  # fmt: skip
 _CREATING = ("O_CREAT", "O_WRONLY", "O_RDWR")
 

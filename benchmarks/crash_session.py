@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 _STATE = "/var/lib/tsstack"
 _TOOLS = ("strace", "nginx", "nft", "unshare", "nsenter", "mkfs.ext4")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-PART_POINTS = 250
+PART_POINTS = 500
 """So many points a part visits, about."""
 TAILNET_EVERY = 3
 """Each third part has a real tailscaled."""
@@ -51,6 +51,8 @@ class Order:
     """Keeps what each part found. Parts that are in it already, of this very code, are not run again."""
     tailnet: bool | None = None
     """A real tailscaled in all parts, or in none; None: in each third."""
+    then: str = ""
+    match: str = ""
     broken: str = ""
     quiet: bool = False
 
@@ -165,7 +167,8 @@ def _run_part(order: Order, part: int) -> dict[str, Any]:
         walk = {
             "folder": str(disk / "logs"), "image": str(image), "points": order.points // order.parts,
             "seed": order.seed, "part": part, "parts": order.parts, "only": order.only,
-            "recovers": order.recovers, "tailscaled": tailscaled, "broken": order.broken,
+            "recovers": order.recovers, "tailscaled": tailscaled, "then": order.then, "match": order.match,
+            "broken": order.broken,
         }  # fmt: skip
         path = f"{CHECKOUT}:{CHECKOUT / 'benchmarks'}"
         done = subprocess.run(
