@@ -64,7 +64,7 @@ _ANSWERS = {"first": ("502", "404"), "second": ("404", "502")}
 # May be there or not: what the live generation was rendered from, room set aside, diaries, pids.
 _OPTIONAL = ("/inputs.json", "/reserve", "/lock", "/deadman.log", "/proxy.json", "/firewall.json")
 _SAME = ("tree", "table", "sysctls", "etc", "masters", "prefs", "dns", "queues")
-_REACH_LIMIT_S = 45.0
+_REACH_LIMIT_S = 120.0
 
 
 @dataclass
@@ -132,6 +132,7 @@ class Host:
         """Go on from where `prepare` had just made the host of this file, disk and all."""
         self.cut()
         self.machine.power_on(snapshot=name)
+        self.machine.run("date", "-s", f"@{time.time():.0f}")  # it has slept since
         self.name = name
 
     def power_on(self) -> None:
@@ -163,7 +164,7 @@ class Host:
             self._flood.communicate()
             self._flood = None
 
-    def settle(self, limit_s: float = 120.0) -> None:
+    def settle(self, limit_s: float = 600.0) -> None:
         """Wait until the boot unit has done its work, if need be at the second try."""
         until = time.monotonic() + limit_s
         while time.monotonic() < until:

@@ -15,7 +15,7 @@ from vm_machine import Job
 KINDS = ("switch", "switch --confirm", "rollback", "confirm", "boot")
 _AFTER_STEP_S = 1.0
 """A cut that is aimed comes within so long after its step has begun: emulation is slow."""
-_STEP_LIMIT_S = 300.0
+_STEP_LIMIT_S = 900.0
 
 
 @dataclass

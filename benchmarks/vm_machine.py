@@ -26,8 +26,8 @@ from vm_image import Image, Seat
 
 from tsstack.lab.lab import Lab
 
-_BOOT_LIMIT_S = 180.0
-_RUN_LIMIT_S = 300.0
+_BOOT_LIMIT_S = 900.0
+_RUN_LIMIT_S = 1200.0
 
 
 class Silent(Exception):
