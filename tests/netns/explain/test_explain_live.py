@@ -66,6 +66,9 @@ class Host:
         self.router = f"{self.name}r"
         for each in (self.name, self.router):
             subprocess.run(["ip", "netns", "add", each], check=True)
+            # Else neighbour discovery of its own would count in the tables and on the links.
+            quiet = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"
+            subprocess.run(["ip", "netns", "exec", each, "sh", "-c", quiet], check=True)
         self.run("ip", "link", "set", "lo", "up")
         self.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "p0", "netns", self.router)
         self.run("ip", "address", "add", "203.0.113.2/24", "dev", "eth0")
