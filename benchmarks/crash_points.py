@@ -121,8 +121,9 @@ class Choice:
         return [point for point in points if self._key(scene, point) % self.parts == self.part]
 
     def some(self, scene: str, points: Sequence[T], count: int) -> list[T]:
-        """At most `count` of them, in their order."""
-        mine = self.mine(scene, points)
-        chosen = sorted(mine, key=lambda point: self._key(scene, point))[:count]
-        kept = set(map(id, chosen))
-        return [point for point in mine if id(point) in kept]
+        """At most `count` of them."""
+        return self.mixed(scene, self.mine(scene, points))[:count]
+
+    def mixed(self, scene: str, points: Sequence[T]) -> list[T]:
+        """All of them in an order that any run chooses alike: one that is stopped has seen some of each."""
+        return sorted(points, key=lambda point: self._key(scene, point))

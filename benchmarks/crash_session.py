@@ -54,7 +54,6 @@ class Order:
     then: str = ""
     match: str = ""
     broken: str = ""
-    quiet: bool = False
 
     @property
     def parts(self) -> int:
@@ -70,14 +69,14 @@ def crash(order: Order) -> dict[str, Any]:
     if missing:
         raise Broken(f"not installed: {', '.join(missing)}")
     kept = _Results(order)
-    waiting = [part for part in range(order.parts) if kept.get(part) is None]
+    waiting = [part for part in range(order.parts) if not kept.get(part).get("complete")]
     with ThreadPoolExecutor(order.jobs) as pool:
-        for _ in pool.map(lambda part: kept.put(part, _run_part(order, part)), waiting):
+        for _ in pool.map(lambda part: _run_part(order, part, kept), waiting):
             continue
     return {
         "seed": order.seed,
         "code": kept.code,
-        **merge([kept.get(part) or {} for part in range(order.parts)]),
+        **merge(kept.all()),
     }
 
 
@@ -96,8 +95,14 @@ class _Results:
     def _key(self, part: int) -> str:
         return f"{self.code}, {self._order}, part {part}"
 
-    def get(self, part: int) -> dict[str, Any] | None:
-        return self._all.get(self._key(part))
+    def get(self, part: int) -> dict[str, Any]:
+        """What is known of a part: empty for nothing, `complete` once it is."""
+        found: dict[str, Any] = self._all.get(self._key(part), {})
+        return found
+
+    def all(self) -> list[dict[str, Any]]:
+        """What is known of the parts of this order, and of any other of the same code."""
+        return [found for key, found in self._all.items() if key.startswith(f"{self.code}, ")]
 
     def put(self, part: int, found: dict[str, Any]) -> None:
         with self._lock:
@@ -146,7 +151,8 @@ def merge(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _run_part(order: Order, part: int) -> dict[str, Any]:
+def _run_part(order: Order, part: int, kept: _Results) -> None:
+    earlier = kept.get(part)
     # Not on a tmpfs: renames and fsyncs are to be those of a real file system.
     disk = Path(tempfile.mkdtemp(prefix="tsstack-crash-", dir="/var/tmp"))
     image = disk / "state.img"
@@ -166,7 +172,8 @@ def _run_part(order: Order, part: int) -> dict[str, Any]:
             host.write(KEY, f"{key}\n")
         walk = {
             "folder": str(disk / "logs"), "image": str(image), "points": order.points // order.parts,
-            "seed": order.seed, "part": part, "parts": order.parts, "only": order.only,
+            "done": earlier.get("done", {}), "seed": order.seed,
+            "part": part, "parts": order.parts, "only": order.only,
             "recovers": order.recovers, "tailscaled": tailscaled, "then": order.then, "match": order.match,
             "broken": order.broken,
         }  # fmt: skip
@@ -175,12 +182,11 @@ def _run_part(order: Order, part: int) -> dict[str, Any]:
             host.argv(sys.executable, CHECKOUT / "benchmarks" / "crash_walk.py", json.dumps(walk)),
             env={**host.env(), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if order.quiet else None,
-            text=True,
             check=False,
         )
+        if (disk / "logs" / "found.json").exists():
+            found = json.loads((disk / "logs" / "found.json").read_text())
+            together = merge([each for each in (earlier, found) if each])
+            kept.put(part, {**together, "done": found["done"], "complete": done.returncode == 0})
         if done.returncode != 0:
-            raise Broken(f"part {part} ended with {done.returncode}\n{done.stderr or ''}")
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+            raise Broken(f"part {part} ended with {done.returncode}")

@@ -1,6 +1,6 @@
 """Walks over the points of each scene: hurt, recover, judge, bring back. Runs inside the private host.
 
-crash_walk.py ORDER     a `WalkOrder` as JSON; prints progress on stderr and JSON on stdout
+crash_walk.py ORDER     a `WalkOrder` as JSON; prints progress on stderr; what was found lies in FOUND
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from crash_process import Broken, Call, Ended
 from crash_scenes import Scene, Tally, scenes
 from crash_tailnet import Tailscaled
 
+FOUND = "found.json"
+"""In the walk's folder: what was found so far, and how far it came."""
 REFUSED = {4, 5, 6}
 SMALL = 60
 """A run of so few points spends less on its beginnings."""
@@ -48,6 +50,8 @@ class WalkOrder:
     recovers: bool = True
     tailscaled: str = ""
     """Its program, where it is to be part of the host."""
+    done: dict[str, int] = field(default_factory=dict)
+    """How many points of each scene an earlier run has visited."""
     then: str = ""
     """What follows each kill; empty: one of all by chance."""
     match: str = ""
@@ -80,6 +84,9 @@ class Walk:
         self.chance = random.Random(f"{order.seed} {order.part}")  # noqa: S311  a sample, no secret
         self.choice = Choice(order.seed, order.part, order.parts)
         self.tally = Tally()
+        self.done = dict(order.done)
+        self.folder = Path(order.folder)
+        self.started_s = time.monotonic()
         self.children = Children(host)
 
     def prepare(self, scene: Scene) -> None:
@@ -285,13 +292,24 @@ class Walk:
         faults = [] if code in REFUSED | {0} else [f"exit {code} is none of 0, 4, 5, 6"]
         return [*faults, *(["a traceback was shown"] if "Traceback" in said else [])]
 
+    def note(self) -> None:
+        """Leave what was found so far for whoever goes on when this walk is ended."""
+        duration_s = round(time.monotonic() - self.started_s, 1)
+        found = {"duration_s": duration_s, **self.tally.as_json(), "done": self.done}
+        staged = self.folder / "found.new"
+        staged.write_text(json.dumps(found))
+        staged.rename(self.folder / FOUND)
+
     def walk(self, scene: Scene, share: int | None) -> None:
-        points = self.choose(scene, share)
+        points = self.choice.mixed(scene.name, self.choose(scene, share))[self.done.get(scene.name, 0) :]
         self.prepare(scene)
         started_s = time.monotonic()
         say(f"{scene.name}: {len(points)} points")
         for number, point in enumerate(points, 1):
             self.visit(scene, point)
+            self.done[scene.name] = self.done.get(scene.name, 0) + 1
+            if number % 10 == 0 or number == len(points):
+                self.note()
             if scene.reboots and number == len(points):
                 self.host.runner.must("recover", "--boot")  # what the next scene begins with
             if number % 100 == 0 or number == len(points):
@@ -303,7 +321,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(order: WalkOrder) -> dict[str, Any]:
+def run(order: WalkOrder) -> None:
     """All scenes, and the worst moments of nginx and of the dead man."""
     started_s = time.monotonic()
     disk = Disk(Path(order.image))
@@ -318,12 +336,12 @@ def run(order: WalkOrder) -> dict[str, Any]:
 
         break_it(order.broken)
     try:
-        return _walk_all(Walk(host, order), order, started_s)
+        _walk_all(Walk(host, order), order)
     finally:
         host.end_processes()  # else a command that is stopped keeps whoever waits for us
 
 
-def _walk_all(walk: Walk, order: WalkOrder, started_s: float) -> dict[str, Any]:
+def _walk_all(walk: Walk, order: WalkOrder) -> None:
     from crash_moments import moments
 
     host = walk.host
@@ -332,21 +350,21 @@ def _walk_all(walk: Walk, order: WalkOrder, started_s: float) -> dict[str, Any]:
     for scene in wanted:
         share = max(1, round(order.points * scene.weight / whole)) if order.points else None
         walk.walk(scene, share)
-    if "moments" in order.only or (not order.only and order.part % 4 == 0):
+    if "moments" not in walk.done and ("moments" in order.only or (not order.only and order.part % 4 == 0)):
         host.become("first")
         moments(walk, rounds=1 if order.points <= SMALL else 2)
-    return {"duration_s": round(time.monotonic() - started_s, 1), **walk.tally.as_json()}
+        walk.done["moments"] = 1
+    walk.note()
 
 
 def main() -> int:
-    """Answer on stdout."""
+    """The answer lies in FOUND."""
     fields = json.loads(sys.argv[1])
     try:
-        said = run(WalkOrder(**{**fields, "only": tuple(fields["only"])}))
+        run(WalkOrder(**{**fields, "only": tuple(fields["only"])}))
     except Broken as error:
         say(f"broken: {error}")
         return 1
-    json.dump(said, sys.stdout)
     return 0
 
 
