@@ -254,7 +254,9 @@ class Judge:
         assert facts is not None
         try:
             tree = render(twin_of(stack, put(hostile)), facts, self.parts)
-            expected = render(twin_of(stack, put(harmless)), facts, self.parts)
+            expected = tree
+            if harmless != hostile:
+                expected = render(twin_of(stack, put(harmless)), facts, self.parts)
         except (TsstackError, ValueError, LookupError):  # LookupError: it named something else
             self.tally.behind_the_model["refused"] += 1
             return

@@ -192,18 +192,18 @@ def behind(count: int) -> Judge:
 
 
 def test_the_walls_behind_the_model_hold() -> None:
-    judge = behind(400)
+    judge = behind(80)
     assert judge.tally.faults == []
-    assert judge.tally.behind_the_model["refused"] > 50
-    assert judge.tally.behind_the_model["harmless"] > 50
+    assert judge.tally.behind_the_model["refused"] > 10
+    assert judge.tally.behind_the_model["harmless"] > 10
 
 
 def test_a_broken_wall_of_the_templates_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wall, "_ALLOWED", re.compile(".*", re.DOTALL))
     wall._admit.cache_clear()
-    faults = behind(200).tally.faults
+    faults = behind(60).tally.faults
     wall._admit.cache_clear()
-    assert len(faults) >= 5
+    assert len(faults) >= 2
     assert {fault["kind"] for fault in faults} == {"injected"}
 
 
