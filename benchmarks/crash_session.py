@@ -71,13 +71,22 @@ def crash(order: Order) -> dict[str, Any]:
     kept = _Results(order)
     waiting = [part for part in range(order.parts) if not kept.get(part).get("complete")]
     with ThreadPoolExecutor(order.jobs) as pool:
-        for _ in pool.map(lambda part: _run_part(order, part, kept), waiting):
-            continue
+        try:
+            for _ in pool.map(lambda part: _run_part(order, part, kept), waiting):
+                continue
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for walk in _running:
+                walk.terminate()
+            raise
     return {
         "seed": order.seed,
         "code": kept.code,
         **merge(kept.all()),
     }
+
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 class _Results:
@@ -178,15 +187,17 @@ def _run_part(order: Order, part: int, kept: _Results) -> None:
             "broken": order.broken,
         }  # fmt: skip
         path = f"{CHECKOUT}:{CHECKOUT / 'benchmarks'}"
-        done = subprocess.run(
+        walking = subprocess.Popen(
             host.argv(sys.executable, CHECKOUT / "benchmarks" / "crash_walk.py", json.dumps(walk)),
             env={**host.env(), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,
-            check=False,
         )
+        _running.add(walking)
+        code = walking.wait()
+        _running.discard(walking)
         if (disk / "logs" / "found.json").exists():
             found = json.loads((disk / "logs" / "found.json").read_text())
             together = merge([each for each in (earlier, found) if each])
-            kept.put(part, {**together, "done": found["done"], "complete": done.returncode == 0})
-        if done.returncode != 0:
-            raise Broken(f"part {part} ended with {done.returncode}")
+            kept.put(part, {**together, "done": found["done"], "complete": code == 0})
+        if code != 0:
+            raise Broken(f"part {part} ended with {code}")
