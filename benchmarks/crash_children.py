@@ -37,8 +37,9 @@ _PROGRAMS = (
     "resolvectl",
 )
 _SCRIPT = """#!/bin/sh
-echo "$0 $*" >> {folder}/started
-n=$(wc -l < {folder}/started)
+n=1
+while ! mkdir {folder}/turns/$n 2>/dev/null; do n=$((n + 1)); done
+echo "$0 $*" > {folder}/turns/$n/words
 case "$(cat {folder}/turn)" in
   all) exec {strace} -qq -o {folder}/log.$n -e signal=none {program} "$@";;
   $n) exec {strace} -qq -o {folder}/log.$n -e signal=none $(cat {folder}/inject) {program} "$@";;
@@ -70,6 +71,7 @@ class Children:
         self.host = host
         self.folder = host.runner.folder / "children"
         self.folder.mkdir(exist_ok=True)
+        self._turns = self.folder / "turns"
         for name in _PROGRAMS:
             program = shutil.which(name, path=_PATH)
             if program is not None:
@@ -82,7 +84,8 @@ class Children:
     def _first_on_path(self, turn: str, inject: str) -> Iterator[None]:
         for log in self.folder.glob("log.*"):
             log.unlink()
-        (self.folder / "started").write_text("")
+        shutil.rmtree(self._turns, ignore_errors=True)
+        self._turns.mkdir()
         (self.folder / "turn").write_text(turn)
         (self.folder / "inject").write_text(inject)
         before = os.environ["PATH"]
@@ -103,8 +106,8 @@ class Children:
         if done.code != 0:
             raise Broken(f"{words} ended with {done.code}: {done.said}")
         found = []
-        for number, line in enumerate((self.folder / "started").read_text().splitlines(), 1):
-            name = Path(line.split()[0]).name
+        for number in range(1, len(list(self._turns.iterdir())) + 1):
+            name = Path((self._turns / str(number) / "words").read_text().split()[0]).name
             calls = read_calls((self.folder / f"log.{number}").read_text(errors="replace"))
             found += [ChildPoint(number, name, Point(call)) for call in calls]
         if tracer is not None:
