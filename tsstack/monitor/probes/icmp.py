@@ -15,7 +15,6 @@ import struct
 import time
 from array import array
 from collections import deque
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from tsstack.monitor.probes import echo
@@ -52,8 +51,7 @@ class _Sent(NamedTuple):
     gap_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Way(NamedTuple):
     family: int
     interface: str
     from_address: str
@@ -184,7 +182,10 @@ class _EchoSocket:
                     raise
                 sent_ns = time.time_ns()
         self._sent[sequence] = _Sent(attempt, self._number, sent_ns, gap_ns)
-        self._queues.setdefault(attempt.probe.timeout_s, deque()).append((sequence, self._number))
+        queue = self._queues.get(attempt.probe.timeout_s)
+        if queue is None:
+            queue = self._queues[attempt.probe.timeout_s] = deque()
+        queue.append((sequence, self._number))
 
     def receive(self) -> None:
         """Take all that came."""

@@ -38,13 +38,15 @@ _TAILNET = frozenset({"disco", "tsmp", "peer-icmp"})
 class _Watch:
     """A probe on the wheel, and which of its alternatives is asked now."""
 
-    __slots__ = ("choices", "literal", "probe", "turn", "which")
+    __slots__ = ("choices", "finish", "gone", "literal", "probe", "turn", "which")
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
         self.choices = (probe, *probe.others)
         self.which = 0
+        self.gone = False
         self.literal = tuple(_literal(each) for each in self.choices)
+        self.finish: Callable[[Attempt], None]
         self.turn: Turn[_Watch]
 
 
@@ -197,11 +199,14 @@ class Prober:
 
     def _add(self, probe: Probe) -> None:
         watch = _Watch(probe)
+        watch.finish = functools.partial(self._finished, watch)
         watch.turn = self._wheel.add(watch, self._pace_s(probe), self._loop.time())
         self._watches[probe] = watch
 
     def _remove(self, probe: Probe) -> None:
-        self._wheel.remove(self._watches.pop(probe).turn)
+        watch = self._watches.pop(probe)
+        watch.gone = True
+        self._wheel.remove(watch.turn)
 
     def _forget_unused(self) -> None:
         choices = [each for watch in self._watches.values() for each in watch.choices]
@@ -246,7 +251,7 @@ class Prober:
 
     def _send_watch(self, watch: _Watch) -> None:
         which = watch.which
-        self._send(watch.choices[which], watch.literal[which], functools.partial(self._finished, watch))
+        self._send(watch.choices[which], watch.literal[which], watch.finish)
 
     def _send(self, probe: Probe, literal: str, finish: Callable[[Attempt], None]) -> Attempt | None:
         """Begin one attempt; None when it is not known yet where to."""
@@ -280,8 +285,8 @@ class Prober:
 
     def _finished(self, watch: _Watch, attempt: Attempt) -> None:
         probe = attempt.probe
-        if self._watches.get(watch.probe) is not watch:
-            return  # it was taken off meanwhile
+        if watch.gone:
+            return
         if attempt.error:
             self._notices.failed(probe, attempt.error)
             if len(watch.choices) > 1 and watch.choices[watch.which] is probe:

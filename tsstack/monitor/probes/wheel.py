@@ -43,7 +43,7 @@ class Wheel(Generic[T]):
         self._order: list[int] = []
         self._made = 0
         self._size = 0
-        self._position = floor(now_s / slot_s)
+        self._position = self._slot_of(now_s)
 
     def __len__(self) -> int:
         return self._size
@@ -81,7 +81,7 @@ class Wheel(Generic[T]):
 
     def due(self, now_s: float) -> list[T]:
         """What is due by now, the oldest first; each has its next turn already."""
-        current = floor(now_s / self._slot_s)
+        current = self._slot_of(now_s)
         late_slots = current - self._position
         self._position = max(current, self._position)
         late: list[Turn[T]] = []
@@ -106,6 +106,10 @@ class Wheel(Generic[T]):
             del self._slots[heapq.heappop(self._order)]
         return self._order[0] * self._slot_s if self._order else None
 
+    def _slot_of(self, moment_s: float) -> int:
+        # The start of slot n, computed as a float, may lie a hair before it.
+        return floor(moment_s / self._slot_s + 1e-6)
+
     def _first_s(self, turn: Turn[T], now_s: float) -> float:
         """The next moment of its phase: the grid is absolute, so equal paces stay evenly spread."""
         start = turn.phase * turn.pace_s
@@ -114,7 +118,7 @@ class Wheel(Generic[T]):
     def _place(self, turn: Turn[T], due_s: float) -> None:
         turn.due_s = due_s
         # Never the slot that was just handled: it would be looked at only after a whole round.
-        turn.slot = max(floor(due_s / self._slot_s), self._position + 1)
+        turn.slot = max(self._slot_of(due_s), self._position + 1)
         if turn.slot not in self._slots:
             self._slots[turn.slot] = []
             heapq.heappush(self._order, turn.slot)
