@@ -44,6 +44,20 @@ PURE_BANS = {
     "os": "the environment is passed in as facts",
 }
 
+# The monitor's judgement: everything of it that neither probes nor acts.
+MONITOR_JUDGEMENT = (
+    "bursts",
+    "choice",
+    "detect",
+    "failover",
+    "holddown",
+    "quality",
+    "reasons",
+    "standby",
+    "verdict",
+    "windows",
+)
+
 
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if "_assets" not in path.parts)
@@ -70,8 +84,7 @@ def is_pure(path: Path) -> bool:
         in {
             "switch/plan.py",
             "switch/ways.py",
-            "monitor/verdict.py",
-            "monitor/failover.py",
+            *(f"monitor/{name}.py" for name in MONITOR_JUDGEMENT),
             "prove/expected.py",
         }
     )

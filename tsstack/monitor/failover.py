@@ -1,0 +1,455 @@
+"""Which exit node the host uses: one decision from state, facts and the time. Pure.
+
+docs/decisions/0006-monitor-verdict.md gives the order of the rules. The functions below are in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from tsstack.monitor.choice import (
+    DIRECT,
+    PROOF_S,
+    Action,
+    Block,
+    Candidate,
+    Decision,
+    Facts,
+    FreeFlows,
+    GoDirect,
+    Move,
+    Policy,
+    ProveEgress,
+    State,
+    UseExit,
+)
+from tsstack.monitor.holddown import recent_moves
+from tsstack.monitor.reasons import Cause, Code, Compared, Reason
+from tsstack.monitor.verdict import RANK, Level, Verdict
+
+DRIFT_S = 2.0
+"""Prefs that differ for so long were changed by someone else; before, the change may be our own."""
+REPAIRS_MOST = 3
+"""So many repairs in ten minutes; then someone else means it, and it is only reported."""
+_STALE_S = 2.0  # an egress answer so much newer than the peer's shows that the way works
+_PROBED_AHEAD_S = 10.0  # a preferred node is probed fast for so long before the way may lead home
+
+
+def initial(policy: Policy, actual: str | None) -> State:
+    """Where the first decision starts: with what is in use, if the file allows it."""
+    if actual is not None and (actual in policy.use or (actual == DIRECT and policy.otherwise == "direct")):
+        return State(at=actual)
+    return State(at=policy.use[0])
+
+
+def choose(policy: Policy, state: State, name: str | None) -> State:
+    """The choice by hand: a node's name, DIRECT, or None for automatic again.
+
+    Raises ValueError for DIRECT where the file says `otherwise: block`.
+    """
+    if name == DIRECT and policy.otherwise == "block":
+        raise ValueError("the file says `otherwise: block`: no choice by hand may leave by the uplink")
+    return replace(state, manual=name)
+
+
+def maintain(state: State, on: bool) -> State:
+    """Maintenance: while it is on nothing is changed, everything is reported."""
+    return replace(state, maintenance=on)
+
+
+def decide(policy: Policy, state: State, facts: Facts, now_s: float) -> Decision:
+    """The next state, what to do, and why. The same arguments give the same answer."""
+    turn = _Turn(policy, state, facts, now_s)
+    decision = (
+        _hands_off(turn)
+        or _outdated(turn)
+        or _drift(turn)
+        or _open_move(turn)
+        or _by_hand(turn)
+        or _leave(turn)
+        or _home(turn)
+    )
+    said = tuple((each.code, each.name) for each in decision.reasons)
+    news = tuple(each for each in decision.reasons if (each.code, each.name) not in state.said)
+    return replace(
+        decision,
+        state=replace(decision.state, said=said),
+        news=news,
+        fast=_fast(turn, decision.state),
+        confirm=frozenset(each.name for each in facts.candidates if turn.level(each) == "suspect"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """The arguments of one decision, and what is read from them."""
+
+    policy: Policy
+    state: State
+    facts: Facts
+    now_s: float
+
+    def candidate(self, name: str) -> Candidate:
+        """As it is seen now; one that is not seen is unknown and offers nothing."""
+        for each in self.facts.candidates:
+            if each.name == name:
+                return each
+        return Candidate(name, Verdict(name, "unknown"), offered=False)
+
+    def others(self) -> list[Candidate]:
+        """The file's candidates but for the one in use, in order, that offer themselves."""
+        named = (self.candidate(name) for name in self.policy.use if name != self.state.at)
+        return [each for each in named if each.offered]
+
+    def judged(self, each: Candidate) -> Verdict:
+        """The verdict that counts: the worse of the way to the node and the way through it.
+
+        Answers through a node prove the way to it, so a peer that does not answer pings is not dead then.
+        """
+        egress = each.egress
+        if egress is None or egress.level == "unknown":
+            return each.peer
+        if each.peer.level == "unknown":
+            return egress
+        if egress.level == "good" and each.peer.level in {"dead", "suspect"} and _newer(egress, each.peer):
+            return egress
+        return each.peer if RANK[each.peer.level] <= RANK[egress.level] else egress
+
+    def level(self, each: Candidate) -> Level:
+        """The level that counts."""
+        return self.judged(each).level
+
+    def current(self) -> Verdict:
+        """The verdict on what is in use."""
+        if self.state.at == DIRECT:
+            return self.facts.direct or Verdict(DIRECT, "unknown")
+        return self.judged(self.candidate(self.state.at))
+
+    def compared(self, *names: str) -> tuple[Compared, ...]:
+        """The path in use and some others, with their figures."""
+        shown = [replace(self.current().compared, name=self.state.at or "direct")]
+        for name in names:
+            if name == self.state.at:
+                continue
+            verdict = self.facts.direct if name == DIRECT else self.judged(self.candidate(name))
+            if verdict is not None:
+                shown.append(replace(verdict.compared, name=name or "direct"))
+        return tuple(shown)
+
+    def reason(
+        self,
+        code: Code,
+        name: str,
+        *,
+        against: Iterable[str] = (),
+        wait_s: float | None = None,
+        detail: str = "",
+    ) -> Reason:
+        """A reason with the figures of the path in use and of those it was held against."""
+        return Reason(code, name, self.compared(*against), wait_s, detail)
+
+    def stay(
+        self,
+        code: Code,
+        *,
+        state: State | None = None,
+        against: Iterable[str] = (),
+        wait_s: float | None = None,
+        detail: str = "",
+        actions: tuple[Action, ...] = (),
+    ) -> Decision:
+        """No move."""
+        reason = self.reason(code, self.state.at, against=against, wait_s=wait_s, detail=detail)
+        return Decision(state or self.state, actions, (reason,))
+
+
+def _newer(egress: Verdict, peer: Verdict) -> bool:
+    if egress.last_answer_s is None:
+        return False
+    return peer.last_answer_s is None or egress.last_answer_s > peer.last_answer_s + _STALE_S
+
+
+def _hands_off(turn: _Turn) -> Decision | None:
+    """Nothing is decided without tailscaled, in maintenance, or with `failover: false`."""
+    state, actual = turn.state, turn.facts.actual
+    if actual is None:
+        move = state.move and replace(state.move, started_s=turn.now_s)  # its time runs once it can be proven
+        return turn.stay("no-daemon", state=replace(state, move=move))
+    if state.maintenance:
+        return turn.stay("maintenance", state=replace(state, drift_since_s=None))
+    if turn.policy.failover:
+        return None
+    followed = replace(turn, state=replace(state, at=actual, move=None, blocked=False))
+    better = _better(followed)
+    if better is not None:
+        return followed.stay("report-only", against=[better.name])
+    return followed.stay("stays")
+
+
+def _outdated(turn: _Turn) -> Decision | None:
+    """The file, read anew, no longer allows what is in use: the first candidate takes over."""
+    state, policy = turn.state, turn.policy
+    direct = policy.otherwise == "direct"
+    if state.manual == DIRECT and not direct:
+        turn = replace(turn, state=(state := replace(state, manual=None)))
+    if state.manual is not None or state.at in policy.use or (state.at == DIRECT and direct):
+        return None
+    target = _better(turn, dead=True)
+    to = policy.use[0] if target is None else target.name
+    return _start(turn, to, "moved", back=to)
+
+
+def _drift(turn: _Turn) -> Decision | None:
+    """Prefs that name another node than was decided."""
+    state, actual, now_s = turn.state, turn.facts.actual, turn.now_s
+    if state.move is not None or actual == state.at:
+        return None
+    if state.manual is not None and state.manual != state.at:
+        return None  # the choice by hand is about to be carried out
+    leak = actual == DIRECT and turn.policy.otherwise == "block"
+    since_s = now_s if state.drift_since_s is None else state.drift_since_s
+    repairs = recent_moves(state.repairs, now_s)
+    drifting = replace(state, drift_since_s=since_s, repairs=repairs)
+    detail = f"they name {actual or 'no exit node'}"
+    if not turn.policy.repair_drift or (now_s - since_s < DRIFT_S and not leak):
+        return turn.stay("drift", state=drifting, detail=detail)
+    if len(repairs) >= REPAIRS_MOST and not leak:
+        return turn.stay("fought", state=drifting, detail=detail)
+    repaired = replace(drifting, drift_since_s=None, repairs=(*repairs, now_s))
+    action: Action = GoDirect(0) if state.at == DIRECT else UseExit(state.at, 0)
+    return turn.stay("repaired", state=repaired, detail=detail, actions=(action,))
+
+
+def _open_move(turn: _Turn) -> Decision | None:
+    """A move waits for its proof, has it, or goes on."""
+    move, proof = turn.state.move, turn.facts.proof
+    if move is None:
+        return None
+    left_s = move.started_s + PROOF_S - turn.now_s
+    here = proof is not None and proof.move == move.number
+    if here and proof is not None and proof.ok and turn.facts.actual == move.to:
+        return _proven(turn, move)
+    if not (here and proof is not None and not proof.ok) and left_s > 0:
+        return turn.stay("waiting", wait_s=left_s)
+    detail = proof.detail if here and proof is not None else f"no proof within {PROOF_S:.0f} s"
+    if turn.facts.actual != move.to:
+        detail = f"tailscaled did not take {move.to or 'no exit node'}"
+    return _go_on(turn, move, detail)
+
+
+def _proven(turn: _Turn, move: Move) -> Decision:
+    state, use = turn.state, turn.policy.use
+    home = move.to in use and (move.back not in use or use.index(move.to) < use.index(move.back))
+    records = {**state.records}
+    if move.to != DIRECT:
+        records[move.to] = state.record(move.to).proved(turn.now_s, home=home)
+    settled = replace(state, move=None, blocked=False, records=records)
+    return turn.stay("proven", state=settled)
+
+
+def _go_on(turn: _Turn, move: Move, detail: str) -> Decision:
+    """The proof failed: the next candidate, or back, or `otherwise`."""
+    state = turn.state
+    records = {**state.records}
+    if move.to != DIRECT:
+        records[move.to] = state.record(move.to).failed(turn.now_s)
+    failed = turn.reason("unproven", move.to, detail=detail)
+    turn = replace(turn, state=replace(state, move=None, records=records))
+    if state.manual is not None:
+        return Decision(turn.state, (), (failed,))
+    tried = (*move.tried, move.to)
+    target = _better(turn, dead=True, but=(*tried, move.back))
+    if target is not None:
+        return _start(turn, target.name, "moved", back=move.back, tried=tried, first=failed)
+    if move.back not in tried and _still_works(turn, move.back):
+        return _start(turn, move.back, "returned", back=move.back, tried=tried, first=failed)
+    decision = _otherwise(turn)
+    return replace(decision, reasons=(failed, *decision.reasons))
+
+
+def _still_works(turn: _Turn, name: str) -> bool:
+    """Whether a way that was left for a better one may be taken again: it is measured, and not dead."""
+    if name == DIRECT:
+        direct = turn.facts.direct
+        return turn.policy.otherwise == "direct" and direct is not None and _usable(direct)
+    candidate = turn.candidate(name)
+    return candidate.offered and not turn.state.record(name).barred_s(turn.now_s) and _usable(
+        turn.judged(candidate)
+    )  # fmt: skip
+
+
+def _usable(verdict: Verdict) -> bool:
+    return verdict.fresh and verdict.level in {"good", "poor"}
+
+
+def _by_hand(turn: _Turn) -> Decision | None:
+    """A choice by hand stands, good or bad."""
+    state, manual = turn.state, turn.state.manual
+    if manual is None:
+        return None
+    if manual != state.at:
+        return _start(turn, manual, "manual", back=manual)
+    return turn.stay("manual", state=replace(state, blocked=False))
+
+
+def _leave(turn: _Turn) -> Decision | None:
+    """The path in use is bad: a better one, if one is measured."""
+    state, current = turn.state, turn.current()
+    if state.blocked and current.level == "good" and current.fresh:
+        # What failed everywhere was not each node's own fault: no bar is kept for it.
+        records = {name: replace(each, bars=0, barred_until_s=None) for name, each in state.records.items()}
+        return turn.stay("unblocked", state=replace(state, blocked=False, records=records))
+    if state.at != DIRECT and not turn.candidate(state.at).offered:
+        current = Verdict(state.at, "dead")
+    if current.level not in {"poor", "dead"} and not state.blocked:
+        return None
+    if state.at == DIRECT and turn.policy.otherwise == "direct" and current.level != "dead":
+        return None  # coming back from the uplink is the way home
+    dead = state.blocked or current.level == "dead"
+    target = _better(turn, dead=dead)
+    if target is not None:
+        records = {**state.records}
+        if state.at != DIRECT and not state.blocked:
+            records[state.at] = state.record(state.at).fell(turn.now_s)
+        left = replace(turn, state=replace(state, records=records))
+        return _start(left, target.name, "moved", back=state.at)
+    if not dead:
+        return turn.stay("nothing-better", against=[each.name for each in turn.others()])
+    return _otherwise(turn)
+
+
+def _otherwise(turn: _Turn) -> Decision:
+    """The path in use is dead and no candidate may be moved to."""
+    state, others = turn.state, turn.others()
+    names = [each.name for each in others]
+    waits = [
+        each for each in others
+        if turn.level(each) != "dead" and not state.record(each.name).barred_s(turn.now_s)
+    ]  # fmt: skip
+    if waits or state.at == DIRECT:
+        held = [each for each in waits if state.record(each.name).spent(turn.now_s, state.moves)]
+        return turn.stay("held" if held else "nothing-better", against=names)
+    direct = turn.facts.direct
+    if turn.policy.otherwise == "direct":
+        if direct is not None and direct.level == "good" and direct.fresh:
+            return _start(turn, DIRECT, "direct", back=state.at)
+        return turn.stay("nothing-better", against=[*names, DIRECT])
+    actions: tuple[Action, ...] = () if state.blocked else (Block(state.at),)
+    return turn.stay("blocked", state=replace(state, blocked=True), against=names, actions=actions)
+
+
+def _home(turn: _Turn) -> Decision:
+    """All is well here: the way leads home to a preferred node that was good for its hold-down."""
+    state, policy = turn.state, turn.policy
+    settled = replace(turn, state=replace(state, drift_since_s=None))
+    waits: list[tuple[float, str]] = []
+    for each in turn.others():
+        if state.at in policy.use and policy.use.index(each.name) > policy.use.index(state.at):
+            break
+        left_s = _until_home_s(turn, each)
+        if left_s is None:
+            continue
+        if left_s <= 0 and turn.judged(each).fresh:
+            return _start(settled, each.name, "home", back=state.at)
+        waits.append((max(left_s, 0.0), each.name))
+    if waits:
+        (left_s, name) = min(waits)
+        return settled.stay("held", against=[name], wait_s=left_s, detail=f"home is {name}")
+    if not waits and turn.current().level == "suspect":
+        return settled.stay("stays", detail="it may be failing, this is being confirmed")
+    return settled.stay("stays")
+
+
+def _until_home_s(turn: _Turn, each: Candidate) -> float | None:
+    """How long until the way may lead home to a node, seconds; None while it is not good."""
+    verdict = turn.judged(each)
+    record = turn.state.record(each.name)
+    if verdict.level != "good" or verdict.healthy_since_s is None:
+        return None
+    since_s = max(verdict.healthy_since_s, record.fell_s or verdict.healthy_since_s)
+    held_s = since_s + record.hold_s(turn.policy.restore_after_s) - turn.now_s
+    return max(held_s, record.barred_s(turn.now_s))
+
+
+def _better(turn: _Turn, *, dead: bool | None = None, but: tuple[str, ...] = ()) -> Candidate | None:
+    """The first candidate that is measured, now, to be better than the path in use; None if there is none.
+
+    `dead` says that nothing passes where we are; by default the verdict on the path in use says it.
+    """
+    current = turn.current()
+    if dead is None:
+        if current.level not in {"poor", "dead"}:
+            return None
+        dead = current.level == "dead"
+    ready = [
+        each for each in turn.others()
+        if each.name not in but
+        and turn.judged(each).fresh
+        and not turn.state.record(each.name).barred_s(turn.now_s)
+        and not turn.state.record(each.name).spent(turn.now_s, turn.state.moves)
+    ]  # fmt: skip
+    for each in ready:
+        verdict = turn.judged(each)
+        if verdict.level == "good" and (dead or _gains(verdict, current.causes)):
+            return each
+    if dead:
+        for each in ready:
+            if turn.level(each) == "poor":
+                return each
+    return None
+
+
+def _gains(target: Verdict, causes: tuple[Cause, ...]) -> bool:
+    """Whether a good path is better in what the poor one is poor in, by a margin that is worth a move."""
+    for cause in causes:
+        if cause.rule == "loss" and target.loss is not None and target.loss <= cause.seen / 2:
+            return True
+        if cause.rule == "latency" and target.rtt_s is not None and target.rtt_s <= 0.8 * cause.seen:
+            return True
+    return False
+
+
+def _start(
+    turn: _Turn,
+    to: str,
+    code: Code,
+    *,
+    back: str,
+    tried: tuple[str, ...] = (),
+    first: Reason | None = None,
+) -> Decision:
+    """Move, and ask for the proof."""
+    state, now_s = turn.state, turn.now_s
+    number = state.number + 1
+    moved = replace(
+        state,
+        at=to,
+        blocked=False,
+        move=Move(number, to, back, now_s, tried),
+        number=number,
+        moves=(*recent_moves(state.moves, now_s), now_s),
+        drift_since_s=None,
+    )
+    reason = turn.reason(code, to, against=[to])
+    use: Action = GoDirect(number) if to == DIRECT else UseExit(to, number)
+    actions = (use, FreeFlows(state.at), ProveEgress(to, number, now_s + PROOF_S))
+    return Decision(moved, actions, (reason,) if first is None else (first, reason))
+
+
+def _fast(turn: _Turn, state: State) -> frozenset[str]:
+    """What is probed at the quick pace: the path in use, the next candidate, the way home when it is near.
+
+    All of them while the path in use is not good: a choice needs fresh figures.
+    """
+    after = replace(turn, state=state)
+    others = after.others()
+    if state.blocked or state.move is not None or after.current().level not in {"good", "unknown"}:
+        return frozenset({state.at, *(each.name for each in others)} - {DIRECT})
+    able = [each for each in others if after.level(each) != "dead"] or others
+    near = []
+    for each in others:
+        left_s = _until_home_s(after, each)
+        if left_s is not None and left_s <= _PROBED_AHEAD_S:
+            near.append(each.name)
+    return frozenset({state.at, *(each.name for each in able[:1]), *near} - {DIRECT})
