@@ -170,7 +170,7 @@ def _jump(host: CrashHost) -> list[str]:
 
 def _jump_while_waiting(host: CrashHost) -> list[str]:
     """Time is up when it is up: neither at once nor in ten years."""
-    from crash_walk import Waiting
+    from crash_scenes import Waiting
 
     _switch_confirm(host, "2s")
     host.send_dead_men_home()
