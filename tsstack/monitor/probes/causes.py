@@ -46,7 +46,8 @@ def words_of_error(error: OSError, *, interface: str = "") -> str:
         return f"certificate: {error.verify_message.rstrip('.').lower()}"
     if isinstance(error, ssl.SSLError):
         return f"tls: {(error.reason or 'failed').lower().replace('_', ' ')}"
-    return words_of(error.errno or 0, interface=interface)
+    # The socket module itself refuses what no address can be, without an errno.
+    return words_of(error.errno or errno.EINVAL, interface=interface)
 
 
 # RFC 792 and RFC 4443, by (type, code).

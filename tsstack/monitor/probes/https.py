@@ -31,7 +31,7 @@ from tsstack.monitor.probes.tcp import handshake_s
 _HEAD_BYTES = 32 << 10
 _CHUNK_BYTES = 16 << 10
 GARBLED = "no http answer"
-NO_ADDRESS = "no http address"
+NO_ADDRESS = "no such address"
 HEAD_TOO_LONG = "http head too long"
 
 

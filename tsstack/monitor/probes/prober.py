@@ -281,7 +281,8 @@ class Prober:
             address = self._peers.find(probe.host, probe.family)
             unknown = tailnet.UNKNOWN if self._peers.known else ""
             return (address, "") if address else ("", self._peers.error or unknown)
-        return self._names.find(host_of(probe), probe.family)
+        host = host_of(probe)
+        return self._names.find(host, probe.family) if host else ("", "no such address")
 
     def _finished(self, watch: _Watch, attempt: Attempt) -> None:
         probe = attempt.probe

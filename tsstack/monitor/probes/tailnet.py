@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SILENT = "tailscaled does not answer"
 FORBIDDEN = "tailscaled's socket is not permitted"
+GARBLED = "tailscaled's answer is garbled"
 UNKNOWN = "no such node on the tailnet"
 _TYPES = {"disco": "disco", "tsmp": "TSMP", "peer-icmp": "ICMP"}
 _LARGEST_BYTES = 64 << 20
@@ -45,8 +46,10 @@ def ping(attempt: Attempt, calls: Calls, daemon: Path) -> None:
 
     def judge(status: int, body: bytes) -> None:
         answer = _parse(body)
-        if status != 200 or answer is None:
+        if status != 200:
             attempt.fail(_words(answer, body) if status else SILENT)
+        elif answer is None:
+            attempt.fail(GARBLED)
         elif error := answer.get("Err"):
             attempt.fail(str(error)[:_LONGEST_WORDS])
         else:
@@ -110,8 +113,10 @@ class Peers:
         def load(status: int, body: bytes) -> None:
             attempt.done = True
             answer = _parse(body)
-            if status != 200 or answer is None:
+            if status != 200:
                 self.error = _words(answer, body) if status else SILENT
+            elif answer is None:
+                self.error = GARBLED
             else:
                 self.error = ""
                 self._loaded_s = time.monotonic()
