@@ -57,6 +57,8 @@ class Point:
     call: Call
     error: str = ""
     lasting: bool = False
+    then: str = ""
+    """What follows the kill: another point for each."""
 
     @property
     def kind(self) -> str:
@@ -86,9 +88,9 @@ def _is_chatter(call: Call) -> bool:
     return call.name == "write" and call.text.startswith(("1, ", "2, "))
 
 
-def kills(calls: Sequence[Call]) -> tuple[list[Point], list[Point]]:
-    """The points for SIGKILL: before every changing call, and before every other one."""
-    changing = [Point(call) for call in calls if changes(call)]
+def kills(calls: Sequence[Call], hows: Sequence[str] = ("",)) -> tuple[list[Point], list[Point]]:
+    """The points for SIGKILL: before every changing call with each of `hows` after it, and before others."""
+    changing = [Point(call, then=how) for how in hows for call in calls if changes(call)]
     others = [Point(call) for call in calls if not changes(call)]
     return changing, others
 
@@ -113,7 +115,7 @@ class Choice:
         self.seed, self.part, self.parts = seed, part, parts
 
     def _key(self, scene: str, point: object) -> int:
-        name = getattr(point, "inject", None) or str(point)
+        name = f"{point.inject} {point.then}" if isinstance(point, Point) else str(point)
         return int.from_bytes(hashlib.sha256(f"{self.seed} {scene} {name}".encode()).digest()[:8])
 
     def mine(self, scene: str, points: Sequence[T]) -> list[T]:

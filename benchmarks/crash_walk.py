@@ -26,6 +26,8 @@ from crash_process import Broken, Call, Ended
 from crash_scenes import Scene, Tally, scenes
 from crash_tailnet import Tailscaled
 
+HOWS = ("recover", "again", "reboot", *POWER_CUTS)
+"""What follows a kill."""
 FOUND = "found.json"
 """In the walk's folder: what was found so far, and how far it came."""
 REFUSED = {4, 5, 6}
@@ -108,12 +110,14 @@ class Walk:
     def choose(self, scene: Scene, share: int | None) -> list[Point | Strike | ChildPoint]:
         """The points of a scene; None: every one."""
         calls = self.calls(scene)
-        changing, others = kills(calls)
+        changing, others = kills(calls, () if self.then else HOWS)
+        once, _ = kills(calls)
+        changing = changing or once
         failing = errors(calls) if scene.faults else []
         strikes = [
             Strike(event, point)
             for event in events(self.chance)
-            for point in changing
+            for point in once
             if (scene.faults or scene.joins or (scene.confirmed and scene.begin is None))
             and (not scene.joins or event.tailscaled)
             and event.waits == scene.confirmed
@@ -155,8 +159,8 @@ class Walk:
         )
         hit = done.killed if not point.error else len(calls) >= point.call.when
         last = calls[point.call.when - 1] if len(calls) >= point.call.when else None
-        how = self.then or self.chance.choice(("recover", "recover", "again", "reboot", *POWER_CUTS))
-        if how == POWER_CUTS[0]:
+        how = self.then or point.then or self.chance.choice(HOWS)
+        if self.then == POWER_CUTS[0]:
             how = self.chance.choice(POWER_CUTS)
         if scene.begin is not None and how == "again":
             how = "recover"
