@@ -12,7 +12,7 @@ from typing import Any
 
 from vm_agent import OPEN_PORT
 from vm_image import CHECKOUT, Image, Seat
-from vm_machine import Done, Machine, Silent, plug_in
+from vm_machine import Machine, Silent, plug_in
 
 from tsstack.errors import TsstackError
 from tsstack.lab.lab import Lab
@@ -75,6 +75,8 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
     seen: dict[str, Any] = field(default_factory=dict)
     flood: dict[str, Any] = field(default_factory=dict)
+    journal: str = ""
+    """What the boot said, if something is wrong."""
 
 
 class Host:
@@ -173,14 +175,10 @@ class Host:
                 return
             time.sleep(0.5)
 
-    def tsstack(self, *words: str, check: bool = True) -> Done:
-        return self.machine.run("tsstack", *words, check=check)
-
     def generation_of(self, name: str) -> int:
-        """The newest generation on the disk that is of this file."""
-        tree = self.pictures.get(name, {}).get("tree")
-        found = self.machine.look()["generations"]
-        return max((int(number) for number, digest in found.items() if digest == tree), default=0)
+        """The newest generation of this file on the disk of a machine that goes on from `second`."""
+        found = self.pictures["second"]["generations"]
+        return max(int(number) for number, tree in found.items() if tree == self.pictures[name]["tree"])
 
     def _own_addresses(self) -> list[str]:
         said = self.machine.run("tailscale", "status", "--json", "--peers=false").out
@@ -214,6 +212,9 @@ class Host:
             if verdict.flood["answered"] or not verdict.flood["sent"]:
                 faults.append(f"a closed port answered: {verdict.flood}")
             faults += boot_faults(seen)
+        if faults:
+            words = ("journalctl", "-b", "-o", "short-monotonic", "--no-pager")
+            verdict.journal = self.machine.run(*words, check=False).out
         return verdict
 
     def _unreachable(self, name: str) -> list[str]:

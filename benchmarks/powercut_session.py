@@ -81,17 +81,17 @@ class Session:
                         out.write(json.dumps(asdict(cut)) + "\n")
                     print(describe(cut), file=sys.stderr)
                 if cut.faults:
-                    self._keep(host, cut, verdict.seen)
+                    self._keep(host, cut, verdict.seen, verdict.journal)
 
         _each([lambda host=host: work(host) for host in self.hosts])  # type: ignore[misc]
         return [made[number] for number in wanted if number in made]
 
-    def _keep(self, host: Host, cut: Cut, seen: dict[str, Any]) -> None:
-        """What was torn: the disk (its backing file is the image), the console, what was seen and wanted."""
+    def _keep(self, host: Host, cut: Cut, seen: dict[str, Any], journal: str) -> None:
+        """What was torn: the disk (its backing file is the image), the journal of its boot, what was seen and wanted."""
         place = self.folder / f"torn-{cut.number}"
         place.mkdir(parents=True, exist_ok=True)
-        for path in (host.machine.disk, host.machine.console):
-            shutil.copy2(path, place / path.name)
+        shutil.copy2(host.machine.disk, place / host.machine.disk.name)
+        (place / "journal.txt").write_text(journal)
         found = {"cut": asdict(cut), "seen": seen, "pictures": host.pictures}
         (place / "found.json").write_text(json.dumps(found, indent=1))
 

@@ -134,7 +134,9 @@ def look() -> dict[str, Any]:
         "generations": generations(),
         "table": _lines("nft", "-s", "list", "table", "inet", "tsstack"),
         "sysctls": {
-            name: value for name, value in crash_picture.read_sysctls().items() if "/tailscale0/" not in name
+            name: value
+            for name, value in crash_picture.read_sysctls().items()
+            if "/tailscale0/" not in name and not name.endswith("/tcp_fastopen_key")  # new at each boot
         },
         "etc": _files(Path("/etc")),
         "masters": len(crash_picture.nginx_masters()),

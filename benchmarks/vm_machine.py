@@ -119,7 +119,9 @@ class Machine:
     def _words(self, agent: Path, snapshot: str) -> list[str]:
         resume = ["-loadvm", snapshot] if snapshot else []
         return [
-            "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=256", "-smp", "1",
+            "qemu-system-x86_64", "-accel", "tcg,tb-size=256", "-smp", "1",
+            # Its clock counts instructions while it works, so that no load outside lets its time limits pass.
+            "-icount", "shift=1,sleep=on",
             "-cpu", "max,-la57,-avx,-avx2,-smap,-smep",  # what is slow to emulate
             "-m", "640", "-nodefaults", "-display", "none", "-no-user-config", "-serial", "stdio",
             "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd), "-append",

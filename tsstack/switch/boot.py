@@ -7,7 +7,7 @@ that is taken) takes no other one down: a router whose proxy is broken routes, b
 from __future__ import annotations
 
 from tsstack.errors import RollbackFailed
-from tsstack.parts.part import Change
+from tsstack.parts.part import Change, Part
 from tsstack.switch.generations import part_tree
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import plan_switch
@@ -40,7 +40,11 @@ def activate_boot(site: Site) -> tuple[Outcome, str]:
 
 
 def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
-    """Activate and verify each part that differs; note in `left` those that fail and go on."""
+    """Activate each part that differs and verify every one; note in `left` those that fail and go on.
+
+    Then look once more: what comes up late undoes what was set before it. tailscaled clears the DNS of its
+    interface when it has joined, which after a boot may be some time after it is up.
+    """
     store, facts = site.store, site.facts()
     previous, generation = store.current(), store.path(number)
     tree = store.tree(number)
@@ -48,17 +52,29 @@ def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
     store.point("current", number)
     changes: dict[str, tuple[Change, ...]] = {}
     warnings: list[str] = []
+    up: list[Part] = []
+
+    def activate(part: Part) -> tuple[Change, ...]:
+        wanted = part_tree(tree, part.folder)
+        found = part.changes(wanted, part.observe(wanted, facts))
+        if found:
+            site.report(f"activate {part.name}")
+            part.activate(generation, facts, site.report)
+        return found
+
     for part in site.parts:
-        if not part_tree(known, part.folder):
-            continue
-        with noted(left, part.name):
-            wanted = part_tree(tree, part.folder)
-            changes[part.name] = part.changes(wanted, part.observe(wanted, facts))
-            if changes[part.name]:
-                site.report(f"activate {part.name}")
-                part.activate(generation, facts, site.report)
+        if part_tree(known, part.folder):
+            with noted(left, part.name):
+                changes[part.name] = activate(part)
                 part.verify(generation, facts)
-                warnings += (f"{part.name}: {line}" for line in part.warnings(generation, facts))
+                if changes[part.name]:
+                    warnings += (f"{part.name}: {line}" for line in part.warnings(generation, facts))
+                up.append(part)
+    for part in up:
+        with noted(left, part.name):
+            if again := activate(part):
+                changes[part.name] += again
+                part.verify(generation, facts)
     return Outcome(number, previous, plan_switch(changes), tuple(warnings))
 
 
