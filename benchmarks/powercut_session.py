@@ -87,7 +87,7 @@ class Session:
         return [made[number] for number in wanted if number in made]
 
     def _keep(self, host: Host, cut: Cut, seen: dict[str, Any], journal: str) -> None:
-        """What was torn: the disk (its backing file is the image), the journal of its boot, what was seen and wanted."""
+        """What was torn: the disk (backed by the image), its boot's journal, what was seen and wanted."""
         place = self.folder / f"torn-{cut.number}"
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy2(host.machine.disk, place / host.machine.disk.name)
