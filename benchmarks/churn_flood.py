@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import os
 import signal
 import socket
 import struct
@@ -26,25 +25,26 @@ from tsstack.parts.firewall.library import Session  # noqa: E402
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _FORK = multiprocessing.get_context("fork")
-OPEN, SHUT = 5000, 5001
+# KEPT takes connections that are open all along, and answers them.
+OPEN, SHUT, KEPT = 5000, 5001, 5002
 # The two tables differ in a port that nobody uses, and in the order of their zones.
 _FILES = (
     """
 firewall:
   log: true
   zones:
-    dmz: {interfaces: [eth0], tcp: [5000], udp: [5000]}
+    dmz: {interfaces: [eth0], tcp: [5000], udp: [5000, 5002]}
     internal: {interfaces: [tailscale0], tcp: [22]}
     lan: {interfaces: [lan0]}
-  forward: [{from: internal, to: lan, tcp: [5000], udp: [5000]}]
+  forward: [{from: internal, to: lan, tcp: [5000], udp: [5000, 5002]}]
 """,
     """
 firewall:
   zones:
     lan: {interfaces: [lan0], tcp: [9999]}
     internal: {interfaces: [tailscale0], tcp: [22]}
-    dmz: {interfaces: [eth0], tcp: [5000, 9999], udp: [5000]}
-  forward: [{from: internal, to: lan, tcp: [5000], udp: [5000]}]
+    dmz: {interfaces: [eth0], tcp: [5000, 9999], udp: [5000, 5002]}
+  forward: [{from: internal, to: lan, tcp: [5000], udp: [5000, 5002]}]
 """,
 )
 
@@ -132,7 +132,10 @@ def send_udp(stop: Any, address: str, port: int, pace_s: float, anew: bool) -> d
 
 
 def receive_udp(stop: Any, address: str, port: int) -> dict[str, int]:
-    """Datagrams that arrived, and those that our own socket had no room for (/proc/net/udp)."""
+    """Datagrams that arrived, and those that our own socket had no room for (/proc/net/udp).
+
+    On KEPT they are answered, which makes the kernel take what follows for an open connection's.
+    """
     link = socket.socket(_family(address), socket.SOCK_DGRAM)
     link.setsockopt(socket.SOL_SOCKET, 33, 32 * 1024 * 1024)  # SO_RCVBUFFORCE
     link.bind((address, port))
@@ -140,8 +143,10 @@ def receive_udp(stop: Any, address: str, port: int) -> dict[str, int]:
     received, quiet = 0, 0
     while not stop.is_set() or quiet < 8:
         try:
-            link.recv(64)
+            _, sender = link.recvfrom(64)
             received, quiet = received + 1, 0
+            if port == KEPT:
+                link.sendto(b"!", sender)
         except TimeoutError:
             quiet += stop.is_set()
     table = Path("/proc/thread-self/net/udp6" if ":" in address else "/proc/thread-self/net/udp")
@@ -215,25 +220,20 @@ def _flood(world: World, crowd: Crowd, replacements: int, pace_s: float, *, torn
     try:
         for way in WAYS:
             target = world.host if way.target == "host" else world.space(way.target)
-            for port in (OPEN, SHUT):
+            for port in (OPEN, SHUT, KEPT):
                 listening.start(f"udp {way.name} {port}", target, receive_udp, way.address, port)
+                listeners += 1
+            for port in (OPEN, SHUT):
                 listening.start(f"tcp {way.name} {port}", target, serve_tcp, way.address, port)
-                listeners += 2
+                listeners += 1
         time.sleep(0.5)
         for way in WAYS:
             source = world.space(way.source)
+            for port in (OPEN, SHUT, KEPT):
+                words = (way.address, port, pace_s * (1 + (port != KEPT)), port != KEPT)
+                sending.start(f"udp {way.name} {port}", source, send_udp, *words)
+                senders += 1
             for port in (OPEN, SHUT):
-                for anew in (True, False) if port == OPEN else (True,):
-                    sending.start(
-                        f"udp {way.name} {port}",
-                        source,
-                        send_udp,
-                        way.address,
-                        port,
-                        pace_s * (1 + anew),
-                        anew,
-                    )
-                    senders += 1
                 limit_s = 5.0 if port == OPEN else 0.1
                 sending.start(f"tcp {way.name} {port}", source, connect_tcp, way.address, port, limit_s)
                 senders += 1
@@ -266,26 +266,26 @@ def _judge(told: list[tuple[str, dict[str, int]]]) -> dict[str, Any]:
         flow = flows.setdefault(name, {})
         for what, count in counts.items():
             flow[what] = flow.get(what, 0) + count
-    leaked = lost = 0
+    leaked = lost = lost_new = 0
     for name, flow in flows.items():
         if name.endswith(str(SHUT)):
             flow["leaked"] = flow.get("received", 0) + flow.get("no_room", 0) + flow.get("accepted", 0)
             leaked += flow["leaked"]
         elif name.startswith("udp"):
-            flow["lost"] = flow["sent"] - flow["received"] - flow["no_room"]
-            lost += max(0, flow["lost"])
+            flow["lost"] = max(0, flow["sent"] - flow["received"] - flow["no_room"])
         else:
             flow["lost"] = flow["failed"] + flow["slow"]
+        if name.endswith(str(KEPT)):
             lost += flow["lost"]
+        elif name.endswith(str(OPEN)):
+            lost_new += flow["lost"]
+    closed = [flow for name, flow in flows.items() if name.endswith(str(SHUT))]
     return {
         "sent": sum(flow.get("sent", 0) + flow.get("asked", 0) for flow in flows.values()),
-        "sent_to_closed_ports": sum(
-            flow.get("sent", 0) + flow.get("asked", 0)
-            for name, flow in flows.items()
-            if name.endswith(str(SHUT))
-        ),
+        "sent_to_closed_ports": sum(flow.get("sent", 0) + flow.get("asked", 0) for flow in closed),
         "leaked": leaked,
         "lost": lost,
+        "lost_first_packets": lost_new,
         "no_room_at_the_receiver": sum(flow.get("no_room", 0) for flow in flows.values()),
         "flows": flows,
     }
@@ -295,4 +295,3 @@ if __name__ == "__main__":
     import json
 
     json.dump(flood(int(sys.argv[1]), torn=len(sys.argv) > 2), sys.stdout, indent=1)
-    os._exit(0)

@@ -139,13 +139,12 @@ class Walk:
 
     def _expired(self, file: Path) -> None:
         before = picture()
-        self.switch(file, "switch", "--confirm", "1s")
-        pending = (STATE / "pending.json").exists()
+        # On a busy machine the second is over before the switch is: the dead man then ends it (-9) first.
+        self.switch(file, "switch", "--confirm", "1s", codes=(0, 4, 5, -9))
         if not wait_for(lambda: not (STATE / "pending.json").exists() and not dead_men(), 15.0):
             self.faults.append(f"{self.last}: nobody has undone it after 15 s")
-        if pending:
-            self.counts["expired"] += 1
-            self.compare(before, picture(), f"{self.last}, expired")
+        self.counts["expired"] += 1
+        self.compare(before, picture(), f"{self.last}, expired")
 
     def _refused(self) -> None:
         """A file with a fault in it, or a service at a place that is taken: nothing may change."""

@@ -136,7 +136,9 @@ MUTANTS: dict[str, Callable[[str], str]] = {
     "a zone's refusal accepts": change(r"(chain refuse.lab \{(?:.*\n)*?.*)drop", r"\1accept"),
     "a zone's refusal rejects": change(r"(chain refuse.lab \{(?:.*\n)*?.*)drop", r"\1reject"),
     "forwarding from a zone is open": change(r"(chain from.isolated \{\n)", r"\1\t\taccept\n"),
-    "what no zone claims is not forwarded": change('accept comment "always: from no zone"', "drop"),
+    "what no zone claims is not forwarded": change(
+        'meta nfproto vmap .* comment "always: from no zone"', "drop"
+    ),
     "nothing is hidden": drop_line(r"goto hidden\.sources"),
     "one more zone is hidden": change(r"iif != 0 goto hidden.sources", "iif != 0 masquerade"),
     "what goes elsewhere is hidden": change(

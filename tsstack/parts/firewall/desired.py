@@ -62,13 +62,22 @@ from tsstack.parts.firewall.members import (
     interface_levels,
     open_ports,
 )
-from tsstack.parts.firewall.rulebook import Rulebook, add_policy, add_ports, add_refusal, log_statement
+from tsstack.parts.firewall.rulebook import (
+    Rulebook,
+    add_policy,
+    add_ports,
+    add_refusal,
+    add_whole_accept,
+    log_statement,
+)
 from tsstack.parts.firewall.text import Chain, Table, interface, print_table
 
 FILE = "nftables/tsstack.nft"
 """The part's one file in a generation."""
 
 _TAILSCALED_PORT = 41641
+# No map: an open connection must not lose a packet while the table is replaced (`add_whole_accept`).
+_ESTABLISHED = "ct state established,related accept"
 _MISDIRECTED = "always: tailnet address on another interface"
 _HEADER = (
     "Written by tsstack from its configuration file; a change here is lost at the next switch.",
@@ -182,7 +191,7 @@ def _in_tailnet(side: str) -> tuple[str, ...]:
 def _add_input(book: Rulebook, tailscaled_port: int) -> None:
     table = book.table
     chain = table.chain("input", "type filter hook input priority filter; policy drop;")
-    chain.add("ct state vmap { established : accept, related : accept }", "always: established")
+    chain.add(_ESTABLISHED, "always: established")
     chain.add(f"iifname {interface('lo')} accept", "always: loopback")
     # ICMP and ICMPv6 by number, see PROTOCOL_NUMBERS.
     chain.add("meta l4proto vmap { 1 : jump always.icmp, 58 : jump always.icmpv6 }", "always: ICMP")
@@ -202,13 +211,13 @@ def _add_input(book: Rulebook, tailscaled_port: int) -> None:
 
 def _add_forward(book: Rulebook) -> None:
     chain = book.table.chain("forward", "type filter hook forward priority filter; policy accept;")
-    chain.add("ct state vmap { established : accept, related : accept }", "always: established")
+    chain.add(_ESTABLISHED, "always: established")
     _add_zones(book, chain)
     isolated = {name: f"goto refuse.{name}" for name in book.firewall.zones if book.is_isolated(name)}
     if isolated:
         into = Dispatch("isolated", "destination", isolated, other="accept")
         add_dispatch(book.table, chain, book.members, into)
-    chain.add("accept", "always: from no zone")
+    add_whole_accept(chain, "always: from no zone")
 
 
 def _add_zones(book: Rulebook, chain: Chain) -> None:
