@@ -72,13 +72,9 @@ def decide(policy: Policy, state: State, facts: Facts, now_s: float) -> Decision
     )
     said = tuple((each.code, each.name) for each in decision.reasons)
     news = tuple(each for each in decision.reasons if (each.code, each.name) not in state.said)
-    return replace(
-        decision,
-        state=replace(decision.state, said=said),
-        news=news,
-        fast=_fast(turn, decision.state),
-        confirm=frozenset(each.name for each in facts.candidates if turn.level(each) == "suspect"),
-    )
+    after = decision.state if decision.state.said == said else replace(decision.state, said=said)
+    confirm = frozenset(each.name for each in facts.candidates if turn.level(each) == "suspect")
+    return Decision(after, decision.actions, decision.reasons, news, _fast(turn, after), confirm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +124,13 @@ class _Turn:
 
     def compared(self, *names: str) -> tuple[Compared, ...]:
         """The path in use and some others, with their figures."""
-        shown = [replace(self.current().compared, name=self.state.at or "direct")]
+        shown = [self.current().compared(self.state.at or "direct")]
         for name in names:
             if name == self.state.at:
                 continue
             verdict = self.facts.direct if name == DIRECT else self.judged(self.candidate(name))
             if verdict is not None:
-                shown.append(replace(verdict.compared, name=name or "direct"))
+                shown.append(verdict.compared(name or "direct"))
         return tuple(shown)
 
     def reason(
@@ -296,7 +292,7 @@ def _by_hand(turn: _Turn) -> Decision | None:
 def _leave(turn: _Turn) -> Decision | None:
     """The path in use is bad: a better one, if one is measured."""
     state, current = turn.state, turn.current()
-    if state.blocked and current.level == "good" and current.fresh:
+    if state.blocked and _works_again(turn):
         # What failed everywhere was not each node's own fault: no bar is kept for it.
         records = {name: replace(each, bars=0, barred_until_s=None) for name, each in state.records.items()}
         return turn.stay("unblocked", state=replace(state, blocked=False, records=records))
@@ -317,6 +313,14 @@ def _leave(turn: _Turn) -> Decision | None:
     if not dead:
         return turn.stay("nothing-better", against=[each.name for each in turn.others()])
     return _otherwise(turn)
+
+
+def _works_again(turn: _Turn) -> bool:
+    """Whether what is in use while blocked answers again; after a failed proof its egress must."""
+    here = turn.candidate(turn.state.at)
+    if turn.state.record(here.name).barred_s(turn.now_s):
+        return here.egress is not None and here.egress.level in {"good", "poor"}
+    return turn.level(here) in {"good", "poor"}
 
 
 def _otherwise(turn: _Turn) -> Decision:
@@ -341,12 +345,12 @@ def _otherwise(turn: _Turn) -> Decision:
 
 def _home(turn: _Turn) -> Decision:
     """All is well here: the way leads home to a preferred node that was good for its hold-down."""
-    state, policy = turn.state, turn.policy
-    settled = replace(turn, state=replace(state, drift_since_s=None))
+    state = turn.state
+    settled = turn
+    if state.drift_since_s is not None:
+        settled = replace(turn, state=replace(state, drift_since_s=None))
     waits: list[tuple[float, str]] = []
-    for each in turn.others():
-        if state.at in policy.use and policy.use.index(each.name) > policy.use.index(state.at):
-            break
+    for each in _preferred(turn):
         left_s = _until_home_s(turn, each)
         if left_s is None:
             continue
@@ -359,6 +363,13 @@ def _home(turn: _Turn) -> Decision:
     if not waits and turn.current().level == "suspect":
         return settled.stay("stays", detail="it may be failing, this is being confirmed")
     return settled.stay("stays")
+
+
+def _preferred(turn: _Turn) -> list[Candidate]:
+    """The candidates that the file prefers to what is in use, in order."""
+    use, at = turn.policy.use, turn.state.at
+    before = use[: use.index(at)] if at in use else use
+    return [each for each in turn.others() if each.name in before]
 
 
 def _until_home_s(turn: _Turn, each: Candidate) -> float | None:
@@ -442,13 +453,13 @@ def _fast(turn: _Turn, state: State) -> frozenset[str]:
 
     All of them while the path in use is not good: a choice needs fresh figures.
     """
-    after = replace(turn, state=state)
+    after = turn if state is turn.state else _Turn(turn.policy, state, turn.facts, turn.now_s)
     others = after.others()
     if state.blocked or state.move is not None or after.current().level not in {"good", "unknown"}:
         return frozenset({state.at, *(each.name for each in others)} - {DIRECT})
     able = [each for each in others if after.level(each) != "dead"] or others
     near = []
-    for each in others:
+    for each in _preferred(after):
         left_s = _until_home_s(after, each)
         if left_s is not None and left_s <= _PROBED_AHEAD_S:
             near.append(each.name)

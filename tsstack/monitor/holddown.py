@@ -36,7 +36,7 @@ class Record:
             return replace(self, fell_s=now_s)
         forgiven = int((now_s - self.home_s) / RELAPSE_S)
         relapses = max(0, self.relapses - forgiven) + (0 if forgiven else 1)
-        return replace(self, fell_s=now_s, home_s=None, relapses=relapses)
+        return replace(self, fell_s=now_s, home_s=None, relapses=min(relapses, _DOUBLINGS_MOST + 1))
 
     def failed(self, now_s: float) -> Record:
         """The host moved to it and its proof failed."""

@@ -74,9 +74,9 @@ def decide_standby(
         records[key] = replace(record, home_s=now_s) if turn_on else record.fell(now_s)
         (off.discard if turn_on else off.add)(key)
         actions.append(Switched(each.kind, each.name, on=turn_on))
-        compared = [each.verdict.compared]
+        compared = [each.verdict.compared(each.name)]
         if each.backup is not None:
-            compared.append(each.backup.compared)
+            compared.append(each.backup.compared("backup"))
         reasons.append(Reason(_CODES[each.kind, turn_on], each.name, tuple(compared)))
     return StandbyState(frozenset(off), records), tuple(actions), tuple(reasons)
 

@@ -76,10 +76,9 @@ class Verdict:
     rtt_s: float | None = None
     """Median of the recent answers, seconds."""
 
-    @property
-    def compared(self) -> Compared:
-        """For the reasons of a decision."""
-        return Compared(self.path, self.level, self.loss, self.rtt_s, self.causes)
+    def compared(self, name: str) -> Compared:
+        """For the reasons of a decision, under the name that people know the path by."""
+        return Compared(name, self.level, self.loss, self.rtt_s, self.causes)
 
 
 class Judge:
@@ -173,9 +172,10 @@ class Judge:
             over_s = max(self._last_s - each.since_s, self._unit_s)
             yield Cause("loss", each.lost / each.sent, limits.max_loss, over_s)
         if self._latency.alarm:
-            rtts = [rtt_s for _, rtt_s in self._recent if rtt_s is not None]
-            over_s = self._last_s - self._latency.since_s
-            yield Cause("latency", median(rtts), limits.max_latency_s, over_s)
+            since_s = self._latency.since_s
+            rtts = [rtt_s for at_s, rtt_s in self._recent if rtt_s is not None and at_s >= since_s]
+            over_s = self._last_s - since_s
+            yield Cause("latency", median(rtts or [limits.max_latency_s]), limits.max_latency_s, over_s)
         if self._down and not sums and not self._latency.alarm:
             since_s = self._healthy_since_s
             yield Cause("recovering", 0.0 if since_s is None else now_s - since_s, 0)

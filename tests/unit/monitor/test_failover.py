@@ -1,0 +1,265 @@
+"""The failover's rules one by one, with verdicts made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tsstack.monitor import choice, failover
+from tsstack.monitor.choice import (
+    Block,
+    Candidate,
+    Facts,
+    FreeFlows,
+    GoDirect,
+    Policy,
+    Proof,
+    ProveEgress,
+    UseExit,
+)
+from tsstack.monitor.holddown import Record
+from tsstack.monitor.reasons import Cause
+from tsstack.monitor.standby import StandbyState, Switched, Watched, decide_standby
+from tsstack.monitor.verdict import Verdict
+
+POLICY = Policy(("exit-a", "exit-b", "exit-c"))
+NOW_S = 10_000.0
+
+
+def good(since_s: float = 0.0, **changes: object) -> Verdict:
+    plain = Verdict("p", "good", (), since_s, NOW_S - 0.5, True, 0.004, 0.02)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+DEAD = Verdict("p", "dead", (Cause("silence", 4.0, 3.6, 4.0),), None, NOW_S - 5, False, 1.0, None)
+LOSSY = Verdict("p", "poor", (Cause("loss", 0.31, 0.05, 20.0),), None, NOW_S - 0.5, True, 0.3, 0.02)
+LATE = Verdict("p", "poor", (Cause("latency", 0.25, 0.2, 6.0),), None, NOW_S - 0.5, True, 0.0, 0.25)
+AGAIN = Verdict("p", "poor", (Cause("recovering", 3.0, 0),), None, NOW_S - 0.5, True, 0.0, 0.02)
+UNKNOWN = Verdict("p", "unknown")
+
+
+def facts(
+    a: Verdict, b: Verdict = UNKNOWN, c: Verdict = UNKNOWN, actual: str | None = "exit-a", **more: object
+) -> Facts:
+    candidates = tuple(
+        Candidate(f"exit-{name}", verdict) for name, verdict in zip("abc", (a, b, c), strict=True)
+    )
+    return Facts(candidates, actual, **more)  # type: ignore[arg-type]
+
+
+START = choice.State(at="exit-a")
+
+
+def test_a_lossy_node_is_left_for_the_next_that_is_measured_better_and_the_reason_has_the_numbers() -> None:
+    decision = failover.decide(POLICY, START, facts(LOSSY, good()), NOW_S)
+    assert decision.actions == (
+        UseExit("exit-b", 1),
+        FreeFlows("exit-a"),
+        ProveEgress("exit-b", 1, NOW_S + choice.PROOF_S),
+    )
+    (reason,) = decision.news
+    assert str(reason) == (
+        "moves to exit-b: exit-a lost 31 % over 20 s (limit 5 %); exit-b lost 0.4 %, 20 ms"
+    )
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (LOSSY, good(fresh=False)),
+        (LOSSY, good(loss=0.2)),
+        (LATE, good(rtt_s=0.24)),
+        (LOSSY, AGAIN),
+        (LOSSY, UNKNOWN),
+        (AGAIN, good()),
+        (DEAD, DEAD),
+        (DEAD, UNKNOWN),
+        (UNKNOWN, good()),
+        (replace(DEAD, level="suspect"), good()),
+    ],
+)
+def test_pitfall_27_nothing_is_left_for_what_is_not_measured_to_be_better(
+    here: Verdict, there: Verdict
+) -> None:
+    decision = failover.decide(POLICY, START, facts(here, there, DEAD), NOW_S)
+    assert not [each for each in decision.actions if isinstance(each, UseExit | GoDirect)]
+
+
+def test_a_dead_node_is_left_even_for_one_that_only_answers() -> None:
+    decision = failover.decide(POLICY, START, facts(DEAD, AGAIN), NOW_S)
+    assert decision.actions[0] == UseExit("exit-b", 1)
+    decision = failover.decide(POLICY, START, facts(DEAD, AGAIN, good()), NOW_S)
+    assert decision.actions[0] == UseExit("exit-c", 1)
+
+
+def test_pitfall_26_a_node_without_uplink_is_left_though_it_answers() -> None:
+    seen = facts(good(), good())
+    seen = replace(seen, candidates=(Candidate("exit-a", good(), egress=DEAD), *seen.candidates[1:]))
+    assert failover.decide(POLICY, START, seen, NOW_S).actions[0] == UseExit("exit-b", 1)
+
+
+def test_a_node_that_passes_traffic_is_not_dead_because_it_answers_no_ping() -> None:
+    seen = facts(DEAD, good())
+    seen = replace(seen, candidates=(Candidate("exit-a", DEAD, egress=good()), *seen.candidates[1:]))
+    assert failover.decide(POLICY, START, seen, NOW_S).actions == ()
+
+
+def moved() -> choice.State:
+    return failover.decide(POLICY, START, facts(DEAD, good(), good()), NOW_S).state
+
+
+def test_a_move_is_not_followed_by_another_until_its_proof() -> None:
+    decision = failover.decide(POLICY, moved(), facts(DEAD, DEAD, good(), actual="exit-b"), NOW_S + 1)
+    assert decision.actions == ()
+    assert decision.reasons[0].code == "waiting"
+
+
+@pytest.mark.parametrize("proof", [Proof(1, ok=False, detail="no target answered"), None])
+def test_a_failed_or_missing_proof_goes_on_to_the_next(proof: Proof | None) -> None:
+    seen = facts(DEAD, good(), good(), actual="exit-b", proof=proof)
+    decision = failover.decide(POLICY, moved(), seen, NOW_S + (1 if proof else choice.PROOF_S))
+    assert decision.actions[0] == UseExit("exit-c", 2)
+    assert [each.code for each in decision.reasons] == ["unproven", "moved"]
+    assert decision.state.record("exit-b").barred_s(NOW_S + 10) > 0
+
+
+def test_a_proof_through_another_node_proves_nothing() -> None:
+    seen = facts(DEAD, good(), good(), actual="exit-a", proof=Proof(1, ok=True))
+    assert failover.decide(POLICY, moved(), seen, NOW_S + 1).reasons[0].code == "waiting"
+
+
+def test_the_proof_of_an_older_move_does_not_count() -> None:
+    state = replace(moved(), move=replace(moved().move, number=7))  # type: ignore[type-var]
+    seen = facts(DEAD, good(), good(), actual="exit-b", proof=Proof(1, ok=True))
+    assert failover.decide(POLICY, state, seen, NOW_S + 1).reasons[0].code == "waiting"
+
+
+def test_when_nothing_works_block_keeps_the_node_and_says_so_once() -> None:
+    decision = failover.decide(POLICY, START, facts(DEAD, DEAD, DEAD), NOW_S)
+    assert decision.actions == (Block("exit-a"),)
+    again = failover.decide(POLICY, decision.state, facts(DEAD, DEAD, DEAD), NOW_S + 1)
+    assert (again.actions, again.news, again.state.blocked) == ((), (), True)
+    back = failover.decide(POLICY, again.state, facts(AGAIN, DEAD, DEAD), NOW_S + 2)
+    assert (back.actions, back.state.blocked) == ((), False)
+
+
+def test_pitfall_30_direct_is_taken_only_where_the_file_says_so_and_it_is_measured() -> None:
+    direct = replace(POLICY, otherwise="direct")
+    everything_dead = facts(DEAD, DEAD, DEAD, direct=good())
+    assert failover.decide(direct, START, everything_dead, NOW_S).actions[0] == GoDirect(1)
+    for path in (None, DEAD, UNKNOWN, good(fresh=False)):
+        seen = replace(everything_dead, direct=path)
+        assert failover.decide(direct, START, seen, NOW_S).actions == ()
+    assert failover.decide(POLICY, START, everything_dead, NOW_S).actions == (Block("exit-a"),)
+    with pytest.raises(ValueError, match="otherwise: block"):
+        failover.choose(POLICY, START, choice.DIRECT)
+
+
+def test_home_is_reached_after_restore_after_of_health() -> None:
+    away = choice.State(at="exit-b")
+    held = failover.decide(POLICY, away, facts(good(NOW_S - 119), good(), actual="exit-b"), NOW_S)
+    assert (held.actions, held.reasons[0].code) == ((), "held")
+    home = failover.decide(POLICY, away, facts(good(NOW_S - 120), good(), actual="exit-b"), NOW_S)
+    assert home.actions[0] == UseExit("exit-a", 1)
+    below = failover.decide(POLICY, START, facts(good(), good(), good()), NOW_S)
+    assert below.actions == ()
+
+
+def test_a_relapse_makes_home_wait_ten_minutes_then_twenty_at_most_eighty() -> None:
+    record, holds = Record(), []
+    for at in range(6):
+        record = record.proved(at * 1000.0, home=True).fell(at * 1000.0 + 60)
+        holds.append(record.hold_s(120.0))
+    assert holds == [600.0, 1200.0, 2400.0, 4800.0, 4800.0, 4800.0]
+    calm = replace(record, home_s=10_000.0).fell(10_000.0 + 7200)
+    assert calm.hold_s(120.0) < 4800.0
+
+
+def test_a_choice_by_hand_stands_until_auto() -> None:
+    chosen = failover.choose(POLICY, START, "exit-c")
+    decision = failover.decide(POLICY, chosen, facts(good(), good(), DEAD), NOW_S)
+    assert decision.actions[0] == UseExit("exit-c", 1)
+    seen = facts(good(), good(), DEAD, actual="exit-c", proof=Proof(1, ok=False))
+    failed = failover.decide(POLICY, decision.state, seen, NOW_S + 1)
+    stays = failover.decide(POLICY, failed.state, seen, NOW_S + 2)
+    assert (failed.actions, stays.actions, stays.reasons[0].code) == ((), (), "manual")
+    auto = failover.choose(POLICY, stays.state, None)
+    assert failover.decide(POLICY, auto, replace(seen, proof=None), NOW_S + 3).actions[0] == UseExit(
+        "exit-a", 2
+    )
+
+
+def test_maintenance_and_failover_false_change_nothing_and_say_what_they_see() -> None:
+    seen = facts(DEAD, good())
+    assert failover.decide(POLICY, failover.maintain(START, True), seen, NOW_S).actions == ()
+    report = failover.decide(replace(POLICY, failover=False), START, seen, NOW_S)
+    assert (report.actions, report.reasons[0].code) == ((), "report-only")
+    assert failover.decide(POLICY, START, replace(seen, actual=None), NOW_S).reasons[0].code == "no-daemon"
+
+
+def test_drift_is_repaired_a_leak_at_once_and_a_fight_is_ended() -> None:
+    leak = failover.decide(POLICY, START, facts(good(), good(), actual=""), NOW_S)
+    assert leak.actions == (UseExit("exit-a", 0),)
+    state, now_s, repaired = START, NOW_S, 0
+    for _ in range(100):
+        decision = failover.decide(POLICY, state, facts(good(), good(), actual="exit-b"), now_s)
+        repaired += bool(decision.actions)
+        state, now_s = decision.state, now_s + 1
+    assert repaired == failover.REPAIRS_MOST
+    assert decision.reasons[0].code == "fought"
+    report = replace(POLICY, repair_drift=False)
+    assert failover.decide(report, START, facts(good(), good(), actual=""), NOW_S + 60).actions == ()
+
+
+def test_a_file_that_no_longer_names_what_is_in_use_is_followed() -> None:
+    state = choice.State(at="exit-z")
+    decision = failover.decide(POLICY, state, facts(DEAD, good(), actual="exit-z"), NOW_S)
+    assert decision.actions[0] == UseExit("exit-b", 1)
+    direct = choice.State(at="", manual="")
+    assert failover.decide(POLICY, direct, facts(good(), good(), actual=""), NOW_S).actions[0] == UseExit(
+        "exit-a", 1
+    )
+
+
+def test_what_is_remembered_survives_a_restart_and_rubbish_is_refused() -> None:
+    state = replace(moved(), records={"exit-b": Record(fell_s=1.0, relapses=2)}, manual="exit-b")
+    kept = choice.state_from_json(state.as_json(), NOW_S)
+    assert (kept.at, kept.manual, kept.records, kept.moves) == ("exit-b", "exit-b", state.records, (NOW_S,))
+    rebooted = choice.state_from_json(state.as_json(), 0.5)
+    assert (rebooted.moves, rebooted.record("exit-b")) == ((), Record(relapses=2))
+    for saved in ({}, {**state.as_json(), "records": {"x": {"y": 1}}}, {**state.as_json(), "moves": ["?"]}):
+        with pytest.raises(ValueError, match="cannot be read"):
+            choice.state_from_json(saved, NOW_S)
+
+
+def test_the_path_in_use_and_the_next_candidate_are_probed_fast_and_all_when_it_fails() -> None:
+    calm = failover.decide(POLICY, START, facts(good(), good(), good()), NOW_S)
+    assert calm.fast == {"exit-a", "exit-b"}
+    suspect = replace(DEAD, level="suspect")
+    failing = failover.decide(POLICY, START, facts(suspect, good(), good()), NOW_S)
+    assert failing.fast == {"exit-a", "exit-b", "exit-c"}
+    assert failing.confirm == {"exit-a"}
+
+
+def switched(state: StandbyState, *watched: Watched, now_s: float = NOW_S, act: bool = True):
+    return decide_standby(state, watched, now_s, restore_after_s=120.0, act=act)
+
+
+def test_a_route_is_withdrawn_while_its_lan_is_dead_and_restored_after() -> None:
+    route = Watched("route", "192.168.15.0/24", DEAD)
+    state, actions, (reason,) = switched(StandbyState(), route)
+    assert actions == (Switched("route", "192.168.15.0/24", on=False),)
+    assert str(reason).startswith("192.168.15.0/24 is withdrawn")
+    for verdict in (DEAD, UNKNOWN, LOSSY, good(NOW_S - 60)):
+        assert switched(state, replace(route, verdict=verdict))[1] == ()
+    _, actions, _ = switched(state, replace(route, verdict=good(NOW_S - 130)))
+    assert actions == (Switched("route", "192.168.15.0/24", on=True),)
+    for verdict in (UNKNOWN, LOSSY, good()):
+        assert switched(StandbyState(), replace(route, verdict=verdict))[1] == ()
+    assert switched(StandbyState(), route, act=False)[1] == ()
+
+
+def test_an_upstream_gives_way_only_to_a_backup_that_works() -> None:
+    for backup, count in ((None, 0), (DEAD, 0), (UNKNOWN, 0), (good(fresh=False), 0), (good(), 1)):
+        assert len(switched(StandbyState(), Watched("upstream", "wiki", DEAD, backup))[1]) == count

@@ -1,0 +1,109 @@
+"""Seeded fault schedules do no harm, and the checker that says so would see each rule broken."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tsstack.monitor import choice, failover, holddown
+from tsstack.monitor.choice import Action, Block, GoDirect, UseExit
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+import monitor_harm as harm
+
+
+def of_kind(kind: str, count: int) -> range:
+    first = harm.KINDS.index(kind)
+    return range(first, first + count * len(harm.KINDS), len(harm.KINDS))
+
+
+@pytest.mark.parametrize("kind", harm.KINDS)
+def test_no_schedule_is_harmed(kind: str) -> None:
+    assert [fault for seed in of_kind(kind, 2) for fault in harm.judge(seed)[0]] == []
+
+
+def caught(kind: str, count: int = 4, decide: Callable[..., choice.Decision] = failover.decide) -> str:
+    return "; ".join(fault for seed in of_kind(kind, count) for fault in harm.judge(seed, decide)[0])
+
+
+def test_a_move_to_what_is_not_measured_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first(turn: failover._Turn, *, dead: bool | None = None, but: tuple[str, ...] = ()):
+        if dead is None and turn.current().level not in {"poor", "dead"}:
+            return None
+        return next((each for each in turn.others() if each.name not in but), None)
+
+    monkeypatch.setattr(failover, "_better", first)
+    assert "not measured" in caught("own")
+
+
+def test_a_move_without_need_is_caught() -> None:
+    def restless(policy: choice.Policy, state: choice.State, facts: choice.Facts, now_s: float):
+        decision = failover.decide(policy, state, facts, now_s)
+        if int(now_s) == 300 and state.move is None:
+            turn = failover._Turn(policy, state, facts, now_s)
+            other = next(each.name for each in facts.candidates if each.name != state.at)
+            return failover._start(turn, other, "moved", back=state.at)
+        return decision
+
+    assert "measured to be better" in caught("flap", decide=restless)
+
+
+def test_flapping_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holddown.Record, "hold_s", lambda self, restore_after_s: 0.0)
+    assert "three moves within" in caught("flap")
+
+
+def test_never_going_home_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "_until_home_s", lambda turn, each: None)
+    assert "not at home" in caught("cut")
+
+
+def test_staying_on_a_dead_node_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "_leave", lambda turn: None)
+    assert "still on" in caught("cut", 6)
+
+
+def altered(change: Callable[[Action], Action]) -> Callable[..., choice.Decision]:
+    def decide(*arguments: object) -> choice.Decision:
+        decision = failover.decide(*arguments)  # type: ignore[arg-type]
+        return replace(decision, actions=tuple(map(change, decision.actions)))
+
+    return decide
+
+
+def test_a_leak_is_caught() -> None:
+    leaking = altered(lambda each: GoDirect(1) if isinstance(each, Block) else each)
+    assert "went direct although the file says block" in caught("own", 4, leaking)
+
+
+def test_prefs_that_are_not_repaired_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "_drift", lambda turn: None)
+    assert "left by the uplink" in caught("drift", 6)
+
+
+def test_a_choice_by_hand_that_is_overruled_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failover, "_by_hand", lambda turn: None)
+    monkeypatch.setattr(failover, "_hands_off", lambda turn: None)
+    found = caught("hands", 12)
+    assert "chosen by hand" in found or "during maintenance" in found
+
+
+def test_a_second_move_while_one_is_open_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hasty(turn: failover._Turn) -> choice.Decision | None:
+        move = turn.state.move
+        if move is None:
+            return None
+        return failover._start(turn, move.back, "moved", back=move.to)
+
+    monkeypatch.setattr(failover, "_open_move", hasty)
+    assert "while a move was open" in caught("cut")
+
+
+def test_the_world_makes_the_moves_that_it_is_asked_for() -> None:
+    moves = [harm.judge(seed)[1] for seed in of_kind("cut", 3)]
+    assert all(moves)
+    assert isinstance(UseExit("x", 1), UseExit)
