@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
 from tsstack import assets
@@ -104,6 +105,10 @@ def _files(draw: Any) -> dict[str, Any]:
     return {**file, **draw(_others)}
 
 
+class _Enough(Exception):
+    """There are as many files as were asked for."""
+
+
 def random_files(count: int, start: int) -> list[str]:
     """`count` valid files, the same for the same `start`."""
     presets = load_presets(assets.folder("zones"))
@@ -116,12 +121,15 @@ def random_files(count: int, start: int) -> list[str]:
         database=None,
         deadline=None,
         phases=[Phase.generate],
+        verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
     @given(_files())
     def collect(file: dict[str, Any]) -> None:
         text = json.dumps(file, indent=1)
-        if len(found) >= count or text in found:
+        if len(found) >= count:
+            raise _Enough
+        if text in found:
             return
         try:
             require_sound(parse_stack(text.encode(), Path("/etc/tsstack/tsstack.yaml"), presets), facts)
@@ -129,5 +137,6 @@ def random_files(count: int, start: int) -> list[str]:
             return
         found.append(text)
 
-    collect()
+    with contextlib.suppress(_Enough):
+        collect()
     return found

@@ -18,7 +18,17 @@ sys.path.insert(0, str(BENCHMARKS))
 def test_a_host_that_was_walked_on_is_as_a_fresh_one() -> None:
     """Random files, random verbs, rollbacks, expired and refused changes: the last file alone decides."""
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "walk"), "--json", "--walks", "1", "--steps", "24", "--files", "8"],
+        [
+            sys.executable,
+            str(BENCHMARKS / "walk"),
+            "--json",
+            "--walks",
+            "1",
+            "--steps",
+            "24",
+            "--files",
+            "12",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -34,9 +44,9 @@ def test_a_host_that_was_walked_on_is_as_a_fresh_one() -> None:
 def test_the_same_start_gives_the_same_files_and_all_of_them_load() -> None:
     from walk_files import random_files
 
-    first = random_files(6, 11)
-    assert first == random_files(6, 11)
-    assert len(set(first)) == 6
+    first = random_files(12, 11)
+    assert first == random_files(12, 11)
+    assert len(set(first)) == 12
     assert {section for text in first for section in json.loads(text)} >= {"firewall", "proxy", "kernel"}
 
 
