@@ -216,14 +216,19 @@ def cost_of_fping(count: str, seconds: str) -> None:
     isolate()
     begun_s = time.monotonic()
     words = ["fping", "-q", "-i", "1", "-p", "1000", "-C", seconds, *addresses(int(count))]
-    done = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    time.sleep(min(int(seconds) / 2, 3))
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    memory_mb = int(status.split("VmHWM:")[1].split()[0]) / 1024
+    said = process.communicate()[1]
     elapsed_s = time.monotonic() - begun_s
     none = resource.struct_rusage([0.0] * 16)
-    fields = [
-        word for line in done.stderr.splitlines() if " : " in line for word in line.split(" : ")[1].split()
-    ]
+    fields = [word for line in said.splitlines() if " : " in line for word in line.split(" : ")[1].split()]
     rtts_s = [float(word) / 1000 for word in fields if word != "-"]
-    usage = usage_row(none, resource.getrusage(resource.RUSAGE_CHILDREN), elapsed_s)
+    # What getrusage(2) says of a child's memory begins before its exec: that is our own.
+    usage = usage_row(none, resource.getrusage(resource.RUSAGE_CHILDREN), elapsed_s) | {
+        "memory_mb": memory_mb
+    }
     print(json.dumps({**usage, **rtt_row(rtts_s, len(fields) - len(rtts_s), elapsed_s)}))
 
 

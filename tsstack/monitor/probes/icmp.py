@@ -91,7 +91,7 @@ class Pings:
     def collect(self) -> None:
         """Take the answers that came, then end what waited too long."""
         now_s = time.monotonic()
-        for each in self._sockets.values():
+        for each in list(self._sockets.values()):
             if len(each):
                 each.receive()
                 each.expire(now_s)
