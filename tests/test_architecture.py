@@ -56,6 +56,7 @@ MONITOR_JUDGEMENT = (
     "standby",
     "verdict",
     "windows",
+    *("probes/dns_message", "probes/echo", "probes/probe", "probes/targets", "probes/wheel"),
 )
 
 

@@ -56,7 +56,7 @@ def test_an_answer_is_a_time(bed: Bed, target: str) -> None:
 
     watch = measured(bed, body)
     assert errors(watch.samples) == {""}
-    assert all(0 < (sample.rtt_s or 0) < 0.05 for sample in watch.samples)
+    assert all(0 < (sample.rtt_s or 0) < 0.5 for sample in watch.samples)
     assert all(abs(sample.sent_s - time.clock_gettime(time.CLOCK_BOOTTIME)) < 60 for sample in watch.samples)
 
 
