@@ -60,7 +60,8 @@ class Histogram:
 
     def add(self, rtt_s: float) -> None:
         """Count one round-trip time, seconds."""
-        index = bucket(rtt_s)
+        # `bucket` in place where nothing is out of bounds: a call costs as much as the logarithm.
+        index = int(log(rtt_s) * _PER_LOG + _OFFSET) if LEAST_S < rtt_s < MOST_S else bucket(rtt_s)
         self.counts[index] = self.counts.get(index, 0) + 1
         self.total += 1
 

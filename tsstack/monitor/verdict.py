@@ -177,8 +177,8 @@ class Judge:
             over_s = self._last_s - since_s
             yield Cause("latency", median(rtts or [limits.max_latency_s]), limits.max_latency_s, over_s)
         if self._down and not sums and not self._latency.alarm:
-            since_s = self._healthy_since_s
-            yield Cause("recovering", 0.0 if since_s is None else now_s - since_s, 0)
+            healthy_s = self._healthy_since_s
+            yield Cause("recovering", 0.0 if healthy_s is None else now_s - healthy_s, 0)
 
     def _mind_the_gap(self, sent_s: float) -> None:
         """Nothing sent for a while is not a loss: a sleep, a stalled machine, a clock that jumped."""

@@ -263,3 +263,18 @@ def test_a_route_is_withdrawn_while_its_lan_is_dead_and_restored_after() -> None
 def test_an_upstream_gives_way_only_to_a_backup_that_works() -> None:
     for backup, count in ((None, 0), (DEAD, 0), (UNKNOWN, 0), (good(fresh=False), 0), (good(), 1)):
         assert len(switched(StandbyState(), Watched("upstream", "wiki", DEAD, backup))[1]) == count
+
+
+def test_home_is_not_gone_to_on_old_figures() -> None:
+    away = choice.State(at="exit-b")
+    seen = facts(good(NOW_S - 500, fresh=False), good(), actual="exit-b")
+    decision = failover.decide(POLICY, away, seen, NOW_S)
+    assert decision.actions == ()
+    assert "exit-a" in decision.fast
+
+
+def test_what_failed_its_proof_does_not_count_as_working() -> None:
+    barred = {name: Record().failed(NOW_S - 10) for name in ("exit-b", "exit-c")}
+    state = replace(START, records=barred)
+    decision = failover.decide(POLICY, state, facts(DEAD, good(), good()), NOW_S)
+    assert decision.actions == (Block("exit-a"),)
