@@ -255,6 +255,10 @@ class Prober:
 
     def _send(self, probe: Probe, literal: str, finish: Callable[[Attempt], None]) -> Attempt | None:
         """Begin one attempt; None when it is not known yet where to."""
+        if literal and probe.kind == "icmp":  # most probes by far
+            attempt = Attempt(probe, literal, finish)
+            self._pings.send(attempt)
+            return attempt
         address, error = self._locate(probe, literal)
         if not address and not error and _needs_address(probe):
             return None
