@@ -498,11 +498,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/monitor --harm", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ci", action="store_true", help="200 schedules")
+    parser.add_argument("--ci", action="store_true", help="60 schedules")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
-    result = measure(200 if asked.ci else asked.count, asked.seed, asked.processes)
+    result = measure(60 if asked.ci else asked.count, asked.seed, asked.processes)
     if asked.json:
         print(json.dumps(result, indent=2))
     else:
