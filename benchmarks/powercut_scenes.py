@@ -82,7 +82,7 @@ def _switch_confirm(host: Host, cut: Cut, chance: random.Random) -> set[str]:
 def _confirm(host: Host, cut: Cut, chance: random.Random) -> set[str]:
     _make_unconfirmed(host)
     job = host.machine.verb("confirm", "--same-session")
-    wait_s = chance.uniform(0, 0.15 * host.durations_s["switch"])
+    wait_s = chance.uniform(0, 0.05 * host.durations_s["switch"])
     time.sleep(wait_s)
     return _cut_now(host, cut, job, f"{wait_s:.2f} s after its beginning")
 

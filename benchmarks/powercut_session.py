@@ -60,6 +60,8 @@ class Session:
         results = self.folder / "cuts.jsonl"
         if not resume:
             results.unlink(missing_ok=True)
+            for place in self.folder.glob("torn-*"):
+                shutil.rmtree(place)
         known = [Cut(**json.loads(line)) for line in _lines(results)]
         made = {cut.number: cut for cut in known}
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
