@@ -83,9 +83,8 @@ _limit = st.fixed_dictionaries(
     optional={"burst": st.sampled_from(["32kbit", "1mb"]), "latency": st.sampled_from(["20ms", "400ms"])},
 )
 _others = st.fixed_dictionaries(
-    {},
+    {"proxy": st.one_of(_proxy, _proxy, st.none())},
     optional={
-        "proxy": _proxy,
         "kernel": st.fixed_dictionaries(
             {"sysctl": _sysctls},
             optional={"profile": st.sampled_from(["throughput", "router", "low-latency"])},

@@ -344,3 +344,25 @@ def test_a_device_without_udp_gro_is_a_remark_unless_the_file_insists(host):
     assert any("no UDP GRO" in line for line in host.lines)
     with pytest.raises(CheckFailed, match=r"kernel\.udp_gro: gone0"):
         host.switch("kernel: {udp_gro: true}")
+
+
+@pytest.mark.parametrize("redirects", ["0", "1", "2"])
+def test_what_follows_forwarding_keeps_the_users_value_however_forwarding_is_switched(host, redirects):
+    """Found by a random walk: forwarding went back after the user's value was written, and took it along."""
+    own = (
+        "kernel: {sysctl: {net.ipv4.conf.all.accept_redirects: "
+        + redirects
+        + ", net.ipv4.conf.v0.forwarding: 0, net.ipv6.conf.v0.forwarding: 0}}"
+    )
+    router = "tailscale: {advertise: {exit_node: true}}"
+    before = everything()
+    for text in (own, router, own, f"{own}\n{router}", router, f"{own}\n{router}", own):
+        host.switch(text)
+        if "kernel" in text:
+            assert sysctl("net.ipv4.conf.all.accept_redirects") == redirects
+            assert sysctl("net.ipv4.conf.v0.forwarding") == "0"
+            assert sysctl("net.ipv6.conf.v0.forwarding") == "0"
+        assert sysctl("net.ipv4.ip_forward") == str(int(router in text))
+        assert host.left(text) == []
+    host.switch("")
+    assert everything() == before

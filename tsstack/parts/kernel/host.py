@@ -63,6 +63,7 @@ class KernelPart:
         return tuple(
             Change(_subject(step), _shown(step.before), _shown(step.after))
             for step in plan.steps(plan.parse(tree), plan.live_from_snapshot(snapshot))
+            if step.before != step.after
         )
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:

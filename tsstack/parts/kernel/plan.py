@@ -105,25 +105,33 @@ def _sysctl_steps(wanted: Wanted, live: Live) -> list[Step]:
     found = []
     before = live.record.sysctl
     goals = desired.targets(wanted.sysctl, wanted.origins, live.sysctl, before)
+    leaving = desired.forwarded_families(
+        name for name, value in before.items() if name not in wanted.sysctl and live.sysctl.get(name) != value
+    )
+    # Where forwarding is switched, the kernel then sets others by itself: those are all written after it,
+    # also what is as it should be by now.
+    switched = leaving | desired.forwarded_families(
+        name for name, goal in goals.items() if not same_value(live.sysctl.get(name), goal)
+    )
     for name, goal in goals.items():
         now = live.sysctl.get(name)
-        if same_value(now, goal):
+        if same_value(now, goal) and not _follows_any(name, switched):
             continue
         if now is None and (desired.is_optional(wanted.origins, name)):
             continue
         if name in live.fixed or live.record.skipped.get(name) == goal:
             continue
         found.append(Step("sysctl", name, before=now, after=goal))
-    # Forwarding goes back first, for the kernel then sets others by itself: those are all written after it.
     staying = desired.forwarded_families(wanted.sysctl)
-    leaving = desired.forwarded_families(name for name in before if name not in wanted.sysctl)
+    back = []
     for name in sorted(before, key=restore_order):
         now = live.sysctl.get(name)
         if now is None or name in wanted.sysctl or _follows_any(name, staying):
             continue
         if now != before[name] or _follows_any(name, leaving):
-            found.append(Step("sysctl", name, before=now, after=before[name], leaving=True))
-    return found
+            back.append(Step("sysctl", name, before=now, after=before[name], leaving=True))
+    first = [step for step in back if step.subject in {desired.IP_FORWARD, desired.IPV6_FORWARD}]
+    return [*first, *found, *(step for step in back if step not in first)]
 
 
 def _follows_any(name: str, families: Iterable[str]) -> bool:
