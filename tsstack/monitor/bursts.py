@@ -24,6 +24,8 @@ _PRIOR_BURST_S = 0.3
 _PRIOR_ANSWERS = 4800.0
 _FORGET = 1 - 1 / 1000
 """An older run counts less by this with each new one."""
+_QUIET_MOST = 1200
+"""A longer row of answers counts as this one: a quiet night must not make the busy day look calm."""
 _SAVED = ("starts", "follows", "answers")
 
 
@@ -62,12 +64,16 @@ class Bursts:
         """A run of losses starts."""
         self.starts = self.starts * _FORGET + 1
         self.follows *= _FORGET
-        self._answers = self._answers * _FORGET + self._pending
+        self._answers = self._answers * _FORGET + min(self._pending, _QUIET_MOST)
         self._pending = 0
 
     def export(self) -> dict[str, float]:
         """What was learnt, to be given to `restore` after a restart."""
-        return {"starts": self.starts, "follows": self.follows, "answers": self._answers + self._pending}
+        return {
+            "starts": self.starts,
+            "follows": self.follows,
+            "answers": self._answers + min(self._pending, _QUIET_MOST),
+        }
 
     def restore(self, saved: Mapping[str, float]) -> None:
         """Take up what an earlier run learnt; ValueError if it cannot be that."""

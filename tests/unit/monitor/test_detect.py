@@ -212,3 +212,13 @@ def test_a_step_is_seen_and_single_late_answers_are_not() -> None:
     assert seen
     assert seen[0] <= 8
     assert detector.shifted_from_s == pytest.approx(0.022, abs=0.004)
+
+
+def test_a_quiet_night_does_not_make_the_day_look_calm() -> None:
+    busy, dozing = LossDetector(0.5, 0.05), LossDetector(0.5, 0.05)
+    outcomes = bursty(0.3, 0.03, 60_000, 7)
+    feed(busy, outcomes)
+    for day in range(6):
+        feed(dozing, outcomes[day * 10_000 : day * 10_000 + 10_000], from_s=day * 86400.0)
+        dozing.answered_run(160_000, (day + 1) * 86400.0 - 1)
+    assert dozing.fast.height == pytest.approx(busy.fast.height, rel=0.1)

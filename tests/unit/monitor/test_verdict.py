@@ -189,3 +189,11 @@ def test_a_way_is_as_good_as_its_best_target() -> None:
     assert found is not None
     assert found.level == "good"
     assert best([]) is None
+
+
+def test_a_single_loss_after_its_return_does_not_set_its_health_back() -> None:
+    path = Probed().feed(*GOOD, *[None] * 60)
+    back_s = path.now_s
+    path.feed(*[0.02] * 10, None, *GOOD, *GOOD)
+    verdict = path.judge.verdict(path.now_s)
+    assert (verdict.level, verdict.healthy_since_s) == ("good", back_s)
