@@ -121,7 +121,9 @@ class Kernel(Section):
 
     profile: Literal["none", "throughput", "router", "low-latency"] = "none"
     """A tuned set of parameters; own keys below win over it."""
-    sysctl: dict[SysctlName, int | Annotated[str, Field(pattern=r"^[A-Za-z0-9._:+ \t-]{1,200}$")]] = {}
+    sysctl: dict[
+        SysctlName, int | Annotated[str, Field(pattern=r"^[ \t]*[A-Za-z0-9._:+-][A-Za-z0-9._:+ \t-]{0,199}$")]
+    ] = {}
     """Kernel parameters to set, as sysctl(8) names them."""
     udp_gro: bool | None = None
     """UDP GRO forwarding on the uplink. Default: on when this host routes for the tailnet."""

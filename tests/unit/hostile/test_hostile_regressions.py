@@ -91,6 +91,12 @@ def test_a_status_address_that_is_none_is_refused(value: str) -> None:
     assert errors_at(("monitor", "metrics"), value) == ["monitor.metrics"]
 
 
+@pytest.mark.parametrize("value", [" ", "\t", " \t ", ""])
+def test_a_kernel_parameter_of_blanks_alone_is_refused(value: str) -> None:
+    path = ("kernel", "sysctl", "net.core.default_qdisc")
+    assert errors_at(path, value) == [format_path(path)]
+
+
 def test_a_hint_shows_no_character_that_a_terminal_obeys() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_stack(with_value(("firewall", "services", "mine"), "tcp/1\u202e\u2066\x1b[2J"), FILE, PRESETS)
