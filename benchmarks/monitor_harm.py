@@ -14,7 +14,7 @@ import multiprocessing
 import random
 import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -405,12 +405,16 @@ class Checker:
                 self._say(third, f"three moves within {third - first:.0f} s on a link that flaps")
 
     def _at_home(self) -> None:
-        """Away from a home that was well for `restore_after` and one interval: only after it failed there."""
+        """Away from a home that was well for `restore_after` and one interval: only after it failed there.
+
+        Well means that no fault is on and that no 20 s of probes lost more than `max_loss`.
+        """
         home = self.plan.nodes[0]
         spans = [(0.0, 0.0), *((each.start_s, each.end_s) for each in self.plan.faults)]
         spans.append((self.plan.length_s, self.plan.length_s))
         well_s = 0.0
         for start_s, end_s in sorted(spans):
+            well_s = self._calm_from(home, well_s, start_s)
             due_s = well_s + self.plan.restore_after_s + self.plan.interval_s + 2
             relapsed = any(
                 not ok for when, of, ok in self.trace.proofs if of == home and when < due_s
@@ -420,6 +424,19 @@ class Checker:
             if start_s > due_s and not relapsed and self._in_use(due_s) != home:
                 self._say(due_s, f"not at home, which was well since {well_s:.1f} s")
             well_s = max(well_s, end_s)
+
+    def _calm_from(self, node: str, from_s: float, until_s: float) -> float:
+        """The end of the last 20 s with more than 5 % lost between two faults."""
+        rows = [row for row in self.trace.probes.get(node, []) if from_s <= row[0] <= until_s]
+        calm_s, window = from_s, deque[tuple[float, bool]]()
+        for sent_s, known_s, rtt_s in rows:
+            window.append((sent_s, rtt_s is None))
+            while window[0][0] < sent_s - 20:
+                window.popleft()
+            lossy = sum(lost for _, lost in window) > 0.05 * max(len(window), 20)
+            if rtt_s is None and (lossy or len(window) < 10):  # at the slow pace one loss is an interval lost
+                calm_s = known_s
+        return calm_s
 
     def _in_use(self, at_s: float) -> str:
         return [node for when, node in self.trace.actual if when <= at_s][-1]

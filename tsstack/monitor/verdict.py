@@ -213,9 +213,9 @@ class Judge:
         if self._down:
             # A loss weighs as many answers as there are to one loss at four fifths of the limit.
             # One soon after its return is not held against it: so much may happen to a path that is well.
-            weight = round(1 / max(0.8 * self._limits.max_loss, 0.01)) - 1
-            self._recovered -= weight
-            if loss.streak >= failures or self._recovered < -weight:
+            in_debt = self._recovered <= 0
+            self._recovered -= round(1 / max(0.8 * self._limits.max_loss, 0.01)) - 1
+            if in_debt or loss.streak >= failures:
                 self._recovered, self._healthy_since_s = 0, None
 
     def _answered(self, sent_s: float, rtt_s: float) -> None:
