@@ -14,6 +14,13 @@ pytestmark = pytest.mark.vm
 
 CUTS = 6
 PENDING = "/var/lib/tsstack/pending.json"
+# The session of the command that has just flipped the link gets the signal $0.
+KILLED = f"""
+before=$(readlink /var/lib/tsstack/current)
+until [ -e {PENDING} ] && [ "$(readlink /var/lib/tsstack/current)" != "$before" ]; do sleep 0.05; done
+pid=$(sed -n 's/.*"holder_pid": \\([0-9]*\\),.*/\\1/p' {PENDING})
+/bin/kill -$0 -- -$(ps -o pgid= -p $pid | tr -d ' ')
+"""
 # Says /proc/uptime (CLOCK_BOOTTIME) when the link goes back, with which an undoing begins, and at its end.
 UNDONE = f"""
 live() {{{{ [ "$(readlink /var/lib/tsstack/current)" = generations/{{target}} ]; }}}}
@@ -67,9 +74,8 @@ def expire(host: Host, how: str) -> None:
     host.resume("first")
     machine = host.machine
     machine.verb("-c", FILES["second"], "switch", "--no-prove", "--confirm", "25s")
-    machine.run("sh", "-c", f"until [ -e {PENDING} ]; do sleep 0.1; done")
+    machine.run("sh", "-c", KILLED, how)
     record = pending(host)
-    machine.run("sh", "-c", f"kill -{how} -- -$(ps -o pgid= -p {record['holder_pid']} | tr -d ' ')")
     said = machine.run("sh", "-c", UNDONE.format(target=record["target"])).out.split()
     began_s, ended_s = float(said[0]), float(said[2])
     assert record["deadline_s"] <= began_s <= record["deadline_s"] + 2, how
