@@ -33,7 +33,9 @@ DRIFT_S = 2.0
 REPAIRS_MOST = 3
 """So many repairs in ten minutes; then someone else means it, and it is only reported."""
 _STALE_S = 2.0  # an egress answer so much newer than the peer's shows that the way works
-_PROBED_AHEAD_S = 10.0  # a preferred node is probed fast for so long before the way may lead home
+_LOSSY_HOME = 0.1  # more than this lost in the last seconds: not home now
+# A preferred node is probed fast for so long before the way may lead home: the slow pace sees no 20 % loss.
+_PROBED_AHEAD_S = 60.0
 
 
 def initial(policy: Policy, actual: str | None) -> State:
@@ -199,11 +201,13 @@ def _outdated(turn: _Turn) -> Decision | None:
 def _drift(turn: _Turn) -> Decision | None:
     """Prefs that name another node than was decided."""
     state, actual, now_s = turn.state, turn.facts.actual, turn.now_s
-    if state.move is not None or actual == state.at:
+    if actual == state.at:
         return None
+    leak = actual == DIRECT and turn.policy.otherwise == "block"
+    if state.move is not None and not leak:
+        return None  # its proof will tell
     if state.manual is not None and state.manual != state.at:
         return None  # the choice by hand is about to be carried out
-    leak = actual == DIRECT and turn.policy.otherwise == "block"
     since_s = now_s if state.drift_since_s is None else state.drift_since_s
     repairs = recent_moves(state.repairs, now_s)
     drifting = replace(state, drift_since_s=since_s, repairs=repairs)
@@ -354,7 +358,8 @@ def _home(turn: _Turn) -> Decision:
         left_s = _until_home_s(turn, each)
         if left_s is None:
             continue
-        if left_s <= 0 and turn.judged(each).fresh:
+        verdict = turn.judged(each)
+        if left_s <= 0 and verdict.fresh and (verdict.loss or 0.0) <= _LOSSY_HOME:
             return _start(settled, each.name, "home", back=state.at)
         waits.append((max(left_s, 0.0), each.name))
     if waits:

@@ -278,3 +278,15 @@ def test_what_failed_its_proof_does_not_count_as_working() -> None:
     state = replace(START, records=barred)
     decision = failover.decide(POLICY, state, facts(DEAD, good(), good()), NOW_S)
     assert decision.actions == (Block("exit-a"),)
+
+
+def test_a_leak_is_closed_while_a_move_is_open() -> None:
+    decision = failover.decide(POLICY, moved(), facts(DEAD, good(), good(), actual=""), NOW_S + 1)
+    assert decision.actions == (UseExit("exit-b", 0),)
+    assert decision.state.move is not None
+
+
+def test_home_is_not_gone_to_while_it_loses() -> None:
+    away = choice.State(at="exit-b")
+    seen = facts(good(NOW_S - 500, loss=0.15), good(), actual="exit-b")
+    assert failover.decide(POLICY, away, seen, NOW_S).actions == ()
