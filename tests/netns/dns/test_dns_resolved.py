@@ -190,6 +190,20 @@ def test_the_tailnets_domain_goes_to_tailscale0_where_tailscaled_does_not_see_to
     assert "100.100.100.100" in host.run("resolvectl", "dns", "tailscale0").stdout
 
 
+def test_what_tailscaled_clears_a_moment_later_is_set_again(host):
+    """It writes its own DNS settings, which are empty here, whenever its routes change."""
+    host.run("ip", "link", "add", "tailscale0", "type", "veth", "peer", "name", "wire")
+    host.run("ip", "link", "set", "tailscale0", "up")
+    seen = "until resolvectl domain tailscale0 | grep -q tail.test; do sleep 0.02; done"
+    clear = "resolvectl dns tailscale0 ''; resolvectl domain tailscale0 ''; touch /run/cleared"
+    host.run("systemd-run", "-q", "sh", "-c", f"{seen}; sleep 0.1; {clear}")
+    text = "tailscale: {accept_dns: false}\ndns: {split: {tail.test: 100.100.100.100}}"
+    assert "error" not in part(host, "switch", text)
+    assert host.path("/run/cleared").exists()
+    assert "~tail.test" in host.run("resolvectl", "domain", "tailscale0").stdout
+    assert part(host, "changes", text) == {"said": []}
+
+
 def test_with_accept_dns_tailscale0_is_left_to_tailscaled_and_a_missing_route_is_said(host):
     host.run("ip", "tuntap", "add", "tailscale0", "mode", "tun")
     text = "tailscale: {}\ndns: {split: {tail.test: 100.100.100.100}}"

@@ -28,6 +28,7 @@ _RESOLVED_SOCKET = "/run/systemd/resolve/io.systemd.Resolve"
 
 # tailscaled clears tailscale0's settings within milliseconds of being told to; see _await_tailscaled.
 _PATIENCE_S = 2.0
+_CALM_S = 0.4
 
 
 class DnsPart:
@@ -106,6 +107,8 @@ class DnsPart:
             except CommandFailed as error:
                 raise ApplyFailed(f"DNS of {link}: {error.message}", hint=error.hint) from error
             report(f"DNS of {link}: {_shown(after) or 'as it was before tsstack'}")
+        if any(link == TAILNET_INTERFACE and after is not None for link, _, after in steps):
+            _outlast_tailscaled(wanted[TAILNET_INTERFACE])
         _write_record(facts.paths, wanted)
 
     def verify(self, generation: Path, facts: Facts) -> None:
@@ -272,6 +275,23 @@ def _await_tailscaled(found: tuple[Route, ...], record: Mapping[str, LinkDns]) -
         if live is None or live.is_empty or live == record.get(TAILNET_INTERFACE):
             return
         time.sleep(0.05)
+
+
+def _outlast_tailscaled(ours: LinkDns) -> None:
+    """Set tailscale0's DNS again should a tailscaled that was just told something clear it once more.
+
+    With any change of its routes it writes its own DNS settings too, which are empty here, and that takes
+    it a moment after its answer.
+    """
+    began = calm_since = time.monotonic()
+    while (now := time.monotonic()) < calm_since + _CALM_S and now < began + _PATIENCE_S:
+        time.sleep(0.05)
+        if read_link(TAILNET_INTERFACE) != ours:
+            try:
+                write_link(TAILNET_INTERFACE, ours)
+            except CommandFailed as error:
+                raise ApplyFailed(f"DNS of {TAILNET_INTERFACE}: {error.message}", hint=error.hint) from error
+            calm_since = time.monotonic()
 
 
 def _steps(snapshot: Mapping[str, Any]) -> Iterator[tuple[str, LinkDns | None, LinkDns | None]]:
