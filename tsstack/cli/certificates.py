@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from tsstack.cli.options import file_option, json_option, unused_file_option
+from tsstack.cli.options import file_option, group_options, json_option, unused_file_option
 from tsstack.cli.output import chatter, progress, result, result_json
 from tsstack.errors import UsageError
 from tsstack.switch.site import Site
 
 
 @click.group()
+@group_options
 def certificates() -> None:
     """Certificates of the proxy: renew them, and make clients trust the local CA."""
 

@@ -13,7 +13,7 @@ from tsstack.cli.options import file_option, json_option, unused_file_option
 from tsstack.cli.output import finding_dict, print_findings, result, result_json, style
 from tsstack.errors import ConfigError, Finding, UsageError
 from tsstack.switch.generations import write_tree
-from tsstack.switch.intent import build_facts, load, render_loaded
+from tsstack.switch.intent import build_facts, load, located, render_loaded
 from tsstack.switch.plan import diff_trees
 from tsstack.switch.site import Site
 
@@ -139,7 +139,8 @@ def _ask_engines(loaded: LoadedStack, facts: Facts, site: Site) -> list[str]:
         for part in site.parts:
             engine = _STANDALONE.get(part.name)
             if engine and which(engine) and (Path(folder) / part.folder).is_dir():
-                part.check(Path(folder), facts)
+                with located(loaded):
+                    part.check(Path(folder), facts)
                 asked.append(engine)
     return asked
 

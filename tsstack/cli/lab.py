@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tsstack.cli.options import file_option, json_option, unused_file_option
+from tsstack.cli.options import file_option, group_options, json_option, unused_file_option
 from tsstack.cli.output import result_json
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def _say(line: str) -> None:
 
 
 @click.group()
+@group_options
 def lab() -> None:
     """A whole tailnet on this machine: Headscale, nodes with tailscaled, a LAN, an internet.
 

@@ -54,6 +54,27 @@ def json_option(command: F) -> F:
     )(command)
 
 
+def group_options(group: F) -> F:
+    """`-c FILE` and `--json` between a group's name and its command, as anywhere else on the line."""
+
+    def remember(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+        shared = context.ensure_object(Shared)
+        shared.file = value or shared.file
+
+    with_file = click.option(
+        "-c", "--config", expose_value=False, type=click.Path(path_type=Path), callback=remember, hidden=True
+    )
+    return with_file(_hidden_json(group))
+
+
+def _hidden_json(group: F) -> F:
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> None:
+        shared = context.ensure_object(Shared)
+        shared.as_json = shared.as_json or value
+
+    return click.option("--json", is_flag=True, expose_value=False, callback=remember, hidden=True)(group)
+
+
 class Seconds(click.ParamType[float]):
     """A duration as in the file: 60s, 5m."""
 

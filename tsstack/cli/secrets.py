@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tsstack.cli.options import file_option, json_option
+from tsstack.cli.options import file_option, group_options, json_option
 from tsstack.cli.output import chatter, result, result_json, style
 from tsstack.errors import SecretError
 
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 # sops, cmd/sops/codes/codes.go: FileHasNotBeenModified, NoEditorFound
 _SOPS_UNCHANGED = 200
 _SOPS_NO_EDITOR = 201
+# What it says before it waits for a key, when the editor left something that cannot be read.
+_SOPS_ASKS = "to return to the editor"
 
 
 @click.group()
+@group_options
 def secrets() -> None:
     """Secrets: kept in a sops file, decrypted in memory at switch time only."""
 
@@ -44,7 +48,7 @@ def edit(secrets_file: Path | None, file: Path, as_json: bool) -> None:
       tsstack secrets edit
       tsstack secrets edit /etc/tsstack/secrets.yaml
     """
-    from tsstack.system.command import run_attached
+    from tsstack.system.command import run_attached, run_until
     from tsstack.system.secrets import identity_file, prepare_edit
 
     target = secrets_file or _named_in(file)
@@ -52,7 +56,13 @@ def edit(secrets_file: Path | None, file: Path, as_json: bool) -> None:
     argv, env = prepare_edit(target)
     if fresh:
         chatter(f"made this host's age identity, {identity_file()}: keep a copy of it in a safe place")
-    code = run_attached(argv, env=env)
+    # Without a terminal nobody can answer, and sops would ask for ever.
+    code = run_attached(argv, env=env) if sys.stdin.isatty() else run_until(argv, env=env, phrase=_SOPS_ASKS)
+    if code is None:
+        raise SecretError(
+            f"what the editor left cannot be read; {target} is as it was",
+            hint="it must be one mapping of names to values",
+        )
     if code == _SOPS_NO_EDITOR:
         raise SecretError("sops found no editor", hint="set EDITOR, for example EDITOR=nano")
     if code not in (0, _SOPS_UNCHANGED):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsstack import assets
-from tsstack.errors import CheckFailed, ConfigError, Finding
+from tsstack.errors import ApplyFailed, CheckFailed, ConfigError, Finding
 from tsstack.model.facts import Facts
 from tsstack.parts.part import Part, Tree
 from tsstack.switch.facts import input_digest
@@ -42,16 +44,36 @@ def render(stack: Stack, facts: Facts, parts: Sequence[Part]) -> dict[str, str]:
 
 
 def render_loaded(loaded: LoadedStack, facts: Facts, parts: Sequence[Part]) -> dict[str, str]:
-    """All parts' trees for a file. A part's refusal that begins with a key path gets the place in front."""
-    try:
+    """All parts' trees for a file. Raises CheckFailed with the place in the file."""
+    with located(loaded):
         return render(loaded.stack, facts, parts)
-    except CheckFailed as error:
-        path = error.message.partition(": ")[0].partition(" ")[0]
-        steps = loaded.document.split(path)
-        if not steps or steps[0] not in loaded.document.sections:
-            raise
-        file, line, column = loaded.place(steps)
-        raise type(error)(f"{file}:{line}:{column}: {error.message}", hint=error.hint) from error
+
+
+@contextmanager
+def located(loaded: LoadedStack | None) -> Iterator[None]:
+    """Put file:line:column in front of a refusal whose message names a key of the file."""
+    try:
+        yield
+    except (CheckFailed, ApplyFailed) as error:
+        place = _place_of(error.message, loaded) if loaded is not None else ""
+        if place and not error.message.startswith(place):
+            error.message = f"{place}: {error.message}"
+            error.args = (error.message,)
+        raise
+
+
+# What a part writes in front of a refusal, or in brackets behind what it is about.
+_KEY_PATH = re.compile(r"(?:^|[ (])([a-z]+\.[^\s():;,]+)")
+
+
+def _place_of(message: str, loaded: LoadedStack) -> str:
+    """`file:line:column` of the first key path in the message that the file has; empty without one."""
+    for match in _KEY_PATH.finditer(message):
+        steps = loaded.document.split(match[1].rstrip("."))
+        if len(steps) > 1 and steps[0] in loaded.document.sections:
+            file, line, column = loaded.place(steps)
+            return f"{file}:{line}:{column}"
+    return ""
 
 
 def load(file: Path, facts: Facts | None) -> tuple[LoadedStack, tuple[Finding, ...]]:

@@ -10,7 +10,7 @@ from tsstack.model.facts import Facts
 from tsstack.switch import deadman
 from tsstack.switch.boot import activate_boot, activate_firewall_early
 from tsstack.switch.generations import Manifest, part_tree, tree_digest
-from tsstack.switch.intent import Intent, read_generation, read_intent
+from tsstack.switch.intent import Intent, located, read_generation, read_intent
 from tsstack.switch.judges import Judges
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import PartPlan, Plan
@@ -48,11 +48,12 @@ def switch(
         site.report("read")
         facts = site.facts()
         intent = read_intent(site, file, facts)
-        refuse_vanished_uplink(intent, facts)
         judges = Judges(site, file, facts, intent)
         guard = _no_guard if force_lockout else judges.keep_ways_in
         prover = judges.proving().begin if prove else no_proof
-        outcome = Transaction(site, intent.wanted, facts, mode, guard, prover).run()
+        with located(intent.loaded):
+            refuse_vanished_uplink(intent, facts)
+            outcome = Transaction(site, intent.wanted, facts, mode, guard, prover).run()
     if outcome.changed and not prove:
         outcome = replace(outcome, warnings=(UNPROVEN, *outcome.warnings))
     return outcome, intent
@@ -101,7 +102,7 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
         def judge(staged: Path) -> None:
             parts = [part for part in site.parts if part_tree(wanted.tree, part.folder)]
             plan = Plan(tuple(PartPlan(part.name, ()) for part in parts))
-            with prover(staged, plan, facts) as finish:
+            with located(intent.loaded), prover(staged, plan, facts) as finish:
                 for part in parts:
                     part.check(staged, facts)
                 judges.keep_ways_in(staged, plan)

@@ -160,6 +160,33 @@ def run_attached(argv: Sequence[str | Path], *, env: Mapping[str, str]) -> int:
     return subprocess.run([str(program), *words[1:]], env=dict(env), check=False).returncode
 
 
+def run_until(argv: Sequence[str | Path], *, env: Mapping[str, str], phrase: str) -> int | None:
+    """Run a program that nobody can answer; it is ended when it says `phrase`, and None returned.
+
+    What it says is not shown. Otherwise returns its exit code. Raises CommandFailed when it is missing.
+    """
+    words = [str(word) for word in argv]
+    program = which(words[0])
+    if program is None:
+        raise CommandFailed(
+            f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
+        )
+    with subprocess.Popen(
+        [str(program), *words[1:]],
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        said = b""
+        while process.stdout and (piece := os.read(process.stdout.fileno(), 4096)):
+            said = said[-len(phrase) :] + piece
+            if phrase.encode() in said:
+                process.kill()
+                return None
+    return process.returncode
+
+
 def popen(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> Process:
     """Start a program that the caller talks to and waits for: three pipes of bytes.
 

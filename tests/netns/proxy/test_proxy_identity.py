@@ -62,7 +62,7 @@ def test_pitfall_22_tagged_nodes_are_allowed_by_their_tags(host):
     headers = json.loads(body)["headers"]
     assert status == 200 and headers["x-tailscale-tags"] == "tag:client"
     assert "x-tailscale-user" not in headers
-    decisions = host.path("/var/log/nginx/tsstack-identity.log").read_text()
+    decisions = host.path("/var/log/nginx/tsstack.identity.log").read_text()
     assert '"decision": "allow"' in decisions and "ci.tail.test" in decisions
 
 

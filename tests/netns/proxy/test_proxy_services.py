@@ -59,7 +59,7 @@ def test_pitfall_18_services_are_served_beside_the_distributions_default_site(wi
         assert "/etc/nginx/sites-enabled/default" in warned[0]
         # Debian's site is still there for everybody else.
         assert "nginx" in wiki.run("curl", "-s", "http://127.0.0.2/").stdout
-    where = json.loads(wiki.path("/var/log/nginx/tsstack-identity.log").read_text().splitlines()[0])
+    where = json.loads(wiki.path("/var/log/nginx/tsstack.identity.log").read_text().splitlines()[0])
     assert where["client"] == "100.64.0.7:5555"
 
 
@@ -77,7 +77,7 @@ def test_no_local_program_passes_for_somebody_else(wiki):
     words = ("http://wiki.tail.test/", "--claim", "100.64.0.7:5555")
     assert ask(wiki, *words)["status"] == 200
     assert ask(wiki, *words, "--as", NOBODY)["status"] == 403
-    assert "local user 65534" in wiki.path("/var/log/nginx/tsstack-identity.log").read_text()
+    assert "local user 65534" in wiki.path("/var/log/nginx/tsstack.identity.log").read_text()
     # Without a header there is no answer; with one that names nobody, nobody is let in.
     assert "closed" in ask(wiki, "http://wiki.tail.test/")
     assert ask(wiki, "http://wiki.tail.test/", "--claim", "127.0.0.1:5555")["status"] == 403
@@ -88,7 +88,7 @@ def test_a_peer_whose_bytes_are_merely_passed_on_passes_for_nobody(wiki):
     wiki.write("/etc/whois.json", json.dumps({"100.64.0.7": ALICE, "127.0.0.1": ALICE}))
     wiki.switch(PLAIN)
     assert ask(wiki, "http://wiki.tail.test/", "--claim", "100.64.0.7:5555")["status"] == 403
-    assert "the client's own" in wiki.path("/var/log/nginx/tsstack-identity.log").read_text()
+    assert "the client's own" in wiki.path("/var/log/nginx/tsstack.identity.log").read_text()
 
 
 def test_a_tailscaled_that_connects_for_anybody_makes_allow_worthless(host):

@@ -105,16 +105,50 @@ def test_nginx_refuses_the_result(host: PrivateHost) -> None:
 
 
 def test_nginx_refuses_what_the_user_has(host: PrivateHost) -> None:
-    """A site of the user is broken: said with its place, and nginx goes on with what it has."""
+    """A site of the user is broken: said with its place before anything is touched."""
     host.write("/etc/nginx/conf.d/own.conf", "server { listen 8081; no_such_directive on; }\n")
-    before = picture(host)
-    host.write(FILE, GOOD.replace("upstream: 8000", "upstream: 8001"))
-    done = host.tsstack("switch", check=False)
-    host.run("rm", "/etc/nginx/conf.d/own.conf")
-    assert done.returncode == 5, done.stderr
-    assert "no_such_directive" in done.stderr
-    before["conf.d"] = picture(host)["conf.d"]
-    assert picture(host) == before
+    try:
+        text = GOOD.replace("upstream: 8000", "upstream: 8001")
+        assert_refused(
+            host, text, 4, "no_such_directive", "/etc/nginx/conf.d/own.conf:1", "without this change"
+        )
+    finally:
+        host.run("rm", "/etc/nginx/conf.d/own.conf")
+
+
+def test_nginx_refuses_the_users_sites_and_ours_together(host: PrivateHost) -> None:
+    """Each is good alone: only the reload can tell. nginx goes on with what it has, and all is put back."""
+    host.write("/etc/nginx/conf.d/own.conf", "upstream tsstack_api { server 127.0.0.1:1; }\n")
+    try:
+        before = picture(host)
+        host.write(FILE, GOOD.replace("web: {", "api: {upstream: 8002}\n    web: {"))
+        done = host.tsstack("switch", check=False)
+        assert done.returncode == 5, done.stderr
+        assert "duplicate upstream" in done.stderr
+        assert picture(host) == before
+    finally:
+        host.run("rm", "/etc/nginx/conf.d/own.conf")
+
+
+def test_a_port_that_another_program_holds(host: PrivateHost) -> None:
+    holder = host.popen("python3", "-m", "http.server", "8099", "--bind", "127.0.0.1", stdout=-3, stderr=-3)
+    try:
+        while "127.0.0.1:8099" not in host.run("ss", "-ltn").stdout:
+            assert holder.poll() is None
+        text = GOOD.replace("listen: [127.0.0.1]", "listen: [127.0.0.1]\n  http_port: 8099")
+        assert_refused(host, text, 4, "127.0.0.1:8099", "python3", f"{FILE}:")
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_an_upstream_whose_name_does_not_resolve(host: PrivateHost) -> None:
+    text = GOOD.replace("upstream: 8000", 'upstream: "nosuch.invalid:80"')
+    assert_refused(host, text, 4, f"{FILE}:7:11: ", "proxy.services.web", "nosuch.invalid")
+    assert host.tsstack("check", check=False).returncode == 4
+    # What the change itself may bring need not be there before it.
+    host.write(FILE, text.replace("nosuch.invalid", "nosuch.tail.test"))
+    host.tsstack("check")
 
 
 def test_nft_refuses_the_result(host: PrivateHost) -> None:
@@ -140,14 +174,14 @@ def test_a_vanished_interface(host: PrivateHost) -> None:
     host.tsstack("switch")
     assert "10Mbit" in host.run("tc", "qdisc", "show", "dev", "eth7").stdout
     host.run("ip", "link", "del", "eth7")
-    assert_refused(host, GOOD + "bandwidth: {eth7: {egress: 20mbit}}\n", 4, "eth7")
+    assert_refused(host, GOOD + "bandwidth: {eth7: {egress: 20mbit}}\n", 4, f"{FILE}:13:13: ", "eth7")
     host.write(FILE, GOOD)
     host.tsstack("switch")
 
 
 def test_a_vanished_uplink(host: PrivateHost) -> None:
     text = GOOD.replace("name: one,", "name: one, uplink: nosuch0,")
-    assert_refused(host, text, 4, "host.uplink", "nosuch0")
+    assert_refused(host, text, 4, f"{FILE}:2:", "host.uplink", "nosuch0")
 
 
 def test_a_sysctl_that_this_kernel_has_not(host: PrivateHost) -> None:

@@ -96,6 +96,21 @@ def test_pitfall_13_the_revert_survives_the_death_of_the_command(
     wait_for_undo(host, before, 4 + 2 + 2)
 
 
+def test_pitfall_13_a_switch_goes_on_when_its_terminal_is_gone(host: PrivateHost) -> None:
+    host.tsstack("switch")
+    host.write(FILE, SECOND)
+    command = host.popen("tsstack", "switch", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    record = host.path("/var/lib/tsstack/pending.json")
+    deadline = time.monotonic() + 20
+    while not record.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert record.exists(), "the change was over before its terminal could go"
+    command.send_signal(signal.SIGHUP)
+    assert command.wait(timeout=20) == 0
+    assert not record.exists()
+    assert "8080" in picture(host)["table"]
+
+
 def test_a_reboot_undoes_what_was_not_confirmed(host: PrivateHost) -> None:
     host.tsstack("switch")
     before = picture(host)

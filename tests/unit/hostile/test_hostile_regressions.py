@@ -207,7 +207,7 @@ def test_the_walls_behind_the_model_hold() -> None:
 def test_a_broken_wall_of_the_templates_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wall, "_ALLOWED", re.compile(".*", re.DOTALL))
     wall._admit.cache_clear()
-    faults = behind(60).tally.faults
+    faults = behind(160).tally.faults
     wall._admit.cache_clear()
     assert len(faults) >= 2
     assert {fault["kind"] for fault in faults} == {"injected"}

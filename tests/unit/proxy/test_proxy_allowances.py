@@ -80,3 +80,21 @@ def test_a_broken_list_or_a_silent_tailscaled_is_a_no(tmp_path):
     path.write_text('{"services": {"wiki": ["a@"]}}')
     assert "tailscaled cannot be asked" in judge().reason
     assert not judge().allowed
+
+
+def test_what_whois_said_is_kept_for_three_seconds_and_not_longer(tmp_path, monkeypatch):
+    asked, now_s = [], [100.0]
+
+    class Api:
+        def whois(self, address):
+            asked.append(address)
+            return reply("headscale-user")
+
+    allowances = tmp_path / "identity.json"
+    allowances.write_text(json.dumps({"services": {"wiki": ["alice@"]}}))
+    monkeypatch.setattr("tsstack.parts.proxy.identity.time.monotonic", lambda: now_s[0])
+    doorkeeper = Doorkeeper(Allowances(allowances), Api())
+    for later_s, times in ((0.0, 1), (2.9, 1), (3.1, 2)):
+        now_s[0] = 100.0 + later_s
+        assert asyncio.run(doorkeeper.judge("wiki", "100.64.0.7:1")).allowed
+        assert len(asked) == times

@@ -313,3 +313,26 @@ def test_edit_without_a_file_opens_the_one_that_the_hosts_file_names(
         assert json.loads(capfd.readouterr().out) == {"file": str(tmp_path / "s.yaml"), "changed": changed}
         assert ((tmp_path / "s.yaml").read_bytes() != before) is changed
     assert read_secret(tmp_path / "s.yaml", "authkey") == "tskey-other"
+
+
+def test_without_a_terminal_an_edit_that_cannot_be_read_ends_with_an_error(tmp_path: Path) -> None:
+    seal(tmp_path / "s.yaml")
+    before = (tmp_path / "s.yaml").read_bytes()
+    editor = tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\necho "authkey: [{VALUE}" >"$1"\n')
+    editor.chmod(0o755)
+    verb = "from tsstack.cli.main import main; main()"
+    argv = [sys.executable, "-c", verb, "secrets", "edit", str(tmp_path / "s.yaml")]
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+        env={**os.environ, "EDITOR": str(editor)},
+    )
+    assert done.returncode == 4
+    assert "what the editor left cannot be read" in done.stderr
+    assert VALUE not in done.stdout + done.stderr
+    assert (tmp_path / "s.yaml").read_bytes() == before

@@ -156,6 +156,7 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
         for name in ("http.conf", "main.conf", "nginx.conf")
     }
     identity = {key: sorted(service.allow) for key, service in services.items() if service.allow is not None}
+    names = sorted({each.host for backend in backends.values() for each in backend.servers if _is_name(each)})
     digest = _digest(*files.values())
     # Beside the digest: a changed allow list needs no reload of nginx.
     files["nginx/identity.json"] = json.dumps({"services": identity}, indent=1, sort_keys=True) + "\n"
@@ -189,14 +190,23 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
         upstreams={
             key: tuple(upstream.endpoint for upstream in backend.servers) for key, backend in backends.items()
         },
-        upstream_names=tuple(
-            sorted({each.host for backend in backends.values() for each in backend.servers if _is_name(each)})
-        ),
+        upstream_names=tuple(names),
+        coming_names=tuple(name for name in names if _may_come(name, stack, addresses_known=known)),
     )
     return {
         **{path: text.replace(_DIGEST, digest) for path, text in files.items()},
         PLAN: plan.to_json(),
     }
+
+
+def _may_come(name: str, stack: Stack, *, addresses_known: bool) -> bool:
+    """Whether a name may resolve only after the change: through the tailnet's DNS or a split domain's."""
+    if stack.tailscale is not None and stack.tailscale.accept_dns and not addresses_known:
+        return True  # the tailnet that is yet to be joined brings its own resolvers
+    domains = [*(stack.dns.split if stack.dns else ())]
+    if stack.host.tailnet:
+        domains.append(stack.host.tailnet)
+    return any(f".{name}".lower().rstrip(".").endswith(f".{domain.lower()}") for domain in domains)
 
 
 def is_published(stack: Stack) -> bool:
@@ -260,7 +270,7 @@ def _addresses(proxy: Proxy, facts: Facts) -> tuple[tuple[str, ...], bool]:
     if proxy.listen == "all":
         return ("0.0.0.0", "::"), True  # noqa: S104  (the file asks for it)
     if proxy.listen != "tailnet":
-        return tuple(str(address) for address in proxy.listen), True
+        return tuple(dict.fromkeys(str(address) for address in proxy.listen)), True
     if facts.tailscale is not None and facts.tailscale.addresses:
         return facts.tailscale.addresses, True
     return ("127.0.0.1",), False
@@ -288,7 +298,7 @@ def _backend(key: str, service: Service, place: Place, facts: Facts, *, shared_l
         buffering=service.buffering,
         guarded=service.allow is not None,
         verify=service.verify_upstream,
-        log=str(facts.paths.log / ("tsstack-services.log" if shared_log else f"tsstack-{key}.log")),
+        log=str(facts.paths.log / ("tsstack.services.log" if shared_log else f"tsstack-{key}.log")),
     )
 
 

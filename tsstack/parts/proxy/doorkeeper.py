@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tsstack.model.facts import Facts
 
 UNIT = "tsstack-identity"
+# No service has a dot in its key, so none has a log of this name.
+LOG = "tsstack.identity.log"
 _WAIT_S = 10.0
 _TRANSIENT = "/run/systemd/transient/"  # systemd.unit(5), the load path
 _CODE = ("identity.py", "peers.py")
@@ -46,7 +48,7 @@ def ensure_running(facts: Facts) -> None:
         if facts.systemd:
             pid = _start_unit(facts)
         else:
-            pid = start(_words(facts), log=facts.paths.log / "tsstack-identity.log", cwd=Path("/"))
+            pid = start(_words(facts), log=facts.paths.log / LOG, cwd=Path("/"))
     except CommandFailed as error:
         raise ApplyFailed(f"the identity daemon did not start: {error.message}") from error
     began = process_start(pid)
@@ -61,7 +63,7 @@ def ensure_running(facts: Facts) -> None:
         time.sleep(0.01)
     raise ApplyFailed(
         "the identity daemon does not answer",
-        hint=f"see {facts.paths.log / 'tsstack-identity.log'} or `journalctl -u {UNIT}`",
+        hint=f"see {facts.paths.log / LOG} or `journalctl -u {UNIT}`",
     )
 
 

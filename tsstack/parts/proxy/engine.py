@@ -95,10 +95,14 @@ class Engine:
 
     def test(self) -> None:
         """`nginx -t` of the whole configuration, on the host's own addresses. Raises ApplyFailed."""
-        done = run(["nginx", "-t", "-q", "-c", self.config], timeout_s=60, check=False)
+        done = run(self.trial(), timeout_s=60, check=False)
         if done.returncode != 0:
             message, hint = explain_refusal(done.stderr)
             raise ApplyFailed(f"nginx refuses the host's configuration: {message}", hint=hint)
+
+    def trial(self) -> list[str | Path]:
+        """The command that lets nginx judge the whole configuration."""
+        return ["nginx", "-t", "-q", "-c", self.config]
 
     def end_orphans(self) -> None:
         """End the workers of a master that was killed. Raises ApplyFailed when they do not go.
@@ -107,17 +111,19 @@ class Engine:
         more. systemd ends them with their unit; without it nobody does. The master had a session of its
         own (setsid(2), when nginx goes to the background), so its pid tells its workers from anybody's.
         """
-        session = self._noted_pid()
-        if session <= 0 or _master(session) is not None:
-            return
         deadline_s = time.monotonic() + _WAIT_S
-        while orphans := _workers_of_session(session):
+        while orphans := self.orphans():
             if time.monotonic() > deadline_s:
                 raise ApplyFailed(f"nginx's workers {orphans} do not end, and their master is dead")
             for pid in orphans:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             time.sleep(0.01)
+
+    def orphans(self) -> list[int]:
+        """The workers that live on although their master was killed."""
+        session = self._noted_pid()
+        return [] if session <= 0 or _master(session) is not None else _workers_of_session(session)
 
     def start(self) -> Master:
         """Start it and wait for its pid file. Raises ApplyFailed."""
@@ -253,8 +259,8 @@ def explain_refusal(stderr: str) -> tuple[str, str]:
     """nginx's own words with the key of the file that the line comes from, and a hint for known cases."""
     found = _REFUSAL.search(stderr) or _ERROR.search(stderr)
     text = (found[1] if found else stderr.strip().splitlines()[-1] if stderr.strip() else "").strip()
-    place = _PLACE.search(text)
-    key = key_at(Path(place[1]), int(place[2])) if place else ""
+    place = place_of(text)
+    key = key_at(*place) if place else ""
     hint = ""
     if "Cannot assign requested address" in text or "99:" in text:
         hint = (
@@ -275,6 +281,12 @@ def explain_refusal(stderr: str) -> tuple[str, str]:
     elif "directive is duplicate" in text:
         hint = "the distribution's configuration sets it in a file that tsstack does not look into"
     return (f"{key}: {text}" if key else text), hint
+
+
+def place_of(refusal: str) -> tuple[Path, int] | None:
+    """File and line that nginx's words end with, if they do."""
+    place = _PLACE.search(refusal)
+    return (Path(place[1]), int(place[2])) if place else None
 
 
 def key_at(path: Path, line: int) -> str:

@@ -45,6 +45,7 @@ class ProxyPart:
         return render_proxy(stack, facts, assets.folder("templates") / "nginx")
 
     def check(self, generation: Path, facts: Facts) -> None:
+        from tsstack.parts.proxy.hindrance import unhindered
         from tsstack.parts.proxy.neighbours import refuse_shared_sockets
         from tsstack.parts.proxy.rehearsal import rehearse
         from tsstack.parts.proxy.serve import refuse_served
@@ -53,7 +54,8 @@ class ProxyPart:
         if plan is not None:
             refuse_served(plan, facts)
             refuse_shared_sockets(plan, facts)
-            rehearse(generation, plan, facts)
+            with unhindered(plan, facts):
+                rehearse(generation, plan, facts)
 
     def warnings(self, generation: Path, facts: Facts) -> tuple[str, ...]:
         plan = _plan(generation)
@@ -329,7 +331,7 @@ def _refuse_unloadable(nginx: Engine, master: Master | None, plan: Plan) -> None
             f"nginx cannot bind {words}: this host has no such address",
             hint="is tailscaled running? `tailscale ip` shows the address that it has now",
         )
-    held = find_holders(plan.listeners, master.pid if master else 0)
+    held = find_holders(plan.listeners, [master.pid] if master else [])
     if held:
         words = "; ".join(f"{one.endpoint} ({one.path}) is held by {program}" for one, program in held[:5])
         raise ApplyFailed(

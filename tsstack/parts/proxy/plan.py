@@ -87,6 +87,8 @@ class Plan:
     """`host:port` or `unix:/path` of each service's upstreams."""
     upstream_names: tuple[str, ...] = ()
     """Upstream hosts that are names, which nginx resolves when it starts."""
+    coming_names: tuple[str, ...] = ()
+    """Those of them that need not resolve before the change: the tailnet's, and what `dns.split` asks for."""
 
     def to_json(self) -> str:
         """Stable text, a line for each value: same plan, same bytes."""
@@ -108,6 +110,7 @@ def parse_plan(text: str) -> Plan:
     )
     raw["upstreams"] = {key: tuple(each) for key, each in raw["upstreams"].items()}
     raw["upstream_names"] = tuple(raw["upstream_names"])
+    raw["coming_names"] = tuple(raw.get("coming_names", ()))
     return Plan(**raw)
 
 

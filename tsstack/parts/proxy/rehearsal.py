@@ -2,7 +2,8 @@
 
 `nginx -t` opens logs and the pid file, makes folders, loads keys, binds sockets and resolves names. In
 the copy the logs, the run folder and the keys lie in the scratch folder (with throwaway certificates
-where the real ones are not made yet, or are root's), and names of upstreams stand for loopback.
+where the real ones are not made yet, or are root's), and loopback stands for upstreams whose names this
+very change may bring.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def _rehearse_in(scratch: Path, generation: Path, plan: Plan, facts: Facts) -> N
         text = (generation / "nginx" / file).read_text(encoding="utf-8")
         (scratch / file).write_text(_relocate(text, moved, plan), encoding="utf-8")
     _place_certificates(plan, moved)
-    shown = {str(scratch): str(generation / "nginx")} | {new: old for old, new in moved.items()}
+    # As `tsstack build` lays it out: a refused generation does not stay.
+    shown = {str(scratch): "nginx"} | {new: old for old, new in moved.items()}
     try_config(scratch / "nginx.conf", shown=shown)
 
 
@@ -64,7 +66,7 @@ def _relocate(text: str, moved: dict[str, str], plan: Plan) -> str:
     # Longest first: one of the folders may lie within another.
     for old in sorted(moved, key=len, reverse=True):
         text = text.replace(f"{old}/", f"{moved[old]}/")
-    names = set(plan.upstream_names)
+    names = set(plan.coming_names)
 
     def stand_in(match: re.Match[str]) -> str:
         return f"{match[1]}127.0.0.1{match[3]}" if match[2] in names else match[0]

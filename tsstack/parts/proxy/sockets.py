@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN
 
 
-def find_holders(listeners: Iterable[Listener], own_pid: int) -> list[tuple[Listener, str]]:
-    """Those TCP listeners whose address and port another program than `own_pid` holds, and its name.
+def find_holders(listeners: Iterable[Listener], own_pids: Iterable[int]) -> list[tuple[Listener, str]]:
+    """Those TCP listeners whose address and port another program than `own_pids` holds, and its name.
 
-    The wildcard address collides with every other one. `own_pid` 0 means that nothing there is ours.
+    The wildcard address collides with every other one.
     """
     taken = _listening()
-    own = _inodes_of(own_pid) if own_pid else set()
+    own = {inode for pid in own_pids for inode in _inodes_of(pid)}
     found = []
     for listener in listeners:
         if listener.protocol != "tcp":
