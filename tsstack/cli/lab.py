@@ -52,7 +52,7 @@ def lab() -> None:
     """
 
 
-@lab.command()
+@lab.command(short_help="Bring the lab up.")
 @_which_lab
 @click.option("--nodes", "clients", default=0, show_default=True, help="So many clients more.")
 @unused_file_option
@@ -90,7 +90,11 @@ def status(name: str, directory: Path, as_json: bool) -> None:
     _print_status(read_status(name=name, directory=directory), as_json)
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab.command(
+    "exec",
+    short_help="Run a program in a node, or a shell.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @_which_lab
 @unused_file_option
 @click.argument("node")
@@ -105,7 +109,7 @@ def execute(name: str, directory: Path, node: str, argv: tuple[str, ...]) -> Non
     Lab.attach(name=name, directory=directory).node(node).become(list(argv) or ["bash"])
 
 
-@lab.command()
+@lab.command(short_help="Put a file's service names into the tailnet's DNS.")
 @_which_lab
 @file_option
 @click.option("--node", default="", help="Whose addresses the names get.  [default: the file's host]")
@@ -124,7 +128,7 @@ def publish(name: str, directory: Path, file: Path, node: str, as_json: bool) ->
         click.echo(f"{service} {' '.join(map(str, addresses))}")
 
 
-@lab.command()
+@lab.command(short_help="Break something, or heal it.")
 @_which_lab
 @click.argument("fault_name", metavar="FAULT")
 @click.argument("node", required=False, default="")
@@ -187,7 +191,7 @@ def _table(status: LabStatus) -> str:
     return "\n".join(lines)
 
 
-@lab.command()
+@lab.command(short_help="Find the engines, or build them once.")
 @unused_file_option
 @json_option
 def engines(as_json: bool) -> None:

@@ -20,9 +20,9 @@ class Stack(Section):
     secrets: Secrets | None = None
     """Where the secrets are."""
     tailscale: Tailscale | None = None
-    """How this host joins the tailnet. Absent: tailscaled is left as it is."""
+    """How this host joins the tailnet. Absent: tailscaled is as it was before tsstack."""
     proxy: Proxy | None = None
-    """Services behind nginx. Absent: nginx is left as it is."""
+    """Services behind nginx. Absent: nginx serves nothing of ours."""
     firewall: Firewall | None = None
     """Zones. Absent: tsstack has no table."""
     dns: Dns = Dns.model_construct()

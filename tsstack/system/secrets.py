@@ -149,7 +149,11 @@ def _read_file(path: Path, *, missing_hint: str, limit_bytes: int | None = None)
 
 def _decrypt(file: Path) -> dict[str, Any]:
     """The whole file in the clear, in memory."""
-    _read_file(file, missing_hint=_EDIT_HINT.format(file=file))
+    if not _read_file(file, missing_hint=_EDIT_HINT.format(file=file)).strip():
+        raise SecretError(
+            f"{file} is malformed: it holds nothing",
+            hint=f"restore it from a backup, or remove it and {_EDIT_HINT.format(file=file)}",
+        )
     env = {}
     identity = identity_file()
     if _IDENTITY_VARIABLE in os.environ or identity.exists():
@@ -199,6 +203,8 @@ def _explain(file: Path, identity: Path, result: Result) -> SecretError:
             hint=f"restore it from a backup, or {_EDIT_HINT.format(file=file)}",
         )
     if "sops metadata not found" in result.stderr:
+        if b"ENC[" in file.read_bytes():  # its end is missing; nothing lay in the clear
+            return SecretError(f"{file} is malformed: it is cut off", hint="restore it from a backup")
         return SecretError(
             f"{file} is not encrypted: it has no sops metadata",
             hint=f"sops encrypt -i --age RECIPIENT {file}; and replace the secrets that lay in the clear",

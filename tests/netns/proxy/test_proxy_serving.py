@@ -188,7 +188,8 @@ def test_backup_upstream_takes_over_and_unix_sockets_and_https_upstreams_work(ho
         '    safe: {upstream: "https://127.0.0.1:8002"}\n'
         '    strict: {upstream: "https://127.0.0.1:8002", verify_upstream: true}\n'
     )
-    assert json.loads(host.curl("http://wiki.box.tail.test/")[1])["name"] == "first"
+    for _ in range(6):  # an equal of the first would be asked every other time, by each of the workers
+        assert json.loads(host.curl("http://wiki.box.tail.test/")[1])["name"] == "first"
     first.kill()
     assert json.loads(host.curl("http://wiki.box.tail.test/")[1])["name"] == "second"
     assert json.loads(host.curl("http://app.box.tail.test/")[1])["name"] == "socket"

@@ -109,6 +109,15 @@ def not_encrypted(file: Path) -> None:
     file.write_text(PLAIN)
 
 
+def cut_off(file: Path) -> None:
+    text = file.read_text()
+    file.write_text(text[: text.index("sops:")])
+
+
+def empty(file: Path) -> None:
+    file.write_text("\n")
+
+
 def malformed(file: Path) -> None:
     file.write_text(f"a: [1, {VALUE}\nb: }}\n")
 
@@ -135,6 +144,8 @@ def binary(file: Path) -> None:
         (tampered_value, "was changed after it was encrypted"),
         (tampered_mac, "was changed after it was encrypted"),
         (not_encrypted, "is not encrypted: it has no sops metadata"),
+        (cut_off, "is malformed: it is cut off"),
+        (empty, "is malformed: it holds nothing"),
         (malformed, r"s\.yaml:\d+ is malformed"),
         (absent, "does not exist"),
         (a_folder, "is a folder"),

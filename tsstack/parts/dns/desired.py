@@ -68,11 +68,8 @@ def advice_without_resolved(found: tuple[Route, ...], tailnet: str) -> tuple[str
     for route in found:
         servers = ", ".join(route.servers)
         if route.by_tailscaled and route.domain == tailnet.lower():
-            lines.append(
-                f"{route.domain}: nothing to do; without systemd-resolved, tailscaled manages "
-                f"/etc/resolv.conf and answers for it at {TAILNET_RESOLVER}"
-            )
-        elif route.by_tailscaled:
+            continue  # tailscaled manages /etc/resolv.conf then, and answers for it at TAILNET_RESOLVER
+        if route.by_tailscaled:
             lines.append(
                 f"{route.domain}: systemd-resolved does not run, so tailscaled manages /etc/resolv.conf; it "
                 "asks where the tailnet's own DNS settings say, so add the domain to the tailnet's split DNS "
