@@ -163,13 +163,21 @@ CIDR = Annotated[
     Network,
     BeforeValidator(parse_network),
     PlainSerializer(str),
-    WithJsonSchema({"type": "string", "examples": ["192.168.15.0/24", "fd00::/64"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^[0-9a-fA-F.:]{2,45}(?:/[0-9]{1,3})?$",
+            "examples": ["192.168.15.0/24", "fd00::/64"],
+        }
+    ),
 ]
 IPAddress = Annotated[
     Address,
     BeforeValidator(parse_address),
     PlainSerializer(str),
-    WithJsonSchema({"type": "string", "examples": ["100.100.100.100", "fd00::1"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[0-9a-fA-F.:]{2,45}$", "examples": ["100.100.100.100", "fd00::1"]}
+    ),
 ]
 
 Protocol = Literal["tcp", "udp"]
@@ -309,7 +317,10 @@ UpstreamAddress = Annotated[
     PlainSerializer(str),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string"}],
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 65535},
+                {"type": "string", "pattern": f"^(?:{_UPSTREAM.pattern}|{_UPSTREAM_SOCKET.pattern})$"},
+            ],
             "examples": [11434, "http://127.0.0.1:8080", "192.168.15.9:8000 backup"],
         }
     ),
