@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
+from tsstack.parts.part import Part
 from tsstack.switch.generations import Store
 from tsstack.switch.leftovers import remove_leftovers
 from tsstack.switch.record import Pending, clear_pending, read_boot_id, read_pending
@@ -40,11 +41,18 @@ def undo(site: Site, pending: Pending) -> None:
     with noted(left, "the machine cannot be looked at"):
         site.paths.run.mkdir(parents=True, exist_ok=True)  # a reboot has taken it
         facts = site.facts()
+        back: list[Part] = []
         for part in reversed(site.parts):
             if part.name in pending.snapshots:
                 site.report(f"restore {part.name}")
                 with noted(left, part.name):
                     part.restore(pending.snapshots[part.name], facts)
+                    back.append(part)
+        # What goes back late undoes what was back before it: tailscaled, given its routes again, clears the
+        # DNS of its interface. Where nothing was undone this writes nothing.
+        for part in reversed(back[:-1]):
+            with noted(left, part.name):
+                part.restore(pending.snapshots[part.name], facts)
     if not left:
         with noted(left, "the record"):
             clear_pending(site.paths.state)

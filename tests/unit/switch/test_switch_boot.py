@@ -1,4 +1,4 @@
-"""What the boot unit does where a daemon comes up late."""
+"""What the boot unit and the undoing do where a daemon comes up, or goes back, late."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 from fake_host import ONE, Host
 
 from tsstack.errors import ApplyFailed, RollbackFailed
+from tsstack.model.facts import Facts
+from tsstack.parts.part import Snapshot
 from tsstack.switch.verbs import activate_boot
 
 
@@ -46,3 +48,21 @@ def test_a_part_with_nothing_to_change_is_waited_for(host: Host, monkeypatch: py
         with pytest.raises(RollbackFailed, match="firewall: tailscaled is in state Starting"):
             activate_boot(host.site)
     assert activate_boot(host.site)[0].generation == 1
+
+
+def test_what_a_late_part_undoes_while_all_goes_back_is_brought_back(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The firewall stands for tailscaled here, which goes back after the DNS of its interface has."""
+    firewall, _, proxy = host.parts
+    goes_back = firewall.restore
+
+    def undo_another(snapshot: Snapshot, facts: Facts) -> None:
+        (host.live / "proxy" / "conf").unlink(missing_ok=True)
+        goes_back(snapshot, facts)
+
+    monkeypatch.setattr(firewall, "restore", undo_another)
+    proxy.fail_at.add("verify")
+    with pytest.raises(ApplyFailed, match="rolled back"):
+        host.switch({"firewall/table": "two\n", "proxy/conf": "two\n"})
+    assert host.listing() == ONE
