@@ -138,8 +138,8 @@ class DnsPart:
                 now = read_link(link)
                 if now is not None and now != goal:
                     write_link(link, goal)
-                    if link == TAILNET_INTERFACE and not goal.is_empty:
-                        _outlast_tailscaled(goal)
+                if link == TAILNET_INTERFACE and now is not None and not goal.is_empty:
+                    _outlast_tailscaled(goal)
             except (ApplyFailed, CheckFailed, CommandFailed) as error:
                 faults.append(f"{link}: {error.message}")
         try:
