@@ -200,6 +200,16 @@ def test_pitfall_21_another_program_on_443_is_named(host):
     assert "tailscale serve reset" in answer["hint"]
 
 
+def test_before_the_tailnet_is_joined_a_program_on_loopback_is_in_nobodys_way(host):
+    """The service takes over its upstream's port, on addresses that are yet to come."""
+    host.serve("db", "tcp:127.0.0.1:5432", "--echo")
+    text = HOST + "proxy: {tls: off, services: {db: {upstream: 5432, protocol: tcp}}}"
+    assert "error" not in host.order("check", yaml=text, addresses=[])
+    assert "error" not in host.order("check", yaml=text)
+    answer = host.order("check", yaml=text.replace("tls: off", "tls: off, listen: [127.0.0.1]"))
+    assert answer["error"] == "CheckFailed"
+
+
 def test_a_refusal_by_the_hosts_own_configuration_comes_before_any_reload(host):
     before = host.nginx()
     host.write("/etc/nginx/conf.d/other.conf", "log_format tsstack 'mine';\n")

@@ -32,7 +32,9 @@ def unhindered(plan: Plan, facts: Facts) -> Iterator[None]:
     nginx = engine(plan.main_config, facts)
     master = nginx.master()
     # The workers of a master that was killed are ended before the next one starts.
-    held = find_holders(plan.listeners, [master.pid] if master else nginx.orphans())
+    own = [master.pid] if master else nginx.orphans()
+    # Before the tailnet is joined, loopback stands for its addresses.
+    held = find_holders(plan.listeners, own) if plan.addresses_known else []
     if held:
         words = "; ".join(f"{one.endpoint} ({one.path}) is held by {program}" for one, program in held[:5])
         raise CheckFailed(
