@@ -23,7 +23,7 @@ class PathStatus:
     """One path that is watched, with its figures and what is thought of it."""
 
     key: str
-    """As in `sample.Path`: `exit:exit-a`, `target:icmp:1.1.1.1`, `route:192.168.15.0/24`, `service:wiki#0`."""
+    """As in `sample.Path`, for example `exit:exit-a` or `target:icmp:1.1.1.1`."""
     kind: PathKind
     source: str
     """Key path of the file's line behind it."""
@@ -137,7 +137,7 @@ class Event:
     at: float
     """Seconds since 1970."""
     code: str
-    """Stable: a `reasons.Code`, `path-<level>`, `trouble`, `trouble-over`, `started`, `stopped`, `reloaded`."""
+    """Stable: a `reasons.Code`, `path-LEVEL`, `trouble`, `started`, `stopped` or `reloaded`."""
     severity: Severity
     about: str
     """A path's key, `exit-node`, or a word for what concerns all."""
