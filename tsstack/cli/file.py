@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,15 +131,16 @@ def _ask_engines(loaded: LoadedStack, facts: Facts, site: Site) -> list[str]:
     Returns those that were asked. Raises CheckFailed.
     """
     from tsstack.system.command import which
+    from tsstack.system.scratch import Scratch
 
     asked = []
-    with tempfile.TemporaryDirectory(prefix="tsstack-check-") as folder:
-        write_tree(Path(folder), render_loaded(loaded, facts, site.parts))
+    with Scratch() as folder:
+        write_tree(folder, render_loaded(loaded, facts, site.parts))
         for part in site.parts:
             engine = _STANDALONE.get(part.name)
-            if engine and which(engine) and (Path(folder) / part.folder).is_dir():
+            if engine and which(engine) and (folder / part.folder).is_dir():
                 with located(loaded):
-                    part.check(Path(folder), facts)
+                    part.check(folder, facts)
                 asked.append(engine)
     return asked
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,15 +63,16 @@ def prove(file: Path, as_json: bool, seed: int) -> None:
     from tsstack.prove.expected import Oracle
     from tsstack.prove.proof import prove_generation
     from tsstack.prove.vhosts import Hearing
+    from tsstack.system.scratch import Scratch
 
     site = Site()
     facts = site.facts()
     loaded, findings = load(file, facts)
-    with tempfile.TemporaryDirectory(prefix="tsstack-prove-") as folder, ExitStack() as stack:
+    with Scratch() as folder, ExitStack() as stack:
         tree = render(loaded.stack, facts, [part for part in site.parts if part.name in _PROVEN])
-        write_tree(Path(folder), tree)
-        vhosts = _begin_vhosts(stack, loaded, facts, Path(folder))
-        proof = prove_generation(loaded.stack, facts, Path(folder), seed=seed)
+        write_tree(folder, tree)
+        vhosts = _begin_vhosts(stack, loaded, facts, folder)
+        proof = prove_generation(loaded.stack, facts, folder, seed=seed)
         hearing = vhosts.run() if vhosts else Hearing(())
     if as_json:
         result_json(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tsstack.explain.answer import Answer, conclude
 from tsstack.explain.decisions import Decision, tell
@@ -18,6 +16,7 @@ from tsstack.model.facts import Facts
 from tsstack.model.firewall import Firewall
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import Oracle, Packet
+from tsstack.system.scratch import Scratch
 
 _DNAT = re.compile(r"\bdnat (?:ip6? )?to (?:([0-9.]+)|\[?([0-9a-f:]*:[0-9a-f:]+)\]?)(?::(\d+))?")
 
@@ -55,8 +54,8 @@ class Explanation:
 
 def explain_staged(world: World, question: Question, ground: Ground, table: str) -> Explanation:
     """Send the packet through the rendered `table` (nft text). Raises CheckFailed."""
-    with tempfile.TemporaryDirectory(prefix="tsstack-explain-") as folder:
-        path = Path(folder) / "tsstack.nft"
+    with Scratch() as folder:
+        path = folder / "tsstack.nft"
         path.write_text(table)
         return _explain(ground, question, world.send(question, path))
 

@@ -14,7 +14,6 @@ import os
 import re
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from tsstack.prove.hosting import Question, addresses_of, ask_everyone
 from tsstack.prove.world import WORLD_HINT, NoWorld
 from tsstack.system import command
 from tsstack.system.namespaces import Offshoot
+from tsstack.system.scratch import Scratch
 
 if TYPE_CHECKING:
     from tsstack.parts.proxy.plan import Plan
@@ -113,13 +113,13 @@ class VhostExperiment:
         plan = read_plan(generation)
         if plan is None:
             raise CheckFailed(f"{generation / 'nginx'} has no plan.json", hint="switch again")
-        self._folder = tempfile.TemporaryDirectory(prefix="tsstack-prove-", ignore_cleanup_errors=True)
-        scene = _Scene(Path(self._folder.name), generation, plan, facts)
+        self._folder = Scratch()
+        scene = _Scene(self._folder.path, generation, plan, facts)
         addresses = addresses_of(stack, facts)
         try:
             self._agent = Offshoot(lambda _, out: _hold(scene, addresses, self._questions, out))
         except OSError as error:
-            self._folder.cleanup()
+            self._folder.close()
             raise NoWorld(f"no world to prove in: {error.strerror}", hint=WORLD_HINT) from error
 
     def run(self) -> Hearing:
@@ -145,7 +145,7 @@ class VhostExperiment:
 
     def __exit__(self, *_: object) -> None:
         self._agent.close()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 @dataclass(frozen=True)

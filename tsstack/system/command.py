@@ -81,13 +81,20 @@ def run(
         ) from error
     result = Result(done.returncode, done.stdout, done.stderr)
     if check and result.returncode != 0:
-        lines = result.stderr.strip().splitlines() or result.stdout.strip().splitlines() or ["no message"]
         raise CommandFailed(
-            f"{words[0]} ended with {result.returncode}: {lines[-1]}",
+            f"{words[0]} ended with {result.returncode}: {_last_words(result)}",
             returncode=result.returncode,
             stderr=result.stderr,
         )
     return result
+
+
+def _last_words(result: Result) -> str:
+    """What a failed program says of itself: its last line; of JSON all, since its last line is a brace."""
+    lines = result.stderr.strip().splitlines() or result.stdout.strip().splitlines() or ["no message"]
+    if lines[-1].strip() not in {"}", "]"}:
+        return lines[-1]
+    return " ".join(line.strip() for line in lines)[:2000]
 
 
 def start(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.parts.proxy.engine import try_config
+from tsstack.system.scratch import Scratch
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
@@ -33,9 +33,8 @@ def rehearse(generation: Path, plan: Plan, facts: Facts) -> None:
     if facts.nginx is None:
         raise CheckFailed("nginx is not installed", hint="apt install nginx")
     try:
-        # What is in it is ours alone: that it cannot be removed is no reason to refuse the file.
-        with tempfile.TemporaryDirectory(prefix="tsstack-nginx-", ignore_cleanup_errors=True) as name:
-            _rehearse_in(Path(name), generation, plan, facts)
+        with Scratch() as folder:
+            _rehearse_in(folder, generation, plan, facts)
     except CommandFailed as error:
         raise CheckFailed(error.message, hint=error.hint) from error
     except OSError as error:

@@ -1,0 +1,18 @@
+"""What is said of a program that failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tsstack.errors import CommandFailed
+from tsstack.system import command
+
+
+def test_the_last_line_of_stderr_is_told() -> None:
+    with pytest.raises(CommandFailed, match=r"^sh ended with 3: cannot do it$"):
+        command.run(["sh", "-c", "echo said; echo first >&2; echo 'cannot do it' >&2; exit 3"])
+
+
+def test_json_is_told_whole_since_its_last_line_is_a_brace() -> None:
+    with pytest.raises(CommandFailed, match=r'^sh ended with 4: \{ "error": "no way in" \}$'):
+        command.run(["sh", "-c", 'printf \'{\n  "error": "no way in"\n}\n\'; exit 4'])
