@@ -38,6 +38,10 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "doctor": ("show", "doctor", "Look for what is wrong or missing on this host."),
         "certificates": ("certificates", "certificates", "Renew certificates; hand out the local CA's root."),
     },
+    "The links": {
+        "monitor": ("monitor", "monitor", "Watch the links and fail over; ask the monitor that runs."),
+        "exit-node": ("exit_node", "exit_node", "Show the exit nodes with their quality; choose one."),
+    },
     "Trying it": {
         "lab": ("lab", "lab", "A whole tailnet in namespaces: Headscale, nodes, faults."),
     },

@@ -132,6 +132,10 @@ class Judge:
             rtt_s=median(answers) if answers else None,
         )
 
+    def level(self, now_s: float) -> Level:
+        """The level alone, which costs less than the whole verdict."""
+        return self._level(now_s)[0]
+
     def shifted(self, now_s: float) -> Cause | None:
         """A step of the round-trip time within the last minute: to be told, no reason to move."""
         shift = self._shift

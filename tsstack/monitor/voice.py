@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from tsstack.monitor.sample import Sample
-from tsstack.monitor.snapshot import Event, Snapshot
+from tsstack.monitor.snapshot import Event, Snapshot, Trouble
 
 
 class Voice(Protocol):
@@ -21,7 +21,10 @@ class Voice(Protocol):
         """Something happened."""
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """All that is known, at the file's `interval` and at most each 30 s."""
+        """All that is known, each ten seconds."""
+
+    def troubles(self) -> tuple[Trouble, ...]:
+        """What keeps this listener from its work now; the monitor tells it once, and when it is over."""
 
     def close(self) -> None:
         """The daemon ends: write what is left, give everything back."""

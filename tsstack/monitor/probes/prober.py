@@ -89,6 +89,8 @@ class Prober:
         self._closed = False
         self.progress_s = boot_s()
         """When the probes were last looked after to the end (CLOCK_BOOTTIME), for a watchdog."""
+        self.behind_s = 0.0
+        """How late the latest look was: load of the machine, or of the loop."""
 
     async def __aenter__(self) -> Prober:
         return self
@@ -100,6 +102,12 @@ class Prober:
     def probes(self) -> tuple[Probe, ...]:
         """What is probed now."""
         return tuple(self._watches)
+
+    @property
+    def overdue_s(self) -> float:
+        """For how long something has been due that was not done, seconds; 0 when nothing is."""
+        due_s = self._wheel.next_s()
+        return 0.0 if due_s is None else max(0.0, self._loop.time() - due_s)
 
     @property
     def waiting(self) -> int:
@@ -236,6 +244,8 @@ class Prober:
             self._timer = self._loop.call_at(max(min(moments), now_s), self._look_after)
 
     def _look_after(self) -> None:
+        if self._timer is not None:
+            self.behind_s = max(0.0, self._loop.time() - self._timer.when())
         self._timer = None
         try:
             self._pings.collect()

@@ -1,0 +1,148 @@
+"""`tsstack exit-node`: which exit nodes there are, how good they are, and choosing one by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tsstack.cli.monitor import client, milliseconds, socket_option
+from tsstack.cli.options import group_options, json_option, unused_file_option
+from tsstack.cli.output import chatter, result, result_json, style
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LEVELS = {"good": "green", "suspect": "yellow", "poor": "yellow", "dead": "red", "unknown": "blue"}
+daemon_option: Callable[[Any], Any] = click.option(
+    "--tailscaled",
+    "daemon",
+    type=click.Path(path_type=Path),
+    default="/var/run/tailscale/tailscaled.sock",
+    show_default=True,
+    help="tailscaled's socket.",
+)
+
+
+@click.group("exit-node")
+@group_options
+def exit_node() -> None:
+    """The exit nodes: how each does, and which one this host uses.
+
+    \b
+    Examples:
+      tsstack exit-node list
+      tsstack exit-node use exit-b      stays, good or bad, until:
+      tsstack exit-node auto
+    """
+
+
+@exit_node.command("list")
+@unused_file_option
+@json_option
+@socket_option
+@daemon_option
+def list_nodes(as_json: bool, socket_path: Path, daemon: Path) -> None:
+    """Show the exit nodes of this tailnet, with what the monitor has measured of each.
+
+    Without a monitor they are listed all the same, without figures.
+    """
+    from tsstack.monitor.client import NotRunning
+
+    try:
+        state = client(socket_path).ask("state")
+    except NotRunning as error:
+        state, absent = None, error
+    nodes = _merge(_offered(daemon), state)
+    if as_json:
+        result_json({"monitor": state is not None, "exit_nodes": nodes})
+        return
+    head = ("", "exit node", "level", "loss", "p50", "p95", "via", "")
+    rows = [head, *(_cells(node) for node in nodes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for number, row in enumerate(rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if number and row[2] in _LEVELS:
+            cells[2] = style(cells[2], fg=_LEVELS[row[2]])
+        result("  ".join(cells).rstrip())
+    if state is None:
+        chatter(f"{absent.message}: nothing is measured, and nothing fails over ({absent.hint})")
+    elif state["exit"] is None:
+        chatter("the file names no exit node: the monitor changes nothing here")
+
+
+@exit_node.command()
+@unused_file_option
+@json_option
+@socket_option
+@click.argument("name")
+def use(as_json: bool, socket_path: Path, name: str) -> None:
+    """Use the exit node NAME from now on, good or bad, until `tsstack exit-node auto`.
+
+    NAME is one of `tailscale.exit_node.use`; `direct` is the bare uplink, where the file allows it.
+    """
+    done = client(socket_path).ask("exit-node", use=name)
+    result_json(done) if as_json else result(f"{name} is in use until `tsstack exit-node auto`")
+
+
+@exit_node.command()
+@unused_file_option
+@json_option
+@socket_option
+def auto(as_json: bool, socket_path: Path) -> None:
+    """End the choice by hand: the monitor chooses again."""
+    done = client(socket_path).ask("exit-node", auto=True)
+    result_json(done) if as_json else result("the monitor chooses the exit node")
+
+
+def _offered(daemon: Path) -> list[dict[str, Any]]:
+    """What tailscaled itself says; nothing when it does not answer."""
+    from tsstack.parts.tailscale.exit_nodes import offered_exits
+    from tsstack.system.localapi import LocalApi, LocalApiError
+
+    try:
+        api = LocalApi(daemon, timeout_s=3.0)
+        current = str(api.prefs().get("ExitNodeID") or "")
+        offered = offered_exits(api.status())
+    except LocalApiError as error:
+        chatter(f"{style('warning:', fg='yellow')} {error.message}")
+        return []
+    return [
+        {"name": each["name"], "online": each["online"], "in_use": each["id"] == current} for each in offered
+    ]
+
+
+def _merge(offered: list[dict[str, Any]], state: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The file's candidates in their order, then whatever else offers an exit."""
+    known = {each["name"]: each for each in offered}
+    way: dict[str, Any] = (state or {}).get("exit") or {}
+    paths = {path["key"]: path for path in (state or {}).get("paths", ())}
+    nodes = []
+    for candidate in way.get("candidates", ()):
+        name = candidate["name"]
+        here = known.pop(name.lower(), {"online": None, "in_use": way["actual"] == name})
+        path = paths.get(f"exit:{name.lower()}")
+        nodes.append({**here, **candidate, "by_hand": way["manual"] == name, "quality": path})
+    rest = [{**each, "offered": True, "level": None, "by_hand": False} for each in known.values()]
+    return nodes + rest
+
+
+def _cells(node: dict[str, Any]) -> tuple[str, ...]:
+    path = node.get("quality")
+    figures = next((each for each in path["windows"] if each["sent"]), None) if path else None
+    loss = f"{figures['loss'] * 100:.1f} %" if figures else ""
+    times = [milliseconds(figures[name]) if figures else "" for name in ("rtt_p50_s", "rtt_p95_s")]
+    notes = []
+    if not node["offered"]:
+        notes.append("offers no exit")
+    if node["online"] is False:
+        notes.append("offline")
+    if node["by_hand"]:
+        notes.append("by hand")
+    if node.get("barred_s"):
+        notes.append(f"barred for {node['barred_s']:.0f} s more")
+    notes += [cause["text"] for cause in path["causes"]] if path else []
+    via = path["via"] if path and path["via"] != "unknown" else ""
+    mark = "*" if node["in_use"] else ""
+    return (mark, node["name"], node["level"] or "-", loss, *times, via, "; ".join(notes))

@@ -1,0 +1,190 @@
+"""What was decided, carried out: prefs set, flows freed, the egress proven. One action after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from ipaddress import ip_network
+
+from tsstack.monitor.choice import DIRECT, Action, Block, FreeFlows, GoDirect, Proof, ProveEgress, UseExit
+from tsstack.monitor.conntrack import drop_connections, list_connections
+from tsstack.monitor.flows import Surroundings, left_by
+from tsstack.monitor.probes.probe import Probe
+from tsstack.monitor.probes.prober import Prober
+from tsstack.monitor.probes.stamps import boot_s
+from tsstack.monitor.tailscaled import Seen, Tailscaled
+from tsstack.monitor.troubles import Troubles
+from tsstack.system.localapi import LocalApiError
+
+WRITING, FREEING = "tailscaled-write", "conntrack"
+_REFUSED = 403
+_PAUSE_S = 0.2
+_EARLY_S = 0.3  # a proof that fails says why before its time is over
+
+
+class Actuator:
+    """Carries actions out in their order, in a task of its own. Belongs to the running event loop."""
+
+    def __init__(
+        self,
+        tailscaled: Tailscaled,
+        prober: Prober,
+        troubles: Troubles,
+        *,
+        proven: Callable[[Proof], None],
+        targets: Callable[[str], tuple[Probe, ...]],
+        uplink: Callable[[], str],
+    ) -> None:
+        """`proven` gets each proof; `targets` gives the probes that show whether a node's egress works."""
+        self._tailscaled = tailscaled
+        self._prober = prober
+        self._troubles = troubles
+        self._proven = proven
+        self._targets = targets
+        self._uplink = uplink
+        self._waiting: asyncio.Queue[Action] = asyncio.Queue()
+        self._worker = asyncio.get_running_loop().create_task(self._work())
+        self._proof: asyncio.Task[None] | None = None
+        self.read_only = False
+        """Whether tailscaled refuses to be changed by us."""
+
+    def do(self, actions: Iterable[Action]) -> None:
+        """Carry these out, after those before."""
+        for action in actions:
+            self._waiting.put_nowait(action)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be done, no proof included."""
+        return self._waiting.empty() and (self._proof is None or self._proof.done())
+
+    async def set_routes(self, routes: Iterable[str]) -> bool:
+        """Set the advertised routes; whether that went."""
+        return await self._patch({"AdvertiseRoutes": sorted(routes)})
+
+    def close(self) -> None:
+        """Do nothing more; prefs stay as they are."""
+        self._worker.cancel()
+        if self._proof is not None:
+            self._proof.cancel()
+
+    @property
+    def worker(self) -> asyncio.Task[None]:
+        """The task, for whoever must know that it has failed."""
+        return self._worker
+
+    async def _work(self) -> None:
+        while True:
+            await self._do(await self._waiting.get())
+
+    async def _do(self, action: Action) -> None:
+        match action:
+            case UseExit(node, _):
+                await self._use(node)
+            case GoDirect():
+                await self._patch({"ExitNodeID": ""})
+            case Block(node):
+                # What is set stays set: tailscaled's routes then lead nowhere but into the tunnel.
+                if self._tailscaled.seen.actual == DIRECT:
+                    await self._use(node)
+            case FreeFlows(left):
+                await self._free(left)
+            case ProveEgress():
+                if self._proof is not None:
+                    self._proof.cancel()
+                self._proof = asyncio.get_running_loop().create_task(self._prove(action))
+
+    async def _use(self, node: str) -> None:
+        stable = self._tailscaled.seen.id_of(node)
+        if stable is not None:
+            await self._patch({"ExitNodeID": stable})
+
+    async def _patch(self, changes: dict[str, object]) -> bool:
+        try:
+            await self._tailscaled.patch(changes)
+        except LocalApiError as error:
+            self.read_only = error.status == _REFUSED
+            if error.status:
+                self._troubles.begin(WRITING, error.message, error.hint)
+            return False
+        self.read_only = False
+        self._troubles.end(WRITING)
+        return True
+
+    async def _free(self, left: str) -> None:
+        try:
+            await asyncio.to_thread(_free_flows, left, self._tailscaled.seen, self._uplink())
+        except OSError as error:
+            message = f"connections of the way that was left cannot be freed: {error.strerror}"
+            self._troubles.begin(FREEING, message, "give the service CAP_NET_ADMIN, and load nf_conntrack")
+        else:
+            self._troubles.end(FREEING)
+
+    async def _prove(self, asked: ProveEgress) -> None:
+        """New connections to every target at once, again and again until one answers."""
+        errors: dict[str, str] = {}
+        until_s = asked.by_s - _EARLY_S
+        probes = self._targets(asked.node)
+        while (left_s := until_s - boot_s()) > 0:
+            if self._tailscaled.seen.actual != asked.node:
+                await asyncio.sleep(min(0.02, left_s))
+                continue
+            if await self._any_answers(probes, errors, left_s):
+                self._proven(Proof(asked.move, ok=True))
+                return
+            await asyncio.sleep(min(_PAUSE_S, max(until_s - boot_s(), 0)))
+        said = "; ".join(f"{key}: {error}" for key, error in errors.items()) or "no target was asked in time"
+        self._proven(Proof(asked.move, ok=False, detail=said))
+
+    async def _any_answers(self, probes: tuple[Probe, ...], errors: dict[str, str], limit_s: float) -> bool:
+        asking = {asyncio.ensure_future(self._prober.ask(probe)): probe for probe in probes}
+        try:
+            for done in asyncio.as_completed(asking, timeout=limit_s):
+                sample = await done
+                if sample.ok:
+                    return True
+                errors[sample.path.partition(":")[2]] = sample.error
+        except TimeoutError:
+            pass
+        finally:
+            for each in asking:
+                each.cancel()
+        return False
+
+
+def _free_flows(left: str, seen: Seen, uplink: str) -> int:
+    connections = list_connections()
+    if not connections:
+        return 0
+    return drop_connections(left_by(left, connections, surroundings(seen, uplink)))
+
+
+def surroundings(seen: Seen, uplink: str) -> Surroundings:
+    """This host's addresses and networks as they are now."""
+    import psutil
+
+    own: dict[str, list[tuple[str, str]]] = {}
+    for name, addresses in psutil.net_if_addrs().items():
+        for each in addresses:
+            if each.family.name in {"AF_INET", "AF_INET6"} and each.netmask:
+                own.setdefault(name, []).append((each.address.partition("%")[0], str(each.netmask)))
+    attached = [
+        ip_network(f"{address}/{_length(mask)}", strict=False)
+        for name, pairs in own.items()
+        if name not in {"lo", "tailscale0"}
+        for address, mask in pairs
+    ]
+    return Surroundings(
+        tunnel=frozenset(seen.addresses),
+        uplink=frozenset(address for address, _ in own.get(uplink, ())),
+        local=frozenset(address for pairs in own.values() for address, _ in pairs),
+        attached=tuple(attached),
+        peers=tuple(ip_network(each) for each in seen.peer_routes),
+        routed=tuple(ip_network(each) for each in seen.advertised or () if not each.endswith("/0")),
+    )
+
+
+def _length(mask: str) -> int:
+    from ipaddress import ip_address
+
+    return int(ip_address(mask)).bit_count()

@@ -1,0 +1,73 @@
+"""Asking the monitor that runs, from any other process."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tsstack.errors import CheckFailed, TsstackError
+from tsstack.monitor import protocol
+
+DEFAULT_PATH = Path("/run/tsstack/monitor.sock")
+_CHUNK_BYTES = 1 << 16
+
+
+class NotRunning(CheckFailed):
+    """No monitor answers."""
+
+
+class Client:
+    """The monitor by its socket. Each call makes a connection of its own.
+
+    Raises NotRunning when nobody listens, CheckFailed when the monitor refuses, with its words.
+    """
+
+    def __init__(self, path: Path = DEFAULT_PATH, *, timeout_s: float = 5.0) -> None:
+        self.path = path
+        self.timeout_s = timeout_s
+
+    def ask(self, do: str, *, timeout_s: float | None = None, **arguments: Any) -> Any:
+        """One request's result."""
+        for answer in self._lines(protocol.request_line(do, **arguments), timeout_s or self.timeout_s):
+            return self._result(answer)
+        raise TsstackError("the monitor closed the connection without an answer")
+
+    def follow(self, *, state: bool = False) -> Iterator[dict[str, Any]]:
+        """What happens from now on: objects with `event`, or `state` each second if asked for."""
+        lines = self._lines(protocol.request_line("subscribe", state=state), None)
+        for number, answer in enumerate(lines):
+            if number == 0:
+                self._result(answer)
+            else:
+                yield answer
+
+    def _lines(self, request: bytes, timeout_s: float | None) -> Iterator[dict[str, Any]]:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(timeout_s)
+                connection.connect(str(self.path))
+                connection.sendall(request)
+                buffer = b""
+                while data := connection.recv(_CHUNK_BYTES):
+                    buffer += data
+                    *whole, buffer = buffer.split(b"\n")
+                    for line in whole:
+                        yield json.loads(line)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(
+                f"no monitor listens on {self.path}", hint="systemctl start tsstack-monitor"
+            ) from error
+        except TimeoutError as error:
+            raise TsstackError(f"the monitor did not answer within {timeout_s:g} s") from error
+        except ValueError as error:
+            raise TsstackError(f"what listens on {self.path} is no monitor") from error
+
+    @staticmethod
+    def _result(answer: dict[str, Any]) -> Any:
+        if answer.get("ok"):
+            return answer["result"]
+        error = answer.get("error") or {}
+        raise CheckFailed(str(error.get("message", "the monitor refused")), hint=str(error.get("hint", "")))

@@ -1,0 +1,113 @@
+"""The ways out as the targets show them: each answer counts for the node that it came through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tsstack.monitor.choice import DIRECT
+from tsstack.monitor.sample import Sample
+from tsstack.monitor.verdict import Judge, Limits, Verdict, best
+
+_REMEMBERED = 8  # changes of the way; a sample is older than the last few only after a long stall
+
+
+@dataclass
+class Egress:
+    """What is thought of the internet through each node."""
+
+    limits: Limits
+    judges: dict[tuple[str, str], Judge] = field(default_factory=dict)
+    """By node and target."""
+    witnesses: tuple[str, ...] = ()
+    """The targets that are always asked at the quick pace."""
+    called_s: float | None = None
+    """Since when all targets are asked at that pace, because the witnesses are silent."""
+    _ways: list[tuple[float, str | None]] = field(default_factory=list)
+
+    def use(self, node: str | None, now_s: float) -> None:
+        """From now on packets leave by this node (DIRECT: by the uplink); None: it is not known."""
+        if not self._ways or self._ways[-1][1] != node:
+            self._ways = [*self._ways[1 - _REMEMBERED :], (now_s, node)]
+            self.called_s = None
+
+    def update(self, witnesses: tuple[str, ...], targets: Iterable[str], limits: Limits) -> None:
+        """The targets of the file, read anew."""
+        kept = {_target(each) for each in targets}
+        if limits != self.limits:
+            self.limits = limits
+            self.judges, before = {}, self.judges
+            for (node, target), judge in before.items():
+                self._judge(node, target).restore(judge.export())
+        self.judges = {key: judge for key, judge in self.judges.items() if key[1] in kept}
+        self.witnesses = witnesses
+
+    def observe(self, sample: Sample) -> None:
+        """Take in an answer of a target, or its silence."""
+        kind = sample.path.partition(":")[0]
+        node = DIRECT if kind == "direct" else self._way_at(sample.sent_s) if kind == "target" else None
+        if node is not None:
+            self._judge(node, _target(sample.path)).observe(sample)
+
+    def verdict(self, node: str, now_s: float) -> Verdict | None:
+        """The way through a node is as good as its best witness; None when nothing was asked through it.
+
+        Other targets are asked less often, so their last answer may be from before: they count once they
+        have answered since they were called.
+        """
+        verdicts = []
+        for (through, target), judge in self.judges.items():
+            if through != node:
+                continue
+            verdict = judge.verdict(now_s)
+            if "target:" + target not in self.witnesses and not self._came(verdict):
+                continue
+            verdicts.append(replace(verdict, path=f"egress:{node}"))
+        return best(verdicts)
+
+    def call(self, needed: bool, now_s: float) -> None:
+        """Whether all targets are needed at the quick pace."""
+        if not needed:
+            self.called_s = None
+        elif self.called_s is None:
+            self.called_s = now_s
+
+    def set_pace(self, target: str, pace_s: float) -> None:
+        """Whoever asks this target slower or faster says so here."""
+        for (_, each), judge in self.judges.items():
+            if each == _target(target):
+                judge.pace_s = pace_s
+
+    def export(self) -> dict[str, Any]:
+        """What was learnt of each way, as JSON values."""
+        return {f"{node} {target}": judge.export() for (node, target), judge in self.judges.items()}
+
+    def restore(self, saved: Mapping[str, Any], targets: Iterable[str]) -> None:
+        """Take up what `export` gave, of the targets that are watched. Raises ValueError for garbage."""
+        kept = {_target(each) for each in targets}
+        for key, learnt in saved.items():
+            node, _, target = key.partition(" ")
+            if target in kept and isinstance(learnt, Mapping):
+                self._judge(node, target).restore(learnt)
+
+    def _came(self, verdict: Verdict) -> bool:
+        since_s, answer_s = self.called_s, verdict.last_answer_s
+        return since_s is not None and answer_s is not None and answer_s >= since_s
+
+    def _judge(self, node: str, target: str) -> Judge:
+        judge = self.judges.get((node, target))
+        if judge is None:
+            judge = self.judges[node, target] = Judge(f"egress:{node}", self.limits)
+        return judge
+
+    def _way_at(self, sent_s: float) -> str | None:
+        """By which node a packet left that was sent then; None when that is not known."""
+        for since_s, node in reversed(self._ways):
+            if sent_s >= since_s:
+                return node
+        return None
+
+
+def _target(key: str) -> str:
+    return key.partition(":")[2]

@@ -1,0 +1,41 @@
+"""What `tsstack switch` leaves on disk that the monitor must know: a change at work, and what is live."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+_LONGEST_CHANGE_S = 600.0
+"""A record that is older was left by a command that was killed; the next one judges it."""
+
+
+def is_switching(state: Path) -> bool:
+    """Whether a switch, a rollback or the boot is changing the host now."""
+    record = state / "pending.json"
+    try:
+        age_s = time.time() - record.stat().st_mtime
+        phase = json.loads(record.read_bytes())["phase"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(phase == "activating") and abs(age_s) < _LONGEST_CHANGE_S
+
+
+def live_generation(state: Path) -> str:
+    """Where the link to the live generation points; empty without one."""
+    try:
+        return str((state / "current").readlink())
+    except OSError:
+        return ""
+
+
+def live_source(state: Path, file: Path) -> bytes | None:
+    """The file as the live generation was made from it, if that was this file; else None."""
+    current = state / "current"
+    try:
+        name = json.loads((current / "manifest.json").read_bytes())["source"]
+        if not name or Path(name).resolve() != file.resolve():
+            return None
+        return (current / "source.yaml").read_bytes() or None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,249 @@
+"""The daemon's life: one instance, ready, reload, watchdog, end. Everything that is not watching."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tsstack.errors import ConfigError, LockedError, TsstackError
+from tsstack.model.facts import Paths
+from tsstack.monitor.client import DEFAULT_PATH
+from tsstack.monitor.control import Control
+from tsstack.monitor.daemon import Hands, Monitor
+from tsstack.monitor.generation import is_switching, live_generation, live_source
+from tsstack.monitor.kept import Kept
+from tsstack.monitor.notify import Notify
+from tsstack.monitor.settings import Settings, read_settings
+from tsstack.system.localapi import LocalApi
+
+if TYPE_CHECKING:
+    from tsstack.monitor.voice import Voice
+
+_LOOK_S = 1.0
+_OVERDUE_S = 10.0
+"""Probing that is late by so much is held up for good: the watchdog is not fed."""
+_KEEP_S = 600.0
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the daemon lives."""
+
+    file: Path
+    paths: Paths = field(default_factory=Paths)
+    socket: Path = DEFAULT_PATH
+
+    @property
+    def state(self) -> Path:
+        """Its own folder for what lasts."""
+        return self.paths.state / "monitor"
+
+
+Voices = Callable[[Settings, Callable[[], Any]], "tuple[Voice, ...]"]
+"""Makes the listeners of a file; the second argument gives the state as it is now."""
+
+
+def run(home: Home, voices: Voices, *, notify: Notify | None = None) -> None:
+    """Watch until SIGTERM or SIGINT. Blocks.
+
+    Raises ConfigError for a faulty file, LockedError when a monitor runs already, and whatever ends it.
+    """
+    settings = read_settings(home.file)
+    with one_instance(home.state / "lock"):
+        asyncio.run(Life(home, settings, voices, notify or Notify()).live())
+
+
+@contextlib.contextmanager
+def one_instance(lock: Path) -> Iterator[None]:
+    """Hold the lock of the only monitor (flock(2): it goes with its holder). Raises LockedError."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise TsstackError(f"{lock} cannot be opened: {error.strerror}", hint="run it as root") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            raise LockedError(
+                f"a monitor runs on this host already (pid {holder or 'unknown'})",
+                hint="tsstack monitor status",
+            ) from None
+        with contextlib.suppress(OSError):  # a full disk: only the name of the holder is lost
+            os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Life:
+    """One run of the daemon."""
+
+    def __init__(self, home: Home, settings: Settings, voices: Voices, notify: Notify) -> None:
+        self._home = home
+        self._settings = settings
+        self._make_voices = voices
+        self._notify = notify
+        self._generation = live_generation(home.paths.state)
+        self._ending = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._reloads: asyncio.Task[str] | None = None
+        self._again = False
+        self._monitor: Monitor
+
+    async def live(self) -> None:
+        """From the first probe to the last word."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._fail)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        home = self._home
+        kept = Kept(home.state / "state.json")
+        hands = Hands(LocalApi(home.paths.tailscale_socket), lambda: is_switching(home.paths.state))
+        self._monitor = Monitor(self._settings, hands, kept=kept)
+        control = Control(home.socket, lambda: self._monitor, reload=self.reload, test_alert=self._test_alert)
+        try:
+            self._monitor.listeners.voices = self._make_voices(self._settings, self._monitor.snapshot)
+            await control.start()
+            self._say_what_is_watched("started", f"watches {len(self._monitor.prober.probes)} paths")
+            self._notify.ready(self._status())
+            await self._wait()
+        finally:
+            self._notify.stopping()
+            if not self._failure:
+                self._monitor.tell("stopped", "the monitor ends; the exit node stays as it is")
+            await control.close()
+            self._monitor.close()
+            for voice in self._monitor.listeners.voices:
+                voice.close()
+            kept.close()
+        if self._failure:
+            raise self._failure
+
+    async def reload(self) -> str:
+        """Read the file anew; returns what is wrong with it, or nothing. Bad: the old one stays in force."""
+        if self._reloads is None or self._reloads.done():
+            self._reloads = asyncio.get_running_loop().create_task(self._reload(None))
+        return await asyncio.shield(self._reloads)
+
+    def _reload_soon(self) -> None:
+        if self._reloads is not None and not self._reloads.done():
+            self._again = True  # the file may have changed after it was read
+            return
+        self._reloads = asyncio.get_running_loop().create_task(self._reload(None))
+        self._reloads.add_done_callback(self._reload_again)
+
+    def _reload_again(self, _: object) -> None:
+        if self._again:
+            self._again = False
+            self._reload_soon()
+
+    async def _reload(self, source: bytes | None) -> str:
+        self._notify.reloading()
+        wrong = ""
+        try:
+            settings = await asyncio.to_thread(read_settings, self._home.file, source)
+        except ConfigError as error:
+            errors = [each for each in error.findings if each.severity == "error"]
+            wrong = str(errors[0]) if errors else error.message
+            if len(errors) > 1:
+                wrong += f" (and {len(errors) - 1} more)"
+            hint = "the old one stays in force; see `tsstack check`, then reload"
+            self._monitor.troubles.begin("file", wrong, hint)
+        else:
+            self._settings = settings
+            self._monitor.troubles.end("file")
+            self._monitor.follow(settings)
+            voices, before = (
+                self._make_voices(settings, self._monitor.snapshot),
+                self._monitor.listeners.voices,
+            )
+            self._monitor.listeners.voices = voices
+            for voice in before:
+                if voice not in voices:
+                    voice.close()
+            self._say_what_is_watched("reloaded", f"watches {len(self._monitor.prober.probes)} paths")
+        self._notify.ready(self._status())
+        return wrong
+
+    def _say_what_is_watched(self, code: str, text: str) -> None:
+        monitor, settings = self._monitor, self._settings
+        monitor.tell(code, text, file=str(self._home.file))
+        for finding in settings.findings:
+            monitor.tell(code, str(finding), about=finding.path or "file", severity="warning")
+        if settings.default_targets and settings.policy is not None:
+            keys = settings.witnesses(settings.policy.use[0])
+            names = ", ".join(key.removeprefix("target:") for key in keys)
+            text = f"the file names no target beyond this host's networks: {names} are asked instead"
+            monitor.tell(code, text, about="monitor.targets")
+
+    async def _wait(self) -> None:
+        """Until the end is asked for, or something fails that nobody foresaw."""
+        loop = asyncio.get_running_loop()
+        watchdog_s = self._notify.watchdog_s
+        pace_s = min(_LOOK_S, watchdog_s / 3) if watchdog_s else _LOOK_S
+        kept_s = loop.time()
+        ending = loop.create_task(self._ending.wait())
+        try:
+            while not ending.done():
+                tasks = {ending, *self._monitor.tasks}
+                await asyncio.wait(tasks, timeout=pace_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks - {ending}:
+                    if task.done() and not task.cancelled():
+                        raise task.exception() or TsstackError("a part of the monitor has ended by itself")
+                if self._failure:
+                    return
+                if self._monitor.prober.overdue_s < _OVERDUE_S:
+                    self._notify.alive()
+                self._look_at_generation()
+                self._notify.status(self._status())
+                if loop.time() - kept_s > _KEEP_S:
+                    kept_s = loop.time()
+                    self._monitor.keep()
+        finally:
+            ending.cancel()
+
+    def _look_at_generation(self) -> None:
+        """After a switch or a rollback: the file as the live generation was made from it."""
+        state = self._home.paths.state
+        live = live_generation(state)
+        if live == self._generation or is_switching(state):
+            return
+        if self._reloads is None or self._reloads.done():
+            self._generation = live
+            source = live_source(state, self._home.file)
+            self._reloads = asyncio.get_running_loop().create_task(self._reload(source))
+
+    def _status(self) -> str:
+        snapshot_exit = self._monitor.exit_status()
+        if snapshot_exit is None:
+            return f"{len(self._monitor.prober.probes)} paths"
+        at = snapshot_exit.at or "the uplink"
+        words = "blocked" if snapshot_exit.blocked else f"by {at}"
+        return f"{words}; {'; '.join(snapshot_exit.why)}"
+
+    def _fail(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault in a callback is the daemon's own: it ends, and the service manager starts it anew."""
+        error = context.get("exception")
+        if error is None:
+            loop.default_exception_handler(context)
+            return
+        self._failure = self._failure or error
+        self._ending.set()
+
+    async def _test_alert(self) -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+        for voice in self._monitor.listeners.voices:
+            test = getattr(voice, "test", None)
+            if test is not None:
+                sent += await asyncio.to_thread(test)
+        return sent

@@ -1,0 +1,57 @@
+"""Events as they are made of reasons and of levels: severity, words, and what ends what. Pure."""
+
+from __future__ import annotations
+
+from tsstack.monitor.book import Change
+from tsstack.monitor.reasons import Code, Reason
+from tsstack.monitor.snapshot import Event, Severity
+from tsstack.monitor.verdict import Level
+
+EXIT_NODE = "exit-node"
+"""What the events of the failover are about."""
+
+_SEVERITY: dict[Code, Severity] = {
+    "moved": "warning",
+    "unproven": "warning",
+    "returned": "warning",
+    "blocked": "critical",
+    "direct": "critical",
+    "nothing-better": "warning",
+    "report-only": "warning",
+    "no-daemon": "warning",
+    "drift": "warning",
+    "repaired": "warning",
+    "fought": "critical",
+    "withdrawn": "warning",
+    "backup": "warning",
+}
+_OVER: frozenset[Code] = frozenset({"home", "unblocked", "restored", "primary"})
+# Said at every turn of a quiet day: the state shows them, the log need not.
+_SILENT: frozenset[Code] = frozenset({"stays", "waiting", "held"})
+_OF_LEVEL: dict[Level, Severity] = {"suspect": "warning", "poor": "warning", "dead": "critical"}
+
+
+def event_of_reason(reason: Reason, at: float, about: str = EXIT_NODE) -> Event | None:
+    """A reason that is news, as an event; None for what is no news to people."""
+    if reason.code in _SILENT:
+        return None
+    severity = _SEVERITY.get(reason.code, "info")
+    return Event(at, reason.code, severity, about, str(reason), reason.as_json(), reason.code in _OVER)
+
+
+def event_of_change(change: Change, at: float) -> Event:
+    """A path's level that changed, as an event."""
+    verdict = change.verdict
+    said = "; ".join(map(str, verdict.causes)) or "answers well"
+    words = f"is {verdict.level}" if not change.over else "is good again"
+    data = {
+        "before": change.before,
+        "level": verdict.level,
+        "source": change.path.source,
+        "loss": verdict.loss,
+        "rtt_s": verdict.rtt_s,
+        "causes": [{"rule": each.rule, "seen": each.seen, "limit": each.limit} for each in verdict.causes],
+    }
+    severity = _OF_LEVEL.get(verdict.level, "info")
+    text = f"{words}: {said}"
+    return Event(at, f"path-{verdict.level}", severity, change.path.key, text, data, change.over)

@@ -1,0 +1,105 @@
+"""Advertised routes whose LAN side is dead are taken back, and offered again after. Upstreams are told of.
+
+nginx itself goes to a backup upstream; of those only the event is ours. `standby.decide_standby` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from tsstack.monitor.holddown import Record
+from tsstack.monitor.reasons import Reason
+from tsstack.monitor.snapshot import RouteStatus
+from tsstack.monitor.standby import Kind, StandbyState, Switched, Watched, decide_standby
+from tsstack.monitor.verdict import Verdict
+
+if TYPE_CHECKING:
+    from tsstack.model.stack import Stack
+
+Judge = Callable[[str], Verdict]
+"""A path's key to its verdict."""
+
+
+class Withdrawal:
+    """What is withdrawn now. `turn` decides; `wanted` says what tailscaled is to advertise."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.state = StandbyState()
+        self._returning: set[str] = set()
+        self.update(stack)
+
+    def update(self, stack: Stack) -> None:
+        """The file, read anew."""
+        advertise = stack.tailscale.advertise if stack.tailscale else None
+        self.routes = tuple(str(each) for each in advertise.routes) if advertise else ()
+        self._pairs: dict[str, tuple[str, str]] = {}
+        for key, service in (stack.proxy.services if stack.proxy else {}).items():
+            first = next((i for i, each in enumerate(service.upstream) if not each.backup), None)
+            backup = next((i for i, each in enumerate(service.upstream) if each.backup), None)
+            if service.enabled and first is not None and backup is not None:
+                self._pairs[key] = (f"service:{key}#{first}", f"service:{key}#{backup}")
+
+    def turn(
+        self, judge: Judge, now_s: float, *, restore_after_s: float, act: bool
+    ) -> tuple[tuple[Switched, ...], tuple[Reason, ...]]:
+        """Decide anew; returns what is to be switched now, and why."""
+        watched = [Watched("route", each, judge(f"route:{each}")) for each in self.routes]
+        for key, (first, backup) in self._pairs.items():
+            watched.append(Watched("upstream", key, judge(first), judge(backup)))
+        self.state, switched, reasons = decide_standby(
+            self.state, tuple(watched), now_s, restore_after_s=restore_after_s, act=act
+        )
+        self._returning |= {each.name for each in switched if each.kind == "route" and each.on}
+        return switched, reasons
+
+    def wanted(self, advertised: tuple[str, ...]) -> tuple[str, ...] | None:
+        """What to advertise instead of `advertised`; None when nothing is to be changed.
+
+        Only routes of the file are touched: one that is withdrawn goes (even when something offered it
+        again), one that is restored comes back.
+        """
+        off = {name for kind, name in self.state.off if kind == "route"}
+        self._returning -= {*advertised} - off
+        back = (self._returning - off) & set(self.routes)
+        wanted = tuple(sorted({*(each for each in advertised if each not in off), *back}))
+        return wanted if wanted != tuple(sorted(advertised)) else None
+
+    def statuses(self, judge: Judge) -> tuple[RouteStatus, ...]:
+        """Every advertised route as readers see it."""
+        return tuple(
+            RouteStatus(each, judge(f"route:{each}").level, ("route", each) in self.state.off)
+            for each in self.routes
+        )
+
+    def export(self) -> dict[str, object]:
+        """What must survive a restart, as JSON values."""
+        return {
+            "off": sorted([kind, name] for kind, name in self.state.off),
+            "records": [
+                [kind, name, asdict(record)] for (kind, name), record in sorted(self.state.records.items())
+            ],
+        }
+
+    def restore(self, saved: object, now_s: float) -> None:
+        """Take up what `export` gave; times after `now_s` are of an earlier boot. Raises ValueError."""
+        try:
+            off: set[tuple[Kind, str]] = {(_kind(kind), str(name)) for kind, name in saved["off"]}  # type: ignore[index]
+            records = {}
+            for kind, name, fields in saved["records"]:  # type: ignore[index]
+                record = Record(**fields)
+                if max(record.fell_s or 0.0, record.home_s or 0.0) > now_s:
+                    record = Record(relapses=record.relapses)
+                records[_kind(kind), str(name)] = record
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"what was kept of the routes cannot be read: {error!r}") from error
+        self.state = StandbyState(frozenset(off), records)
+
+
+def _kind(text: object) -> Kind:
+    if text == "route":
+        return "route"
+    if text == "upstream":
+        return "upstream"
+    raise ValueError(f"no such kind: {text!r}")
