@@ -1,0 +1,172 @@
+"""Reading the history, from any process that may read its file: figures over a span, plots, events."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tsstack.errors import TsstackError
+from tsstack.monitor.database import APPLICATION, SEVERITY_CODES, VERSION, bucket_rows, kept_by
+from tsstack.monitor.history import DEFAULT_PATH
+from tsstack.monitor.quality import Quality
+from tsstack.monitor.rollup import SEVERITY, TIERS, Bucket, Piece, cover, layers
+from tsstack.monitor.snapshot import Event, Severity
+from tsstack.monitor.verdict import Level
+
+_SEVERITIES: dict[int, Severity] = {code: name for name, code in SEVERITY_CODES.items()}  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What one path did over a span."""
+
+    key: str
+    since: float
+    until: float
+    """The span of the buckets that this was made of; at its edges up to one bucket more than was asked."""
+    quality: Quality
+    worst: Level
+    """The worst that it was in that time."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values, with the loss written out."""
+        data = asdict(self)
+        data["quality"]["loss"] = self.quality.loss
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One step of a plot. Nothing was measured when `quality.sent` is 0."""
+
+    at: float
+    """Its start, seconds since 1970."""
+    quality: Quality
+    worst: Level
+
+
+class Archive:
+    """The history's file, for reading. Each call opens and closes it, so nothing holds the writer up.
+
+    Every method raises TsstackError when there is no history or it cannot be read; call them off the event
+    loop (`asyncio.to_thread`).
+    """
+
+    def __init__(self, path: Path = DEFAULT_PATH) -> None:
+        self.path = path
+
+    def paths(self) -> list[str]:
+        """The keys of all paths that something is kept of."""
+        with self._reading() as sql:
+            return [key for (key,) in sql.execute("SELECT key FROM paths ORDER BY key")]
+
+    def qualities(self, since: float, until: float, keys: Iterable[str] | None = None) -> list[Past]:
+        """The figures of each path (or of these) over a span, those without any probe left out.
+
+        Quantiles are those of all probes of the span. The latest ten to twenty seconds are not written yet.
+        """
+        wanted = None if keys is None else set(keys)
+        with self._reading() as sql:
+            pieces = cover(kept_by(sql), since, until)
+            names = dict(sql.execute("SELECT id, key FROM paths").fetchall())
+            only = None
+            if wanted is not None and len(wanted) == 1:
+                only = next((id_ for id_, key in names.items() if key in wanted), -1)
+            merged: dict[int, Bucket] = {}
+            for _, _, path, bucket in _rows(sql, pieces, only):
+                if path in merged:
+                    merged[path].merge(bucket)
+                else:
+                    merged[path] = bucket
+        if not pieces:
+            return []
+        start, end = min(since, pieces[0].start), max(until, pieces[-1].end)
+        start = max(start, pieces[0].start)
+        end = min(end, pieces[-1].end)
+        return [
+            Past(names[path], start, end, bucket.quality(end - start), SEVERITY[bucket.worst])
+            for path, bucket in sorted(merged.items(), key=lambda each: names.get(each[0], ""))
+            if path in names and (wanted is None or names[path] in wanted)
+        ]
+
+    def series(self, key: str, since: float, until: float, *, points: int = 60) -> list[Point]:
+        """One path's figures in so many equal steps, oldest first, for a plot or a sparkline.
+
+        ValueError for less than one point or an empty span. A step shorter than what is still kept of that
+        time repeats nothing: the bucket stands at its start, the steps after it are empty.
+        """
+        if points < 1 or since >= until:
+            raise ValueError("a plot needs a point and a span")
+        step = max((until - since) / points, TIERS[0].width_s)
+        prefer = max(number for number, tier in enumerate(TIERS) if tier.width_s <= step)
+        count = max(1, round((until - since) / step))
+        steps = [Bucket() for _ in range(count)]
+        with self._reading() as sql:
+            found = sql.execute("SELECT id FROM paths WHERE key = ?", (key,)).fetchone()
+            pieces = layers(kept_by(sql), since, until, prefer) if found else []
+            for tier, at, _, bucket in _rows(sql, pieces, found[0] if found else None):
+                middle = at + TIERS[tier].width_s / 2
+                place = min(count - 1, max(0, int((middle - since) / step)))
+                steps[place].merge(bucket)
+        return [
+            Point(since + number * step, bucket.quality(step), SEVERITY[bucket.worst])
+            for number, bucket in enumerate(steps)
+        ]
+
+    def events(
+        self, *, since: float = 0.0, about: str = "", least: Severity = "info", limit: int = 100
+    ) -> list[Event]:
+        """The newest events, oldest first: from `since` on, about this very thing, at least so severe.
+
+        What is over is shown with the severity of a recovery (`info`) even where `least` asks for more, so
+        that a beginning never stands without its end.
+        """
+        with self._reading() as sql:
+            rows = sql.execute(
+                "SELECT at, code, severity, about, text, data, over FROM events"
+                " WHERE at >= ? AND (? = '' OR about = ?) AND (severity >= ? OR over)"
+                " ORDER BY id DESC LIMIT ?",
+                (since, about, about, SEVERITY_CODES[least], max(0, limit)),
+            ).fetchall()
+        return [
+            Event(at, code, _SEVERITIES[severity], what, text, json.loads(data), bool(over))
+            for at, code, severity, what, text, data, over in reversed(rows)
+        ]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        if not self.path.exists():
+            raise TsstackError(
+                f"there is no history at {self.path}", hint="it begins with the first run of the monitor"
+            )
+        try:
+            with closing(self._connect()) as sql:
+                (application,) = sql.execute("PRAGMA application_id").fetchone()
+                (version,) = sql.execute("PRAGMA user_version").fetchone()
+                if (application, version) != (APPLICATION, VERSION):
+                    raise TsstackError(f"{self.path} is no history of this release")
+                sql.execute("BEGIN")
+                yield sql
+        except (sqlite3.Error, ValueError) as error:
+            raise TsstackError(
+                f"the history {self.path} cannot be read: {error}", hint="the monitor mends it by itself"
+            ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self.path.resolve()))}?mode=ro"
+        return sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None)
+
+
+def _rows(
+    sql: sqlite3.Connection, pieces: Iterable[Piece], path: int | None
+) -> Iterator[tuple[int, int, int, Bucket]]:
+    """Tier, start, path id and bucket."""
+    for piece in pieces:
+        for at, id_, bucket in bucket_rows(sql, piece.tier, piece.start, piece.end, path):
+            yield piece.tier, at, id_, bucket
