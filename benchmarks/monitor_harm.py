@@ -192,6 +192,8 @@ class World:
     def _set(self, node: str, now_s: float) -> None:
         if node != self.actual:
             self.actual = node
+            if f"egress:{node}" in self.judges:  # an earlier stay is no evidence, as in `Egress.use`
+                self.judges[f"egress:{node}"] = Judge(f"egress:{node}", self.limits)
             self.trace.actual.append((now_s, node))
 
     def _asked(self, path: str) -> float | None:

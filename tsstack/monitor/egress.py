@@ -27,10 +27,22 @@ class Egress:
     _ways: list[tuple[float, str | None]] = field(default_factory=list)
 
     def use(self, node: str | None, now_s: float) -> None:
-        """From now on packets leave by this node (DIRECT: by the uplink); None: it is not known."""
-        if not self._ways or self._ways[-1][1] != node:
-            self._ways = [*self._ways[1 - _REMEMBERED :], (now_s, node)]
-            self.called_s = None
+        """From now on packets leave by this node (DIRECT: by the uplink); None: it is not known.
+
+        What was seen through a node in an earlier stay says nothing of this one: only what was learnt of
+        its bursts is kept.
+        """
+        if self._ways and self._ways[-1][1] == node:
+            return
+        came = next((each for _, each in reversed(self._ways) if each is not None), None)
+        self._ways = [*self._ways[1 - _REMEMBERED :], (now_s, node)]
+        if node is None or node in {came, DIRECT}:
+            return  # back after tailscaled was silent; the uplink is asked all the time
+        self.called_s = None
+        for (through, target), judge in list(self.judges.items()):
+            if through == node:
+                self.judges[through, target] = fresh = Judge(judge.path, self.limits)
+                fresh.restore(judge.export())
 
     def update(self, witnesses: tuple[str, ...], targets: Iterable[str], limits: Limits) -> None:
         """The targets of the file, read anew."""

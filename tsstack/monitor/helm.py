@@ -40,7 +40,7 @@ class Helm:
         """
         state = initial(self.policy, actual)
         if saved is not None:
-            at = saved.at if actual == saved.at else state.at
+            at = state.at
             manual = saved.manual if self._may_choose(saved.manual) else None
             state = replace(saved, at=at, manual=manual, blocked=saved.blocked and at == saved.at, move=None)
         self.state = state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tsstack.monitor.book import Change
 from tsstack.monitor.reasons import Code, Reason
 from tsstack.monitor.snapshot import Event, Severity
-from tsstack.monitor.verdict import Level
+from tsstack.monitor.verdict import RANK, Level
 
 EXIT_NODE = "exit-node"
 """What the events of the failover are about."""
@@ -52,6 +52,7 @@ def event_of_change(change: Change, at: float) -> Event:
         "rtt_s": verdict.rtt_s,
         "causes": [{"rule": each.rule, "seen": each.seen, "limit": each.limit} for each in verdict.causes],
     }
-    severity = _OF_LEVEL.get(verdict.level, "info")
+    mends = RANK[verdict.level] > RANK[change.before] > 0
+    severity: Severity = "info" if mends else _OF_LEVEL.get(verdict.level, "info")
     text = f"{words}: {said}"
     return Event(at, f"path-{verdict.level}", severity, change.path.key, text, data, change.over)

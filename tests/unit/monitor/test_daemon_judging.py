@@ -1,0 +1,233 @@
+"""What the daemon makes of samples: levels told once, egress held against the right node, events in words."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from tsstack.monitor.book import Book
+from tsstack.monitor.choice import DIRECT
+from tsstack.monitor.conntrack import Connection, Tuple
+from tsstack.monitor.egress import Egress
+from tsstack.monitor.flows import Surroundings, left_by
+from tsstack.monitor.probes.probe import Probe
+from tsstack.monitor.reasons import Compared, Reason
+from tsstack.monitor.sample import Path, Sample
+from tsstack.monitor.telling import event_of_change, event_of_reason
+from tsstack.monitor.verdict import Limits
+
+LIMITS = Limits(interval_s=5.0)
+EXIT = Probe(Path("exit:a", "tailscale.exit_node.use[0]"), "tsmp", host="a")
+TARGET = Probe(Path("target:icmp:192.0.2.1", "monitor.targets[0]", "tailscale0"), "icmp", host="192.0.2.1")
+
+
+def feed(sink: Book | Egress, path: str, start_s: float, outcomes: str, pace_s: float = 0.5) -> float:
+    """`.` is an answer, `x` a loss; returns when the next probe would go."""
+    for each in outcomes:
+        sink.observe(
+            Sample(path, "icmp", start_s, 0.01 if each == "." else None, "" if each == "." else "timeout")
+        )
+        start_s += pace_s
+    return start_s
+
+
+def book(*probes: Probe) -> Book:
+    made = Book(LIMITS)
+    made.update(probes, LIMITS, 0.0)
+    for probe in probes:
+        made.set_pace(probe.path.key, 0.5)
+    return made
+
+
+def test_a_path_that_dies_and_returns_is_told_and_its_end_is_told_once() -> None:
+    watched = book(EXIT)
+    at_s = feed(watched, "exit:a", 0.0, "." * 20)
+    assert watched.changes(at_s) == []  # that all is well is no news
+    at_s = feed(watched, "exit:a", at_s, "x" * 20)
+    (died,) = watched.changes(at_s)
+    assert (died.before, died.verdict.level, died.over) == ("good", "dead", False)
+    assert watched.changes(at_s) == []
+    levels = []
+    for _ in range(120):
+        at_s = feed(watched, "exit:a", at_s, ".")
+        levels += [(change.verdict.level, change.over) for change in watched.changes(at_s)]
+    assert levels == [("poor", False), ("good", True)]
+
+
+def test_a_path_that_is_asked_no_more_becomes_unknown_without_a_word() -> None:
+    watched = book(EXIT)
+    at_s = feed(watched, "exit:a", 0.0, "." * 20)
+    watched.changes(at_s)
+    assert watched.changes(at_s + 600) == []
+    assert watched.entries["exit:a"].level == "unknown"
+
+
+def test_reading_the_file_anew_keeps_the_windows_of_paths_that_stay() -> None:
+    watched = book(EXIT, TARGET)
+    at_s = feed(watched, "exit:a", 0.0, "." * 20)
+    watched.update([EXIT], Limits(interval_s=5.0, max_loss=0.5), at_s)
+    assert [each.key for each in watched.statuses(at_s, 1e9)] == ["exit:a"]
+    (status,) = watched.statuses(at_s, 1e9)
+    assert status.windows[1].sent == 20
+    assert watched.entries["exit:a"].judge._limits.max_loss == 0.5
+
+
+def test_a_sample_of_a_path_that_is_gone_is_dropped() -> None:
+    watched = book(EXIT)
+    feed(watched, "exit:gone", 0.0, "....")
+    assert (watched.sent, list(watched.entries)) == (0, ["exit:a"])
+
+
+def egress(*witnesses: str) -> Egress:
+    made = Egress(LIMITS)
+    made.update(witnesses or ("target:t",), ["target:t", "target:u", "direct:t"], LIMITS)
+    return made
+
+
+def level(ways: Egress, node: str, now_s: float) -> str:
+    verdict = ways.verdict(node, now_s)
+    return verdict.level if verdict else "nothing"
+
+
+def test_an_answer_counts_for_the_node_that_was_in_use_when_it_was_asked_for() -> None:
+    ways = egress()
+    ways.use("a", 0.0)
+    at_s = feed(ways, "target:t", 0.0, "." * 20)
+    feed(ways, "target:t", at_s, "x" * 20)
+    moved_s = at_s + 10
+    ways.use("b", moved_s)
+    # A late loss of the way before is not held against the new one.
+    ways.observe(Sample("target:t", "icmp", moved_s - 0.1, None, "timeout"))
+    end_s = feed(ways, "target:t", moved_s, "." * 5)
+    assert level(ways, "a", end_s) == "dead"
+    assert level(ways, "b", end_s) == "good"
+    assert level(ways, "c", end_s) == "nothing"
+
+
+def test_what_was_seen_in_an_earlier_stay_is_no_evidence() -> None:
+    ways = egress()
+    ways.use("a", 0.0)
+    at_s = feed(ways, "target:t", 0.0, "." * 20 + "x" * 20)
+    assert level(ways, "a", at_s) == "dead"
+    ways.use("b", at_s)
+    ways.use("a", at_s + 5)
+    assert level(ways, "a", at_s + 5) == "unknown"
+    assert level(ways, "a", feed(ways, "target:t", at_s + 5, "....")) == "good"
+
+
+def test_a_tailscaled_that_was_silent_for_a_moment_is_no_new_stay() -> None:
+    ways = egress()
+    ways.use("a", 0.0)
+    at_s = feed(ways, "target:t", 0.0, "." * 20)
+    ways.use(None, at_s)
+    ways.observe(Sample("target:t", "icmp", at_s + 0.1, None, "timeout"))  # nobody knows by which way
+    ways.use("a", at_s + 1)
+    assert level(ways, "a", at_s + 1) == "good"
+
+
+def test_one_dead_target_says_nothing_of_the_way_and_all_of_them_do() -> None:
+    ways = egress("target:t", "target:u")
+    ways.use("a", 0.0)
+    feed(ways, "target:t", 0.0, "." * 20 + "x" * 20)
+    end_s = feed(ways, "target:u", 0.0, "." * 40)
+    assert level(ways, "a", end_s) == "good"
+    feed(ways, "target:t", end_s, "x" * 20)
+    end_s = feed(ways, "target:u", end_s, "x" * 20)
+    assert level(ways, "a", end_s) == "dead"
+
+
+def test_a_target_that_is_asked_seldom_counts_once_it_has_answered_since_it_was_called() -> None:
+    ways = egress("target:t")
+    ways.use("a", 0.0)
+    feed(ways, "target:u", 0.0, "." * 5, pace_s=0.5)
+    end_s = feed(ways, "target:t", 0.0, "....." + "x" * 20)
+    assert level(ways, "a", end_s) == "dead"  # its answers are from before the fault
+    ways.call(needed=True, now_s=end_s)
+    assert level(ways, "a", feed(ways, "target:u", end_s, "....")) == "good"
+
+
+def test_the_bare_uplink_is_measured_beside_the_node_in_use() -> None:
+    ways = egress()
+    ways.use("a", 0.0)
+    end_s = feed(ways, "direct:t", 0.0, "." * 10)
+    assert (level(ways, DIRECT, end_s), level(ways, "a", end_s)) == ("good", "nothing")
+
+
+def test_what_was_learnt_of_a_way_outlives_a_restart_and_garbage_is_refused() -> None:
+    ways = egress()
+    ways.use("a", 0.0)
+    feed(ways, "target:t", 0.0, ("." * 5 + "xx") * 30)
+    again = egress()
+    again.restore(ways.export(), ["target:t"])
+    assert again.judges["a", "t"].export() == ways.judges["a", "t"].export()
+    with pytest.raises(ValueError, match="cannot be read"):
+        again.restore({"a t": {"unit_s": 0.5}}, ["target:t"])
+
+
+def test_events_carry_the_sentence_the_numbers_and_what_ends_what() -> None:
+    moved = event_of_reason(Reason("moved", "b", (Compared("a", "dead"),)), 5.0)
+    assert moved is not None
+    assert (moved.code, moved.severity, moved.about, moved.over) == ("moved", "warning", "exit-node", False)
+    assert moved.text == "moves to b: a dead"
+    assert moved.data["compared"][0]["level"] == "dead"
+    home = event_of_reason(Reason("home", "a"), 5.0)
+    assert home is not None and home.over
+    assert event_of_reason(Reason("stays", "a"), 5.0) is None
+    watched = book(EXIT)
+    at_s = feed(watched, "exit:a", 0.0, "." * 20 + "x" * 20)
+    (change,) = watched.changes(at_s)
+    event = event_of_change(change, 7.0)
+    assert (event.code, event.severity, event.about) == ("path-dead", "critical", "exit:a")
+    assert "probes lost in a row" in event.text and event.data["causes"][0]["rule"] == "failures"
+
+
+AROUND = Surroundings(
+    tunnel=frozenset({"100.64.0.1", "fd7a:115c:a1e0::1"}),
+    uplink=frozenset({"198.51.100.2"}),
+    local=frozenset({"100.64.0.1", "fd7a:115c:a1e0::1", "198.51.100.2", "192.168.15.1", "127.0.0.1"}),
+    attached=(ip_network("198.51.100.0/24"), ip_network("192.168.15.0/24")),
+    peers=(ip_network("10.9.0.0/16"),),
+    routed=(ip_network("192.168.15.0/24"),),
+)
+
+
+def flow(
+    source: str, far: str, *, carried: str = "", asked: str = "", mark: int = 0, sport: int = 5
+) -> Connection:
+    """From `source` to `far`; `carried` after source NAT, `asked` before destination NAT."""
+    return Connection(
+        Tuple(source, asked or far, 17, sport, 443), Tuple(far, carried or source, 17, 443, sport), mark
+    )
+
+
+BY_NODE = {
+    "this host to the internet": flow("100.64.0.1", "203.0.113.1"),
+    "this host, IPv6": flow("fd7a:115c:a1e0::1", "2001:db8::1"),
+    "the LAN, masqueraded into the tunnel": flow("192.168.15.9", "203.0.113.1", carried="100.64.0.1"),
+    "the LAN, as it is": flow("192.168.15.9", "203.0.113.1"),
+}
+BY_UPLINK = {
+    "this host": flow("198.51.100.2", "203.0.113.1"),
+    "the LAN, masqueraded": flow("192.168.15.9", "203.0.113.1", carried="198.51.100.2"),
+}
+OTHERS = {
+    "the tailnet": flow("100.64.0.1", "100.64.0.7"),
+    "the tailnet, IPv6": flow("fd7a:115c:a1e0::1", "fd7a:115c:a1e0::7"),
+    "a subnet of a peer": flow("100.64.0.1", "10.9.3.4"),
+    "from the tailnet to this host": flow("100.64.0.7", "100.64.0.1"),
+    "from the internet to this host": flow("203.0.113.1", "198.51.100.2"),
+    "from the internet to a machine behind a DNAT": flow("203.0.113.1", "192.168.15.9", asked="198.51.100.2"),
+    "the LAN to the LAN": flow("192.168.15.9", "198.51.100.9"),
+    "loopback": flow("127.0.0.1", "127.0.0.1"),
+    "tailscaled's own, by its mark": flow("198.51.100.2", "203.0.113.9", mark=0x80000),
+    "tailscaled's own, by its port": flow("198.51.100.2", "203.0.113.9", sport=41641),
+    "multicast": flow("198.51.100.2", "224.0.0.251"),
+}
+
+
+@pytest.mark.parametrize("left", ["a", DIRECT])
+def test_pitfall_10_only_connections_of_the_way_that_was_left_are_freed(left: str) -> None:
+    every = {**BY_NODE, **BY_UPLINK, **OTHERS}
+    gone = left_by(left, every.values(), AROUND)
+    assert {name for name, each in every.items() if each in gone} == set(BY_NODE if left else BY_UPLINK)
