@@ -7,7 +7,9 @@ C locale, so that nothing secret in our own environment reaches them and their m
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,94 @@ def _last_words(result: Result) -> str:
     if lines[-1].strip() not in {"}", "]"}:
         return lines[-1]
     return " ".join(line.strip() for line in lines)[:2000]
+
+
+def run_limited(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str,
+    timeout_s: float,
+    most_bytes: int = 65536,
+) -> Result:
+    """Run somebody else's program that nothing is known of: bounded in time and in what it may say.
+
+    Of each stream the last `most_bytes` are kept. It is in a session of its own, and at the time limit it is
+    killed with all that it started there. What it left running in the background when it ended by itself is
+    left alone, and not waited for. Any exit code is a Result. Raises CommandFailed when the program cannot
+    be started or times out.
+    """
+    words = [str(word) for word in argv]
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandFailed(
+            f"{words[0]} cannot be run: {(error.strerror or str(error)).lower()}",
+            returncode=127,
+            stderr="",
+            hint=f"install {words[0]}, or make it executable",
+        ) from error
+    with process:
+        try:
+            said = _talk(process, stdin.encode(), time.monotonic() + timeout_s, most_bytes)
+        except TimeoutError as error:
+            raise CommandFailed(
+                f"{words[0]} did not finish within {timeout_s:g} s", returncode=-1, stderr=""
+            ) from error
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    out, err = (each.decode(errors="replace") for each in said)
+    return Result(process.returncode, out, err)
+
+
+def _talk(process: Process, stdin: bytes, deadline_s: float, most_bytes: int) -> tuple[bytes, bytes]:
+    """Feed a program and take what it says until it has ended; TimeoutError when it has not by then."""
+    import selectors
+
+    if process.stdin is None or process.stdout is None or process.stderr is None:
+        raise ValueError("a talk needs three pipes")
+    said = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
+    with selectors.DefaultSelector() as selector:
+        for reader in said:
+            selector.register(reader, selectors.EVENT_READ)
+        os.set_blocking(process.stdin.fileno(), False)
+        selector.register(process.stdin.fileno(), selectors.EVENT_WRITE)
+        while True:
+            ended = process.poll() is not None
+            turn_s = 0.0 if ended else min(0.1, deadline_s - time.monotonic())
+            if turn_s < 0:
+                raise TimeoutError
+            read = False
+            for key, _ in selector.select(turn_s):
+                if key.fd in said:
+                    piece = os.read(key.fd, 65536)
+                    said[key.fd] = (said[key.fd] + piece)[-most_bytes:]
+                    read = read or bool(piece)
+                    if not piece:
+                        selector.unregister(key.fd)
+                elif stdin := _fed(key.fd, stdin):
+                    continue
+                else:
+                    selector.unregister(key.fd)
+                    process.stdin.close()
+            if ended and (not read or time.monotonic() > deadline_s):
+                return said[process.stdout.fileno()], said[process.stderr.fileno()]
+
+
+def _fed(descriptor: int, data: bytes) -> bytes:
+    """What is left to write; nothing when the reader is gone."""
+    try:
+        return data[os.write(descriptor, data[:65536]) :] if data else b""
+    except BrokenPipeError:
+        return b""
 
 
 def start(
