@@ -23,13 +23,13 @@ def run(*words: str) -> dict[str, Any]:
 
 
 def test_replacing_the_table_leaks_nothing_and_open_connections_lose_nothing() -> None:
-    table = run(str(BENCHMARKS / "churn"), "--json", "--replacements", "100", "--reloads", "0")["table"]
+    table = run(str(BENCHMARKS / "churn"), "--json", "--replacements", "60", "--reloads", "0")["table"]
     assert (table["leaked"], table["lost"]) == (0, 0), table["flows"]
-    assert table["replacements"] == 100
+    assert table["replacements"] == 60
     assert table["sent_to_closed_ports"] > 1000
     assert len(table["flows"]) == 20
     # The kernel's doing, see docs/hostile-files.md: it may not become more.
-    assert table["lost_first_packets"] <= 30
+    assert table["lost_first_packets"] <= 20
     assert all(flow.get("sent") or flow.get("asked") for flow in table["flows"].values())
 
 
