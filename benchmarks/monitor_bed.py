@@ -39,8 +39,10 @@ monitor:
   targets: [{{icmp: 203.0.113.1}}, {{tcp: "203.0.113.1:7777"}}]
 {extra}"""
 PACE_S, PATIENCE_S = 0.1, 1.0
-STEADY = 10
-"""Traffic flows when so many connections in a row, a second's worth, went well."""
+STEADY = 30
+"""Traffic flows when so many connections in a row, three seconds' worth, went well: on a link that loses a
+third ten in a row go well now and then.
+"""
 
 # A process of its own, so that nothing here holds it up. A line for each connection: begun, ended, by whom.
 _CLIENT = f"""
@@ -87,7 +89,7 @@ class Client:
     attempts: list[Attempt] = field(default_factory=list)
 
     def flowing_since(self, at: float, *, limit_s: float = PATIENCE_S, by: str = "") -> float | None:
-        """When, after `at`, the first of a second's worth of good connections began; None: not yet.
+        """When, after `at`, the first of STEADY good connections in a row began; None: not yet.
 
         Good: answered within `limit_s`, and through `by` where that is said.
         """

@@ -98,7 +98,14 @@ class Control:
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        task.add_done_callback(self._let_go)
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        """A client is served no more. A fault of ours in serving it is told, and costs nobody else."""
+        self._clients.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            text = f"a request could not be answered: {type(error).__name__}: {error}"
+            self._monitor().tell("trouble", text, severity="warning", about="socket")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         may_command = _may_command(writer.get_extra_info("socket"))
@@ -148,7 +155,7 @@ class Control:
                 return self._snapshot()
             case "events":
                 count = given.get("count", 100)
-                if not isinstance(count, int) or not 1 <= count <= _EVENTS_MOST:
+                if type(count) is not int or not 1 <= count <= _EVENTS_MOST:
                     raise Refused("bad-argument", f"`count` is 1 to {_EVENTS_MOST}")
                 return [asdict(each) for each in list(monitor.listeners.recent)[-count:]]
             case "exit-node":
@@ -177,9 +184,7 @@ class Control:
         on, for_s = given.get("on"), given.get("for_s")
         if not isinstance(on, bool):
             raise Refused("bad-argument", "`on` is true or false")
-        if for_s is not None and (
-            not isinstance(for_s, int | float) or not 0 < for_s <= _LONGEST_MAINTENANCE_S
-        ):
+        if for_s is not None and (type(for_s) not in {int, float} or not 0 < for_s <= _LONGEST_MAINTENANCE_S):
             raise Refused("bad-argument", "`for_s` is a number of seconds, a year at most")
         until = time.time() + for_s if on and for_s is not None else None
         try:

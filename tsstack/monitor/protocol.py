@@ -46,12 +46,12 @@ def parse_request(line: bytes) -> Request:
     if not isinstance(data, dict):
         raise BadRequest("garbled", "a request is one JSON object on one line")
     mark = data.get("id")
-    if not isinstance(mark, str | int | float | None):
+    if not isinstance(mark, str | int | float | None):  # it comes back as it was sent
         raise BadRequest("garbled", "`id` is a string or a number")
     if data.get("v") != VERSION:
         raise BadRequest("version", f'this monitor speaks version {VERSION}: send "v": {VERSION}', mark)
     do = data.get("do")
-    if do not in READING | COMMANDS:
+    if not isinstance(do, str) or do not in READING | COMMANDS:
         raise BadRequest("unknown", f"`do` is one of {', '.join(sorted(READING | COMMANDS))}", mark)
     return Request(do, {name: value for name, value in data.items() if name not in {"v", "id", "do"}}, mark)
 
