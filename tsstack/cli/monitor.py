@@ -72,10 +72,8 @@ def monitor(context: click.Context, file: Path | None, as_json: bool, socket_pat
         return
     from tsstack.model.facts import Paths
     from tsstack.monitor.life import Home, run
-    from tsstack.monitor.listeners import make_voices
 
-    home = Home(shared.file or DEFAULT_FILE, Paths(state=state), socket_path)
-    run(home, make_voices)
+    run(Home(shared.file or DEFAULT_FILE, Paths(state=state), socket_path))
 
 
 @monitor.command()

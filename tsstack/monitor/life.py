@@ -7,10 +7,10 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tsstack.errors import ConfigError, LockedError, TsstackError
 from tsstack.model.facts import Paths
@@ -19,17 +19,15 @@ from tsstack.monitor.control import Control
 from tsstack.monitor.daemon import Hands, Monitor
 from tsstack.monitor.generation import is_switching, live_generation, live_source
 from tsstack.monitor.kept import Kept
+from tsstack.monitor.listeners import Audience, earlier_events
 from tsstack.monitor.notify import Notify
 from tsstack.monitor.settings import Settings, read_settings
 from tsstack.system.localapi import LocalApi
 
-if TYPE_CHECKING:
-    from tsstack.monitor.voice import Voice
-
 _LOOK_S = 1.0
 _OVERDUE_S = 10.0
 """Probing that is late by so much is held up for good: the watchdog is not fed."""
-_KEEP_S = 600.0
+_KEEP_S, _TOLD_S = 600.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,14 @@ class Home:
         return self.paths.state / "monitor"
 
 
-Voices = Callable[[Settings, Callable[[], Any]], "tuple[Voice, ...]"]
-"""Makes the listeners of a file; the second argument gives the state as it is now."""
-
-
-def run(home: Home, voices: Voices, *, notify: Notify | None = None) -> None:
+def run(home: Home, *, notify: Notify | None = None) -> None:
     """Watch until SIGTERM or SIGINT. Blocks.
 
     Raises ConfigError for a faulty file, LockedError when a monitor runs already, and whatever ends it.
     """
     settings = read_settings(home.file)
     with one_instance(home.state / "lock"):
-        asyncio.run(Life(home, settings, voices, notify or Notify()).live())
+        asyncio.run(Life(home, settings, notify or Notify()).live())
 
 
 @contextlib.contextmanager
@@ -87,10 +81,9 @@ def one_instance(lock: Path) -> Iterator[None]:
 class Life:
     """One run of the daemon."""
 
-    def __init__(self, home: Home, settings: Settings, voices: Voices, notify: Notify) -> None:
+    def __init__(self, home: Home, settings: Settings, notify: Notify) -> None:
         self._home = home
         self._settings = settings
-        self._make_voices = voices
         self._notify = notify
         self._generation = live_generation(home.paths.state)
         self._ending = asyncio.Event()
@@ -98,6 +91,7 @@ class Life:
         self._reloads: asyncio.Task[str] | None = None
         self._again = False
         self._monitor: Monitor
+        self._audience: Audience
 
     async def live(self) -> None:
         """From the first probe to the last word."""
@@ -109,10 +103,12 @@ class Life:
         home = self._home
         kept = Kept(home.state / "state.json")
         hands = Hands(LocalApi(home.paths.tailscale_socket), lambda: is_switching(home.paths.state))
+        self._audience = Audience(home.state / "history.db", self._settings)
         self._monitor = Monitor(self._settings, hands, kept=kept)
+        self._monitor.listeners.voices = self._audience.voices
+        self._monitor.listeners.recent.extend(earlier_events(home.state / "history.db"))
         control = Control(home.socket, lambda: self._monitor, reload=self.reload, test_alert=self._test_alert)
         try:
-            self._monitor.listeners.voices = self._make_voices(self._settings, self._monitor.snapshot)
             await control.start()
             self._say_what_is_watched("started", f"watches {len(self._monitor.prober.probes)} paths")
             self._notify.ready(self._status())
@@ -123,8 +119,7 @@ class Life:
                 self._monitor.tell("stopped", "the monitor ends; the exit node stays as it is")
             await control.close()
             self._monitor.close()
-            for voice in self._monitor.listeners.voices:
-                voice.close()
+            self._audience.close()
             kept.close()
         if self._failure:
             raise self._failure
@@ -163,14 +158,8 @@ class Life:
             self._settings = settings
             self._monitor.troubles.end("file")
             self._monitor.follow(settings)
-            voices, before = (
-                self._make_voices(settings, self._monitor.snapshot),
-                self._monitor.listeners.voices,
-            )
-            self._monitor.listeners.voices = voices
-            for voice in before:
-                if voice not in voices:
-                    voice.close()
+            self._audience.follow(settings)
+            self._monitor.listeners.voices = self._audience.voices
             self._say_what_is_watched("reloaded", f"watches {len(self._monitor.prober.probes)} paths")
         self._notify.ready(self._status())
         return wrong
@@ -191,7 +180,7 @@ class Life:
         loop = asyncio.get_running_loop()
         watchdog_s = self._notify.watchdog_s
         pace_s = min(_LOOK_S, watchdog_s / 3) if watchdog_s else _LOOK_S
-        kept_s = loop.time()
+        kept_s = told_s = loop.time()
         ending = loop.create_task(self._ending.wait())
         try:
             while not ending.done():
@@ -206,6 +195,9 @@ class Life:
                     self._notify.alive()
                 self._look_at_generation()
                 self._notify.status(self._status())
+                if loop.time() - told_s > _TOLD_S:
+                    told_s = loop.time()
+                    self._audience.keep()
                 if loop.time() - kept_s > _KEEP_S:
                     kept_s = loop.time()
                     self._monitor.keep()
@@ -241,9 +233,4 @@ class Life:
         self._ending.set()
 
     async def _test_alert(self) -> list[dict[str, Any]]:
-        sent: list[dict[str, Any]] = []
-        for voice in self._monitor.listeners.voices:
-            test = getattr(voice, "test", None)
-            if test is not None:
-                sent += await asyncio.to_thread(test)
-        return sent
+        return await asyncio.to_thread(self._audience.test)

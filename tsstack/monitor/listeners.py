@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from tsstack.errors import TsstackError
+from tsstack.monitor.alerts import Alerts
+from tsstack.monitor.archive import Archive
 from tsstack.monitor.events import EventPrinter
+from tsstack.monitor.history import History
+from tsstack.monitor.metrics_server import MetricsServer
 from tsstack.monitor.sample import Sample
 from tsstack.monitor.settings import Settings
 from tsstack.monitor.snapshot import Event, Snapshot, Trouble
 from tsstack.monitor.voice import Voice
+
+_ALERTS = "alerts"
 
 
 class Log:
@@ -35,6 +43,60 @@ class Log:
         """Nothing to give back."""
 
 
-def make_voices(settings: Settings, state: Callable[[], Snapshot]) -> tuple[Voice, ...]:
-    """All listeners of a file."""
-    return (Log(),)
+def earlier_events(history: Path, limit: int = 1000) -> list[Event]:
+    """What happened before this run, the latest last; nothing when that cannot be read."""
+    try:
+        return Archive(history).events(limit=limit)
+    except TsstackError:
+        return []  # the history itself says what is wrong with its file
+
+
+class Audience:
+    """All listeners of a daemon: the log, the history, alerts, metrics. Made before the first event."""
+
+    def __init__(self, history: Path, settings: Settings) -> None:
+        """Opens the history; what the alerts told before is taken up from it."""
+        self._history = History(history)
+        self._history.start()
+        told = self._history.kept(_ALERTS)
+        saved = told.value if told is not None else None
+        self._alerts = Alerts(settings.monitor.alerts, settings.stack.host.name, saved=saved)
+        self._log = Log()
+        self._metrics: MetricsServer | None = None
+        self._serve(settings.monitor.metrics)
+
+    @property
+    def voices(self) -> tuple[Voice, ...]:
+        """Who is to be told; asked for anew after `follow`."""
+        metrics = (self._metrics,) if self._metrics is not None else ()
+        return (self._log, self._history, self._alerts, *metrics)
+
+    def follow(self, settings: Settings) -> None:
+        """The file, read anew: what stays goes on."""
+        self._alerts.follow(settings.monitor.alerts, settings.stack.host.name)
+        self._serve(settings.monitor.metrics)
+
+    def keep(self) -> None:
+        """Have it remembered who was told of what, so that a recovery finds them after a restart."""
+        self._history.keep(_ALERTS, self._alerts.export())
+
+    def test(self) -> list[dict[str, Any]]:
+        """Send a test alert to everyone. Blocks for as long as the slowest channel."""
+        return self._alerts.test()
+
+    def close(self) -> None:
+        """Send and write what waits, within seconds."""
+        self._alerts.close()
+        self.keep()
+        if self._metrics is not None:
+            self._metrics.close()
+        self._history.close()
+
+    def _serve(self, address: str | None) -> None:
+        if self._metrics is not None and self._metrics.address == address:
+            return
+        if self._metrics is not None:
+            self._metrics.close()
+        self._metrics = None
+        if address is not None:
+            self._metrics = MetricsServer(address, history=self._history, alerts=self._alerts)
