@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from tsstack.parts.tailscale.desired import (
     same_control,
 )
 from tsstack.parts.tailscale.ways_in import closed_way_in
+from tsstack.parts.tailscale.withdrawn import withdrawn_routes
 
 HEADSCALE = "http://10.77.0.1:8080"
 
@@ -255,3 +258,29 @@ def test_a_change_that_cuts_the_session_it_is_made_from_is_told(
     assert bool(said) is bool(words)
     assert closed_way_in(tree, snapshot(wanted(**tailscale)), ipaddress.ip_address("100.64.0.9")) == ""
     assert closed_way_in({}, {}, ipaddress.ip_address(client)) == ""
+
+
+def test_a_route_that_the_monitor_keeps_back_is_no_drift_and_any_other_missing_one_is() -> None:
+    file = wanted(advertise={"routes": ["192.168.15.0/24", "10.0.0.0/8"]})
+    now = live(file, AdvertiseRoutes=["10.0.0.0/8"])
+    assert differing(file, now, [], ["192.168.15.0/24"]) == {}
+    assert differing(file, now, []) == {"AdvertiseRoutes": ["10.0.0.0/8", "192.168.15.0/24"]}
+    gone = live(file, AdvertiseRoutes=[])
+    assert differing(file, gone, [], ["192.168.15.0/24"]) == {"AdvertiseRoutes": ["10.0.0.0/8"]}
+
+
+def test_routes_are_kept_back_only_while_a_monitor_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "monitor"
+    folder.mkdir()
+    assert withdrawn_routes(tmp_path) == ()
+    (folder / "state.json").write_text(
+        json.dumps({"standby": {"off": [["route", "10.0.0.0/8"], ["upstream", "wiki"]]}})
+    )
+    lock = folder / "lock"
+    lock.touch()
+    assert withdrawn_routes(tmp_path) == ()
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert withdrawn_routes(tmp_path) == ("10.0.0.0/8",)
+        (folder / "state.json").write_text("{")
+        assert withdrawn_routes(tmp_path) == ()

@@ -127,17 +127,22 @@ def choose_exit_node(
 
 
 def differing(
-    wanted: Mapping[str, Any], live: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]
+    wanted: Mapping[str, Any],
+    live: Mapping[str, Any],
+    peers: Sequence[Mapping[str, Any]],
+    withdrawn: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The managed prefs whose live value is another than the wanted one, with the wanted value.
 
     `wanted` is the content of `prefs.json`, `live` all prefs. An exit node that no peer offers yet is
-    left out: activation deals with it.
+    left out: activation deals with it. `withdrawn` are the routes that the monitor keeps back while their
+    side is dead: they are not wanted now.
     """
+    prefs = dict(wanted["prefs"])
+    if withdrawn:
+        prefs["AdvertiseRoutes"] = [each for each in prefs["AdvertiseRoutes"] if each not in withdrawn]
     changes = {
-        name: value
-        for name, value in wanted["prefs"].items()
-        if normal(name, live.get(name)) != normal(name, value)
+        name: value for name, value in prefs.items() if normal(name, live.get(name)) != normal(name, value)
     }
     # With AutoExitNode set, tailscaled itself moves between exit nodes: none of them is settled.
     current = "" if live.get("AutoExitNode") else str(live.get("ExitNodeID") or "")
@@ -167,7 +172,8 @@ def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
             Change("tailscale", None, f"join {enrolment['login_server']} as {enrolment['hostname']}")
         )
     names = {str(peer["id"]): str(peer["name"]) for peer in peers}
-    for name, value in differing(wanted, live, peers).items():
+    withdrawn: Any = snapshot.get("withdrawn") or ()
+    for name, value in differing(wanted, live, peers, withdrawn).items():
         if name == "AdvertiseRoutes":
             lines += _route_changes(live.get(name) or (), value)
             continue

@@ -18,6 +18,7 @@ from tsstack.parts.tailscale.exit_nodes import has_candidate, offered_exits, req
 from tsstack.parts.tailscale.originals import read_originals, remember_originals, write_originals
 from tsstack.parts.tailscale.restoration import restore_prefs, restore_stranger
 from tsstack.parts.tailscale.services import live_services, owned_services, set_services
+from tsstack.parts.tailscale.withdrawn import withdrawn_routes
 from tsstack.system.localapi import Json, LocalApi, LocalApiError, LocalApiTimeout
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class TailscalePart:
             "services": services,
             "owned_services": list(owned),
             "originals": originals,
+            "withdrawn": list(withdrawn_routes(facts.paths.state)),
         }
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:
@@ -148,7 +150,7 @@ class TailscalePart:
             if needs_login(api.status(peers=False), prefs):
                 report(f"joining {enrolment['login_server']} as {enrolment['hostname']}")
                 enrol(api, enrolment, wanted["prefs"], timeout_s=self.enrol_timeout_s)
-            self._align(api, wanted, report)
+            self._align(api, wanted, report, withdrawn_routes(facts.paths.state))
             if wanted["services"] or owned:
                 set_services(api, state, wanted["services"], owned=owned)
             status = self._await(api, _is_up, self.address_timeout_s)
@@ -179,7 +181,7 @@ class TailscalePart:
                 f"{control} does not see this host online: {_health(status)}",
                 hint="is it reachable from here?",
             )
-        if left := wants.differing(wanted, prefs, peers):
+        if left := wants.differing(wanted, prefs, peers, withdrawn_routes(facts.paths.state)):
             paths = ", ".join(sorted({wants.KEY_PATHS.get(name, name) for name in left}))
             raise ApplyFailed(f"tailscaled did not keep {paths}", hint="does something else set its prefs?")
 
@@ -228,7 +230,7 @@ class TailscalePart:
             originals: Any = snapshot.get("originals")
             write_originals(state, originals)
 
-    def _align(self, api: LocalApi, wanted: Json, report: Report) -> None:
+    def _align(self, api: LocalApi, wanted: Json, report: Report, withdrawn: tuple[str, ...]) -> None:
         prefs = api.prefs()
         peers: tuple[Json, ...] = ()
         if wanted["exit_node"] is not None:
@@ -238,7 +240,7 @@ class TailscalePart:
                 require_exit_node(wanted, prefs, peers)
             except CheckFailed as error:
                 raise ApplyFailed(error.message, hint=error.hint) from None
-        if patch := wants.differing(wanted, prefs, peers):
+        if patch := wants.differing(wanted, prefs, peers, withdrawn):
             report("setting " + ", ".join(sorted({wants.KEY_PATHS.get(name, name) for name in patch})))
             api.patch_prefs(patch)
 
