@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tsstack.cli.options import DEFAULT_FILE, Seconds, Shared, json_option, unused_file_option
-from tsstack.cli.output import result, result_json, style
+from tsstack.cli.options import (
+    DEFAULT_FILE,
+    Seconds,
+    Shared,
+    file_option,
+    json_option,
+    unused_file_option,
+)
+from tsstack.cli.output import chatter, result, result_json, style
+from tsstack.errors import TsstackError
 
 if TYPE_CHECKING:
     from tsstack.monitor.client import Client
@@ -97,10 +105,28 @@ def status(as_json: bool, socket_path: Path) -> None:
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=50, show_default=True, help="So many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as they happen.")
 def events(as_json: bool, socket_path: Path, count: int, follow: bool) -> None:
-    """Show what happened, the latest last."""
+    """Show what happened, the latest last. Without a monitor: what the last one has written.
+
+    \b
+    Examples:
+      tsstack monitor events -n 20
+      tsstack monitor events --json -f | jq .text     a line for each event
+    """
+    from tsstack.monitor.client import NotRunning
+
     asked = client(socket_path)
-    for event in asked.ask("events", count=count):
-        _print_event(event, as_json)
+    try:
+        for event in asked.ask("events", count=count):
+            _print_event(event, as_json)
+    except NotRunning:
+        if follow:
+            raise
+        from dataclasses import asdict
+
+        from tsstack.monitor.archive import Archive
+
+        for kept in Archive().events(limit=count):
+            _print_event(asdict(kept), as_json)
     if follow:
         for told in asked.follow():
             _print_event(told["event"], as_json)
@@ -140,12 +166,21 @@ def reload(as_json: bool, socket_path: Path) -> None:
 
 
 @monitor.command("test-alert")
-@unused_file_option
+@file_option
 @json_option
 @socket_option
-def test_alert(as_json: bool, socket_path: Path) -> None:
-    """Send an alert to everyone whom the file names, and say what became of it."""
-    sent = client(socket_path).ask("test-alert", timeout_s=120.0)["sent"]
+def test_alert(file: Path, as_json: bool, socket_path: Path) -> None:
+    """Send an alert to everyone whom the file names, and say what became of it.
+
+    The monitor that runs sends it, under the restrictions of its service; without one this command does.
+    """
+    from tsstack.monitor.client import NotRunning
+
+    try:
+        sent = client(socket_path).ask("test-alert", timeout_s=120.0)["sent"]
+    except NotRunning as error:
+        chatter(f"{error.message}: this command sends")
+        sent = _send_test(file)
     if as_json:
         result_json({"sent": sent})
     elif not sent:
@@ -154,7 +189,19 @@ def test_alert(as_json: bool, socket_path: Path) -> None:
         word = style("sent", fg="green") if each.get("ok") else style("failed", fg="red", bold=True)
         result(f"{word}  {each.get('to', '')}  {each.get('error', '')}".rstrip())
     if not all(each.get("ok") for each in sent):
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(TsstackError.exit_code)
+
+
+def _send_test(file: Path) -> list[dict[str, Any]]:
+    from tsstack.monitor.alerts import Alerts
+    from tsstack.monitor.settings import read_settings
+
+    settings = read_settings(file)
+    alerts = Alerts(settings.monitor.alerts, settings.stack.host.name)
+    try:
+        return alerts.test()
+    finally:
+        alerts.close()
 
 
 def status_lines(state: dict[str, Any]) -> list[str]:

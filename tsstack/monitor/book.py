@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from tsstack.monitor.probes.probe import Probe
+from tsstack.monitor.quality import Quality
 from tsstack.monitor.sample import Path, Sample
 from tsstack.monitor.snapshot import PathKind, PathStatus
 from tsstack.monitor.verdict import Judge, Level, Limits, Verdict
@@ -21,6 +22,9 @@ _KINDS: dict[str, PathKind] = {
     "service": "service",
 }
 _LOOK_AT_ALL_S = 10.0
+_FEW = 50
+"""So many paths are summed up on the spot; of more, the long windows are of the last half minute."""
+_ROUNDS = 60
 
 
 def kind_of(key: str) -> PathKind:
@@ -44,6 +48,8 @@ class Entry:
     level: Level = "unknown"
     since_s: float = 0.0
     """Since when the level is so."""
+    longest: Quality | None = None
+    """The longest window as it was summed up last."""
     told: bool = False
     """Whether people were told that it is not good."""
 
@@ -68,6 +74,7 @@ class Book:
     sent: int = 0
     lost: int = 0
     _touched: set[str] = field(default_factory=set)
+    _round: int = 0
     _looked_s: float = -inf
 
     def update(self, probes: Iterable[Probe], limits: Limits, now_s: float) -> None:
@@ -133,6 +140,21 @@ class Book:
         self._touched.clear()
         return found
 
+    def refresh(self, now_s: float) -> None:
+        """Sum up the long windows of some paths; called twice a second, all have had their turn in 30 s.
+
+        A quarter of an hour at the quick pace takes a third of a millisecond to sum up: for a thousand paths
+        at once, nothing else would be done for that long.
+        """
+        keys = list(self.entries)
+        if len(keys) <= _FEW:
+            return
+        share = len(keys) // _ROUNDS + 1
+        self._round = (self._round + share) % len(keys)
+        for key in (keys[self._round :] + keys[: self._round])[:share]:
+            entry = self.entries[key]
+            entry.longest = entry.windows.quality(WINDOWS_S[-1], now_s)
+
     def statuses(self, now_s: float, unix_s: float) -> tuple[PathStatus, ...]:
         """Every path as readers see it."""
         return tuple(self._status(entry, now_s, unix_s) for entry in self.entries.values())
@@ -160,6 +182,7 @@ class Book:
     def _status(self, entry: Entry, now_s: float, unix_s: float) -> PathStatus:
         verdict = entry.judge.verdict(now_s)
         last = entry.last
+        longest = entry.longest if len(self.entries) > _FEW else None
         return PathStatus(
             key=entry.path.key,
             kind=kind_of(entry.path.key),
@@ -167,7 +190,10 @@ class Book:
             level=verdict.level,
             causes=verdict.causes,
             since=unix_s - (now_s - entry.since_s),
-            windows=tuple(entry.windows.quality(window_s, now_s) for window_s in WINDOWS_S),
+            windows=(
+                *(entry.windows.quality(window_s, now_s) for window_s in WINDOWS_S[:-1]),
+                longest or entry.windows.quality(WINDOWS_S[-1], now_s),
+            ),
             rtt_s=last.rtt_s if last else None,
             via=last.via if last else "unknown",
             interface=entry.path.interface,

@@ -116,6 +116,7 @@ class Monitor:
             self._restore(kept, now_s)
         self._timers = [
             self._loop.create_task(self._every(TURN_S, self._turn)),
+            self._loop.create_task(self._every(TURN_S, lambda: self._book.refresh(boot_s()))),
             self._loop.create_task(self._every(1.0, self._look_at_routes)),
             self._loop.create_task(self._every(_SNAPSHOT_S, self._show)),
         ]

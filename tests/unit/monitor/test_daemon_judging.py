@@ -73,6 +73,21 @@ def test_reading_the_file_anew_keeps_the_windows_of_paths_that_stay() -> None:
     assert watched.entries["exit:a"].judge._limits.max_loss == 0.5
 
 
+def test_of_many_paths_the_long_windows_are_summed_up_in_turns() -> None:
+    probes = [Probe(Path(f"target:icmp:127.0.0.{n}", ""), "icmp", host=f"127.0.0.{n}") for n in range(1, 201)]
+    watched = book(*probes)
+    for probe in probes:
+        feed(watched, probe.path.key, 0.0, "....x")
+    for number in range(60):
+        watched.refresh(2.5 + number / 2)
+    assert {status.windows[2].lost for status in watched.statuses(40.0, 1e9)} == {1}
+    assert all(entry.longest is not None for entry in watched.entries.values())
+    for probe in probes:
+        feed(watched, probe.path.key, 40.0, "x")
+    short, long = ({status.windows[i].lost for status in watched.statuses(41.0, 1e9)} for i in (1, 2))
+    assert (short, long) == ({2}, {1})
+
+
 def test_a_sample_of_a_path_that_is_gone_is_dropped() -> None:
     watched = book(EXIT)
     feed(watched, "exit:gone", 0.0, "....")
