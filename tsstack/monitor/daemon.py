@@ -273,7 +273,9 @@ class Monitor:
             self.maintain(False)
         before = helm.state
         facts = self._facts(helm, now_s)
-        decision = helm.turn(facts, now_s, hands_off=self._is_off(helm, facts))
+        if before is not None and facts.actual != before.at and self._hands.is_switching():
+            return  # what a switch sets is no drift, and where it leads is decided by its file
+        decision = helm.turn(facts, now_s, hands_off=self.actuator.read_only)
         if decision is None or before is None:
             return
         self.actuator.do(decision.actions)
@@ -299,13 +301,6 @@ class Monitor:
             for name in helm.policy.use
         )
         return Facts(candidates, seen.actual, None, egress.verdict(DIRECT, now_s))
-
-    def _is_off(self, helm: Helm, facts: Facts) -> bool:
-        """Whether prefs are left to others now: a switch is at work, or tailscaled refuses us."""
-        state = helm.state
-        if self.actuator.read_only:
-            return True
-        return state is not None and facts.actual != state.at and self._hands.is_switching()
 
     def _set_paces(self, nodes: Iterable[str], helm: Helm, now_s: float) -> None:
         """Quick: the nodes that the decision names, and the witnesses of the way in use."""

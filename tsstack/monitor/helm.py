@@ -76,7 +76,7 @@ class Helm:
         self.state = maintain(self.state, on)
 
     def turn(self, facts: Facts, now_s: float, *, hands_off: bool = False) -> Decision | None:
-        """Decide. `hands_off`: a switch is at work, so what it sets is no drift. None before `begin`."""
+        """Decide. `hands_off`: tailscaled refuses us, so nothing is repaired. None before `begin`."""
         self._facts = facts
         if self.state is None:
             return None

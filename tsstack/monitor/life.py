@@ -102,7 +102,7 @@ class Life:
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         home = self._home
         kept = Kept(home.state / "state.json")
-        hands = Hands(LocalApi(home.paths.tailscale_socket), lambda: is_switching(home.paths.state))
+        hands = Hands(LocalApi(home.paths.tailscale_socket), self._is_changing)
         self._audience = Audience(home.state / "history.db", self._settings)
         self._monitor = Monitor(self._settings, hands, kept=kept)
         self._monitor.listeners.voices = self._audience.voices
@@ -203,6 +203,12 @@ class Life:
                     self._monitor.keep()
         finally:
             ending.cancel()
+
+    def _is_changing(self) -> bool:
+        """Whether a switch is at work, or is done and its file is not in force here yet."""
+        state = self._home.paths.state
+        reading = self._reloads is not None and not self._reloads.done()
+        return reading or live_generation(state) != self._generation or is_switching(state)
 
     def _look_at_generation(self) -> None:
         """After a switch or a rollback: the file as the live generation was made from it."""

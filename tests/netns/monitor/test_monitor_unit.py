@@ -1,0 +1,178 @@
+"""The service unit under a real systemd: ready, fed by probes, reloaded, restarted, and within its walls."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from systemd_root import CHECKOUT, SystemdHost, systemd_host
+
+__all__ = ["systemd_host"]
+pytestmark = pytest.mark.netns
+
+UNIT = CHECKOUT / "monitor" / "tsstack-monitor.service"
+FILE = (
+    "host: {name: h, tailnet: t.test}\nmonitor: {interval: 1s, targets: [{icmp: 127.0.0.1}, {icmp: '::1'}]}\n"
+)
+# The package is installed in a checkout here; the interpreter lies in root's home.
+RUN = f'{sys.executable} -B -P -c "import sys; sys.path.insert(0, \\"{CHECKOUT}\\"); %s"'
+DAEMON = RUN % "from tsstack.cli.main import main; sys.argv[1:] = [\\'monitor\\']; main()"
+
+
+@pytest.fixture
+def host(systemd_host: SystemdHost) -> SystemdHost:
+    """With the unit installed and the file written; nothing runs yet."""
+    put(systemd_host, "/etc/tsstack/tsstack.yaml", FILE)
+    put(systemd_host, "/etc/systemd/system/tsstack-monitor.service", UNIT.read_text())
+    change = f"[Service]\nProtectHome=read-only\nWatchdogSec=4s\nExecStart=\nExecStart={DAEMON}\n"
+    put(systemd_host, "/etc/systemd/system/tsstack-monitor.service.d/test.conf", change)
+    systemd_host.run("systemctl", "daemon-reload")
+    return systemd_host
+
+
+def put(host: SystemdHost, name: str, text: str) -> None:
+    path = host.path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def shown(host: SystemdHost, name: str) -> str:
+    return host.run("systemctl", "show", "-P", name, "tsstack-monitor").stdout.strip()
+
+
+def journal(host: SystemdHost) -> str:
+    return host.run("journalctl", "-u", "tsstack-monitor", "-o", "cat", "--no-pager").stdout
+
+
+def eventually(host: SystemdHost, holds: Callable[[], object], within_s: float = 30.0) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline_s, (
+            journal(host) + host.run("systemctl", "status", "tsstack-monitor", check=False).stdout
+        )
+        time.sleep(0.1)
+
+
+def test_the_life_of_the_service(host: SystemdHost) -> None:
+    host.run("systemctl", "start", "tsstack-monitor")
+    assert shown(host, "ActiveState") == "active"  # it was waited for until it said that it is ready
+    assert "watches 2 paths" in journal(host)
+    asked = 'import json; from tsstack.monitor.client import Client; print(json.dumps(Client().ask("state")))'
+
+    def levels() -> set[str]:
+        return {path["level"] for path in json.loads(host.python(IMPORT + asked).stdout)["paths"]}
+
+    # Both pings work behind the walls, whatever ping_group_range says.
+    eventually(host, lambda: levels() == {"good"})
+    assert "2 paths" in shown(host, "StatusText")
+
+    # The watchdog ends one that does not probe.
+    pid = shown(host, "MainPID")
+    host.run("kill", "-STOP", pid)
+    eventually(
+        host, lambda: shown(host, "MainPID") not in {"0", pid} and shown(host, "ActiveState") == "active"
+    )
+    assert shown(host, "NRestarts") == "1"
+    time.sleep(6)  # longer than the watchdog's patience: one that probes is left alone
+    assert shown(host, "NRestarts") == "1"
+
+    # A faulty file changes nothing.
+    put(host, "/etc/tsstack/tsstack.yaml", FILE + "montor: {}\n")
+    host.run("systemctl", "reload", "tsstack-monitor")
+    eventually(host, lambda: "tsstack.yaml:3:1: error" in journal(host))
+    assert shown(host, "ActiveState") == "active"
+    put(host, "/etc/tsstack/tsstack.yaml", FILE.replace("1s", "2s"))
+    host.run("systemctl", "reload", "tsstack-monitor")
+    eventually(host, lambda: "[reloaded]" in journal(host))
+
+    # What others keep in /run/tsstack outlives it; its own socket does not.
+    put(host, "/run/tsstack/other", "")
+    assert host.path("/run/tsstack/monitor.sock").exists()
+    host.run("systemctl", "stop", "tsstack-monitor")
+    assert shown(host, "Result") == "success"
+    assert (host.path("/run/tsstack/other").exists(), host.path("/run/tsstack/monitor.sock").exists()) == (
+        True,
+        False,
+    )
+    assert re.search(r"the monitor ends", journal(host))
+    assert {path.name for path in host.path("/var/lib/tsstack/monitor").iterdir()} >= {
+        "history.db",
+        "state.json",
+    }
+
+
+IMPORT = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); "
+# What the daemon does only when something happens: conntrack, interfaces, alerts' libraries, a program.
+WITHIN = """
+import os, socket, json
+from tsstack.monitor.conntrack import drop_connections, list_connections
+from tsstack.monitor.actuator import surroundings
+from tsstack.monitor.tailscaled import Seen
+from tsstack.system.command import run
+found = list_connections()
+drop_connections(found)
+around = surroundings(Seen(), "lo")
+import apprise, prometheus_client, ssl, ctypes
+ssl.create_default_context()
+assert run(["true"]).returncode == 0
+denied = []
+for name in ("/etc/x", "/usr/x", "/root/x", "/var/lib/tsstack/x"):
+    try:
+        open(name, "w")
+    except OSError:
+        denied.append(name)
+try:
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+except OSError:
+    denied.append("packet")
+try:
+    os.setuid(4711)
+except OSError:
+    denied.append("setuid")
+open("/var/lib/tsstack/monitor/probe", "w")
+print("WITHIN " + json.dumps([sorted(around.local), denied]))
+"""
+
+
+def test_all_that_it_ever_does_works_within_its_walls_and_nothing_else(host: SystemdHost) -> None:
+    host.run("modprobe", "nf_conntrack", check=False)
+    put(host, "/opt/within.py", IMPORT + WITHIN)
+    text = UNIT.read_text().replace("Type=notify", "Type=oneshot")
+    text = re.sub(r"(?m)^(WatchdogSec|Restart|RestartSec)=.*\n", "", text)
+    text = re.sub(r"(?m)^ExecStart=.*", f"ExecStart={sys.executable} -B /opt/within.py", text)
+    put(host, "/etc/systemd/system/within.service", text.replace("ProtectHome=yes", "ProtectHome=read-only"))
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "start", "within", check=False)
+    said = host.run("journalctl", "-u", "within", "-o", "cat", "--no-pager").stdout
+    assert "WITHIN" in said, said
+    local, denied = json.loads(said.split("WITHIN ")[1].splitlines()[0])
+    assert "127.0.0.1" in local
+    assert denied == ["/etc/x", "/usr/x", "/root/x", "/var/lib/tsstack/x", "packet", "setuid"]
+
+
+def test_the_units_exposure() -> None:
+    """`systemd-analyze security`: root itself is 0.4 of it, which tailscaled's prefs ask for."""
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", str(UNIT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    assert float(found[1]) <= 1.9
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/usr/bin/tsstack", "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, [line for line in done.stderr.splitlines() if UNIT.name in line]) == (0, [])
