@@ -199,6 +199,10 @@ class Database:
                     self.checkpoint()
             if floors and self._pages() > self._soft_pages():
                 self._drop_events(EVENTS_LEAST)
+        most = EVENTS_LEAST
+        while most and self._pages() > self._soft_pages():
+            most //= 2
+            self._drop_events(most)
         # Given back in steps: all at once would go through the WAL as a whole.
         while self._sql.execute("PRAGMA freelist_count").fetchone()[0] > self._soft_pages() // 8:
             self._sql.execute("PRAGMA incremental_vacuum(256)").fetchall()

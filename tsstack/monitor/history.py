@@ -33,7 +33,7 @@ ROWS_MOST, EVENTS_MOST = 20_000, 1_000
 RETRY_S = 30.0
 _TIDY_S = 600.0
 _GATHER_S = 1.0
-_ROWS_AT_ONCE = 500
+_ROWS_AT_ONCE, _EVENTS_AT_ONCE = 500, 50
 _STEADY_S = 60.0
 _ABOUT = "history"
 _RANK = {level: number for number, level in enumerate(SEVERITY)}
@@ -258,7 +258,7 @@ class History:
         """What the next transaction writes: not too much, so that the WAL stays small."""
         with self._wake:
             rows = [self._rows.popleft() for _ in range(min(len(self._rows), _ROWS_AT_ONCE))]
-            events, self._events = list(self._events), deque()
+            events = [self._events.popleft() for _ in range(min(len(self._events), _EVENTS_AT_ONCE))]
             dirty, self._dirty = self._dirty, {}
         return rows, events, dirty
 

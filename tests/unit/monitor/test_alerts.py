@@ -21,6 +21,7 @@ from tsstack.monitor.alert_sender import reason_of
 from tsstack.monitor.alerts import WAITING_MOST, Alerts
 from tsstack.monitor.redaction import redacted
 from tsstack.monitor.snapshot import Event
+from tsstack.system import command
 
 TOKEN = "tk_s3cr3tt0ken"  # noqa: S105
 
@@ -222,12 +223,12 @@ def test_a_program_that_talks_without_end_fills_no_memory(
 ) -> None:
     monkeypatch.setattr(alert_channel, "COMMAND_S", 1.0)
     program = script(tmp_path, "talks", "exec yes 0123456789")
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcome = Program((program,), "monitor.alerts[0]").send(Alert("gw1", begins()))
     assert "did not finish" in outcome.error
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+    argv = [script(tmp_path, "ends", "head -c 3000000 /dev/zero; echo last; head -c 3000000 /dev/zero >&2")]
+    result = command.run_limited(argv, stdin="", timeout_s=20, most_bytes=5000)
+    assert (len(result.stdout), len(result.stderr)) == (5000, 5000)
+    assert result.stdout.endswith("last\n")
 
 
 def test_a_program_that_leaves_something_running_is_not_waited_for(tmp_path: Path) -> None:

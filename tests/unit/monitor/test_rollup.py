@@ -86,6 +86,9 @@ def test_the_pieces_of_a_span_tile_it(span: tuple[int, int, int, list[int]]) -> 
         has = kept[piece.tier]
         assert has is not None
         assert has.first <= piece.start < piece.end <= has.end
+    for edge, at in ((pieces[0].start - since, since), (until - pieces[-1].end, until - 1)) if pieces else ():
+        there = [t.width_s for t, has in zip(TIERS, kept, strict=True) if has and has.first <= at < has.end]
+        assert -edge < min(there, default=TIERS[-1].width_s), "the edge is as fine as what is kept there"
     # Whatever is kept of the span is in it: at any second, one piece or nothing that is kept at all.
     covered = {second for piece in pieces for second in range(piece.start, piece.end, 10)}
     for second in range(max(since, first) // 10 * 10 + 10, min(until, NOW) // 10 * 10 - 10, 250):
