@@ -148,11 +148,11 @@ class Bed:
         self.host.write("/etc/tsstack/tsstack.yaml", FILE.format(**{"extra": "", **settings, **given}))
 
     @contextlib.contextmanager
-    def monitor(self, **given: str) -> Iterator[Daemon]:
-        """The daemon, by a file made of `given`; waits until it steers."""
+    def monitor(self, *, under: tuple[str, ...] = (), **given: str) -> Iterator[Daemon]:
+        """The daemon, by a file made of `given` and started by `under`; waits until it steers."""
         if given or not self.host.path("/etc/tsstack/tsstack.yaml").exists():
             self.write_file(**given)
-        daemon = Daemon(self.host)
+        daemon = Daemon(self.host, under)
         daemon.start()
         try:
             yield daemon
@@ -217,15 +217,23 @@ class Bed:
 class Daemon:
     """`tsstack monitor` on the host."""
 
-    def __init__(self, host: Machine) -> None:
+    def __init__(self, host: Machine, under: tuple[str, ...] = ()) -> None:
         self.host = host
+        self._under = under
         self.process: Any = None
         self.lines: list[str] = []
 
     def start(self) -> None:
         """Start it and wait until it says where the host is."""
         self.process = self.host.popen(
-            [sys.executable, "-P", "-c", "from tsstack.cli.main import main; main()", "monitor"],
+            [
+                *self._under,
+                sys.executable,
+                "-P",
+                "-c",
+                "from tsstack.cli.main import main; main()",
+                "monitor",
+            ],
             env={"PYTHONPATH": str(CHECKOUT)},
         )
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()

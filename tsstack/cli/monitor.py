@@ -192,6 +192,17 @@ def test_alert(file: Path, as_json: bool, socket_path: Path) -> None:
         raise click.exceptions.Exit(TsstackError.exit_code)
 
 
+@monitor.command("free-flows", hidden=True)
+@unused_file_option
+def free_flows() -> None:
+    """Free connections as one line on standard input asks: the service behind tsstack-flows.socket."""
+    import sys
+
+    from tsstack.monitor.freeing import serve_one
+
+    serve_one(sys.stdin.buffer, sys.stdout.buffer)
+
+
 def _send_test(file: Path) -> list[dict[str, Any]]:
     from tsstack.monitor.alerts import Alerts
     from tsstack.monitor.settings import read_settings

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from ipaddress import ip_network
+from pathlib import Path
 
 from tsstack.monitor.choice import DIRECT, Action, Block, FreeFlows, GoDirect, Proof, ProveEgress, UseExit
-from tsstack.monitor.conntrack import drop_connections, list_connections
-from tsstack.monitor.flows import Surroundings, left_by
+from tsstack.monitor.freeing import FLOWS_SOCKET, free_flows
 from tsstack.monitor.probes.probe import Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.probes.stamps import boot_s
-from tsstack.monitor.tailscaled import Seen, Tailscaled
+from tsstack.monitor.tailscaled import Tailscaled
 from tsstack.monitor.troubles import Troubles
 from tsstack.system.localapi import LocalApiError
 
@@ -34,8 +33,13 @@ class Actuator:
         proven: Callable[[Proof], None],
         targets: Callable[[str], tuple[Probe, ...]],
         uplink: Callable[[], str],
+        flows: Path = FLOWS_SOCKET,
     ) -> None:
-        """`proven` gets each proof; `targets` gives the probes that show whether a node's egress works."""
+        """`proven` gets each proof; `targets` gives the probes that show whether a node's egress works.
+
+        `flows` is the socket of who frees connections where this process may not.
+        """
+        self._flows = flows
         self._tailscaled = tailscaled
         self._prober = prober
         self._troubles = troubles
@@ -113,10 +117,10 @@ class Actuator:
 
     async def _free(self, left: str) -> None:
         try:
-            await asyncio.to_thread(_free_flows, left, self._tailscaled.seen, self._uplink())
+            await asyncio.to_thread(free_flows, left, self._tailscaled.seen, self._uplink(), self._flows)
         except OSError as error:
-            message = f"connections of the way that was left cannot be freed: {error.strerror}"
-            self._troubles.begin(FREEING, message, "give the service CAP_NET_ADMIN, and load nf_conntrack")
+            message = f"connections of the way that was left cannot be freed: {error.strerror or error}"
+            self._troubles.begin(FREEING, message, "systemctl enable --now tsstack-flows.socket")
         else:
             self._troubles.end(FREEING)
 
@@ -150,41 +154,3 @@ class Actuator:
             for each in asking:
                 each.cancel()
         return False
-
-
-def _free_flows(left: str, seen: Seen, uplink: str) -> int:
-    connections = list_connections()
-    if not connections:
-        return 0
-    return drop_connections(left_by(left, connections, surroundings(seen, uplink)))
-
-
-def surroundings(seen: Seen, uplink: str) -> Surroundings:
-    """This host's addresses and networks as they are now."""
-    import psutil
-
-    own: dict[str, list[tuple[str, str]]] = {}
-    for name, addresses in psutil.net_if_addrs().items():
-        for each in addresses:
-            if each.family.name in {"AF_INET", "AF_INET6"} and each.netmask:
-                own.setdefault(name, []).append((each.address.partition("%")[0], str(each.netmask)))
-    attached = [
-        ip_network(f"{address}/{_length(mask)}", strict=False)
-        for name, pairs in own.items()
-        if name not in {"lo", "tailscale0"}
-        for address, mask in pairs
-    ]
-    return Surroundings(
-        tunnel=frozenset(seen.addresses),
-        uplink=frozenset(address for address, _ in own.get(uplink, ())),
-        local=frozenset(address for pairs in own.values() for address, _ in pairs),
-        attached=tuple(attached),
-        peers=tuple(ip_network(each) for each in seen.peer_routes),
-        routed=tuple(ip_network(each) for each in seen.advertised or () if not each.endswith("/0")),
-    )
-
-
-def _length(mask: str) -> int:
-    from ipaddress import ip_address
-
-    return int(ip_address(mask)).bit_count()
