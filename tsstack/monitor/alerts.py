@@ -7,7 +7,7 @@ and then given up, which is said with the next one that arrives. That a channel 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Condition, Thread
@@ -164,12 +164,8 @@ class Alerts:
         clock: Clock | None = None,
         retry_s: Sequence[float] = RETRY_S,
         saved: Mapping[str, Any] | None = None,
-        keep: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """`alerts` is `monitor.alerts`. `keep` is given what `export` gives from time to time; a later run
-        takes that as `saved`, so that recoveries outlive a restart.
-        """
-        self._keep = keep
+        """`alerts` is `monitor.alerts`. `saved`: what `export` gave, so that recoveries outlive a restart."""
         self._host = host
         self._clock = clock or SystemClock()
         self._retry_s = retry_s
@@ -210,8 +206,6 @@ class Alerts:
         summary = self._gate.summary(self._clock.now_s())
         if summary is not None:
             self._put(summary)
-        if self._keep is not None:
-            self._keep(self.export())
 
     def troubles(self) -> tuple[Trouble, ...]:
         """The channels that fail now."""
@@ -248,8 +242,6 @@ class Alerts:
         until_s = self._clock.now_s() + wait_s
         for post in self._posts.values():
             post.join(max(0.0, until_s - self._clock.now_s()))
-        if self._keep is not None:
-            self._keep(self.export())
 
     def _put(self, event: Event) -> None:
         for post in self._posts.values():
