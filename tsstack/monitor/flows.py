@@ -55,7 +55,7 @@ def left_by(node: str, connections: Iterable[Connection], around: Surroundings) 
 def _went_by(node: str, connection: Connection, around: Surroundings) -> bool:
     original, reply = connection.original, connection.reply
     # Where replies come from is the real far end, whatever a DNAT made of the asked address.
-    inward = original.destination in around.local or reply.source in around.local
+    inward = reply.source in around.local
     own = connection.mark & _MARK_MASK == _OWN_MARK
     if inward or own or _within(reply.source, (*TAILNET, *_NOWHERE)):
         return False

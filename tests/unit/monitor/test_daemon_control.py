@@ -174,12 +174,33 @@ def test_others_than_root_and_the_monitors_own_user_may_only_read(
     assert serve(tmp_path, body).done == []
 
 
+def connect_as(uid: int, name: str) -> int:
+    """A child of this process that connects as another user, and waits; its pid."""
+    child = os.fork()
+    if child:
+        return child
+    os.setuid(uid)
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect("\0" + name)
+        link.recv(1)
+    os._exit(0)
+
+
 def test_the_kernel_says_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert control_module._may_command(ours)  # our own user
-        monkeypatch.setattr(os, "geteuid", lambda: 4711)
-        assert control_module._may_command(ours) == (os.getuid() == 0)
+    assert os.getuid() == 0, "another user is needed to ask"
+    with socket.socket(socket.AF_UNIX) as listener:
+        name = f"tsstack-peer-{os.getpid()}"
+        listener.bind("\0" + name)
+        listener.listen()
+        for uid in (0, 65534):
+            child = connect_as(uid, name)
+            client, _ = listener.accept()
+            with client:
+                assert control_module._may_command(client) == (uid == 0)
+                with monkeypatch.context() as patched:
+                    patched.setattr(os, "geteuid", lambda: 65534)
+                    assert control_module._may_command(client)  # the monitor's own user, and root
+            os.waitpid(child, 0)
     assert not control_module._may_command(None)
 
 

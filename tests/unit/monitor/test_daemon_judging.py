@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
+import socket
+import threading
 from ipaddress import ip_network
+from pathlib import Path as Folder
 
 import pytest
 
+from tsstack.monitor import freeing
 from tsstack.monitor.book import Book
 from tsstack.monitor.choice import DIRECT
 from tsstack.monitor.conntrack import Connection, Tuple
@@ -14,6 +20,7 @@ from tsstack.monitor.flows import Surroundings, left_by
 from tsstack.monitor.probes.probe import Probe
 from tsstack.monitor.reasons import Compared, Reason
 from tsstack.monitor.sample import Path, Sample
+from tsstack.monitor.tailscaled import Seen
 from tsstack.monitor.telling import event_of_change, event_of_reason
 from tsstack.monitor.verdict import Limits
 
@@ -117,6 +124,8 @@ def test_an_answer_counts_for_the_node_that_was_in_use_when_it_was_asked_for() -
     end_s = feed(ways, "target:t", moved_s, "." * 5)
     assert level(ways, "a", end_s) == "dead"
     assert level(ways, "b", end_s) == "good"
+    arrived = ways.verdict("b", end_s)
+    assert arrived is not None and arrived.loss == 0
     assert level(ways, "c", end_s) == "nothing"
 
 
@@ -155,8 +164,8 @@ def test_one_dead_target_says_nothing_of_the_way_and_all_of_them_do() -> None:
 def test_a_target_that_is_asked_seldom_counts_once_it_has_answered_since_it_was_called() -> None:
     ways = egress("target:t")
     ways.use("a", 0.0)
-    feed(ways, "target:u", 0.0, "." * 5, pace_s=0.5)
-    end_s = feed(ways, "target:t", 0.0, "....." + "x" * 20)
+    feed(ways, "target:u", 0.0, "." * 8)
+    end_s = feed(ways, "target:t", 0.0, "....." + "x" * 10)
     assert level(ways, "a", end_s) == "dead"  # its answers are from before the fault
     ways.call(needed=True, now_s=end_s)
     assert level(ways, "a", feed(ways, "target:u", end_s, "....")) == "good"
@@ -246,3 +255,69 @@ def test_pitfall_10_only_connections_of_the_way_that_was_left_are_freed(left: st
     every = {**BY_NODE, **BY_UPLINK, **OTHERS}
     gone = left_by(left, every.values(), AROUND)
     assert {name for name, each in every.items() if each in gone} == set(BY_NODE if left else BY_UPLINK)
+
+
+class Untouched(Exception):
+    """The kernel's table was asked for."""
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"", "no request"),
+        (b"nonsense\n", "no request"),
+        (b"[]\n", "no request"),
+        (
+            b'{"left": "a", "uplink": "lo", "addresses": "x", "peer_routes": [], "advertised": []}\n',
+            "no request",
+        ),
+        (
+            b'{"left": "a", "uplink": "lo", "addresses": [], "peer_routes": ["x"], "advertised": []}\n',
+            "no request",
+        ),
+    ],
+)
+def test_the_helper_that_frees_flows_does_nothing_for_garbage(
+    sent: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touch() -> list[Connection]:
+        raise Untouched
+
+    monkeypatch.setattr(freeing, "list_connections", touch)
+    answer = io.BytesIO()
+    freeing.serve_one(io.BytesIO(sent), answer)
+    assert said in json.loads(answer.getvalue())["error"]
+
+
+def test_without_the_right_to_free_flows_the_helper_is_asked(
+    tmp_path: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [BY_NODE["this host to the internet"], OTHERS["the tailnet"]]
+    dropped: list[Connection] = []
+    rights = iter([False, True])
+
+    def listed() -> list[Connection]:
+        if not next(rights):
+            raise PermissionError(1, "Operation not permitted")
+        return given
+
+    monkeypatch.setattr(freeing, "list_connections", listed)
+    monkeypatch.setattr(freeing, "drop_connections", lambda gone: dropped.extend(gone) or len(dropped))
+    path = tmp_path / "flows.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as client, client.makefile("rwb") as both:
+                freeing.serve_one(both, both)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert freeing.free_flows("a", Seen(addresses=("100.64.0.1",)), "eth0", path) == 1
+        thread.join()
+    assert dropped == given[:1]
+    path.unlink()
+    rights = iter([False])
+    with pytest.raises(PermissionError):
+        freeing.free_flows("a", Seen(), "eth0", path)
