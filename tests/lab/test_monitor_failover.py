@@ -298,3 +298,26 @@ def test_there_is_one_monitor_and_it_ends_as_it_should(bed: Bed) -> None:
         daemon.stop(signal.SIGKILL)
         daemon.start()  # what a killed one leaves stands in nobody's way
         assert daemon.state()["exit"]["at"] == "exit-b"
+
+
+def test_what_a_person_must_mend_is_said_once_and_everything_else_goes_on(bed: Bed, client: Client) -> None:
+    bed.write_file(restore_after="6s")
+    path = bed.host.path("/etc/tsstack/tsstack.yaml")
+    text = path.read_text().replace("use: [exit-b, client-1]", "use: [exit-b, ghost, client-1]")
+    path.write_text(text.replace("targets: [", 'targets: [{tcp: "nowhere.invalid:80"}, '))
+    with bed.monitor() as daemon:
+        settle(client)
+        state = daemon.await_state(lambda state: len(state["troubles"]) == 2, within_s=40)
+        said = {trouble["about"]: trouble for trouble in state["troubles"]}
+        assert said.keys() == {"exit:ghost", "target:tcp:nowhere.invalid:80"}
+        assert "offers no exit" in said["exit:ghost"]["message"]
+        assert "does not resolve" in said["target:tcp:nowhere.invalid:80"]["message"]
+        bed.lab.fault("cut", "exit-b")  # past the one that is not there
+        assert client.await_flow(time.time(), within_s=20, by=SECOND_ADDRESS) is not None, daemon.lines
+        told = [event["about"] for event in daemon.events() if event["code"] == "trouble"]
+        assert sorted(told) == sorted(said)
+        bed.write_file(restore_after="6s")
+        bed.host.run(["tsstack", "monitor", "reload"])
+        daemon.await_state(lambda state: state["troubles"] == [])
+        over = [event["about"] for event in daemon.events() if event["code"] == "trouble" and event["over"]]
+        assert sorted(over) == sorted(said)

@@ -187,10 +187,7 @@ class Control:
         if for_s is not None and (type(for_s) not in {int, float} or not 0 < for_s <= _LONGEST_MAINTENANCE_S):
             raise Refused("bad-argument", "`for_s` is a number of seconds, a year at most")
         until = time.time() + for_s if on and for_s is not None else None
-        try:
-            monitor.maintain(on, until)
-        except ValueError as error:
-            raise Refused("refused", str(error)) from None
+        monitor.maintain(on, until)
         return {"maintenance": on, "until": until}
 
     async def _stream(

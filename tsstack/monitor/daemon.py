@@ -24,7 +24,7 @@ from tsstack.monitor.probes.probe import Notice, Pace, Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.probes.stamps import boot_s
 from tsstack.monitor.sample import Sample
-from tsstack.monitor.settings import Settings, judges_way
+from tsstack.monitor.settings import Settings, default_interface, judges_way
 from tsstack.monitor.snapshot import Event, ExitStatus, Snapshot, Trouble
 from tsstack.monitor.tailscaled import Seen, Tailscaled
 from tsstack.monitor.telling import event_of_change, event_of_reason
@@ -87,6 +87,7 @@ class Monitor:
         self._withdrawal = Withdrawal(settings.stack)
         self._kept = kept
         self._saved: State | None = kept.failover(now_s) if kept else None
+        self.maintenance = kept.maintenance() if kept else False
         self.maintenance_until: float | None = kept.maintenance_until() if kept else None
         self._quick: frozenset[str] = frozenset()
         self._told: tuple[Trouble, ...] = ()
@@ -118,7 +119,7 @@ class Monitor:
             self._loop.create_task(self._every(TURN_S, self._turn)),
             self._loop.create_task(self._every(TURN_S, lambda: self._book.refresh(boot_s()))),
             self._loop.create_task(self._every(1.0, self._look_at_routes)),
-            self._loop.create_task(self._every(_SNAPSHOT_S, self._show)),
+            self._loop.create_task(self._every(_SNAPSHOT_S, self._show, first_s=1.0)),
         ]
 
     @property
@@ -169,9 +170,8 @@ class Monitor:
         self.keep()
 
     def maintain(self, on: bool, until: float | None = None) -> None:
-        """Maintenance on (until a time, seconds since 1970) or off. Raises ValueError with the reason."""
-        if self._helm is not None:
-            self._helm.maintain(on)
+        """Maintenance on (until a time, seconds since 1970) or off."""
+        self.maintenance = on
         self.maintenance_until = until if on else None
         self._turn_soon()
         self.keep()
@@ -190,8 +190,14 @@ class Monitor:
             self._helm.adopt(settings.policy, actual)
         self._tailscaled.know(settings.policy.use if settings.policy else ())
         self._withdrawal.update(settings.stack)
+        for key in self._quick:  # the next decision says anew which are quick
+            self.prober.set_pace(key, "slow")
+            self._book.set_pace(key, limits.interval_s)
         self._quick = frozenset()
         self._watch_paths()
+        for trouble in self.troubles.standing():
+            if ":" in trouble.about and trouble.about not in self._book.entries:
+                self.troubles.end(trouble.about)  # the file names it no longer
         self.keep()
         self._turn_soon()
 
@@ -208,6 +214,7 @@ class Monitor:
                 failover=self._helm.state if self._helm else None,
                 standby=self._withdrawal.export(),
                 learnt={"paths": self._book.export(), "egress": self._egress.export()},
+                maintenance=self.maintenance,
                 maintenance_until=self.maintenance_until,
             )
 
@@ -234,6 +241,7 @@ class Monitor:
         helm = self._helm
         if helm is not None and helm.state is None and seen.actual is not None:
             helm.begin(self._saved, seen.actual)
+            self._saved = None
             self._watch_paths()
         self._turn_soon()
 
@@ -244,10 +252,11 @@ class Monitor:
 
     # What is done about it.
 
-    async def _every(self, pace_s: float, work: Callable[[], None]) -> None:
+    async def _every(self, pace_s: float, work: Callable[[], None], *, first_s: float | None = None) -> None:
+        await asyncio.sleep(first_s or pace_s)
         while True:
-            await asyncio.sleep(pace_s)
             work()
+            await asyncio.sleep(pace_s)
 
     def _turn_soon(self) -> None:
         """Decide once all that has come in at this moment is taken in."""
@@ -258,6 +267,8 @@ class Monitor:
     def _turn(self) -> None:
         self._turning = False
         now_s, unix_s = boot_s(), time.time()
+        if self.maintenance_until is not None and unix_s >= self.maintenance_until:
+            self.maintain(False)
         for change in self._book.changes(now_s):
             self.listeners.tell(event_of_change(change, unix_s))
             if change.path.key.startswith("exit:") and change.verdict.level in {"suspect", "dead"}:
@@ -269,8 +280,7 @@ class Monitor:
         self._tell_troubles(unix_s)
 
     def _steer(self, helm: Helm, now_s: float, unix_s: float) -> None:
-        if self.maintenance_until is not None and unix_s >= self.maintenance_until and helm.state:
-            self.maintain(False)
+        helm.maintain(self.maintenance)
         before = helm.state
         facts = self._facts(helm, now_s)
         if before is not None and facts.actual != before.at and self._hands.is_switching():
@@ -337,14 +347,22 @@ class Monitor:
         self._egress.update(settings.witnesses(at), targets, settings.limits)
         self.prober.update(probes)
 
+    def _follow_uplink(self) -> None:
+        """The default route may lead elsewhere than when the file was read."""
+        settings = self.settings
+        if settings.stack.host.uplink is None and settings.policy is not None:
+            uplink = default_interface()
+            if uplink and uplink != settings.uplink:
+                self.settings = replace(settings, uplink=uplink)
+                self._watch_paths()
+
     def _proving(self, node: str) -> tuple[Probe, ...]:
         way = self.settings.way(node)
         return tuple(each for each in self.settings.probes(node) if judges_way(each, way))
 
     def _look_at_routes(self) -> None:
         now_s, unix_s = boot_s(), time.time()
-        state = self._helm.state if self._helm else None
-        act = self.settings.monitor.failover and not (state and state.maintenance)
+        act = self.settings.monitor.failover and not self.maintenance
         judge = self._book.verdict
         switched, reasons = self._withdrawal.turn(
             lambda key: judge(key, now_s),
@@ -415,6 +433,7 @@ class Monitor:
         self._told = standing
 
     def _show(self) -> None:
+        self._follow_uplink()
         snapshot = self.snapshot()
         for voice in self.listeners.voices:
             voice.on_snapshot(snapshot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tsstack.monitor.choice import DIRECT
@@ -72,10 +72,8 @@ class Egress:
         for (through, target), judge in self.judges.items():
             if through != node:
                 continue
-            verdict = judge.verdict(now_s)
-            if "target:" + target not in self.witnesses and not self._came(verdict):
-                continue
-            verdicts.append(replace(verdict, path=f"egress:{node}"))
+            if "target:" + target in self.witnesses or self._came(judge):
+                verdicts.append(judge.verdict(now_s))
         return best(verdicts)
 
     def call(self, needed: bool, now_s: float) -> None:
@@ -103,9 +101,8 @@ class Egress:
             if target in kept and isinstance(learnt, Mapping):
                 self._judge(node, target).restore(learnt)
 
-    def _came(self, verdict: Verdict) -> bool:
-        since_s, answer_s = self.called_s, verdict.last_answer_s
-        return since_s is not None and answer_s is not None and answer_s >= since_s
+    def _came(self, judge: Judge) -> bool:
+        return self.called_s is not None and judge.loss.last_answer_s >= self.called_s
 
     def _judge(self, node: str, target: str) -> Judge:
         judge = self.judges.get((node, target))

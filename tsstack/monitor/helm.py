@@ -70,10 +70,9 @@ class Helm:
         self.state = choose(self.policy, self.state, name)
 
     def maintain(self, on: bool) -> None:
-        """Maintenance on or off. Raises ValueError before tailscaled has answered."""
-        if self.state is None:
-            raise ValueError("tailscaled has not answered yet")
-        self.state = maintain(self.state, on)
+        """Maintenance on or off; nothing to do before `begin`."""
+        if self.state is not None and self.state.maintenance != on:
+            self.state = maintain(self.state, on)
 
     def turn(self, facts: Facts, now_s: float, *, hands_off: bool = False) -> Decision | None:
         """Decide. `hands_off`: tailscaled refuses us, so nothing is repaired. None before `begin`."""

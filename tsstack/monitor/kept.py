@@ -58,6 +58,10 @@ class Kept:
         learnt = self._saved.get("learnt")
         return learnt if isinstance(learnt, Mapping) else {}
 
+    def maintenance(self) -> bool:
+        """Whether maintenance was on."""
+        return self._saved.get("maintenance") is True
+
     def maintenance_until(self) -> float | None:
         """When maintenance is to end, seconds since 1970."""
         until = self._saved.get("maintenance_until")
@@ -69,7 +73,8 @@ class Kept:
         failover: State | None,
         standby: Mapping[str, Any],
         learnt: Mapping[str, Any],
-        maintenance_until: float | None,
+        maintenance: bool = False,
+        maintenance_until: float | None = None,
     ) -> None:
         """Write this soon, if it is another than before. Does not wait."""
         saved = {
@@ -78,6 +83,7 @@ class Kept:
             # What was kept stays until tailscaled has answered.
             "failover": failover.as_json() if failover else self._saved.get("failover"),
             "standby": standby,
+            "maintenance": maintenance,
             "maintenance_until": maintenance_until,
             "learnt": learnt,
         }

@@ -98,7 +98,13 @@ def test_the_uplink_is_that_of_the_default_route_and_never_the_tunnel(tmp_path: 
 
 def keep(path: Path, state: State | None, until: float | None = None) -> None:
     kept = Kept(path)
-    kept.keep(failover=state, standby={"off": [], "records": []}, learnt={}, maintenance_until=until)
+    kept.keep(
+        failover=state,
+        standby={"off": [], "records": []},
+        learnt={},
+        maintenance=until is not None,
+        maintenance_until=until,
+    )
     kept.close()
 
 
@@ -108,7 +114,7 @@ def test_a_choice_by_hand_and_the_hold_downs_outlive_a_restart(tmp_path: Path) -
     keep(path, state, until=123.0)
     kept = Kept(path)
     assert kept.failover(100.0) == state
-    assert kept.maintenance_until() == 123.0
+    assert (kept.maintenance(), kept.maintenance_until()) == (True, 123.0)
     assert path.stat().st_mode & 0o777 == 0o600
     # A daemon that ends before tailscaled has answered keeps what was kept.
     kept.keep(failover=None, standby={"off": [], "records": []}, learnt={}, maintenance_until=None)
