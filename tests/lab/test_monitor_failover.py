@@ -321,3 +321,27 @@ def test_what_a_person_must_mend_is_said_once_and_everything_else_goes_on(bed: B
         daemon.await_state(lambda state: state["troubles"] == [])
         over = [event["about"] for event in daemon.events() if event["code"] == "trouble" and event["over"]]
         assert sorted(over) == sorted(said)
+
+
+def test_alerts_metrics_and_history_hear_of_a_move(bed: Bed, client: Client) -> None:
+    host = bed.host
+    more = '  alerts: [{command: [/bin/sh, -c, "cat >> /run/alerts.txt"]}]\n  metrics: 127.0.0.1:9464\n'
+    with bed.monitor(restore_after="6s", extra=more) as daemon:
+        settle(client)
+        assert json.loads(host.run(["tsstack", "--json", "monitor", "test-alert"]).stdout)["sent"][0]["ok"]
+        bed.lab.fault("cut", "exit-b")
+        assert client.await_flow(time.time(), within_s=15, by=SECOND_ADDRESS) is not None, daemon.lines
+        deadline_s = time.monotonic() + 20
+        while "moves to client-1" not in (told := host.path("/run/alerts.txt").read_text()):
+            assert time.monotonic() < deadline_s, told
+            time.sleep(0.2)
+        time.sleep(11)  # a snapshot later
+        metrics = host.run(["curl", "-sS", "http://127.0.0.1:9464/metrics"]).stdout
+        assert 'node="client-1"' in metrics or "client-1" in metrics, metrics
+        status = host.run(["tsstack", "monitor", "status"]).stdout
+        assert status.startswith("exit node: client-1") and "exit:exit-b" in status
+    # Another run, and nobody at all, still know what happened.
+    said = host.run(["tsstack", "monitor", "events"]).stdout
+    assert "moves to client-1" in said and "the monitor ends" in said
+    with bed.monitor(restore_after="6s"):
+        assert "moves to client-1" in host.run(["tsstack", "monitor", "events", "-n", "1000"]).stdout

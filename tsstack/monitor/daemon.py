@@ -20,7 +20,8 @@ from tsstack.monitor.book import Book
 from tsstack.monitor.choice import DIRECT, Candidate, Facts, Proof, State
 from tsstack.monitor.egress import Egress
 from tsstack.monitor.helm import Helm
-from tsstack.monitor.probes.probe import Notice, Pace, Probe
+from tsstack.monitor.paces import Paces, quick_paths
+from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.probes.stamps import boot_s
 from tsstack.monitor.sample import Sample
@@ -89,7 +90,6 @@ class Monitor:
         self._saved: State | None = kept.failover(now_s) if kept else None
         self.maintenance = kept.maintenance() if kept else False
         self.maintenance_until: float | None = kept.maintenance_until() if kept else None
-        self._quick: frozenset[str] = frozenset()
         self._told: tuple[Trouble, ...] = ()
         self._turning = False
         self._patching: asyncio.Task[bool] | None = None
@@ -102,6 +102,7 @@ class Monitor:
             tell=self._on_notice,
             daemon=hands.api.path,
         )
+        self._paces = Paces(self.prober, self._book)
         names = settings.policy.use if settings.policy else ()
         self._tailscaled = Tailscaled(hands.api, self._on_seen, names=names)
         self.actuator = Actuator(
@@ -190,10 +191,7 @@ class Monitor:
             self._helm.adopt(settings.policy, actual)
         self._tailscaled.know(settings.policy.use if settings.policy else ())
         self._withdrawal.update(settings.stack)
-        for key in self._quick:  # the next decision says anew which are quick
-            self.prober.set_pace(key, "slow")
-            self._book.set_pace(key, limits.interval_s)
-        self._quick = frozenset()
+        self._paces.put(frozenset(), limits)  # the next decision says anew which are quick
         self._watch_paths()
         for trouble in self.troubles.standing():
             if ":" in trouble.about and trouble.about not in self._book.entries:
@@ -295,7 +293,7 @@ class Monitor:
         state = decision.state
         if (before.at == DIRECT) != (state.at == DIRECT):
             self._watch_paths()
-        self._set_paces(decision.fast | decision.confirm, helm, now_s)
+        self._set_paces(decision.fast | decision.confirm, state, now_s)
         if replace(state, said=(), drift_since_s=None) != replace(before, said=(), drift_since_s=None):
             self.keep()
 
@@ -312,28 +310,18 @@ class Monitor:
         )
         return Facts(candidates, seen.actual, None, egress.verdict(DIRECT, now_s))
 
-    def _set_paces(self, nodes: Iterable[str], helm: Helm, now_s: float) -> None:
-        """Quick: the nodes that the decision names, and the witnesses of the way in use."""
-        quick = {f"exit:{name.lower()}" for name in nodes}
-        state = helm.state
-        at = state.at if state else DIRECT
-        verdict = self._egress.verdict(at, now_s)
+    def _set_paces(self, nodes: Iterable[str], state: State, now_s: float) -> None:
+        verdict = self._egress.verdict(state.at, now_s)
         calm = verdict is None or verdict.level in {"good", "unknown"}
         self._egress.call(not calm, now_s)
-        keys = self._book.entries
-        quick |= {*self._egress.witnesses} if calm else {key for key in keys if key.startswith("target:")}
-        if (
-            not calm
-            or (state and (state.blocked or state.move))
-            or len(quick) > len(self._egress.witnesses) + 2
-        ):
-            quick |= {key for key in keys if key.startswith("direct:")}
-        for key in self._quick ^ quick:
-            pace: Pace = "fast" if key in quick else "slow"
-            self.prober.set_pace(key, pace)
-            limits = self.settings.limits
-            self._book.set_pace(key, limits.probe_s if pace == "fast" else limits.interval_s)
-        self._quick = frozenset(quick)
+        quick = quick_paths(
+            nodes,
+            self._egress.witnesses,
+            self._book.entries,
+            calm=calm,
+            settled=not state.blocked and state.move is None,
+        )
+        self._paces.put(quick, self.settings.limits)
 
     def _watch_paths(self) -> None:
         """Probe what the file names, by the way that is in use."""

@@ -17,6 +17,7 @@ from tsstack.monitor.choice import DIRECT
 from tsstack.monitor.conntrack import Connection, Tuple
 from tsstack.monitor.egress import Egress
 from tsstack.monitor.flows import Surroundings, left_by
+from tsstack.monitor.paces import quick_paths
 from tsstack.monitor.probes.probe import Probe
 from tsstack.monitor.reasons import Compared, Reason
 from tsstack.monitor.sample import Path, Sample
@@ -321,3 +322,21 @@ def test_without_the_right_to_free_flows_the_helper_is_asked(
     rights = iter([False])
     with pytest.raises(PermissionError):
         freeing.free_flows("a", Seen(), "eth0", path)
+
+
+PATHS = ("exit:a", "exit:b", "exit:c", "target:t", "target:u", "target:v", "direct:t", "service:wiki#0")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "calm", "settled", "quick"),
+    [
+        ({"A", "b"}, True, True, {"exit:a", "exit:b", "target:t"}),
+        ({"a", "b"}, False, True, {"exit:a", "exit:b", "target:t", "target:u", "target:v", "direct:t"}),
+        ({"a", "b"}, True, False, {"exit:a", "exit:b", "target:t", "direct:t"}),
+        ({"a", "b", "c"}, True, True, {"exit:a", "exit:b", "exit:c", "target:t", "direct:t"}),
+    ],
+)
+def test_what_matters_now_is_probed_quickly(
+    nodes: set[str], calm: bool, settled: bool, quick: set[str]
+) -> None:
+    assert quick_paths(nodes, ("target:t",), PATHS, calm=calm, settled=settled) == quick

@@ -312,3 +312,30 @@ def test_our_default_targets_are_valid() -> None:
     from tsstack.model.sections import Monitor
 
     assert len(Monitor.model_validate({"targets": list(settings_module.DEFAULT_TARGETS)}).targets) == 3
+
+
+def test_an_upstream_that_gives_way_to_its_backup_is_told_and_told_when_it_is_back(tmp_path: Path) -> None:
+    text = (
+        "tailscale: {login_server: http://10.0.0.1}\n"
+        "proxy:\n  names: path\n  tls: off\n  services:\n"
+        '    wiki: {upstream: [8000, "10.9.8.7:8000 backup"]}\n'
+        "    lone: {upstream: 9000}\n"
+        "firewall: {zones: {internal: {interfaces: [tailscale0], tcp: [80]}}}\n"
+    )
+    watched = Withdrawal(read(tmp_path, text).stack)
+    levels = {
+        "service:wiki#0": Verdict("", "dead"),
+        "service:wiki#1": Verdict("", "good", fresh=True),
+        "service:lone#0": Verdict("", "dead"),
+    }
+
+    def turn(now_s: float, *, act: bool = True) -> list[tuple[str, str]]:
+        _, reasons = watched.turn(lambda key: levels[key], now_s, restore_after_s=10, act=act)
+        return [(reason.code, reason.name) for reason in reasons]
+
+    assert turn(1.0, act=False) == []
+    assert turn(1.0) == [("backup", "wiki")]
+    assert watched.wanted(("10.1.0.0/16",)) is None  # nginx changes over by itself
+    levels["service:wiki#0"] = Verdict("", "good", healthy_since_s=2.0)
+    assert turn(5.0) == []
+    assert turn(13.0) == [("primary", "wiki")]
