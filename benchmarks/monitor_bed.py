@@ -285,8 +285,9 @@ class Daemon:
         return self.ask("state", check=check)
 
     def events(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask("events", count=1000)
-        return found
+        """What happened in this run."""
+        started = self.state()["started"]
+        return [event for event in self.ask("events", count=1000) if event["at"] >= started]
 
     def await_state(self, holds: Any, *, within_s: float = 30.0) -> Any:
         """The first state for which `holds`."""

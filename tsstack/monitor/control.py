@@ -150,6 +150,8 @@ class Control:
 
     async def _do(self, request: Request) -> Any:
         monitor, given = self._monitor(), request.arguments
+        if request.do in protocol.COMMANDS:
+            self._state = None  # what is asked next shall show it
         match request.do:
             case "state":
                 return self._snapshot()
@@ -164,6 +166,7 @@ class Control:
                 return self._maintain(monitor, given)
             case "reload":
                 wrong = await self._reload()
+                self._state = None
                 if wrong:
                     raise Refused("bad-file", wrong, "the monitor goes on as before")
                 return {"reloaded": True}
