@@ -98,8 +98,8 @@ class Book:
                 entry.judge = self._judge(key)
                 entry.judge.restore(learnt)
 
-    def observe(self, sample: Sample) -> None:
-        """Take in a sample; one of a path that is not watched is dropped."""
+    def observe(self, sample: Sample, *, judge: bool = True) -> None:
+        """Take in a sample; one of a path that is not watched is dropped. `judge` False: only count it."""
         entry = self.entries.get(sample.path)
         if entry is None:
             return
@@ -107,8 +107,17 @@ class Book:
         self.lost += not sample.ok
         entry.last = sample
         entry.windows.add(sample)
-        entry.judge.observe(sample)
+        if judge:
+            entry.judge.observe(sample)
         self._touched.add(sample.path)
+
+    def renew(self, keys: Iterable[str]) -> None:
+        """These lead another way from now on: what spoke against them before does not count."""
+        for key in keys:
+            entry = self.entries[key]
+            before, entry.judge = entry.judge, self._judge(key)
+            entry.judge.restore(before.export())
+            entry.judge.pace_s = before.pace_s
 
     def set_pace(self, key: str, pace_s: float) -> None:
         """Whoever probes this path slower or faster says so here."""

@@ -219,7 +219,7 @@ class Monitor:
     # What comes in.
 
     def _on_sample(self, sample: Sample) -> None:
-        self._book.observe(sample)
+        self._book.observe(sample, judge=self._helm is None or not self._egress.is_late(sample))
         self._egress.observe(sample)
         for voice in self.listeners.voices:
             voice.on_sample(sample)
@@ -235,8 +235,11 @@ class Monitor:
             self.troubles.begin(notice.about, notice.message, notice.hint)
 
     def _on_seen(self, seen: Seen) -> None:
-        self._egress.use(seen.actual, boot_s())
         helm = self._helm
+        if self._egress.use(seen.actual, boot_s()):
+            way = self.settings.way(seen.actual or DIRECT)
+            bound = [key for key, each in self._book.entries.items() if each.path.interface == way]
+            self._book.renew(key for key in bound if key.startswith("target:"))
         if helm is not None and helm.state is None and seen.actual is not None:
             helm.begin(self._saved, seen.actual)
             self._saved = None

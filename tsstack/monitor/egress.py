@@ -26,23 +26,32 @@ class Egress:
     """Since when all targets are asked at that pace, because the witnesses are silent."""
     _ways: list[tuple[float, str | None]] = field(default_factory=list)
 
-    def use(self, node: str | None, now_s: float) -> None:
+    def use(self, node: str | None, now_s: float) -> bool:
         """From now on packets leave by this node (DIRECT: by the uplink); None: it is not known.
 
         What was seen through a node in an earlier stay says nothing of this one: only what was learnt of
-        its bursts is kept.
+        its bursts is kept. Returns whether a new stay begins.
         """
         if self._ways and self._ways[-1][1] == node:
-            return
+            return False
         came = next((each for _, each in reversed(self._ways) if each is not None), None)
         self._ways = [*self._ways[1 - _REMEMBERED :], (now_s, node)]
-        if node is None or node in {came, DIRECT}:
-            return  # back after tailscaled was silent; the uplink is asked all the time
+        if node is None or node == came:
+            return False  # tailscaled is silent, or was for a moment
         self.called_s = None
+        if node == DIRECT:
+            return True  # the uplink is asked all the time
         for (through, target), judge in list(self.judges.items()):
             if through == node:
                 self.judges[through, target] = fresh = Judge(judge.path, self.limits)
                 fresh.restore(judge.export())
+        return True
+
+    def is_late(self, sample: Sample) -> bool:
+        """Whether a target was asked through another way than the one in use: it says nothing of now."""
+        if not sample.path.startswith("target:") or not self._ways:
+            return False
+        return self._way_at(sample.sent_s) != self._ways[-1][1]
 
     def update(self, witnesses: tuple[str, ...], targets: Iterable[str], limits: Limits) -> None:
         """The targets of the file, read anew."""

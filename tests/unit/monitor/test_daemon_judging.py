@@ -71,6 +71,20 @@ def test_a_path_that_is_asked_no_more_becomes_unknown_without_a_word() -> None:
     assert watched.entries["exit:a"].level == "unknown"
 
 
+def test_a_target_that_leads_another_way_now_is_judged_afresh_and_its_return_is_told() -> None:
+    watched = book(TARGET)
+    key = TARGET.path.key
+    at_s = feed(watched, key, 0.0, "." * 20 + "xxxx")
+    assert [change.verdict.level for change in watched.changes(at_s)] == ["suspect"]
+    watched.renew([key])
+    # Losses of the way before that are known late are counted and judge nothing.
+    for _ in range(9):
+        watched.observe(Sample(key, "icmp", at_s, None, "timeout"), judge=False)
+    at_s = feed(watched, key, at_s, "....")
+    assert [(change.verdict.level, change.over) for change in watched.changes(at_s)] == [("good", True)]
+    assert watched.statuses(at_s, 1e9)[0].windows[1].lost == 13
+
+
 def test_reading_the_file_anew_keeps_the_windows_of_paths_that_stay() -> None:
     watched = book(EXIT, TARGET)
     at_s = feed(watched, "exit:a", 0.0, "." * 20)
@@ -119,7 +133,10 @@ def test_an_answer_counts_for_the_node_that_was_in_use_when_it_was_asked_for() -
     at_s = feed(ways, "target:t", 0.0, "." * 20)
     feed(ways, "target:t", at_s, "x" * 20)
     moved_s = at_s + 10
-    ways.use("b", moved_s)
+    assert ways.use("b", moved_s)
+    late = Sample("target:t", "icmp", moved_s - 0.1, None, "timeout")
+    assert ways.is_late(late) and not ways.is_late(Sample("exit:a", "tsmp", moved_s - 0.1, None, "timeout"))
+    assert not ways.is_late(Sample("target:t", "icmp", moved_s + 0.1, None, "timeout"))
     # A late loss of the way before is not held against the new one.
     ways.observe(Sample("target:t", "icmp", moved_s - 0.1, None, "timeout"))
     end_s = feed(ways, "target:t", moved_s, "." * 5)
@@ -145,9 +162,9 @@ def test_a_tailscaled_that_was_silent_for_a_moment_is_no_new_stay() -> None:
     ways = egress()
     ways.use("a", 0.0)
     at_s = feed(ways, "target:t", 0.0, "." * 20)
-    ways.use(None, at_s)
+    assert not ways.use(None, at_s)
     ways.observe(Sample("target:t", "icmp", at_s + 0.1, None, "timeout"))  # nobody knows by which way
-    ways.use("a", at_s + 1)
+    assert not ways.use("a", at_s + 1)
     assert level(ways, "a", at_s + 1) == "good"
 
 
