@@ -1,0 +1,165 @@
+# What cannot be meant, told before anything is built. Contradictions inside of the file are tsstack's to find
+# (`tsstack check`); here stand those that only Nix sees: two options with one meaning, and NixOS's own modules.
+{ lib, config }:
+let
+  inherit (builtins) any all attrNames attrValues concatStringsSep elem filter isString match toString;
+  inherit (lib) optional optionals hasPrefix;
+
+  network = config.kernelcore.network;
+  vpn = network.vpn.tailscale;
+  proxy = network.proxy.nginx-tailscale;
+  zones = network.security.firewall-zones;
+  inherit (network) tuning;
+  secrets = config.kernelcore.secrets.tailscale;
+  own = config.kernelcore.tsstack;
+
+  daemon = config.services.tailscale;
+  nginx = config.services.nginx;
+  nixos = config.networking.firewall;
+  sysctl = config.boot.kernel.sysctl;
+
+  refuse = wrong: message: { assertion = !wrong; message = "tsstack: ${message}"; };
+  warn = wrong: message: optional wrong "tsstack: ${message}";
+  named = predicate: set: filter (name: predicate set.${name}) (attrNames set);
+  listed = concatStringsSep ", ";
+  inStore = path: path != null && hasPrefix builtins.storeDir (toString path);
+
+  domains = lib.unique (filter (each: each != null) [ proxy.tailnetDomain network.proxy.tailscale-services.tailnetDomain ]);
+  routes = vpn.enable && (vpn.exitNode || (vpn.enableSubnetRouter && vpn.advertiseRoutes != [ ]));
+  live = lib.filterAttrs (_: zone: zone.enable) zones.zones;
+  presetOf = name: if live.${name}.preset != null then live.${name}.preset else name;
+
+  # boot.kernel.sysctl takes booleans too, and null for "leave it".
+  asText = value: if value == true then "1" else if value == false then "0" else toString value;
+  disputed = filter
+    (name: (sysctl.${name} or null) != null && asText sysctl.${name} != asText tuning.sysctl.${name})
+    (attrNames tuning.sysctl);
+  stopped = filter (name: (sysctl.${name} or null) != null && asText sysctl.${name} == "0")
+    [ "net.ipv4.ip_forward" "net.ipv4.conf.all.forwarding" "net.ipv6.conf.all.forwarding" ];
+
+  everywhere = address: elem address [ "" "*" "0.0.0.0" "[::]" "[::0]" "::" ];
+  vhosts = attrValues (nginx.virtualHosts or { });
+  listens = (nginx.defaultListenAddresses or [ "0.0.0.0" ])
+    ++ builtins.concatMap (vhost: (vhost.listenAddresses or [ ]) ++ map (each: each.addr or "") (vhost.listen or [ ])) vhosts;
+  samePorts = elem (nginx.defaultHTTPListenPort or 80) [ proxy.httpPort proxy.httpsPort ]
+    || elem (nginx.defaultSSLListenPort or 443) [ proxy.httpPort proxy.httpsPort ];
+  collides = samePorts && (any everywhere listens || proxy.listen == "all");
+
+  wholeTailnet = [ "100.64.0.0/10" "fd7a:115c:a1e0::/48" "0.0.0.0/0" "::/0" ];
+  tooWide = filter
+    (name: presetOf name == "admin"
+      && (any (source: elem source wholeTailnet) live.${name}.allowedIPs
+        || elem "tailscale0" (if live.${name}.interfaces == null then [ ] else live.${name}.interfaces)))
+    (attrNames live);
+
+  # Which ports NixOS's firewall would have opened, that no zone opens: by number, or by a name that is plain.
+  known = { ssh = 22; http = 80; https = 443; };
+  within = port: entry:
+    let range = match "([0-9]+)-([0-9]+)" (toString entry); in
+    if range == null then toString entry == toString port
+    else lib.toInt (builtins.elemAt range 0) <= port && port <= lib.toInt (builtins.elemAt range 1);
+  orPreset = name: value: fallback: if value != null then value else fallback.${presetOf name} or [ ];
+  presetTcp = { dmz = [ 80 443 ]; internal = [ 80 443 ]; };
+  presetServices = { internal = [ "ssh" ]; };
+  opens = port: name:
+    let zone = live.${name}; in
+    zone.allowAllServices == true || (zone.allowAllServices == null && presetOf name == "admin")
+    || any (within port) (orPreset name zone.allowedTCPPorts presetTcp)
+    || any (service: (known.${service} or 0) == port || any (each: within port (lib.removePrefix "tcp/" each))
+      (filter (hasPrefix "tcp/") (zones.services.${service} or [ ])))
+      (orPreset name zone.allowedServices presetServices);
+  internalOnly = zones.zones == { };
+  lost = filter
+    (port: if internalOnly then !(elem port [ 22 80 443 ]) else !any (opens port) (attrNames live))
+    (lib.unique (nixos.allowedTCPPorts or [ ]));
+
+  tailnetPorts = nixos.interfaces.tailscale0.allowedTCPPorts or [ ];
+  proxyClosed = proxy.enable && !zones.enable && nixos.enable
+    && !(elem "tailscale0" (nixos.trustedInterfaces or [ ]))
+    && !(any (port: elem port (tailnetPorts ++ nixos.allowedTCPPorts)) [ proxy.httpPort proxy.httpsPort ]);
+
+  resolved = config.services.resolved.extraConfig or "";
+  mode = (config.systemd.services.tailscaled or { }).environment.TS_DEBUG_FIREWALL_MODE or null;
+
+  noUpstream = named (each: each.enable && each.upstreamPort == null && each.upstream == [ ]) proxy.services;
+  nobody = named (each: each.enable && each.enableAuth && each.allow == [ ] && proxy.allowedUsers == [ ]) proxy.services;
+  noLimit = named (each: each.egress == null && each.ingress == null) network.bandwidth;
+  kinds = target: builtins.length (filter (kind: target.${kind} != null) [ "icmp" "tcp" "https" "dns" ]);
+  closedAdmins = filter (name: live.${name}.allowAllServices == false && presetOf name == "admin") (attrNames live);
+  empty = filter (name: (live.${name}.interfaces == null || live.${name}.interfaces == [ ]) && live.${name}.allowedIPs == [ ]) (attrNames live);
+in
+{
+  assertions =
+    [
+      (refuse (vpn.hostname == "") "the host has no name; set networking.hostName or kernelcore.network.vpn.tailscale.hostname.")
+      (refuse (proxy.hostname != vpn.hostname)
+        "the proxy's hostname is ${proxy.hostname}, that of the VPN ${vpn.hostname}; a host has one name on its tailnet. Set kernelcore.network.vpn.tailscale.hostname alone.")
+      (refuse (builtins.length domains > 1) "two names for one tailnet: ${listed domains}.")
+      (refuse (noLimit != [ ]) "kernelcore.network.bandwidth: ${listed noLimit} has no limit; set egress, ingress or both.")
+      (refuse (disputed != [ ])
+        "boot.kernel.sysctl and kernelcore.network.tuning.sysctl disagree about ${listed disputed}; write each in one of them.")
+    ]
+    ++ optionals vpn.enable [
+      (refuse (vpn.exitNode && vpn.useExitNodes != [ ])
+        "exitNode offers this host as an exit node while useExitNodes sends its own traffic through another; tailscaled refuses both at once. Keep one.")
+      (refuse (elem vpn.hostname vpn.useExitNodes) "useExitNodes names this host itself.")
+      (refuse (vpn.enableMagicDNS != vpn.acceptDNS)
+        "enableMagicDNS and acceptDNS differ; a node takes all of the tailnet's DNS or none. MagicDNS itself is set at the control server.")
+      (refuse (vpn.enableSubnetRouter && vpn.advertiseRoutes == [ ]) "enableSubnetRouter is set, and advertiseRoutes is empty.")
+      (refuse (inStore vpn.authKeyFile)
+        "authKeyFile lies in the Nix store, which everybody can read; name a file on the host, as sops-nix gives it.")
+      (refuse (secrets.enable && secrets.backend == "sops-nix" && !(config ? sops))
+        "kernelcore.secrets.tailscale.backend is sops-nix, which is not imported.")
+      (refuse ((daemon.authKeyFile or null) != null)
+        "services.tailscale.authKeyFile would enrol the host a second time; use kernelcore.network.vpn.tailscale.authKeyFile.")
+      (refuse ((daemon.extraUpFlags or [ ]) != [ ] || (daemon.extraSetFlags or [ ]) != [ ])
+        "services.tailscale.extraUpFlags and extraSetFlags would change what tsstack sets; write the options of kernelcore.network.vpn.tailscale.")
+      (refuse ((daemon.useRoutingFeatures or "none") != "none")
+        "services.tailscale.useRoutingFeatures sets forwarding and reverse path filtering, which tsstack sets and takes back with its generations; leave it at \"none\".")
+      (refuse ((daemon.interfaceName or "tailscale0") != "tailscale0")
+        "services.tailscale.interfaceName must be tailscale0, where zones and the proxy expect the tailnet.")
+    ]
+    ++ optionals routes [
+      (refuse (stopped != [ ]) "this host routes for the tailnet, and boot.kernel.sysctl switches off ${listed stopped}.")
+    ]
+    ++ optionals proxy.enable [
+      (refuse (proxy.tailnetDomain == null) "the proxy needs the tailnet's name; set kernelcore.network.proxy.nginx-tailscale.tailnetDomain.")
+      (refuse (noUpstream != [ ]) "kernelcore.network.proxy.nginx-tailscale.services: ${listed noUpstream} has neither upstreamPort nor upstream.")
+      (refuse ((proxy.certificate == null) != (proxy.certificateKey == null)) "certificate and certificateKey belong together.")
+      (refuse (inStore proxy.certificateKey) "certificateKey lies in the Nix store, which everybody can read; name a file on the host.")
+      (refuse (nginx.enable && collides)
+        "services.nginx takes ports ${toString proxy.httpPort} and ${toString proxy.httpsPort} on every address, and tsstack's nginx needs them on those of the tailnet. Set services.nginx.defaultListenAddresses (and the listen of each virtual host) to the host's other addresses, or other ports here.")
+    ]
+    ++ optionals zones.enable [
+      (refuse nixos.enable
+        "networking.firewall.enable is set beside kernelcore.network.security.firewall-zones; a packet would have to pass both. Take one of them out.")
+      (refuse (config.networking.nftables.enable && (config.networking.nftables.flushRuleset or true))
+        "networking.nftables.flushRuleset removes tsstack's table (and tailscaled's rules) with each reload; set it to false.")
+      (refuse (closedAdmins != [ ])
+        "zone ${listed closedAdmins} says allowAllServices = false, but starts from the preset admin, which opens everything. Give it another preset or name.")
+    ]
+    ++ optionals network.monitoring.tailscale.enable [
+      (refuse (!all (target: kinds target == 1) network.monitoring.tailscale.targets)
+        "each of kernelcore.network.monitoring.tailscale.targets needs exactly one of icmp, tcp, https, dns.")
+    ];
+
+  warnings =
+    warn (vpn.enable && vpn.exitNodeAllowLANAccess && vpn.useExitNodes == [ ])
+      "exitNodeAllowLANAccess means nothing without useExitNodes: it is about the exit node that a host uses, not the one that it is."
+    ++ warn (zones.enable && tooWide != [ ])
+      "zone ${listed tooWide} is an admin zone that takes in the whole tailnet. `tsstack check` refuses that (TS205): list the operators' own machines, or give the zone another name if everybody shall have every port."
+    ++ warn (zones.enable && empty != [ ])
+      "zone ${listed empty} has neither interfaces nor allowedIPs, so nothing falls into it${lib.optionalString (elem "dmz" empty) "; for dmz set kernelcore.tsstack.uplink, or its interfaces"}."
+    ++ warn (zones.enable && lost != [ ])
+      "networking.firewall is off in favour of the zones, and no zone opens TCP ${listed (map toString lost)}, which other modules had opened there."
+    ++ warn proxyClosed
+      "networking.firewall lets nobody reach the proxy. Add networking.firewall.interfaces.tailscale0.allowedTCPPorts = [ ${toString proxy.httpPort} ${toString proxy.httpsPort} ], or enable kernelcore.network.security.firewall-zones."
+    ++ warn (proxy.enable && nobody != [ ])
+      "${listed nobody} asks who the client is, and nobody is let in: set its allow, or kernelcore.network.proxy.nginx-tailscale.allowedUsers."
+    ++ warn (proxy.enable && !nginx.enable && (nginx.appendConfig or "") != "")
+      "services.nginx.appendConfig is for NixOS's nginx, which is off. tsstack's has one worker per processor, 65535 files each and epoll already; kernelcore.network.proxy.nginx-tailscale.workerConnections sets the rest."
+    ++ warn (network.dns.split != { } && isString resolved && match ".*(DNS|Domains)=.*" (builtins.replaceStrings [ "\n" ] [ " " ] resolved) != null)
+      "services.resolved.extraConfig names DNS servers for the whole host beside kernelcore.network.dns.split, and may be asked instead of it."
+    ++ warn (mode != null && !(elem mode [ "auto" "nftables" "iptables" ]))
+      "TS_DEBUG_FIREWALL_MODE is ${toString mode}, which tailscaled does not know; it takes auto, nftables or iptables.";
+}

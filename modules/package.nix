@@ -1,0 +1,82 @@
+# tsstack from its own source, with nixpkgs' libraries.
+{
+  lib,
+  python3,
+  runCommand,
+  makeWrapper,
+  age,
+  conntrack-tools,
+  ethtool,
+  iproute2,
+  kmod,
+  nftables,
+  nginx,
+  sops,
+  systemd,
+  tailscale,
+  util-linux,
+  src ? ../.,
+}:
+let
+  version = builtins.head (
+    builtins.filter (line: line != null) (
+      map (line: let found = builtins.match "version = \"(.*)\"" line; in if found == null then null else builtins.head found)
+        (lib.splitString "\n" (builtins.readFile (src + "/pyproject.toml")))
+    )
+  );
+
+  library = python3.pkgs.buildPythonPackage {
+    pname = "tsstack";
+    inherit version src;
+    pyproject = true;
+    build-system = [ python3.pkgs.hatchling ];
+    dependencies = with python3.pkgs; [
+      apprise
+      click
+      cryptography
+      jinja2
+      nftables
+      prometheus-client
+      psutil
+      pydantic
+      ruamel-yaml
+      ruamel-yaml-clib
+    ];
+    # The same bindings, which nixpkgs builds from nftables itself.
+    pythonRemoveDeps = [ "pip-nftables" ];
+    pythonImportsCheck = [ "tsstack.cli.main" ];
+    # Most tests need root, namespaces or the engines; scripts/test runs them.
+    doCheck = false;
+  };
+
+  # tsstack starts parts of itself with its own interpreter (the dead man, the identity daemon, the proof), so that
+  # interpreter must find the library. A wrapped script would not do.
+  python = python3.withPackages (_: [ library ]);
+
+  programs = [ age conntrack-tools ethtool iproute2 kmod nftables nginx sops systemd tailscale util-linux ];
+in
+runCommand "tsstack-${version}"
+  {
+    nativeBuildInputs = [ makeWrapper ];
+    passthru = { inherit library python; };
+    meta = {
+      description = "One declarative file makes a host on a tailnet";
+      license = lib.licenses.mit;
+      mainProgram = "tsstack";
+      platforms = lib.platforms.linux;
+    };
+  }
+  ''
+    mkdir -p "$out/bin" "$out/lib/systemd/system"
+    makeWrapper ${python}/bin/python "$out/bin/tsstack" \
+      --add-flags "-P -c 'import tsstack.cli.main; tsstack.cli.main.main()'" \
+      --prefix PATH : ${lib.makeBinPath programs}
+    for unit in ${src}/monitor/*.service ${src}/monitor/*.socket ${src}/monitor/*.timer; do
+      [ -e "$unit" ] || continue
+      substitute "$unit" "$out/lib/systemd/system/$(basename "$unit")" \
+        --replace-quiet /usr/bin/tsstack "$out/bin/tsstack" \
+        --replace-quiet /bin/kill ${util-linux}/bin/kill
+    done
+    if grep -rn /usr/ "$out/lib/systemd"; then echo "a unit names a program by a path that NixOS has not" >&2; exit 1; fi
+    "$out/bin/tsstack" -c ${src}/examples/kernelcore.yaml check --file-only
+  ''

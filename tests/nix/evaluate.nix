@@ -1,0 +1,43 @@
+# Evaluates the modules for each case and answers what they make of it.
+# `cases` is a file: a list of { name; module; withSops ? true; }; `lib` is nixpkgs' or the stand-in.
+{ lib, cases, modules ? ../../modules }:
+let
+  derivation' = name: { type = "derivation"; inherit name; outPath = "/nix/store/00000000000000000000000000000000-${name}"; };
+  pkgs = {
+    tsstack = derivation' "tsstack" // { override = changed: derivation' "tsstack" // changed; };
+    nginx = derivation' "nginx";
+    nginxQuic = derivation' "nginx-quic";
+    nginxMainline = derivation' "nginx-mainline";
+    jq = derivation' "jq";
+    runCommand = name: attrs: script: derivation' name // attrs // { inherit script; };
+  };
+  evaluated = case: (lib.evalModules {
+    modules = [
+      (import ./standin/nixos.nix { withSops = case.withSops or true; })
+      (modules + "/default.nix")
+      case.module
+    ];
+    specialArgs = { inherit pkgs; };
+  }).config;
+  answer = case:
+    let
+      config = evaluated case;
+      whole = {
+        text = config.kernelcore.tsstack.text;
+        enabled = config.kernelcore.tsstack.enable;
+        refused = map (each: each.message) (builtins.filter (each: !each.assertion) config.assertions);
+        inherit (config) warnings;
+        services = builtins.mapAttrs (_: unit: removeAttrs unit [ "restartTriggers" "reloadTriggers" ]) config.systemd.services;
+        sockets = config.systemd.sockets;
+        firewall = config.networking.firewall.enable;
+        tailscaled = config.services.tailscale.enable;
+        script = config.environment.etc."tsstack/tsstack.yaml".source.script or "";
+        nginx = (builtins.head (config.environment.systemPackages ++ [ { } ])).nginx.name or "";
+        # By name: JSON would copy the file into the store.
+        secrets = builtins.mapAttrs (_: secret: { inherit (secret) key path; sopsFile = baseNameOf secret.sopsFile; }) (config.sops.secrets or { });
+      };
+      tried = if case.direct or false then { success = true; value = whole; } else builtins.tryEval (builtins.deepSeq whole whole);
+    in
+    { inherit (case) name; thrown = !tried.success; } // (if tried.success then tried.value else { });
+in
+map answer (import cases)

@@ -1,0 +1,91 @@
+"""Nix as the tests run it: every evaluation is a real one, with the stand-in's library or with nixpkgs'."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MODULES = ROOT / "modules"
+
+STAND_IN = HERE / "standin" / "lib.nix"
+NIXPKGS_LIB = os.environ.get("NIXPKGS_LIB", "")
+
+
+def libraries() -> list[str]:
+    """What the tests run with: the stand-in always, nixpkgs' own where NIXPKGS_LIB points to it."""
+    return ["stand-in", "nixpkgs"] if NIXPKGS_LIB else ["stand-in"]
+
+
+def library_path(name: str) -> Path:
+    """The file or folder that Nix imports as `lib`. NIXPKGS_LIB may be a nixpkgs tree or its lib folder."""
+    if name == "stand-in":
+        return STAND_IN
+    folder = Path(NIXPKGS_LIB)
+    found = folder / "lib" if (folder / "lib" / "default.nix").is_file() else folder
+    assert (found / "default.nix").is_file(), f"NIXPKGS_LIB={NIXPKGS_LIB} holds no library of nixpkgs"
+    return found
+
+
+def nix(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run nix-instantiate without a network, a daemon or a store outside of a scratch folder's rights."""
+    program = shutil.which("nix-instantiate")
+    assert program, "nix-instantiate is missing: apt install nix-bin"
+    environment = {**os.environ, "NIX_PATH": "", "NIX_CONFIG": "build-users-group =\n"}
+    return subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+
+
+def evaluate(expression: str) -> Any:
+    """The value of an expression, as JSON carries it. Fails with Nix's own words."""
+    done = nix("--eval", "--strict", "--json", "--show-trace", "-E", expression)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A module (the text of a Nix expression) to be evaluated beside tsstack's."""
+
+    name: str
+    module: str
+    with_sops: bool = True
+
+    def as_nix(self) -> str:
+        sops = "true" if self.with_sops else "false"
+        return f"{{ name = {json.dumps(self.name)}; withSops = {sops}; module = {self.module}; }}"
+
+
+def answers(library: str, cases: list[Case], folder: Path, modules: Path = MODULES) -> dict[str, dict[str, Any]]:
+    """What the modules make of each case, in one run of Nix: see evaluate.nix."""
+    file = folder / f"cases-{library}.nix"
+    file.write_text("[\n" + "\n".join(case.as_nix() for case in cases) + "\n]\n")
+    made = evaluate(
+        f"import {HERE}/evaluate.nix {{ lib = import {library_path(library)}; cases = {file}; modules = {modules}; }}"
+    )
+    return {answer["name"]: answer for answer in made}
+
+
+def refusal(library: str, case: Case, folder: Path) -> str:
+    """What Nix says when it refuses a case; empty when it does not."""
+    file = folder / "refused.nix"
+    file.write_text(f"[ ({case.as_nix()} // {{ direct = true; }}) ]\n")
+    done = nix(
+        *("--eval", "--strict", "--json", "-E"),
+        f"import {HERE}/evaluate.nix {{ lib = import {library_path(library)}; cases = {file}; }}",
+    )
+    return done.stderr if done.returncode else ""
+
+
+@cache
+def options(library: str) -> tuple[dict[str, Any], ...]:
+    """Every option, as options.nix lists them."""
+    return tuple(evaluate(f"import {HERE}/options.nix {{ lib = import {library_path(library)}; }}"))

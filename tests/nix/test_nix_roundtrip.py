@@ -1,0 +1,89 @@
+"""From each option to what tsstack's loader understands of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nix_engine import Case, answers, options, refusal
+from option_cases import BESIDE_THE_FILE, HOST, MEANINGS, Meaning
+
+from tsstack import assets
+from tsstack.model.loader import load_presets, parse_stack
+from tsstack.model.stack import Stack
+
+_IDS = [f"{'+'.join(each.options).replace('network.', '')}-{index}" for index, each in enumerate(MEANINGS)]
+
+
+@pytest.fixture(scope="session")
+def evaluated(library: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return answers(library, [each.case for each in MEANINGS], tmp_path_factory.mktemp("cases"))
+
+
+def stack_of(text: str, kind: str) -> Stack:
+    return parse_stack(text.encode(), Path(f"/etc/tsstack/{kind}"), load_presets(assets.folder("zones"))).stack
+
+
+@pytest.mark.parametrize("meaning", MEANINGS, ids=_IDS)
+def test_an_option_means_what_the_file_means(meaning: Meaning, evaluated: dict[str, dict[str, Any]]) -> None:
+    answer = evaluated[meaning.case.name]
+    assert not answer["thrown"]
+    assert answer["refused"] == []
+    assert stack_of(answer["text"], "nix.yaml") == stack_of(meaning.file, "file.yaml")
+
+
+def test_every_option_has_a_meaning_that_is_tested(library: str) -> None:
+    tested = {f"kernelcore.{name}" for each in MEANINGS for name in each.options}
+    beside = {f"kernelcore.{name}" for name in BESIDE_THE_FILE}
+    assert {each["name"] for each in options(library)} == tested | beside
+
+
+def test_every_case_has_a_name_of_its_own() -> None:
+    assert len({each.case.name for each in MEANINGS}) == len(MEANINGS)
+    assert len(set(_IDS)) == len(_IDS)
+
+
+def test_every_option_is_documented(library: str) -> None:
+    for each in options(library):
+        assert each["description"], each["name"]
+        assert "example" in each, each["name"]
+        # What has no default must be written: the two ends of a passage.
+        if "default" not in each:
+            assert each["name"].endswith((".forward.*.from", ".forward.*.to")), each["name"]
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ('kernelcore.network.vpn.tailscale.exitNode = "yes";', "exitNode"),
+        ("kernelcore.network.vpn.tailscale.exitnode = true;", "exitnode"),
+        ('kernelcore.network.proxy.nginx-tailscale.services.a = { upstreamPort = 1; rateLimit = "20/s"; };', "rateLimit"),
+        ('kernelcore.network.proxy.nginx-tailscale.services.a = { upstreamPort = 1; maxBodySize = "500M; }"; };', "maxBodySize"),
+        ("kernelcore.network.proxy.nginx-tailscale.httpPort = 70000;", "httpPort"),
+        ('kernelcore.network.security.firewall-zones.defaultPolicy = "allow";', "defaultPolicy"),
+        ('kernelcore.network.security.firewall-zones.zones.a.allowedTCPPorts = [ "ssh" ];', "allowedTCPPorts"),
+        ('kernelcore.network.bandwidth.eth0.egress = "10 mbit";', "egress"),
+        ("kernelcore.network.monitoring.tailscale.checkInterval = 0;", "checkInterval"),
+        ('kernelcore.tsstack.text = "{}";', "text"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(library: str, written: str, named: str, tmp_path: Path) -> None:
+    # Values of what is not used are never looked at, so all is switched on.
+    everything = "kernelcore.tsstack.enable = true; kernelcore.network.vpn.tailscale.enable = true; "
+    everything += "kernelcore.network.security.firewall-zones.enable = true; "
+    everything += "kernelcore.network.monitoring.tailscale.enable = true; "
+    everything += 'kernelcore.network.proxy.nginx-tailscale = { enable = true; tailnetDomain = "t.ts.net"; }; '
+    module = f"{{ imports = [ {{ {everything} }} {{ {HOST} {written} }} ]; }}"
+    assert refusal(library, Case("good", f"{{ {HOST} {everything} }}"), tmp_path) == ""
+    assert named in refusal(library, Case("wrong", module), tmp_path)
+
+
+def test_both_libraries_give_the_same(evaluated: dict[str, dict[str, Any]], library: str, tmp_path: Path) -> None:
+    """The stand-in is held against nixpkgs' own wherever that is; alone it is held against itself."""
+    again = answers("stand-in", [each.case for each in MEANINGS], tmp_path)
+    assert again == evaluated
+    shown = [{key: each.get(key) for key in ("name", "default", "example", "description")} for each in options(library)]
+    assert shown == [
+        {key: each.get(key) for key in ("name", "default", "example", "description")} for each in options("stand-in")
+    ]
