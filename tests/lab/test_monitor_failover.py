@@ -75,8 +75,9 @@ def test_pitfall_26_the_host_moves_off_a_bad_exit_node_proves_it_says_why_and_go
         assert client.await_flow(at, within_s=within_s, limit_s=limit_s, by=SECOND_ADDRESS) is not None, (
             daemon.lines
         )
-        state = daemon.state()["exit"]
-        assert (state["at"], state["actual"], state["moving"]) == ("client-1", "client-1", False)
+        # tailscaled has moved the packets before it answers.
+        state = daemon.await_state(lambda state: not state["exit"]["moving"], within_s=6)["exit"]
+        assert (state["at"], state["actual"]) == ("client-1", "client-1")
         assert codes(daemon)[:2] == ["moved", "proven"]
         (moved,) = [event for event in daemon.events() if event["code"] == "moved"][:1]
         assert moved["text"].startswith("moves to client-1: exit-b ")
@@ -171,9 +172,10 @@ def test_prefs_that_someone_else_changes_are_set_again_and_not_in_maintenance(be
         time.sleep(3)
         leaked = bed.leaked()
         bed.use("client-1")
+        daemon.await_state(lambda _: "repaired" in codes(daemon))
         daemon.await_state(lambda state: state["exit"]["actual"] == "exit-b")
-        assert "repaired" in codes(daemon)
         bed.use("")  # a leak, closed at once
+        daemon.await_state(lambda _: codes(daemon).count("repaired") == 2, within_s=3)
         daemon.await_state(lambda state: state["exit"]["actual"] == "exit-b", within_s=3)
         bed.host.run(["tsstack", "monitor", "maintenance", "on", "--for", "10s"])
         bed.use("client-1")
