@@ -24,7 +24,7 @@ let
     if !vpn.useAuthKeyFile then null
     else if vpn.authKeyFile != null then { file = toString vpn.authKeyFile; }
     else if !secrets.enable then null
-    else if secrets.backend == "sops-nix" then { file = config.sops.secrets."tailscale-authkey".path; }
+    else if secrets.backend == "sops-nix" then { file = config.sops.secrets."tailscale-authkey".path or "/run/secrets/tailscale-authkey"; }
     else { secret = secrets.key; };
 
   tailscale = written {

@@ -58,7 +58,7 @@ in
 runCommand "tsstack-${version}"
   {
     nativeBuildInputs = [ makeWrapper ];
-    passthru = { inherit library python; };
+    passthru = { inherit library python programs; };
     meta = {
       description = "One declarative file makes a host on a tailnet";
       license = lib.licenses.mit;

@@ -164,6 +164,7 @@ in
         reloadTriggers = [ file ];
       };
     };
+    systemd.timers.tsstack-renew = mkIf network.proxy.nginx-tailscale.enable { wantedBy = [ "timers.target" ]; };
     systemd.sockets.tsstack-flows = mkIf watched { wantedBy = [ "sockets.target" ]; };
   };
 }

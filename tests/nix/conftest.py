@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from nix_engine import NIXPKGS_LIB, libraries  # noqa: E402
+from nix_engine import NIXPKGS_LIB, libraries
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,10 +25,11 @@ let
       whole = {
         text = config.kernelcore.tsstack.text;
         enabled = config.kernelcore.tsstack.enable;
+        messages = map (each: each.message) config.assertions;
         refused = map (each: each.message) (builtins.filter (each: !each.assertion) config.assertions);
         inherit (config) warnings;
         services = builtins.mapAttrs (_: unit: removeAttrs unit [ "restartTriggers" "reloadTriggers" ]) config.systemd.services;
-        sockets = config.systemd.sockets;
+        inherit (config.systemd) sockets timers;
         firewall = config.networking.firewall.enable;
         tailscaled = config.services.tailscale.enable;
         script = config.environment.etc."tsstack/tsstack.yaml".source.script or "";

@@ -35,12 +35,22 @@ def library_path(name: str) -> Path:
 
 
 def nix(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run nix-instantiate without a network, a daemon or a store outside of a scratch folder's rights."""
+    """Run nix-instantiate without a network, a daemon or a store: nothing is built, so nobody has to be root."""
     program = shutil.which("nix-instantiate")
     assert program, "nix-instantiate is missing: apt install nix-bin"
-    environment = {**os.environ, "NIX_PATH": "", "NIX_CONFIG": "build-users-group =\n"}
+    environment = {
+        **os.environ,
+        "HOME": "/nonexistent",
+        "NIX_PATH": "",
+        "NIX_CONFIG": "build-users-group =\nstore = dummy://\n",
+    }
     return subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120, check=False
+        [program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
     )
 
 
@@ -64,13 +74,14 @@ class Case:
         return f"{{ name = {json.dumps(self.name)}; withSops = {sops}; module = {self.module}; }}"
 
 
-def answers(library: str, cases: list[Case], folder: Path, modules: Path = MODULES) -> dict[str, dict[str, Any]]:
+def answers(
+    library: str, cases: list[Case], folder: Path, modules: Path = MODULES
+) -> dict[str, dict[str, Any]]:
     """What the modules make of each case, in one run of Nix: see evaluate.nix."""
     file = folder / f"cases-{library}.nix"
     file.write_text("[\n" + "\n".join(case.as_nix() for case in cases) + "\n]\n")
-    made = evaluate(
-        f"import {HERE}/evaluate.nix {{ lib = import {library_path(library)}; cases = {file}; modules = {modules}; }}"
-    )
+    given = f"lib = import {library_path(library)}; cases = {file}; modules = {modules};"
+    made = evaluate(f"import {HERE}/evaluate.nix {{ {given} }}")
     return {answer["name"]: answer for answer in made}
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from nix_engine import Case, answers, options, refusal
-from option_cases import BESIDE_THE_FILE, HOST, MEANINGS, Meaning
+from option_cases import BESIDE_THE_FILE, HOST, Meaning, meanings
 
 from tsstack import assets
 from tsstack.model.loader import load_presets, parse_stack
 from tsstack.model.stack import Stack
 
+PROXY = "kernelcore.network.proxy.nginx-tailscale."
+MEANINGS = meanings()
 _IDS = [f"{'+'.join(each.options).replace('network.', '')}-{index}" for index, each in enumerate(MEANINGS)]
 
 
@@ -22,7 +24,9 @@ def evaluated(library: str, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def stack_of(text: str, kind: str) -> Stack:
-    return parse_stack(text.encode(), Path(f"/etc/tsstack/{kind}"), load_presets(assets.folder("zones"))).stack
+    return parse_stack(
+        text.encode(), Path(f"/etc/tsstack/{kind}"), load_presets(assets.folder("zones"))
+    ).stack
 
 
 @pytest.mark.parametrize("meaning", MEANINGS, ids=_IDS)
@@ -58,11 +62,20 @@ def test_every_option_is_documented(library: str) -> None:
     [
         ('kernelcore.network.vpn.tailscale.exitNode = "yes";', "exitNode"),
         ("kernelcore.network.vpn.tailscale.exitnode = true;", "exitnode"),
-        ('kernelcore.network.proxy.nginx-tailscale.services.a = { upstreamPort = 1; rateLimit = "20/s"; };', "rateLimit"),
-        ('kernelcore.network.proxy.nginx-tailscale.services.a = { upstreamPort = 1; maxBodySize = "500M; }"; };', "maxBodySize"),
+        (
+            PROXY + 'services.a = { upstreamPort = 1; rateLimit = "20/s"; };',
+            "rateLimit",
+        ),
+        (
+            PROXY + 'services.a = { upstreamPort = 1; maxBodySize = "500M; }"; };',
+            "maxBodySize",
+        ),
         ("kernelcore.network.proxy.nginx-tailscale.httpPort = 70000;", "httpPort"),
         ('kernelcore.network.security.firewall-zones.defaultPolicy = "allow";', "defaultPolicy"),
-        ('kernelcore.network.security.firewall-zones.zones.a.allowedTCPPorts = [ "ssh" ];', "allowedTCPPorts"),
+        (
+            'kernelcore.network.security.firewall-zones.zones.a.allowedTCPPorts = [ "ssh" ];',
+            "allowedTCPPorts",
+        ),
         ('kernelcore.network.bandwidth.eth0.egress = "10 mbit";', "egress"),
         ("kernelcore.network.monitoring.tailscale.checkInterval = 0;", "checkInterval"),
         ('kernelcore.tsstack.text = "{}";', "text"),
@@ -73,17 +86,25 @@ def test_a_wrong_value_is_refused_by_name(library: str, written: str, named: str
     everything = "kernelcore.tsstack.enable = true; kernelcore.network.vpn.tailscale.enable = true; "
     everything += "kernelcore.network.security.firewall-zones.enable = true; "
     everything += "kernelcore.network.monitoring.tailscale.enable = true; "
-    everything += 'kernelcore.network.proxy.nginx-tailscale = { enable = true; tailnetDomain = "t.ts.net"; }; '
+    everything += (
+        'kernelcore.network.proxy.nginx-tailscale = { enable = true; tailnetDomain = "t.ts.net"; }; '
+    )
     module = f"{{ imports = [ {{ {everything} }} {{ {HOST} {written} }} ]; }}"
     assert refusal(library, Case("good", f"{{ {HOST} {everything} }}"), tmp_path) == ""
     assert named in refusal(library, Case("wrong", module), tmp_path)
 
 
-def test_both_libraries_give_the_same(evaluated: dict[str, dict[str, Any]], library: str, tmp_path: Path) -> None:
+def test_both_libraries_give_the_same(
+    evaluated: dict[str, dict[str, Any]], library: str, tmp_path: Path
+) -> None:
     """The stand-in is held against nixpkgs' own wherever that is; alone it is held against itself."""
     again = answers("stand-in", [each.case for each in MEANINGS], tmp_path)
     assert again == evaluated
-    shown = [{key: each.get(key) for key in ("name", "default", "example", "description")} for each in options(library)]
+    shown = [
+        {key: each.get(key) for key in ("name", "default", "example", "description")}
+        for each in options(library)
+    ]
     assert shown == [
-        {key: each.get(key) for key in ("name", "default", "example", "description")} for each in options("stand-in")
+        {key: each.get(key) for key in ("name", "default", "example", "description")}
+        for each in options("stand-in")
     ]

@@ -1,0 +1,147 @@
+"""Every .nix file parses; the package and the flake evaluate, with names for nixpkgs' packages."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nix_engine import HERE, ROOT, evaluate, library_path, nix
+
+from tsstack import assets
+from tsstack.model.lint import lint
+from tsstack.model.loader import load_presets, parse_stack
+
+FILES = sorted([ROOT / "flake.nix", *(ROOT / "modules").rglob("*.nix"), *HERE.rglob("*.nix")])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# What nixpkgs calls differently.
+_NIXPKGS_NAMES = {
+    "pip-nftables": "nftables",
+    "ruamel.yaml": "ruamel-yaml",
+    "ruamel.yaml.clib": "ruamel-yaml-clib",
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_parses(path: Path) -> None:
+    done = nix("--parse", path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_repository_locks_nothing() -> None:
+    """A lock file would name download hosts; the user's own flake pins."""
+    assert not (ROOT / "flake.lock").exists()
+
+
+def package(library: str, wanted: str) -> Any:
+    nixpkgs = f"import {HERE}/standin/nixpkgs.nix {{ lib = import {library_path(library)}; }}"
+    return evaluate(f"let package = ({nixpkgs}).callPackage {ROOT}/modules/package.nix {{ }}; in {wanted}")
+
+
+def test_the_package_takes_what_the_project_needs(library: str) -> None:
+    needed = {re.split(r"[>=<]", each)[0] for each in PROJECT["dependencies"]}
+    taken = package(library, "map (each: each.name) package.passthru.library.attrs.dependencies")
+    assert set(taken) == {_NIXPKGS_NAMES.get(name, name) for name in needed}
+
+
+def test_the_package_has_the_project_s_version(library: str) -> None:
+    assert package(library, "package.passthru.library.attrs.version") == PROJECT["version"]
+    assert package(library, "package.name") == f"tsstack-{PROJECT['version']}"
+
+
+def test_the_package_puts_every_program_on_the_path(library: str) -> None:
+    """Every program that tsstack starts, by the package of nixpkgs that has it."""
+    homes = {
+        "age": {"age-keygen"},
+        "conntrack-tools": {"conntrack"},
+        "ethtool": {"ethtool"},
+        "iproute2": {"ip", "ss", "tc"},
+        "kmod": {"modprobe"},
+        "nftables": {"nft"},
+        "nginx": {"nginx"},
+        "sops": {"sops"},
+        "systemd": {"systemctl", "systemd-run", "resolvectl"},
+        "tailscale": {"tailscale"},
+        "util-linux": {"unshare", "umount", "setpriv", "nsenter"},
+    }
+    started = set()
+    for path in sorted((ROOT / "tsstack").rglob("*.py")):
+        if "lab" not in path.parts:  # the lab builds its own engines
+            started |= set(re.findall(r"(?:run|which|start|spawn)\(\s*\[?\"([a-z0-9-]+)\"", path.read_text()))
+    assert started <= set().union(*homes.values())
+    needed = {home for home, programs in homes.items() if programs & started}
+    assert needed <= set(package(library, "map (each: each.name) package.passthru.programs"))
+
+
+def flake(library: str, wanted: str) -> Any:
+    """The flake with a nixpkgs of names; `machine` evaluates one of the VM test with our own options."""
+    return evaluate(
+        f"""
+        let
+          lib = import {library_path(library)};
+          self = outputs // {{ outPath = {ROOT}; }};
+          nixpkgs = {HERE}/standin/nixpkgs.nix;
+          outputs = (import {ROOT}/flake.nix).outputs {{ inherit self nixpkgs; }};
+          test = outputs.checks.x86_64-linux.tailnet.test;
+          machine = name: (lib.evalModules {{
+            modules = [
+              (import {HERE}/standin/nixos.nix {{ }})
+              {HERE}/standin/node.nix
+              test.nodes.${{name}}
+            ];
+            specialArgs.pkgs = import nixpkgs {{ overlays = [ outputs.overlays.default ]; }};
+          }}).config;
+        in
+        {wanted}
+        """
+    )
+
+
+def test_the_flake_offers_what_it_should(library: str) -> None:
+    assert flake(library, "builtins.attrNames outputs") == [
+        "checks", "devShells", "nixosModules", "overlays", "packages",
+    ]  # fmt: skip
+    assert flake(library, "builtins.attrNames outputs.nixosModules") == ["default", "tsstack"]
+    name = f"tsstack-{PROJECT['version']}"
+    for system in ("x86_64-linux", "aarch64-linux"):
+        assert flake(library, f"outputs.packages.{system}.default.name") == name
+        assert flake(library, f"outputs.checks.{system}.package.name") == name
+        assert "pytest" in flake(
+            library,
+            f"map (each: each.name) (builtins.head outputs.devShells.{system}.default.packages).chosen",
+        )
+
+
+def test_the_package_takes_the_nginx_that_the_proxy_names(library: str) -> None:
+    ours = "outputs.packages.x86_64-linux.default"
+    made = f'map (each: each.name) ({ours}.override {{ nginx = {{ name = "other"; }}; }}).programs'
+    assert "other" in flake(library, made)
+
+
+def test_the_machines_of_the_vm_test_evaluate(library: str) -> None:
+    refused = 'map (each: each.message) (builtins.filter (each: !each.assertion) (machine "host").assertions)'
+    assert flake(library, refused) == []
+    assert flake(library, '(machine "host").warnings') == []
+    text = flake(library, '(machine "host").kernelcore.tsstack.text')
+    loaded = parse_stack(
+        text.encode(), Path("/etc/tsstack/tsstack.yaml"), load_presets(assets.folder("zones"))
+    )
+    assert [str(each) for each in lint(loaded, None) if each.severity == "error"] == []
+    assert loaded.stack.host.name == "host"
+    assert flake(library, '(machine "client").services.tailscale.enable') is True
+    assert (
+        flake(library, '(machine "control").services.headscale.settings.dns.base_domain')
+        == loaded.stack.host.tailnet
+    )
+
+
+def test_the_script_of_the_vm_test_is_python(library: str) -> None:
+    script = flake(library, "test.testScript")
+    compile(script, "testScript", "exec")
+    from tsstack.cli.main import _VERBS
+
+    verbs = re.findall(r"\"(?:.*\()?tsstack ([a-z-]+)", script)
+    assert {"switch", "certificates", "monitor"} <= set(verbs)
+    assert set(verbs) <= set(_VERBS)

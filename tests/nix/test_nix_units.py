@@ -1,0 +1,174 @@
+"""The units that a NixOS host gets, and the check of the file when the system is built."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nix_engine import ROOT, Case, answers
+from option_cases import HOST
+
+_OWN = "kernelcore.tsstack"
+_ZONES = "kernelcore.network.security.firewall-zones"
+_CASES = {
+    "all": "kernelcore.network.monitoring.tailscale.enable = true; "
+    'kernelcore.network.proxy.nginx-tailscale = { enable = true; tailnetDomain = "t.ts.net"; };',
+    "no-monitor": f"{_OWN}.enable = true;",
+    "off": "",
+    "unasked": 'kernelcore.network.vpn.tailscale.advertiseRoutes = [ "10.0.0.0/8" ];',
+    "confirm": f'{_OWN} = {{ enable = true; confirm = "60s"; }};',
+    "unproven": f"{_OWN} = {{ enable = true; prove = false; }};",
+    "by-hand": f"{_OWN} = {{ enable = true; switchOnActivation = false; }};",
+    "unchecked": f"{_OWN} = {{ enable = true; checkAtBuild = false; }};",
+    "identity": f'{_OWN}.enable = true; kernelcore.secrets.tailscale.ageKeyFile = "/k";',
+    "sops": "kernelcore.network.vpn.tailscale.enable = true; kernelcore.secrets.tailscale = "
+    '{ sopsFile = ./a.yaml; key = "preauthkey"; extraKeys = [ "api_token" ]; };',
+    "good": f"{_ZONES}.enable = true;",
+    "bad": f'{_ZONES} = {{ enable = true; zones.admin.allowedIPs = [ "100.64.0.0/10" ]; }};',
+}
+
+
+@pytest.fixture(scope="session")
+def evaluated(library: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    cases = [Case(name, f"{{ {HOST} {text} }}") for name, text in _CASES.items()]
+    return answers(library, cases, tmp_path_factory.mktemp("units"))
+
+
+def command(answer: dict[str, Any]) -> str:
+    return str(answer["services"]["tsstack-switch"]["serviceConfig"]["ExecStart"]).partition("/bin/")[2]
+
+
+def test_a_new_file_is_a_switch(evaluated: dict[str, dict[str, Any]]) -> None:
+    assert command(evaluated["all"]) == "tsstack switch"
+    assert command(evaluated["confirm"]) == "tsstack switch --confirm 60s"
+    assert command(evaluated["unproven"]) == "tsstack switch --no-prove"
+    assert "tsstack-switch" not in evaluated["by-hand"]["services"]
+
+
+def test_the_words_of_the_unit_are_words_of_the_command_line() -> None:
+    from tsstack.cli.change import switch
+
+    known = {option for each in switch.params for option in each.opts}
+    assert {"--confirm", "--no-prove"} <= known
+
+
+def test_nothing_is_asked_for_and_nothing_runs(evaluated: dict[str, dict[str, Any]]) -> None:
+    for name in ("off", "unasked"):
+        assert not evaluated[name]["enabled"]
+        assert evaluated[name]["services"] == {}
+        assert evaluated[name]["firewall"] is True
+        assert not evaluated[name]["tailscaled"]
+
+
+def test_every_unit_that_wants_to_be_installed_is_wanted(evaluated: dict[str, dict[str, Any]]) -> None:
+    """NixOS ignores [Install]; the module must say the same."""
+    shipped = {}
+    for path in sorted((ROOT / "monitor").iterdir()):
+        found = re.search(r"^WantedBy=(\S+)$", path.read_text(), re.MULTILINE)
+        if path.suffix in {".service", ".socket", ".timer"} and found:
+            shipped[path.name] = [found[1]]
+    answer = evaluated["all"]
+    wanted = {
+        f"{name}.{kind}": unit["wantedBy"]
+        for kind, units in (
+            ("service", answer["services"]),
+            ("socket", answer["sockets"]),
+            ("timer", answer["timers"]),
+        )
+        for name, unit in units.items()
+        if "wantedBy" in unit
+    }
+    own = wanted.pop("tsstack-switch.service")
+    assert own == ["multi-user.target"]
+    assert wanted == shipped
+
+
+def test_the_units_name_no_program_that_nixos_has_not() -> None:
+    """package.nix puts the right path for these two; NixOS has /bin/sh."""
+    for path in sorted((ROOT / "monitor").iterdir()):
+        if path.suffix not in {".service", ".socket", ".timer"}:
+            continue
+        named = re.findall(r"^Exec\w+=\S*?(/\S+)", path.read_text(), re.MULTILINE)
+        assert set(named) <= {"/usr/bin/tsstack", "/bin/kill", "/bin/sh"}, path.name
+
+
+def test_without_the_monitor_its_units_rest(evaluated: dict[str, dict[str, Any]]) -> None:
+    answer = evaluated["no-monitor"]
+    assert "tsstack-monitor" not in answer["services"]
+    assert answer["sockets"] == answer["timers"] == {}
+
+
+def test_a_live_host_is_not_brought_up_again_by_an_upgrade(evaluated: dict[str, dict[str, Any]]) -> None:
+    for unit in ("tsstack-early", "tsstack-boot"):
+        assert evaluated["all"]["services"][unit]["restartIfChanged"] is False
+    assert "restartIfChanged" not in evaluated["all"]["services"]["tsstack-switch"]
+
+
+def test_the_identity_reaches_every_unit(evaluated: dict[str, dict[str, Any]]) -> None:
+    for name, unit in evaluated["identity"]["services"].items():
+        assert unit["environment"] == {"SOPS_AGE_KEY_FILE": "/k"}, name
+
+
+def test_sops_nix_is_told_which_keys_to_decrypt(evaluated: dict[str, dict[str, Any]]) -> None:
+    assert evaluated["sops"]["secrets"] == {
+        "tailscale-authkey": {
+            "key": "preauthkey",
+            "path": "/run/secrets/tailscale-authkey",
+            "sopsFile": "a.yaml",
+        },
+        "tailscale-api-token": {
+            "key": "api_token",
+            "path": "/run/secrets/tailscale-api-token",
+            "sopsFile": "a.yaml",
+        },
+    }
+    assert json.loads(evaluated["sops"]["text"])["tailscale"]["auth_key"] == {
+        "file": "/run/secrets/tailscale-authkey"
+    }
+    assert evaluated["all"]["secrets"] == {}
+
+
+def build(answer: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the build script of the file as Nix would: in an empty folder, with few variables."""
+    (folder / "text").write_text(answer["text"])
+    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euc", answer["script"]],
+        cwd=folder,
+        env={
+            "PATH": path,
+            "textPath": str(folder / "text"),
+            "out": str(folder / "out"),
+            "HOME": "/homeless-shelter",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_good_file_is_built(evaluated: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    done = build(evaluated["good"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "out").read_text()) == json.loads(evaluated["good"]["text"])
+
+
+def test_a_refused_file_is_never_built(evaluated: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    done = build(evaluated["bad"], tmp_path)
+    assert done.returncode == 3
+    # With the line of the laid-out file, not column 700 of line 1.
+    assert re.search(r"tsstack\.yaml:1\d:\d+: error TS205: firewall\.zones\.admin\.sources", done.stdout), (
+        done.stdout
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_check_can_be_left_out(evaluated: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    assert "check" not in evaluated["unchecked"]["script"]
+    assert build(evaluated["unchecked"], tmp_path).returncode == 0
