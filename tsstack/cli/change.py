@@ -19,6 +19,7 @@ from tsstack.switch.verbs import (
     activate_boot,
     activate_firewall_early,
     confirm_change,
+    not_at_boot,
     roll_back,
     stage_for_boot,
 )
@@ -93,9 +94,10 @@ def test(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool
 @no_prove_option
 def boot(file: Path, as_json: bool, no_prove: bool) -> None:
     """Make the host as the file says at the next boot; nothing live is touched."""
-    manifest, new, intent = stage_for_boot(_site(as_json), file, prove=not no_prove)
+    site = _site(as_json)
+    manifest, new, intent = stage_for_boot(site, file, prove=not no_prove)
     print_findings(intent.findings, to_stdout=False)
-    warnings = [UNPROVEN] if no_prove else []
+    warnings = [each for each in (UNPROVEN if no_prove else "", not_at_boot(site.facts())) if each]
     if as_json:
         result_json({"generation": manifest.number, "new": new, "warnings": warnings})
     else:

@@ -37,6 +37,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "generations": ("show", "generations", "List what this host has been."),
         "doctor": ("show", "doctor", "Look for what is wrong or missing on this host."),
         "certificates": ("certificates", "certificates", "Renew certificates; hand out the local CA's root."),
+        "units": ("units", "units", "The systemd units: what a boot needs, renewal, the monitor."),
     },
     "The links": {
         "monitor": ("monitor", "monitor", "Watch the links and fail over; ask the monitor that runs."),

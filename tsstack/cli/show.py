@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from tsstack.errors import TsstackError
 from tsstack.switch.record import read_pending
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import observe_changes
+
+if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
 
 
 @click.command()
@@ -100,6 +103,7 @@ def _diagnose(site: Site) -> list[tuple[str, str, str]]:
         found.append((level, "tailscaled", f"{state}, {' '.join(facts.tailscale.addresses) or 'no address'}"))
     else:
         found.append(("warning", "tailscaled", f"does not answer on {facts.paths.tailscale_socket}"))
+    found.extend(_diagnose_units(facts))
     pending = read_pending(site.paths.state)
     if pending:
         if pending.phase == "unconfirmed":
@@ -120,4 +124,17 @@ def _diagnose(site: Site) -> list[tuple[str, str, str]]:
     found.extend(("warning", "drift", line) for line in plan.summary())
     if not plan:
         found.append(("ok", "generation", f"{live} is live and the host is as it says"))
+    return found
+
+
+def _diagnose_units(facts: Facts) -> list[tuple[str, str, str]]:
+    if not facts.systemd:
+        return []
+    from tsstack.switch.units import look, missing_at_boot
+
+    missing = missing_at_boot()
+    found = [("warning", "units", missing)] if missing else [("ok", "units", "a boot brings the host up")]
+    old = [unit.name for unit in look() if unit.differs]
+    if old:
+        found.append(("warning", "units", f"of another version: {', '.join(old)}; `tsstack units install`"))
     return found

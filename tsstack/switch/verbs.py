@@ -26,6 +26,7 @@ __all__ = [
     "activate_boot",
     "activate_firewall_early",
     "confirm_change",
+    "not_at_boot",
     "roll_back",
     "stage_for_boot",
     "switch",
@@ -54,9 +55,19 @@ def switch(
         with located(intent.loaded):
             refuse_vanished_uplink(intent, facts)
             outcome = Transaction(site, intent.wanted, facts, mode, guard, prover).run()
-    if outcome.changed and not prove:
-        outcome = replace(outcome, warnings=(UNPROVEN, *outcome.warnings))
+    if outcome.changed:
+        told = (UNPROVEN if not prove else "", not_at_boot(facts))
+        outcome = replace(outcome, warnings=(*filter(None, told), *outcome.warnings))
     return outcome, intent
+
+
+def not_at_boot(facts: Facts) -> str:
+    """What to tell of a host that would come up without tsstack; empty: all is well."""
+    if not facts.systemd:
+        return ""
+    from tsstack.switch.units import missing_at_boot
+
+    return missing_at_boot()
 
 
 def _complete(mode: Mode, force_lockout: bool) -> Mode:

@@ -15,7 +15,6 @@ __all__ = ["systemd_host"]
 pytestmark = pytest.mark.netns
 
 TSSTACK = str(Path(sys.executable).with_name("tsstack"))
-MONITOR = Path(__file__).resolve().parents[3] / "monitor"
 FIRST = """
 host: {name: one, tailnet: tail.test}
 proxy:
@@ -93,11 +92,10 @@ def test_a_confirmation_sends_the_dead_man_home(host: SystemdHost) -> None:
 def test_the_boot_units_bring_the_host_up(host: SystemdHost) -> None:
     """After a boot there is no table and no /run: first the firewall stands, then all of it."""
     before = picture(host)
-    for unit in ("tsstack-early.service", "tsstack-boot.service"):
-        text = (MONITOR / unit).read_text().replace("/usr/bin/tsstack", TSSTACK)
-        host.run("tee", f"/etc/systemd/system/{unit}", stdin=text)
+    host.run(TSSTACK, "units", "install")
+    for unit in ("tsstack-early.service", "tsstack-boot.service", "tsstack-renew.timer"):
         host.run("systemd-analyze", "verify", f"/etc/systemd/system/{unit}")
-    host.run("systemctl", "daemon-reload")
+        assert host.run("systemctl", "is-enabled", unit).stdout.strip() == "enabled"
     host.run("nft", "delete", "table", "inet", "tsstack")
     host.run("systemctl", "stop", "nginx")
     host.run("rm", "-rf", "/run/tsstack")
@@ -107,3 +105,27 @@ def test_the_boot_units_bring_the_host_up(host: SystemdHost) -> None:
     host.run("systemctl", "start", "tsstack-boot.service")
     assert status_of(host, "/web/") == "502"
     assert "nothing to do" in host.run(TSSTACK, "switch").stdout
+
+
+def test_a_switch_says_when_no_boot_would_bring_it_up(host: SystemdHost) -> None:
+    write(host, SECOND)
+    assert "tsstack units install" in host.run(TSSTACK, "switch").stderr
+    assert host.run(TSSTACK, "units", "status", check=False).returncode == 1
+    assert "a boot would not" in host.run(TSSTACK, "doctor", check=False).stdout
+    shown = host.run(TSSTACK, "units", "install").stdout
+    assert "tsstack-boot.service" in shown
+    assert host.run(TSSTACK, "units", "status").returncode == 0
+    write(host, FIRST)
+    assert "tsstack units install" not in host.run(TSSTACK, "switch").stderr
+    assert "a boot brings the host up" in host.run(TSSTACK, "doctor", check=False).stdout
+
+
+def test_units_go_without_a_trace(host: SystemdHost) -> None:
+    folders = ("find", "/etc/systemd/system", "-name", "tsstack*")
+    host.run(TSSTACK, "units", "install")
+    assert "tsstack-boot.service" in host.run(*folders).stdout
+    assert "tsstack-renew.timer" in host.run("systemctl", "list-timers", "--all").stdout
+    host.run(TSSTACK, "units", "remove")
+    assert host.run(*folders).stdout == ""
+    assert "tsstack" not in host.run("systemctl", "list-timers", "--all").stdout
+    assert picture(host)[0]
