@@ -35,7 +35,7 @@ def library_path(name: str) -> Path:
 
 
 def nix(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run nix-instantiate without a network, a daemon or a store: nothing is built, so nobody has to be root."""
+    """Run nix-instantiate without a network, a daemon, a store or root: nothing is built."""
     program = shutil.which("nix-instantiate")
     assert program, "nix-instantiate is missing: apt install nix-bin"
     environment = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,52 @@ def test_the_package_puts_every_program_on_the_path(library: str) -> None:
     assert started <= set().union(*homes.values())
     needed = {home for home, programs in homes.items() if programs & started}
     assert needed <= set(package(library, "map (each: each.name) package.passthru.programs"))
+
+
+def build(folder: Path) -> Path:
+    """Run the package's own build script, with this checkout's interpreter in place of Nix's."""
+    python = folder / "python" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    script = evaluate(
+        f"""
+        let
+          nixpkgs = import {HERE}/standin/nixpkgs.nix {{ }};
+          python3 = nixpkgs.python3 // {{ withPackages = _: {{ outPath = "{python.parents[1]}"; }}; }};
+        in
+        (nixpkgs.callPackage {ROOT}/modules/package.nix {{ src = "{ROOT}"; inherit python3; }}).script
+        """
+    )
+    out = folder / "out"
+    done = subprocess.run(
+        ["bash", "-c", (HERE / "build.sh").read_text() + script],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "out": str(out), "HOME": "/homeless-shelter"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_the_package_s_build_script_makes_a_program_and_units(tmp_path: Path) -> None:
+    out = build(tmp_path)
+    program = out / "bin" / "tsstack"
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert PROJECT["version"] in said.stdout
+    refused = subprocess.run([program, "swich"], capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, "did you mean 'switch'" in refused.stderr) == (2, True)
+    units = {path.name: path.read_text() for path in (out / "lib" / "systemd" / "system").iterdir()}
+    assert {
+        path.name for path in (ROOT / "monitor").iterdir() if path.suffix in {".service", ".socket", ".timer"}
+    } == set(units)
+    for name, text in units.items():
+        assert "/usr/" not in text, name
+    assert f"ExecStart={program} monitor\n" in units["tsstack-monitor.service"]
+    assert "ExecReload=/nix/store/util-linux/bin/kill -HUP" in units["tsstack-monitor.service"]
 
 
 def flake(library: str, wanted: str) -> Any:

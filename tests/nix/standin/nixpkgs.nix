@@ -5,7 +5,7 @@ let
   stubs = names: builtins.listToAttrs (map (name: { inherit name; value = stub name; }) names);
   ours = lib // {
     splitString = sign: text: builtins.filter builtins.isString (builtins.split sign text);
-    makeBinPath = map (each: each.name);
+    makeBinPath = programs: builtins.concatStringsSep ":" (map (each: "${each}/bin") programs);
     licenses.mit = "mit";
     platforms.linux = [ ];
   };
