@@ -162,6 +162,7 @@ def summarise(rows: list[dict[str, Any]], faults: list[str], who: list[str]) -> 
                     "fault": fault,
                     "who": each,
                     "runs": len(times),
+                    "limit_s": max(row["limit_s"] for row in runs),
                     "censored": sum(row["away_s"] is None for row in runs),
                     "p50_s": times[len(times) // 2],
                     "p95_s": p95,
@@ -180,10 +181,11 @@ def as_text(result: list[dict[str, Any]]) -> str:
     table = [head]
     for row in result:
         over = ">=" if row["censored"] else ""
+        half = ">=" if row["p50_s"] >= row["limit_s"] else ""
         met = {True: "met", False: "MISSED", None: ""}[row["met"]]
         table.append(
             (
-                *(row["fault"], row["who"], str(row["runs"]), f"{row['p50_s']:.1f} s"),
+                *(row["fault"], row["who"], str(row["runs"]), f"{half}{row['p50_s']:.1f} s"),
                 *(f"{over}{row['p95_s']:.1f} s", f"{over}{row['most_s']:.1f} s", str(row["censored"])),
                 *(str(row["leaked"]), f"{row['target_s']:.0f} s" if row["target_s"] else "", met),
             )
