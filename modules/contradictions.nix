@@ -1,6 +1,6 @@
 # What cannot be meant, told before anything is built. Contradictions inside of the file are tsstack's to find
 # (`tsstack check`); here stand those that only Nix sees: two options with one meaning, and NixOS's own modules.
-{ lib, config }:
+{ lib, config, options }:
 let
   inherit (builtins) any all attrNames attrValues concatStringsSep elem filter isString match toString;
   inherit (lib) optional optionals hasPrefix;
@@ -78,7 +78,9 @@ let
     && !(elem "tailscale0" (nixos.trustedInterfaces or [ ]))
     && !(any (port: elem port (tailnetPorts ++ nixos.allowedTCPPorts)) [ proxy.httpPort proxy.httpsPort ]);
 
-  resolved = config.services.resolved.extraConfig or "";
+  # Read only where it is written: newer releases of NixOS declare it as removed, and then reading it fails.
+  extraConfig = options.services.resolved.extraConfig or { isDefined = false; };
+  resolved = if extraConfig.isDefined then config.services.resolved.extraConfig else "";
   mode = (config.systemd.services.tailscaled or { }).environment.TS_DEBUG_FIREWALL_MODE or null;
 
   noUpstream = named (each: each.enable && each.upstreamPort == null && each.upstream == [ ]) proxy.services;

@@ -1,12 +1,12 @@
 # What all modules share: the file, the package, the units. The rest is tsstack's, as on any other host.
-{ config, lib, pkgs, ... }:
+{ config, lib, options, pkgs, ... }:
 let
   inherit (lib) mkOption mkIf types literalExpression optional;
   own = import ./types.nix { inherit lib; };
   cfg = config.kernelcore.tsstack;
   network = config.kernelcore.network;
   secrets = config.kernelcore.secrets.tailscale;
-  contradictions = import ./contradictions.nix { inherit lib config; };
+  contradictions = import ./contradictions.nix { inherit lib config options; };
 
   # With the nginx that the proxy's options name.
   package =

@@ -1,5 +1,5 @@
 # Evaluates the modules for each case and answers what they make of it.
-# `cases` is a file: a list of { name; module; withSops ? true; }; `lib` is nixpkgs' or the stand-in.
+# `cases` is a file: a list of { name; module; withSops ? true; isNewer ? false; }; `lib` is nixpkgs' or the stand-in.
 { lib, cases, modules ? ../../modules }:
 let
   derivation' = name: { type = "derivation"; inherit name; outPath = "/nix/store/00000000000000000000000000000000-${name}"; };
@@ -13,7 +13,7 @@ let
   };
   evaluated = case: (lib.evalModules {
     modules = [
-      (import ./standin/nixos.nix { withSops = case.withSops or true; })
+      (import ./standin/nixos.nix { withSops = case.withSops or true; isNewer = case.isNewer or false; })
       (modules + "/default.nix")
       case.module
     ];

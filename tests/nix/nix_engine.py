@@ -68,10 +68,13 @@ class Case:
     name: str
     module: str
     with_sops: bool = True
+    is_newer: bool = False
+    """A release of NixOS that has no `services.resolved.extraConfig` any more."""
 
     def as_nix(self) -> str:
-        sops = "true" if self.with_sops else "false"
-        return f"{{ name = {json.dumps(self.name)}; withSops = {sops}; module = {self.module}; }}"
+        sops, newer = json.dumps(self.with_sops), json.dumps(self.is_newer)
+        flags = f"withSops = {sops}; isNewer = {newer};"
+        return f"{{ name = {json.dumps(self.name)}; {flags} module = {self.module}; }}"
 
 
 def answers(

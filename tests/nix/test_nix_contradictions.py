@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from nix_engine import MODULES, answers
+from nix_engine import MODULES, Case, answers
 from option_cases import Remark, remarks
 
 # Three cases are about one warning: which ports no zone opens.
@@ -53,3 +54,10 @@ def test_every_warning_is_tested() -> None:
         len(re.findall(r"\bwarn (?:\(|proxyClosed)", text))
         == len({each.name for each in WARNED}) - _SAME_WARNING
     )
+
+
+def test_an_option_that_nixos_has_removed_is_not_read(library: str, tmp_path: Path) -> None:
+    module = '{ kernelcore.network.dns.split."a.example" = [ "10.0.0.1" ]; }'
+    answer = answers(library, [Case("newer", module, is_newer=True)], tmp_path)["newer"]
+    assert not answer["thrown"]
+    assert answer["warnings"] == []

@@ -1,5 +1,5 @@
 # The options of NixOS (and of sops-nix) that the modules read or set, as NixOS 25.11 declares them.
-{ withSops ? true }:
+{ withSops ? true, isNewer ? false }:
 { lib, ... }:
 let
   inherit (lib) mkOption types;
@@ -47,7 +47,8 @@ in
         defaultSSLListenPort = of types.port 443;
         virtualHosts = of (types.attrsOf types.anything) { };
       };
-      resolved.extraConfig = of types.lines "";
+      # Newer releases declare it as removed: it is there, and reading it fails.
+      resolved.extraConfig = if isNewer then mkOption { type = types.lines; } else of types.lines "";
     };
   } // lib.optionalAttrs withSops {
     sops = {
