@@ -1,115 +1,82 @@
 """Would the one who runs this switch, or any admin, lose the way in?
 
-The ways in: the SSH session that this command runs in, with the address of ours that it came to (the
-tailnet's, maybe), and every admin source that can come in now. Each is asked of the model as a new
-connection; one that would be refused stops the switch before anything is touched. `ways` decides.
+The ways in: the sessions in use, each with the address of ours that it came to (the tailnet's, maybe), and
+every admin source that can come in now. Each is asked as a new connection: of the model, of tailscaled's
+new settings and of the kernel's new parameters. One that would be refused, or whose answers would be lost,
+stops the switch before anything is touched.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import json
-import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from tsstack.errors import CheckFailed, CommandFailed
+from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts
-from tsstack.model.names import Address
 from tsstack.model.stack import Stack
-from tsstack.parts.part import Snapshot, Tree
 from tsstack.prove.expected import TAILNET_INTERFACE, Packet, is_tailnet
-from tsstack.switch.ways import Way, closed_ways
-from tsstack.system import command
+from tsstack.switch import routes
+from tsstack.switch.sessions import operator_sessions
+from tsstack.switch.ways import Route, Session, Way, closed_ways
+
+if TYPE_CHECKING:
+    from tsstack.parts.part import Snapshot, Tree
+    from tsstack.parts.tailscale.ways_in import Arrival
+
+__all__ = [
+    "OWN",
+    "PAST_IT",
+    "Session",
+    "check_tailscale",
+    "check_ways",
+    "operator_sessions",
+    "ways_of_sessions",
+]
 
 OWN = "your own session"
+LIVE = "an SSH session that is open on this host"
 PAST_IT = "use --force-lockout together with --confirm"
+_MOST_ROUTES = 500
+
+RouteTo = Callable[..., Route | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A way in that is in use: who connects from which port, to which address and port of ours."""
+def ways_of_sessions(sessions: tuple[Session, ...], route_to: RouteTo | None = None) -> list[Way]:
+    """The same connections, opened anew, by the interface that answers to the client leave by.
 
-    client: Address
-    client_port: int
-    server: Address
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.client} {self.client_port} {self.port}"
-
-
-def operator_sessions(pid: int | None = None) -> tuple[Session, ...]:
-    """The SSH sessions among the ancestors of `pid` (default: this process).
-
-    sudo drops SSH_CONNECTION from the environment, so the ancestors' are read (proc(5): environ).
+    Raises CheckFailed when there is no route back to a client.
     """
-    sessions: dict[Session, None] = {}
-    current = os.getpid() if pid is None else pid
-    while current > 1:
-        try:
-            environ = Path(f"/proc/{current}/environ").read_bytes()
-            stat = Path(f"/proc/{current}/stat").read_text(encoding="ascii", errors="replace")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            break
-        for entry in environ.split(b"\0"):
-            name, _, value = entry.partition(b"=")
-            if name == b"SSH_CONNECTION" and (session := _parse_connection(value.decode("ascii", "replace"))):
-                sessions[session] = None
-        current = int(stat.rpartition(")")[2].split()[1])
-    return tuple(sessions)
+    return [_way_of(session, route_to or routes.route_to) for session in sessions]
 
 
-def _parse_connection(value: str) -> Session | None:
-    """ssh(1): SSH_CONNECTION is client address, client port, server address, server port."""
-    fields = value.split()
-    if len(fields) != 4 or not fields[1].isdigit() or not fields[3].isdigit():
-        return None
-    try:
-        client, server = _parse_address(fields[0]), _parse_address(fields[2])
-    except ValueError:
-        return None
-    return Session(client, int(fields[1]), server, int(fields[3]))
-
-
-def _parse_address(text: str) -> Address:
-    """An address as sshd writes it: link-local ones with their zone, v4 ones maybe mapped into v6.
-
-    RFC 4291 section 2.5.5.2: a v6 socket sees v4 clients so. Raises ValueError.
-    """
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped
-    return address
-
-
-def route_interface(address: Address) -> str:
-    """The interface by which packets to `address` leave, and its packets are expected to arrive."""
-    family = "-6" if address.version == 6 else "-4"
-    try:
-        answer = command.run(["ip", "-j", family, "route", "get", str(address)], timeout_s=5)
-    except CommandFailed as error:
-        raise CheckFailed(f"there is no route back to {address}, where you connect from: {error}") from error
-    routes = json.loads(answer.stdout)
-    return str(routes[0].get("dev", "")) if routes else ""
-
-
-def ways_of_sessions(sessions: tuple[Session, ...]) -> list[Way]:
-    """The same connections, opened anew. Raises CheckFailed when there is no route back to a client."""
-    return [
-        Way(
-            Packet(
-                session.client,
-                TAILNET_INTERFACE if is_tailnet(session.client) else route_interface(session.client),
-                "tcp",
-                session.port,
-                session.server,
-            ),
-            OWN,
+def _way_of(session: Session, route_to: RouteTo) -> Way:
+    if session.zone:
+        # RFC 4007: a link-local address means nothing without its link, and never leaves it.
+        route: Route | None = Route(routes.interface_of(session.zone))
+    else:
+        route = route_to(session.client, session.server)
+    if route is None:
+        raise CheckFailed(
+            f"there is no route back to {session.client}, where you connect from",
+            hint=f"or {PAST_IT}",
         )
-        for session in sessions
-    ]
+    packet = Packet(session.client, route.interface, session.protocol, session.port, session.server)
+    return Way(packet, LIVE if session.live else OWN, session, route)
+
+
+def with_routes(ways: Iterable[Way], route_to: RouteTo | None = None) -> list[Way]:
+    """The ways with their way back, asked where it is not known; past some hundreds it stays unknown."""
+    ask = route_to or routes.route_to
+    found, left = [], _MOST_ROUTES
+    for way in ways:
+        if way.route is None and not way.somebody and left:
+            left -= 1
+            found.append(replace(way, route=ask(way.packet.source)))
+        else:
+            found.append(way)
+    return found
 
 
 def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way]) -> None:
@@ -118,31 +85,74 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way]) -> None:
     if closed is None:
         return
     packet = closed.way.packet
+    what = f"this switch would {whom(closed.way)}: {packet}, {closed.way.whose}"
+    if packet.interface not in {"lo", TAILNET_INTERFACE} and is_tailnet(packet.source):
+        raise CheckFailed(
+            f"{what}, has an address of the tailnet's ranges, which the firewall lets in by "
+            f"{TAILNET_INTERFACE} alone; this one comes by {packet.interface}",
+            hint=f"come in by the tailnet or from another address, or {PAST_IT}",
+        )
     zone = f"zone {closed.zone}" if closed.zone else "no zone"
     raise CheckFailed(
-        f"this switch would {_whom(closed.way)}: {packet}, {closed.way.whose}, falls into {zone} "
-        f"and {closed.path} refuses it",
-        hint=f"open tcp/{packet.port} there, add {ipaddress.ip_network(packet.source)} to a zone with "
+        f"{what}, falls into {zone} and {closed.path} refuses it",
+        hint=f"open {packet.service} there, add {ipaddress.ip_network(packet.source)} to a zone with "
         f"`allow: all`, or {PAST_IT}",
     )
 
 
-def check_tailscale(tree: Tree, snapshot: Snapshot, ways: Iterable[Way]) -> None:
-    """Raise CheckFailed when tailscaled's new settings would cut one of the ways in."""
-    from tsstack.parts.tailscale.ways_in import closed_way_in
+def check_tailscale(tree: Tree, snapshot: Snapshot, ways: Sequence[Way], facts: Facts) -> list[str]:
+    """Raise CheckFailed when tailscaled's new settings would cut one of the ways in.
 
-    # Of thousands of sources those are alike that the answer does not tell apart.
-    alike: dict[tuple[str, bool, bool], Way] = {}
-    for way in ways:
-        source = way.packet.source
-        alike.setdefault((way.whose[:3], source.is_private, is_tailnet(source)), way)
-    for way in alike.values():
-        reason = closed_way_in(tree, snapshot, way.packet.source)
-        if reason:
+    Returns what may cut one, a sentence each.
+    """
+    from tsstack.parts.tailscale.ways_in import WaysIn
+
+    judge = WaysIn(tree, snapshot)
+    if judge.accepts_routes_anew:
+        judge = WaysIn(tree, snapshot, _routes_of_peers(facts))
+    doubts: dict[str, None] = {}
+    for way in with_routes(ways):
+        reason = judge.judge(_arrival(way))
+        if reason is None:
+            continue
+        if reason.certain:
             raise CheckFailed(
-                f"this switch would {_whom(way)}: {way.packet}, {way.whose}: {reason}", hint=f"or {PAST_IT}"
+                f"this switch would {whom(way)}: {way.packet}, {way.whose}: {reason.text}",
+                hint=f"or {PAST_IT}",
             )
+        doubts[f"{reason.text} (this may {whom(way)})"] = None
+    return list(doubts)
 
 
-def _whom(way: Way) -> str:
-    return "lock you out" if way.whose == OWN else "lock out an admin"
+def _arrival(way: Way) -> Arrival:
+    from tsstack.parts.tailscale.ways_in import Arrival
+
+    packet, session = way.packet, way.session
+    return Arrival(
+        packet.source,
+        packet.interface,
+        packet.port,
+        packet.destination,
+        on_link=None if way.route is None else not way.route.gateway,
+        in_use=session is not None,
+        by_tailscaled=session is not None and session.by_tailscaled,
+    )
+
+
+def _routes_of_peers(facts: Facts) -> list[str]:
+    """What the peers on the tailnet route for others; nothing where tailscaled does not say."""
+    from tsstack.system.localapi import LocalApi, LocalApiError
+
+    try:
+        peers = LocalApi(facts.paths.tailscale_socket, timeout_s=5.0).status().get("Peer") or {}
+    except LocalApiError as error:
+        raise CheckFailed(f"whether you keep your way in cannot be told: {error.message}") from error
+    routes_of = (peer.get("PrimaryRoutes") or () for peer in peers.values())
+    return [str(route) for each in routes_of for route in each if not str(route).endswith("/0")]
+
+
+def whom(way: Way) -> str:
+    """What it means that the way is cut, for people."""
+    if way.session is None:
+        return "lock out an admin"
+    return "cut somebody off" if way.session.live else "lock you out"

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from tsstack.model.loaded import LoadedStack
     from tsstack.model.stack import Stack
     from tsstack.prove.expected import Packet
-    from tsstack.switch.guard import Session
-    from tsstack.switch.ways import Way
+    from tsstack.switch.ways import Session, Way
 
 # Of thousands of admin sources the model is asked about all, the kernel about so many.
 _MOST_SENT = 200
@@ -38,6 +37,12 @@ class Judges:
     def __init__(self, site: Site, file: Path, facts: Facts, intent: Intent, *, admins: bool = True) -> None:
         self._site, self._file, self._facts, self._intent = site, file, facts, intent
         self._admins = admins
+        self._doubts: list[str] = []
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What may close a way in, as far as was told by now: nothing that a switch is refused for."""
+        return tuple(f"guard: {doubt}" for doubt in self._doubts)
 
     def keep_ways_in(self, staged: Path, plan: Plan) -> None:
         """Raise CheckFailed when the change would close a way in: asks the model, and tailscaled's settings.
@@ -45,17 +50,19 @@ class Judges:
         An old generation's file may not be readable any more: with nobody's session at stake it is live
         again all the same.
         """
-        if not {"firewall", "tailscale"} & set(plan.names):
+        asked = {"firewall", "tailscale"} & set(plan.names)
+        if not asked or (not self.sessions and (self._unreadable or not self._admins)):
             return
         from tsstack.switch import guard
 
-        if not self.sessions and (self._unreadable or not self._admins):
-            return
         guard.check_ways(self.loaded.stack, self._facts, self.ways)
         for part in self._site.parts:
-            if part.name == "tailscale" and part.name in plan.names and self.ways:
-                tree = part_tree(read_tree(staged), part.folder)
-                guard.check_tailscale(tree, part.observe(tree, self._facts), self.ways)
+            if part.name not in asked or part.name == "firewall" or not self.ways:
+                continue
+            tree = part_tree(read_tree(staged), part.folder)
+            snapshot = part.observe(tree, self._facts)
+            if part.name == "tailscale":
+                self._doubts += guard.check_tailscale(tree, snapshot, self.ways, self._facts)
 
     def proving(self, *, everything: bool = False) -> Proving:
         """The proof of the change, or of all that the file asks for."""
@@ -92,22 +99,25 @@ class Judges:
 
     @cached_property
     def sessions(self) -> tuple[Session, ...]:
-        """The operator's own."""
-        from tsstack.switch.guard import operator_sessions
+        """The operator's own; where nothing is known of the operator, all that are open."""
+        from tsstack.switch.sessions import sessions_at_stake
 
-        return operator_sessions()
+        return sessions_at_stake()
 
     @cached_property
     def ways(self) -> list[Way]:
         """The ways in that have to stay open. Raises CheckFailed when there is no route back to a session."""
+        from tsstack.prove.expected import TAILNET, TAILNET_INTERFACE
         from tsstack.switch.guard import ways_of_sessions
+        from tsstack.switch.routes import networks_beside
         from tsstack.switch.ways import ways_of_admins
 
-        ports = [session.port for session in self.sessions]
+        ports = [session.port for session in self.sessions if session.protocol == "tcp"]
         own = ways_of_sessions(self.sessions)
         if not self._admins or not self._may_have_admins():
             return own
-        return [*own, *ways_of_admins(self._live(), self.loaded.stack, self._facts, ports)]
+        beside = networks_beside(TAILNET_INTERFACE, TAILNET)
+        return [*own, *ways_of_admins(self._live(), self.loaded.stack, self._facts, ports, beside)]
 
     def _may_have_admins(self) -> bool:
         """Whether either file may speak of an admin zone. To read a long one for nothing takes a second."""

@@ -56,7 +56,7 @@ def switch(
             refuse_vanished_uplink(intent, facts)
             outcome = Transaction(site, intent.wanted, facts, mode, guard, prover).run()
     if outcome.changed:
-        told = (UNPROVEN if not prove else "", not_at_boot(facts))
+        told = (UNPROVEN if not prove else "", *judges.doubts, not_at_boot(facts))
         outcome = replace(outcome, warnings=(*filter(None, told), *outcome.warnings))
     return outcome, intent
 
@@ -117,6 +117,8 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
                 for part in parts:
                     part.check(staged, facts)
                 judges.keep_ways_in(staged, plan)
+                for doubt in judges.doubts:
+                    site.report(doubt)
                 if finish is not None:
                     site.report("prove")
                     finish()
@@ -172,7 +174,8 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
         judges = Judges(site, source, facts, intent, admins=False)
         guard = _no_guard if force_lockout or not target else judges.keep_ways_in
         # Not proven: the way back must work where a proof does not, and what was live was proven then.
-        return Transaction(site, intent.wanted, facts, mode, guard).run()
+        outcome = Transaction(site, intent.wanted, facts, mode, guard).run()
+    return replace(outcome, warnings=(*judges.doubts, *outcome.warnings))
 
 
 def _previous(site: Site, live: int) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from tsstack.model.facts import Facts
 from tsstack.model.firewall import Zone
@@ -23,12 +24,48 @@ _MOST_PORTS = 3
 _SOMEBODY = (ipaddress.ip_address("198.51.100.1"), ipaddress.ip_address("2001:db8::1"))
 
 
+class Session(NamedTuple):
+    """A way in that is in use: who connects from which port, to which address and port of ours."""
+
+    client: Address
+    client_port: int
+    """0: unknown."""
+    server: Address
+    port: int
+    zone: str = ""
+    """Of a link-local address: the link, by the name or the index of its interface."""
+    protocol: Literal["tcp", "udp"] = "tcp"
+    by_tailscaled: bool = False
+    """Whether tailscaled itself is the SSH server (Tailscale SSH)."""
+    live: bool = False
+    """Whether it is somebody's on this host, and not known to be the operator's own."""
+
+    def __str__(self) -> str:
+        return f"{self.client} {self.client_port} {self.port}"
+
+
+class Route(NamedTuple):
+    """How this host answers an address: by which interface, and what is known of that route."""
+
+    interface: str
+    gateway: bool = False
+    """Whether there is a router between; else the address is on the link."""
+    learnt: bool = False
+    """Whether the route came by a router advertisement."""
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in, and whose it is: `your own session`, `the admin source 10.0.0.0/8`."""
+    """One way in, and whose it is in words: `your own session`, `the admin source 10.0.0.0/8`."""
 
     packet: Packet
     whose: str
+    session: Session | None = None
+    """The one that is in use; None for a way that an admin has."""
+    route: Route | None = None
+    """The way back, where it was asked for."""
+    somebody: bool = False
+    """Whether the source is an example: all behind the interface are meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +77,19 @@ class Closed:
     path: str
 
 
-def ways_of_admins(before: Stack | None, after: Stack, facts: Facts, ports: Iterable[int] = ()) -> list[Way]:
+def ways_of_admins(
+    before: Stack | None,
+    after: Stack,
+    facts: Facts,
+    ports: Iterable[int] = (),
+    beside: Mapping[Network, str] | None = None,
+) -> list[Way]:
     """The ways in of every admin source that are open now: of the live file, and of the one that follows.
 
     An admin source is a network, or an interface, of a zone of the preset `admin`. Of a network every part
     is asked that some zone of either file treats apart. `before` is None where no table of ours is live,
     so that everything is open. `ports` are those that people are known to come in by; else those of `ssh`.
+    `beside` are the networks among the tailnet's addresses that this host has on another interface.
     """
     files = [each for each in (before, after) if each is not None]
     if not any(map(has_admins, files)):
@@ -56,11 +100,11 @@ def ways_of_admins(before: Stack | None, after: Stack, facts: Facts, ports: Iter
     ways: dict[Packet, Way] = {}
     for stack in files:
         oracle = Oracle(stack, facts)
-        for whose, address, interface in _admins(oracle, facts, stack, edges):
+        for whose, address, interface, somebody in _admins(oracle, facts, stack, edges, beside or {}):
             for port in numbers:
                 packet = Packet(address, interface, "tcp", port)
                 if packet not in ways and (live is None or live.judge(packet).accepted):
-                    ways[packet] = Way(packet, whose)
+                    ways[packet] = Way(packet, whose, somebody=somebody)
     return list(ways.values())
 
 
@@ -92,9 +136,13 @@ def _ssh_ports(stack: Stack) -> tuple[int, ...]:
 
 
 def _admins(
-    oracle: Oracle, facts: Facts, stack: Stack, edges: dict[int, list[int]]
-) -> Iterator[tuple[str, Address, str]]:
-    """Whose, an address of theirs, and the interface that it comes in by."""
+    oracle: Oracle,
+    facts: Facts,
+    stack: Stack,
+    edges: dict[int, list[int]],
+    beside: Mapping[Network, str],
+) -> Iterator[tuple[str, Address, str, bool]]:
+    """Whose, an address of theirs, the interface that it comes in by, and whether it is an example."""
     uplink = stack.host.uplink or facts.default_interface
     outside = uplink or next(
         (name for name in facts.interfaces if name not in {"lo", TAILNET_INTERFACE}), "eth0"
@@ -107,11 +155,25 @@ def _admins(
                 interface = TAILNET_INTERFACE if is_tailnet(address) else outside
                 # What a longer network of another zone holds is that zone's, and no admin's.
                 if oracle.members.by_address(address, interface) == name:
-                    yield f"the admin source {network}", address, interface
+                    carrier = _carrier(network, beside) or interface
+                    yield f"the admin source {network}", address, carrier, False
         for pattern in zone.interfaces:
             interface = _instance(pattern, facts)
             if oracle.members.by_interface(interface) == name:
-                yield from ((f"an admin behind {interface}", address, interface) for address in _SOMEBODY)
+                for address in _SOMEBODY:
+                    yield f"an admin behind {interface}", address, interface, True
+
+
+def _carrier(network: Network, beside: Mapping[Network, str]) -> str:
+    """The interface that this host has a source on, where that is not the tailnet's; empty otherwise."""
+    holders = [
+        each
+        for each in beside
+        if each.version == network.version
+        and each.prefixlen <= network.prefixlen
+        and network.network_address in each
+    ]
+    return beside[max(holders, key=lambda each: each.prefixlen)] if holders else ""
 
 
 def _instance(pattern: str, facts: Facts) -> str:

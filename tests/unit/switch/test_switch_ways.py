@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import Packet
-from tsstack.switch import guard
-from tsstack.switch.guard import OWN, Session, check_tailscale, check_ways, ways_of_sessions
-from tsstack.switch.ways import Way, closed_ways, is_admin, ways_of_admins
+from tsstack.switch.guard import OWN, check_tailscale, check_ways, ways_of_sessions
+from tsstack.switch.sessions import parse_connection
+from tsstack.switch.ways import Route, Session, closed_ways, is_admin, ways_of_admins
 
 FACTS = Facts(interfaces=("eth0", "eth1", "lo", "tailscale0"), default_interface="eth0")
 
@@ -109,16 +110,19 @@ def test_no_firewall_closes_nothing() -> None:
     assert closed(LIVE, stack_of("host: {name: a}\nfirewall: {enabled: false}")) == []
 
 
-def test_the_tailnet_address_in_use_is_part_of_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+def by(interface: str) -> Callable[..., Route]:
+    return lambda *_: Route(interface)
+
+
+def test_the_tailnet_address_in_use_is_part_of_the_question() -> None:
     """A session from the LAN to the tailnet's address: SSH is open to the LAN, but not there."""
-    monkeypatch.setattr(guard, "route_interface", lambda address: "eth0")
     after = zones("lan: {interfaces: [eth0], services: [ssh]}")
     client = ipaddress.ip_address("192.0.2.7")
     for server, cut in (("192.0.2.1", False), ("100.64.0.3", True), ("fd7a:115c:a1e0::3", True)):
         address = ipaddress.ip_address(server)
         if address.version == 6:
             client = ipaddress.ip_address("2001:db8::7")
-        ways = ways_of_sessions((Session(client, 50000, address, 22),))
+        ways = ways_of_sessions((Session(client, 50000, address, 22),), by("eth0"))
         if cut:
             with pytest.raises(
                 CheckFailed, match=f"lock you out: tcp/22 from {client} on eth0 to {server}, {OWN}"
@@ -128,14 +132,62 @@ def test_the_tailnet_address_in_use_is_part_of_the_question(monkeypatch: pytest.
             check_ways(after, FACTS, ways)
 
 
-def test_a_session_over_the_tailnet_is_asked_on_its_interface(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "route_interface", lambda address: "eth0")
+def test_a_session_over_the_tailnet_is_asked_on_its_interface() -> None:
     session = Session(ipaddress.ip_address("100.64.0.7"), 50000, ipaddress.ip_address("100.64.0.3"), 22)
-    (way,) = ways_of_sessions((session,))
-    assert way == Way(Packet(session.client, "tailscale0", "tcp", 22, session.server), OWN)
+    (way,) = ways_of_sessions((session,), by("tailscale0"))
+    assert way.packet == Packet(session.client, "tailscale0", "tcp", 22, session.server)
     check_ways(zones("internal: {interfaces: [tailscale0], services: [ssh]}"), FACTS, [way])
     with pytest.raises(CheckFailed, match=r"falls into zone peers and firewall\.default_policy refuses it"):
         check_ways(zones("peers: {interfaces: [tailscale0], tcp: [80]}"), FACTS, [way])
+
+
+@pytest.mark.parametrize(
+    ("client", "server"), [("100.70.0.9", "203.0.113.1"), ("fd7a:115c:a1e0::9", "2001:db8::1")]
+)
+def test_an_address_of_the_tailnets_range_on_another_interface_is_dropped(client: str, server: str) -> None:
+    """A provider's or a neighbour's 100.64.0.0/10: the rules take it for a forgery there."""
+    session = Session(ipaddress.ip_address(client), 50000, ipaddress.ip_address(server), 22)
+    ways = ways_of_sessions((session,), by("eth0"))
+    open_there = zones("dmz: {interfaces: [eth0], services: [ssh]}", "internal: {interfaces: [tailscale0]}")
+    with pytest.raises(CheckFailed, match=f"tcp/22 from {client} on eth0 .* by tailscale0 alone; .* by eth0"):
+        check_ways(open_there, FACTS, ways)
+
+
+def test_a_link_local_session_comes_by_its_own_link() -> None:
+    session = parse_connection("fe80::1234%eth1 50000 fe80::1%eth1 22")
+    assert session is not None
+    ways = ways_of_sessions((session,), by("eth0"))
+    assert ways[0].packet.interface == "eth1"
+    check_ways(zones("dmz: {interfaces: [eth0]}", "lan: {interfaces: [eth1], services: [ssh]}"), FACTS, ways)
+    with pytest.raises(CheckFailed, match="lock you out: tcp/22 from fe80::1234 on eth1"):
+        check_ways(zones("dmz: {interfaces: [eth0], tcp: [22]}", "lan: {interfaces: [eth1]}"), FACTS, ways)
+
+
+def test_no_route_back_is_a_refusal() -> None:
+    session = Session(ipaddress.ip_address("192.0.2.7"), 50000, ipaddress.ip_address("192.0.2.1"), 22)
+    with pytest.raises(CheckFailed, match=r"no route back to 192\.0\.2\.7"):
+        ways_of_sessions((session,), lambda *_: None)
+
+
+def test_an_admin_source_that_this_host_has_on_another_interface() -> None:
+    """On a new host such admins come in now; the rules would drop them as forged."""
+    after = zones("admin: {sources: [100.70.0.0/25, 100.64.0.0/10], allow: all}")
+    beside = {ipaddress.ip_network("100.70.0.0/24"): "eth1", ipaddress.ip_network("100.0.0.0/8"): "eth0"}
+    ways = ways_of_admins(None, after, FACTS, beside={ipaddress.ip_network("100.70.0.0/24"): "eth1"})
+    assert [str(each.way.packet) for each in closed_ways(after, FACTS, ways)] == [
+        "tcp/22 from 100.70.0.1 on eth1"
+    ]
+    ways = ways_of_admins(None, after, FACTS, beside=beside)
+    assert {way.packet.interface for way in ways} == {"eth0", "eth1"}, "the longer network counts"
+    assert ways_of_admins(after, after, FACTS, beside=beside) == [], "under our rules they never came in"
+
+
+def test_every_port_of_ssh_is_asked_as_far_as_there_are_few() -> None:
+    ssh = "firewall:\n  services: {ssh: [tcp/22, tcp/2222, udp/22, tcp/2022, tcp/2023]}\n  zones:\n"
+    live = stack_of(f"{ssh}    admin: {{sources: [10.0.0.0/8], allow: all}}\n")
+    after = stack_of(f"{ssh}    ops: {{sources: [10.0.0.0/8], tcp: [22, 2222]}}\n")
+    assert closed(live, after) == ["tcp/2022 from 10.0.0.1 on eth0"]
+    assert len(ways_of_admins(live, after, FACTS)) == 3
 
 
 def test_tailscaleds_settings_cut_nobody() -> None:
@@ -146,9 +198,27 @@ def test_tailscaleds_settings_cut_nobody() -> None:
     snapshot = {"prefs": {"ShieldsUp": False}, "exit_nodes": [], "needs_login": False}
     ways = ways_of_admins(None, LIVE, FACTS)
     lan = [way for way in ways if way.packet.interface == "eth0"]
-    check_tailscale(tree, snapshot, lan)  # type: ignore[arg-type]
+    check_tailscale(tree, snapshot, lan, FACTS)  # type: ignore[arg-type]
     with pytest.raises(CheckFailed, match=r"lock out an admin: tcp/22 from 100\.64\.0\.10 on tail"):
-        check_tailscale(tree, snapshot, ways)  # type: ignore[arg-type]
+        check_tailscale(tree, snapshot, ways, FACTS)  # type: ignore[arg-type]
+
+
+def test_each_admin_is_asked_of_the_exit_node_by_the_own_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on the LAN is spared with allow_lan_access, one behind a router is not, private or not."""
+    tree = {
+        "tailscale/prefs.json": '{"prefs": {"ExitNodeAllowLANAccess": true}, "exit_node": '
+        '{"use": ["exit-a"], "otherwise": "block", "movable": true}}'
+    }
+    peers = [{"id": "n1", "name": "exit-a", "online": True}]
+    snapshot = {"prefs": {"ExitNodeAllowLANAccess": True}, "exit_nodes": peers, "needs_login": False}
+    far = ipaddress.ip_address("10.77.0.1")
+    monkeypatch.setattr("tsstack.switch.routes.route_to", lambda to, *_: Route("eth0", gateway=to == far))
+    live = zones("admin: {sources: [10.3.0.0/16, 10.77.0.0/16]}")
+    ways = ways_of_admins(live, live, FACTS)
+    assert [str(way.packet.source) for way in ways] == ["10.3.0.1", "10.77.0.1"]
+    assert check_tailscale(tree, snapshot, ways[:1], FACTS) == []  # type: ignore[arg-type]
+    with pytest.raises(CheckFailed, match=r"10\.77\.0\.1 on eth0, .*: replies to 10\.77\.0\.1 would leave"):
+        check_tailscale(tree, snapshot, ways, FACTS)  # type: ignore[arg-type]
 
 
 def test_thousands_of_sources_are_all_judged() -> None:

@@ -21,7 +21,7 @@ from tsstack.parts.tailscale.desired import (
     is_hosted,
     same_control,
 )
-from tsstack.parts.tailscale.ways_in import closed_way_in
+from tsstack.parts.tailscale.ways_in import Arrival, WaysIn
 from tsstack.parts.tailscale.withdrawn import withdrawn_routes
 
 HEADSCALE = "http://10.77.0.1:8080"
@@ -253,11 +253,17 @@ def test_a_change_that_cuts_the_session_it_is_made_from_is_told(
     tailscale: dict[str, Any], client: str, words: str
 ) -> None:
     tree = desired(stack(**tailscale), Facts())
-    said = closed_way_in(tree, snapshot(wanted()), ipaddress.ip_address(client))
-    assert words in said
-    assert bool(said) is bool(words)
-    assert closed_way_in(tree, snapshot(wanted(**tailscale)), ipaddress.ip_address("100.64.0.9")) == ""
-    assert closed_way_in({}, {}, ipaddress.ip_address(client)) == ""
+    address = ipaddress.ip_address(client)
+    arrival = Arrival(address, "eth0" if client in {"192.168.1.9", "8.8.8.8"} else "tailscale0")
+    said = WaysIn(tree, snapshot(wanted())).judge(arrival)
+    if not words or said is None:
+        assert (said, words) == (None, "")
+    else:
+        assert words in said.text
+        assert said.certain
+    settled = Arrival(ipaddress.ip_address("100.64.0.9"), "tailscale0")
+    assert WaysIn(tree, snapshot(wanted(**tailscale))).judge(settled) is None
+    assert WaysIn({}, {}).judge(arrival) is None
 
 
 def test_a_route_that_the_monitor_keeps_back_is_no_drift_and_any_other_missing_one_is() -> None:

@@ -1,0 +1,133 @@
+"""Nobody is locked out: sessions as they really come in, by every verb that changes a host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from private_host import PrivateHost
+
+pytestmark = pytest.mark.netns
+
+FILE = "/etc/tsstack/tsstack.yaml"
+BASE = "host: {name: one, tailnet: tail.test, uplink: eth0}\nfirewall:\n  zones:\n"
+ETH0_OPEN = (
+    BASE + "    dmz: {interfaces: [eth0], services: [ssh]}\n    lan: {interfaces: [eth1], tcp: [80]}\n"
+)
+ETH1_OPEN = (
+    BASE
+    + "    dmz: {interfaces: [eth0], tcp: [80]}\n    internal: {interfaces: [tailscale0], services: [ssh]}\n"
+    "    lan: {interfaces: [eth1], services: [ssh]}\n"
+)
+LINKS = """
+ip link add eth0 type veth peer name peer0; ip link add eth1 type veth peer name peer1
+for link in eth0 eth1 peer0 peer1; do ip link set $link up; done
+ip addr add 203.0.113.1/24 dev eth0; ip addr add 192.168.15.1/24 dev eth1
+ip addr add 2001:db8:5::1/64 dev eth0 nodad
+ip route add default via 203.0.113.254 dev eth0; ip -6 route add default via 2001:db8:5::fe dev eth0
+ip route add 100.70.0.0/24 dev eth0
+"""
+OUTSIDE = "203.0.113.9 50000 203.0.113.1 22"
+
+# The renderer drops one address, of which nothing in the file speaks.
+ONE_DROPPED = """
+import sys
+from tsstack.cli.main import run
+from tsstack.parts.firewall.host import Firewall
+honest = Firewall.desired
+def broken(self, stack, facts):
+    drop = "type filter hook input priority filter; policy drop;"
+    return {path: text.replace(drop, drop + " ip saddr 203.0.113.77 drop") for path, text in
+            honest(self, stack, facts).items()}
+Firewall.desired = broken
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[PrivateHost]:
+    private = PrivateHost()
+    private.run("sh", "-ec", LINKS)
+    yield private
+    private.close()
+
+
+def tsstack(host: PrivateHost, session: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return host.run("env", f"SSH_CONNECTION={session}", "tsstack", *words, check=False)
+
+
+def switch(host: PrivateHost, text: str, session: str, *words: str) -> subprocess.CompletedProcess[str]:
+    host.write(FILE, text)
+    return tsstack(host, session, "switch", *words)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 4, done.stdout + done.stderr
+    for each in ("lock you out", *words):
+        assert each in done.stderr
+
+
+def test_a_session_from_the_tailnets_range_by_an_ordinary_interface(host: PrivateHost) -> None:
+    refused = switch(host, ETH1_OPEN, "100.70.0.9 50000 203.0.113.1 22")
+    assert_refused(refused, "tcp/22 from 100.70.0.9 on eth0", "by tailscale0 alone")
+    assert not host.run("nft", "list", "tables").stdout.strip()
+    refused = switch(host, ETH0_OPEN, "100.70.0.9 50000 203.0.113.1 22")
+    assert_refused(refused, "tcp/22 from 100.70.0.9 on eth0")
+    admin = ETH0_OPEN + "    admin: {sources: [100.70.0.9/32], allow: all}\n"
+    refused = switch(host, admin, OUTSIDE)
+    assert refused.returncode == 4
+    assert "lock out an admin: tcp/22 from 100.70.0.9 on eth0" in refused.stderr
+    far = ETH0_OPEN + "    admin: {sources: [100.71.0.9/32], allow: all}\n"
+    assert switch(host, far, OUTSIDE).returncode == 0, (
+        "no route of its own: the tailnet is still to be joined"
+    )
+
+
+def test_a_link_local_session_is_asked_on_its_own_link(host: PrivateHost) -> None:
+    session = "fe80::1234%eth1 50000 fe80::1%eth1 22"
+    assert_refused(switch(host, ETH0_OPEN, session), "tcp/22 from fe80::1234 on eth1")
+    index = host.run("cat", "/sys/class/net/eth1/ifindex").stdout.strip()
+    assert_refused(switch(host, ETH0_OPEN, session.replace("%eth1", f"%{index}")), "on eth1")
+    done = switch(host, ETH1_OPEN, session)
+    assert done.returncode == 0, done.stderr
+
+
+def test_routing_rules_that_look_at_our_own_address_count(host: PrivateHost) -> None:
+    """A second uplink: answers from its address leave by it, whatever the default route says."""
+    host.run("ip", "rule", "add", "from", "192.168.15.1", "lookup", "77")
+    host.run("ip", "route", "add", "default", "via", "192.168.15.254", "dev", "eth1", "table", "77")
+    session = "198.51.100.7 50000 192.168.15.1 22"
+    assert_refused(switch(host, ETH0_OPEN, session), "on eth1 to 192.168.15.1")
+    assert switch(host, ETH1_OPEN, session).returncode == 0
+
+
+def test_neither_boot_nor_test_nor_a_rollback_cuts_the_session(host: PrivateHost) -> None:
+    host.write(FILE, ETH1_OPEN)
+    host.tsstack("switch")
+    host.write(FILE, ETH0_OPEN)
+    host.tsstack("switch")
+    assert_refused(tsstack(host, OUTSIDE, "rollback"), "tcp/22 from 203.0.113.9 on eth0 to 203.0.113.1")
+    assert_refused(tsstack(host, OUTSIDE, "rollback", "--to", "1"))
+    host.write(FILE, ETH1_OPEN.replace("[80]", "[81]"))
+    assert_refused(tsstack(host, OUTSIDE, "boot"), "tcp/22 from 203.0.113.9")
+    assert_refused(tsstack(host, OUTSIDE, "test"))
+    assert host.run("readlink", "/var/lib/tsstack/current").stdout.strip() == "generations/2"
+    assert host.run("readlink", "/var/lib/tsstack/boot").stdout.strip() == "generations/2"
+    assert tsstack(host, OUTSIDE, "rollback", "--to", "0").returncode == 0, "without rules all come in"
+    forced = switch(host, ETH1_OPEN, OUTSIDE, "--force-lockout", "--confirm", "60s")
+    assert forced.returncode == 0, forced.stderr
+    assert tsstack(host, OUTSIDE, "rollback").returncode == 0
+
+
+def test_the_ways_in_are_sent_into_the_kernel(host: PrivateHost) -> None:
+    """The model lets the session in; only a packet of its own shows that the rules do not."""
+    host.write(FILE, ETH0_OPEN)
+    session = "203.0.113.77 50000 203.0.113.1 22"
+    words = (sys.executable, "-c", ONE_DROPPED, "switch")
+    refused = host.run("env", f"SSH_CONNECTION={session}", *words, check=False)
+    assert refused.returncode == 4, refused.stdout + refused.stderr
+    assert "tcp/22 from 203.0.113.77 on eth0" in refused.stderr
+    assert "the kernel does drop" in refused.stderr
+    assert host.run(*words, check=False).returncode == 0, "nobody else sends from that address"

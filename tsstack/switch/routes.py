@@ -1,0 +1,137 @@
+"""Which way packets to an address leave this host, and so by which interface its packets are expected.
+
+Asked by rtnetlink(7): no program is started, and every routing rule has its say (tailscaled's too).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from pathlib import Path
+
+from tsstack.model.names import Address, Network
+from tsstack.switch.ways import Route
+
+_RTM_GETROUTE, _NLMSG_ERROR, _NLM_F_REQUEST = 26, 2, 0x1
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 2, 4, 5, 9, 18
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
+_RTPROT_RA = 9
+_HEAD = struct.Struct("=IHHII")
+_ROUTE_HEAD = struct.Struct("=BBBBBBBBI")
+_NEXT_HOP = struct.Struct("=HBBi")
+
+
+def route_to(address: Address, source: Address | None = None) -> Route | None:
+    """The route by which this host answers `address`, from its own address `source`; None if nowhere.
+
+    Rules that look at the source count only where `source` is an address of this host. Raises OSError
+    when the kernel cannot be asked at all.
+    """
+    if source is not None and source.version == address.version:
+        found = _ask(address, source)
+        if found is not None:
+            return found
+    return _ask(address, None)
+
+
+def _ask(address: Address, source: Address | None) -> Route | None:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    bits = address.max_prefixlen
+    body = _ROUTE_HEAD.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, 0)
+    body += _attribute(_RTA_DST, address.packed)
+    if source is not None:
+        body += _attribute(_RTA_SRC, source.packed)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as link:
+        link.send(_HEAD.pack(_HEAD.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0) + body)
+        answer = link.recv(1 << 16)
+    if _HEAD.unpack_from(answer)[1] == _NLMSG_ERROR:
+        return None  # unreachable, prohibited, or a source that is not ours
+    return _parse(answer[_HEAD.size :])
+
+
+def _parse(content: bytes) -> Route | None:
+    head = _ROUTE_HEAD.unpack_from(content)
+    protocol, kind = head[5], head[7]
+    if kind not in {_RTN_UNICAST, _RTN_LOCAL}:
+        return None
+    values = _attributes(content[_ROUTE_HEAD.size :])
+    gateway = bool(values.keys() & {_RTA_GATEWAY, _RTA_VIA})
+    if _RTA_OIF in values:
+        index = struct.unpack("=I", values[_RTA_OIF])[0]
+    elif len(hop := values.get(_RTA_MULTIPATH, b"")) >= _NEXT_HOP.size:
+        length, _, _, index = _NEXT_HOP.unpack_from(hop)  # struct rtnexthop, the first one
+        gateway = bool(_attributes(hop[_NEXT_HOP.size : length]).keys() & {_RTA_GATEWAY, _RTA_VIA})
+    else:
+        return None
+    try:
+        return Route(socket.if_indextoname(index), gateway=gateway, learnt=protocol == _RTPROT_RA)
+    except OSError:  # the interface has gone meanwhile
+        return None
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found, at = {}, 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value
+
+
+def interface_of(zone: str) -> str:
+    """The interface that the zone of a link-local address names: by name, or by index (RFC 4007, 11.2)."""
+    if zone.isdigit() and not Path(f"/sys/class/net/{zone}").exists():
+        try:
+            return socket.if_indextoname(int(zone))
+        except (OSError, OverflowError):
+            return zone
+    return zone
+
+
+def networks_beside(interface: str, within: tuple[Network, ...]) -> dict[Network, str]:
+    """The networks inside `within` that the usual table leads to by others than `interface`, and by which.
+
+    A host may have a provider's or a cluster's network of 100.64.0.0/10 on an ordinary interface. Default
+    routes tell nothing, and are left out. proc(5): /proc/net/route; Linux's net/ipv6/route.c.
+    """
+    found: dict[Network, str] = {}
+    for network, name in (*_routes4(), *_routes6()):
+        if name in {interface, "lo"}:
+            continue
+        if any(network.version == each.version and _is_inside(network, each) for each in within):
+            found[network] = name
+    return found
+
+
+def _is_inside(network: Network, other: Network) -> bool:
+    return network.prefixlen >= other.prefixlen and network.network_address in other
+
+
+def _routes4() -> list[tuple[Network, str]]:
+    found: list[tuple[Network, str]] = []
+    for row in _rows("/proc/net/route")[1:]:
+        address, mask = (struct.pack("=I", int(row[at], 16)) for at in (1, 7))
+        prefix = int.from_bytes(mask, "big").bit_count()
+        found.append((ipaddress.IPv4Network((address, prefix), strict=False), row[0]))
+    return found
+
+
+def _routes6() -> list[tuple[Network, str]]:
+    return [
+        (ipaddress.IPv6Network((int(row[0], 16), int(row[1], 16)), strict=False), row[9])
+        for row in _rows("/proc/net/ipv6_route")
+    ]
+
+
+def _rows(path: str) -> list[list[str]]:
+    try:
+        return [line.split() for line in Path(path).read_text(encoding="ascii").splitlines()]
+    except FileNotFoundError:  # a kernel without IPv6
+        return []
