@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CLIENT = "(a client)"
 _FILES = ("http.conf", "main.conf", "nginx.conf")
 _FOLDERS = ("tls", "run", "log")
-_UPSTREAM = re.compile(r"^(\s+server )(\S+?)((?: backup)?;)$", re.MULTILINE)
+_UPSTREAM = re.compile(r"^(\s+server )([^\s;]+)((?: [^;]*)?;)$", re.MULTILINE)
 _REFUSAL = re.compile(r"\[emerg\]\s*(?:\d+#\d+:\s*)?(.*)")
 # One process, that ends with us. Who has only a user namespace has no other user to become there.
 _ALONE = "daemon off; master_process off; user root root;"
@@ -196,12 +196,13 @@ class _Scene:
         Returns the certificates.
         """
         from tsstack.parts.proxy.authority import is_due, issue
+        from tsstack.parts.proxy.pem import is_plain
 
         placed = []
         for each in self.plan.certificates:
             certificate, key = Path(self._relocate(each.certificate)), Path(self._relocate(each.key))
             sources = (each.source_certificate, each.source_key)
-            if each.kind == "files" and all(os.access(source, os.R_OK) for source in sources):
+            if each.kind == "files" and all(map(is_plain, sources)):
                 certificate.symlink_to(sources[0])
                 key.symlink_to(sources[1])
             elif each.kind != "files" and not is_due(each, time.time()) and os.access(each.key, os.R_OK):

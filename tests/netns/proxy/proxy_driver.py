@@ -43,8 +43,9 @@ def switch(order, facts, lines):
     else:
         stack = Stack.model_validate(YAML(typ="safe").load(order["yaml"]))
         tree = PART.desired(stack, facts)
-        number = len(list(facts.paths.state.glob("generation-*"))) + 1
-        generation = facts.paths.state / f"generation-{number}"
+        store = facts.paths.state / "generations"
+        number = str(len(list(store.glob("*"))) + 1)
+        generation = store / (number if order["op"] == "plan" else f".staging-{number}")
         generation.mkdir(parents=True)
         for path, text in tree.items():
             (generation / path).parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +59,9 @@ def switch(order, facts, lines):
     PART.check(generation, facts)
     if order["op"] == "check":
         return answer
+    if generation.name.startswith(".staging-"):  # a number means that it has passed its check
+        generation = generation.rename(generation.with_name(generation.name.removeprefix(".staging-")))
+        answer["generation"] = str(generation)
     link_durably(current, generation)
     if "die_after" in order:
         _die_after(order["die_after"], snapshot)
@@ -105,6 +109,9 @@ def main():
         facts = facts_of(order)
         if order["op"] == "renew":
             answer = {"renewed": renew(facts, lines.append, force=order.get("force", False))}
+        elif order["op"] == "activate":  # as at boot, where nothing is judged any more
+            answer = {}
+            PART.activate(Path(order["generation"]), facts, lines.append)
         elif order["op"] == "recover":
             answer = recover(facts, order["generation"])
         elif order["op"] == "root":

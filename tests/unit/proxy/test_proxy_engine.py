@@ -161,7 +161,7 @@ def test_changes_are_none_when_all_is_so_and_name_what_is_not(render):
 
     assert words() == []
     assert words(running=False) == ["~ nginx: stopped -> running"]
-    assert words(due=("a.box.tail.test",)) == ["+ certificate for a.box.tail.test: made or renewed"]
+    assert words(due=("*.box.tail.test",)) == ["+ certificate for *.box.tail.test: fetched or renewed"]
     assert words(identity=False) == ["+ identity daemon: running"]
     assert words(services={}) == ["+ service a: https://a.box.tail.test/"]
     assert words(loaded="other")[0].startswith("~ nginx configuration: other -> ")

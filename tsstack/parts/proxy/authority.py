@@ -10,11 +10,11 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsstack.errors import ApplyFailed, CheckFailed
+from tsstack.errors import ApplyFailed
+from tsstack.parts.proxy.pem import read_plain
 from tsstack.system.files import link_durably, write_durably
 
 if TYPE_CHECKING:
@@ -37,63 +37,39 @@ def ca_certificate(tls: Path, tailnet: str) -> Path:
 
 
 def is_due(certificate: Certificate, now_unix_s: float) -> bool:
-    """Whether it has to be made, fetched, linked or renewed: missing, or less than a third of life left."""
+    """Whether it has to be made, fetched, linked or renewed: missing, or less than a third of life left.
+
+    Of the user's own only the links are looked at; `supply` knows what was loaded through them.
+    """
     path = Path(certificate.certificate)
     if certificate.kind == "files":
         pairs = ((path, certificate.source_certificate), (Path(certificate.key), certificate.source_key))
         return any(not link.is_symlink() or str(link.readlink()) != source for link, source in pairs)
     try:
-        renew = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="ascii"))
+        renew = json.loads(read_plain(path.with_name(f"{path.name}.json")))
         return not path.exists() or float(renew["renew_unix_s"]) <= now_unix_s
     except (OSError, ValueError, KeyError, TypeError):
         return True
 
 
 def provide(certificate: Certificate, tls: Path, tailnet: str, socket: Path, *, now_unix_s: float) -> None:
-    """Make the certificate be there and fresh. Raises ApplyFailed; what was there before stays then."""
+    """Make the certificate be there and fresh. What was there before stays when this raises.
+
+    Raises ApplyFailed, or CheckFailed for a pair of the user's own that nginx cannot load.
+    """
     tls.mkdir(parents=True, exist_ok=True)
     tls.chmod(0o700)
     now = datetime.datetime.fromtimestamp(now_unix_s, datetime.UTC)
     if certificate.kind == "files":
-        refuse_unusable_files(certificate)
+        from tsstack.parts.proxy.fitness import load_pair
+
+        load_pair(certificate)
         link_durably(Path(certificate.key), certificate.source_key)
         link_durably(Path(certificate.certificate), certificate.source_certificate)
     elif certificate.kind == "local-ca":
         _store(Path(certificate.certificate), *issue(tls, tailnet, certificate.names, now))
     else:
         _store(Path(certificate.certificate), *_fetch(certificate.names[0], socket))
-
-
-def refuse_unusable_files(certificate: Certificate) -> None:
-    """Raises CheckFailed unless a certificate of the user's own can be read, fits its key and is valid."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    for kind, source in (("certificate", certificate.source_certificate), ("key", certificate.source_key)):
-        try:
-            Path(source).read_bytes()
-        except OSError as error:
-            raise CheckFailed(
-                f"proxy.tls.{kind}: {source} cannot be read: {error.strerror}", hint="check the path"
-            ) from error
-    try:
-        leaf = x509.load_pem_x509_certificate(Path(certificate.source_certificate).read_bytes())
-        key = load_pem_private_key(Path(certificate.source_key).read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise CheckFailed(
-            "proxy.tls: the certificate or the key is not unencrypted PEM",
-            hint="nginx needs a PEM certificate with its chain and a PEM key without a passphrase",
-        ) from error
-    if key.public_key() != leaf.public_key():
-        raise CheckFailed("proxy.tls: the key does not belong to the certificate")
-    uncovered = [name for name in certificate.names if not _covers(leaf, name)]
-    if uncovered:
-        raise CheckFailed(
-            f"proxy.tls.certificate: it does not cover {', '.join(uncovered[:5])}",
-            hint="get one for these names, or a wildcard, or use tls: local-ca",
-        )
-    if leaf.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
-        raise CheckFailed(f"proxy.tls.certificate: it expired on {leaf.not_valid_after_utc:%Y-%m-%d}")
 
 
 def issue(
@@ -149,8 +125,8 @@ def open_ca(
     key_path = path.with_suffix(".key")
     if path.exists():
         try:
-            key = load_pem_private_key(key_path.read_bytes(), password=None)
-            ca = x509.load_pem_x509_certificate(path.read_bytes())
+            key = load_pem_private_key(read_plain(key_path), password=None)
+            ca = x509.load_pem_x509_certificate(read_plain(path))
         except (OSError, ValueError) as error:
             raise ApplyFailed(
                 f"the local CA in {path.parent} cannot be read: {error}",
@@ -254,18 +230,6 @@ def _store(path: Path, pem: bytes, start: datetime.datetime, end: datetime.datet
     write_durably(path, pem, mode=0o600)
     note = {"renew_unix_s": renew.timestamp(), "end_unix_s": end.timestamp()}
     write_durably(path.with_name(f"{path.name}.json"), json.dumps(note))
-
-
-def _covers(leaf: x509.Certificate, name: str) -> bool:
-    """RFC 9525 section 6.3: a wildcard stands for exactly the leftmost label."""
-    from cryptography import x509
-
-    try:
-        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return False
-    names = {each.lower() for each in extension.value.get_values_for_type(x509.DNSName)}
-    return name in names or re.sub(r"^[^.]+", "*", name) in names
 
 
 def _usage(*, signing: bool) -> x509.KeyUsage:

@@ -8,7 +8,6 @@ loaded, so that nginx is reloaded only for a difference.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,17 @@ from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed, TsstackErro
 from tsstack.parts.proxy import doorkeeper
 from tsstack.parts.proxy.discovery import OWN_HTTP, OWN_MAIN, discover_nginx
 from tsstack.parts.proxy.engine import Engine, Master, engine
+from tsstack.parts.proxy.pem import read_plain
 from tsstack.parts.proxy.plan import PLAN, Plan, parse_plan, read_plan
 from tsstack.parts.proxy.probe import ask_status, probe_tcp, probe_vhosts, silent_upstreams
 from tsstack.parts.proxy.seen import Seen, list_changes, parse_seen
+from tsstack.parts.proxy.supply import (
+    Marks,
+    list_due,
+    mark_certificates,
+    marks_of,
+    provide_certificates,
+)
 from tsstack.system.files import link_durably, write_durably
 
 if TYPE_CHECKING:
@@ -55,7 +62,7 @@ class ProxyPart:
             refuse_served(plan, facts)
             refuse_shared_sockets(plan, facts)
             with unhindered(plan, facts):
-                rehearse(generation, plan, facts)
+                rehearse(generation, plan, facts, going_back=_was_live(generation, facts))
 
     def warnings(self, generation: Path, facts: Facts) -> tuple[str, ...]:
         plan = _plan(generation)
@@ -73,6 +80,11 @@ class ProxyPart:
                 f"nginx resolves {', '.join(plan.upstream_names)} when it starts, and does not start if that "
                 "fails; an address is safer"
             )
+        if any(certificate.kind == "files" for certificate in plan.certificates):
+            from tsstack.parts.proxy.fitness import list_warnings
+
+            for certificate in plan.certificates:
+                lines += list_warnings(certificate)
         lines += [
             f"http://{endpoint}/ no longer reaches {site}: only tailscaled may speak there; "
             "other addresses of this host still do"
@@ -101,7 +113,7 @@ class ProxyPart:
             settings=_changed_settings(plan, live, known),
             identity=doorkeeper.is_running(facts),
             identity_started=doorkeeper.was_started(facts),
-            due=_due(plan) if plan else (),
+            due=list_due(plan, marks_of(record)),
             record=record,
         ).to_snapshot()
 
@@ -123,7 +135,9 @@ class ProxyPart:
             )
         for folder in (facts.paths.run, facts.paths.log):
             folder.mkdir(parents=True, exist_ok=True)
-        renewed = _provide_certificates(plan, facts, report)
+        known = marks_of(live_before)
+        marks = mark_certificates(plan, known)
+        renewed = provide_certificates(plan, facts, report, known)
         if plan.identity:
             doorkeeper.ensure_running(facts)
         nginx = engine(plan.main_config, facts)
@@ -138,9 +152,9 @@ class ProxyPart:
         else:
             _refuse_unloadable(nginx, master, plan)
             # Until the reload is done nobody knows what is loaded; a kill in between must not look like it.
-            _write_record(facts, replace(plan, digest=""), None, started=started)
+            _write_record(facts, replace(plan, digest=""), None, {}, started=started)
             _load(nginx, master, plan, report)
-        _write_record(facts, plan, nginx.master(), started=started)
+        _write_record(facts, plan, nginx.master(), marks, started=started)
         if not plan.identity:
             doorkeeper.ensure_stopped(facts)
         _tidy(generation, facts, report)
@@ -171,18 +185,29 @@ PART = ProxyPart()
 def renew(facts: Facts, report: Report, *, force: bool = False) -> tuple[str, ...]:
     """Renew the live generation's certificates that are due (all with `force`), reload nginx once if any was.
 
-    Returns the names that were renewed. Raises ApplyFailed; what was there before is served on.
+    Due is also what the user has replaced on disk. Returns the first names. Raises CheckFailed for such a
+    pair that clients would refuse, and ApplyFailed; what was there before is served on then.
     """
     plan = _live_plan(facts)
     if plan is None:
         return ()
-    renewed = _provide_certificates(plan, facts, report, force=force)
+    record = _read_record(facts)
+    known = marks_of(record)
+    marks = mark_certificates(plan, known)
+    due = list_due(plan, known, force=force)
+    for certificate in plan.certificates:
+        if certificate.kind == "files" and certificate.names[0] in due:
+            from tsstack.parts.proxy.fitness import refuse_unusable
+
+            refuse_unusable(certificate)
+    renewed = provide_certificates(plan, facts, report, known, force=force)
     nginx = engine(plan.main_config, facts)
     master = nginx.master()
     if renewed and master is not None:
         nginx.test()
         nginx.reload(master)
         report("nginx serves the new certificates")
+        _write_record(facts, plan, nginx.master(), marks, started=bool(record.get("started")))
     return renewed
 
 
@@ -200,7 +225,7 @@ def root_certificate(facts: Facts, tailnet: str) -> str:
     facts.paths.tls.mkdir(parents=True, exist_ok=True)
     facts.paths.tls.chmod(0o700)
     open_ca(facts.paths.tls, tailnet, (), datetime.datetime.now(datetime.UTC))
-    return ca_certificate(facts.paths.tls, tailnet).read_text(encoding="ascii")
+    return read_plain(ca_certificate(facts.paths.tls, tailnet)).decode("ascii")
 
 
 def _plan(generation: Path) -> Plan | None:
@@ -211,6 +236,11 @@ def _plan(generation: Path) -> Plan | None:
             f"{generation / PLAN} is damaged: {error}",
             hint="switch again, or roll back to another generation",
         ) from error
+
+
+def _was_live(generation: Path, facts: Facts) -> bool:
+    """Whether this would go back: what has a number has passed its checks, and this one is not live."""
+    return generation.name.isdigit() and generation.resolve() != facts.paths.current.resolve()
 
 
 def _live_plan(facts: Facts) -> Plan | None:
@@ -260,36 +290,6 @@ def _put_links(wanted: dict[Path, str | None]) -> bool:
             link_durably(link, target)
         changed = True
     return changed
-
-
-def _due(plan: Plan, *, force: bool = False) -> tuple[str, ...]:
-    if not plan.certificates:
-        return ()
-    from tsstack.parts.proxy.authority import is_due
-
-    now_s = time.time()
-    return tuple(each.names[0] for each in plan.certificates if force or is_due(each, now_s))
-
-
-def _provide_certificates(
-    plan: Plan, facts: Facts, report: Report, *, force: bool = False
-) -> tuple[str, ...]:
-    due = _due(plan, force=force)
-    if not due:
-        return ()
-    from tsstack.parts.proxy.authority import provide
-
-    for certificate in plan.certificates:
-        if certificate.names[0] in due:
-            provide(
-                certificate,
-                facts.paths.tls,
-                plan.tailnet,
-                facts.paths.tailscale_socket,
-                now_unix_s=time.time(),
-            )
-            report(f"certificate for {', '.join(certificate.names[:3])}")
-    return due
 
 
 def _tidy(generation: Path, facts: Facts, report: Report) -> None:
@@ -384,18 +384,22 @@ def _restore(snapshot: Snapshot, facts: Facts) -> None:
         doorkeeper.ensure_stopped(facts)
     nginx = engine(seen.main_config, facts)
     master = nginx.master()
+    marks = marks_of(_read_record(facts))
+    fresh = mark_certificates(plan, marks) if plan is not None else {}
     if not seen.running:
         nginx.stop()
     elif master is None:
         nginx.test()
         nginx.start()
+        marks = fresh
     elif _in_doubt(facts) or _loaded(plan, _read_record(facts), master) != seen.loaded:
         nginx.test()
         nginx.load(master, lambda line: None)
+        marks = fresh
     if not seen.record:
         _record_path(facts).unlink(missing_ok=True)
     elif plan is not None and seen.running:
-        _write_record(facts, plan, nginx.master(), started=bool(seen.record.get("started")))
+        _write_record(facts, plan, nginx.master(), marks, started=bool(seen.record.get("started")))
 
 
 def _in_doubt(facts: Facts) -> bool:
@@ -429,7 +433,7 @@ def _read_record(facts: Facts) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _write_record(facts: Facts, plan: Plan, master: Master | None, *, started: bool) -> None:
+def _write_record(facts: Facts, plan: Plan, master: Master | None, marks: Marks, *, started: bool) -> None:
     record: dict[str, JsonValue] = {
         "digest": plan.digest,
         "main_config": plan.main_config,
@@ -438,6 +442,7 @@ def _write_record(facts: Facts, plan: Plan, master: Master | None, *, started: b
         "started": started,
         "status": plan.status,
         "services": {**plan.services},
+        "certificates": {**marks},
     }
     text = json.dumps(record, sort_keys=True)
     if not _record_path(facts).exists() or _record_path(facts).read_text(encoding="ascii") != text:

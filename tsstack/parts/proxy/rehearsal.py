@@ -25,16 +25,20 @@ if TYPE_CHECKING:
 
 _FILES = ("http.conf", "main.conf", "nginx.conf")
 _FOLDERS = ("tls", "run", "log")
-_UPSTREAM = re.compile(r"^(\s+server )([A-Za-z0-9.-]+)(:\d+(?: backup)?;)$", re.MULTILINE)
+_UPSTREAM = re.compile(r"^(\s+server )([A-Za-z0-9.-]+)(:\d+(?: [^;]*)?;)$", re.MULTILINE)
 
 
-def rehearse(generation: Path, plan: Plan, facts: Facts) -> None:
-    """Let nginx judge `generation` as it is staged. Raises CheckFailed; touches only a scratch folder."""
+def rehearse(generation: Path, plan: Plan, facts: Facts, *, going_back: bool = False) -> None:
+    """Let nginx judge `generation` as it is staged. Raises CheckFailed; touches only a scratch folder.
+
+    `going_back`: it was live before. What clients think of a certificate of the user's own is no obstacle
+    then, only what nginx thinks of it.
+    """
     if facts.nginx is None:
         raise CheckFailed("nginx is not installed", hint="apt install nginx")
     try:
         with Scratch() as folder:
-            _rehearse_in(folder, generation, plan, facts)
+            _rehearse_in(folder, generation, plan, facts, going_back=going_back)
     except CommandFailed as error:
         raise CheckFailed(error.message, hint=error.hint) from error
     except OSError as error:
@@ -44,7 +48,7 @@ def rehearse(generation: Path, plan: Plan, facts: Facts) -> None:
         ) from error
 
 
-def _rehearse_in(scratch: Path, generation: Path, plan: Plan, facts: Facts) -> None:
+def _rehearse_in(scratch: Path, generation: Path, plan: Plan, facts: Facts, *, going_back: bool) -> None:
     moved = {
         str(facts.paths.tls): str(scratch / "tls"),
         str(facts.paths.run): str(scratch / "run"),
@@ -55,7 +59,7 @@ def _rehearse_in(scratch: Path, generation: Path, plan: Plan, facts: Facts) -> N
     for file in _FILES:
         text = (generation / "nginx" / file).read_text(encoding="utf-8")
         (scratch / file).write_text(_relocate(text, moved, plan), encoding="utf-8")
-    _place_certificates(plan, moved)
+    _place_certificates(plan, moved, going_back=going_back)
     # As `tsstack build` lays it out: a refused generation does not stay.
     shown = {str(scratch): "nginx"} | {new: old for old, new in moved.items()}
     try_config(scratch / "nginx.conf", shown=shown)
@@ -73,10 +77,11 @@ def _relocate(text: str, moved: dict[str, str], plan: Plan) -> str:
     return _UPSTREAM.sub(stand_in, text) if names else text
 
 
-def _place_certificates(plan: Plan, moved: dict[str, str]) -> None:
+def _place_certificates(plan: Plan, moved: dict[str, str], *, going_back: bool) -> None:
     if not plan.certificates:
         return
-    from tsstack.parts.proxy.authority import is_due, refuse_unusable_files, write_placeholder
+    from tsstack.parts.proxy.authority import is_due, write_placeholder
+    from tsstack.parts.proxy.fitness import load_pair, refuse_unusable
 
     for certificate in plan.certificates:
         # A pair that is there and good is tried itself; making one costs more than all of the rest.
@@ -86,7 +91,7 @@ def _place_certificates(plan: Plan, moved: dict[str, str]) -> None:
                 Path(_relocate(str(path), moved, plan)).symlink_to(path)
                 continue
         if certificate.kind == "files":
-            refuse_unusable_files(certificate)
+            (load_pair if going_back else refuse_unusable)(certificate)
         write_placeholder(
             replace(
                 certificate,

@@ -75,12 +75,23 @@ def _differences(plan: Plan, seen: Seen) -> tuple[Change, ...]:
             found.append(Change(f"link {link}", target, "set" if present else None))
     if not seen.running:
         found.append(Change("nginx", "stopped", "running"))
-    found += [Change(f"certificate for {name}", None, "made or renewed") for name in seen.due]
+    found += [_certificate_change(plan, seen, name) for name in seen.due]
     if plan.identity and not seen.identity:
         found.append(Change("identity daemon", None, "running"))
     elif seen.identity_started and not plan.identity:
         found.append(Change("identity daemon", "running", None))
     return tuple(found)
+
+
+def _certificate_change(plan: Plan, seen: Seen, name: str) -> Change:
+    certificate = next(each for each in plan.certificates if each.names[0] == name)
+    subject, source = f"certificate for {name}", certificate.source_certificate
+    if certificate.kind != "files":
+        verb = "made" if certificate.kind == "local-ca" else "fetched"
+        return Change(subject, None, f"{verb} or renewed")
+    if certificate.certificate in seen.record.get("certificates", {}):
+        return Change(subject, f"{source} as nginx loaded it", "as it is on disk now")
+    return Change(subject, None, source)
 
 
 def _service_changes(plan: Plan, seen: Seen) -> list[Change]:
