@@ -220,3 +220,18 @@ def test_each_module_alone_brings_all(library: str, path: str, tmp_path: Path) -
     answer = answers(library, [Case("whole", together("complete-stack"))], tmp_path, folder)["whole"]
     assert not answer["thrown"]
     assert errors(loaded(answer, tmp_path)) == set()
+
+
+def test_secrets_beside_copied_modules_are_found(library: str, tmp_path: Path) -> None:
+    """The guide's layout: /etc/nixos/modules and /etc/nixos/secrets/tailscale.yaml, with sops-nix."""
+    shutil.copytree(MODULES, tmp_path / "modules")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "tailscale.yaml").touch()
+    module = f"{{ imports = [ {{ {HOST} }} {snippet('complete-stack')} {snippet('vpn')} ]; }}"
+    answer = answers(library, [Case("layout", module)], tmp_path, tmp_path / "modules")["layout"]
+    assert not answer["thrown"]
+    assert answer["secrets"]["tailscale-authkey"]["sopsFile"] == "tailscale.yaml"
+    key = loaded(answer, tmp_path).stack.tailscale
+    assert key is not None
+    assert key.auth_key is not None
+    assert key.auth_key.file == "/run/secrets/tailscale-authkey"

@@ -172,3 +172,28 @@ def test_a_refused_file_is_never_built(evaluated: dict[str, dict[str, Any]], tmp
 def test_the_check_can_be_left_out(evaluated: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     assert "check" not in evaluated["unchecked"]["script"]
     assert build(evaluated["unchecked"], tmp_path).returncode == 0
+
+
+# `nginx -V` of nixpkgs' package, what matters of it.
+_NIXOS_NGINX = """nginx version: nginx/1.28.0
+configure arguments: --with-http_ssl_module --with-http_v2_module --with-http_realip_module --with-threads
+--with-http_auth_request_module --with-stream --with-stream_realip_module --with-stream_ssl_module
+--error-log-path=/var/log/nginx/error.log --pid-path=/var/log/nginx/nginx.pid --with-http_v3_module
+"""
+
+
+@pytest.mark.parametrize("text", ["", "http { include /nix/store/abc-nginx/conf/mime.types; }\n"])
+def test_nginx_of_nixos_is_never_included_into(text: str, tmp_path: Path) -> None:
+    """Without services.nginx there is no /etc/nginx; with `enableReload` there is one, which includes no conf.d."""
+    from tsstack.parts.proxy.discovery import describe_nginx
+
+    if text:
+        (tmp_path / "nginx.conf").write_text(text)
+    facts = describe_nginx(_NIXOS_NGINX, tmp_path)
+    assert facts is not None
+    assert facts.main_config == ""
+    assert (facts.stream, facts.stream_module) == (True, "")
+    assert facts.http2
+    assert facts.http3
+    assert facts.auth_request
+    assert facts.realip
