@@ -15,7 +15,12 @@
   systemd,
   tailscale,
   util-linux,
-  src ? ../.,
+  # A checkout, without what is made in it.
+  src ? builtins.path {
+    name = "tsstack-source";
+    path = ../.;
+    filter = path: _: !(builtins.elem (baseNameOf path) [ ".git" ".venv" "dist" "build" "__pycache__" ]);
+  },
 }:
 let
   version = builtins.head (

@@ -40,7 +40,9 @@ def test_the_repository_locks_nothing() -> None:
 
 def package(library: str, wanted: str) -> Any:
     nixpkgs = f"import {HERE}/standin/nixpkgs.nix {{ lib = import {library_path(library)}; }}"
-    return evaluate(f"let package = ({nixpkgs}).callPackage {ROOT}/modules/package.nix {{ }}; in {wanted}")
+    return evaluate(
+        f"let package = ({nixpkgs}).callPackage {ROOT}/modules/package.nix {{ src = {ROOT}; }}; in {wanted}"
+    )
 
 
 def test_the_package_takes_what_the_project_needs(library: str) -> None:

@@ -184,7 +184,7 @@ configure arguments: --with-http_ssl_module --with-http_v2_module --with-http_re
 
 @pytest.mark.parametrize("text", ["", "http { include /nix/store/abc-nginx/conf/mime.types; }\n"])
 def test_nginx_of_nixos_is_never_included_into(text: str, tmp_path: Path) -> None:
-    """Without services.nginx there is no /etc/nginx; with `enableReload` there is one, which includes no conf.d."""
+    """Without services.nginx there is no /etc/nginx; with `enableReload` one that includes no conf.d."""
     from tsstack.parts.proxy.discovery import describe_nginx
 
     if text:
