@@ -26,7 +26,7 @@ let
   version = builtins.head (
     builtins.filter (line: line != null) (
       map (line: let found = builtins.match "version = \"(.*)\"" line; in if found == null then null else builtins.head found)
-        (lib.splitString "\n" (builtins.readFile (src + "/pyproject.toml")))
+        (lib.splitString "\n" (builtins.readFile ../pyproject.toml))
     )
   );
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 from nix_engine import Case, answers, options, refusal
 from option_cases import BESIDE_THE_FILE, HOST, Meaning, meanings
+from ruamel.yaml import YAML
 
 from tsstack import assets
 from tsstack.model.loader import load_presets, parse_stack
+from tsstack.model.section import Section
+from tsstack.model.shape import below_all, flatten, known_keys
 from tsstack.model.stack import Stack
 
 PROXY = "kernelcore.network.proxy.nginx-tailscale."
@@ -41,6 +45,50 @@ def test_every_option_has_a_meaning_that_is_tested(library: str) -> None:
     tested = {f"kernelcore.{name}" for each in MEANINGS for name in each.options}
     beside = {f"kernelcore.{name}" for name in BESIDE_THE_FILE}
     assert {each["name"] for each in options(library)} == tested | beside
+
+
+# Said by an option in another way: zones are switched by writing the section or not.
+_SAID_OTHERWISE = {"firewall.enabled"}
+
+
+def _keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Every key of the file, `*` for names of one's own and for places in a list."""
+    for key, annotation in known_keys(section).items():
+        path = f"{prefix}{key}"
+        yield path
+        for kind in flatten(annotation):
+            yield from _keys_below(kind, path)
+
+
+def _keys_below(kind: Any, path: str) -> Iterator[str]:
+    if isinstance(kind, type) and issubclass(kind, Section):
+        yield from _keys(kind, f"{path}.")
+    elif get_origin(kind) is dict:
+        for inner in flatten(get_args(kind)[1]):
+            yield from _keys_below(inner, f"{path}.*")
+    elif get_origin(kind) is tuple:
+        for inner in flatten(get_args(kind)[0]):
+            yield from _keys_below(inner, f"{path}.*")
+
+
+def _written(value: Any, kinds: tuple[Any, ...], path: str = "") -> Iterator[str]:
+    """The keys that a file writes, spelled the same way."""
+    closed = any(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds)
+    if isinstance(value, dict):
+        for key, below in value.items():
+            name = f"{path}.{key if closed else '*'}".removeprefix(".")
+            if closed:
+                yield name
+            yield from _written(below, below_all(kinds, key), name)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _written(below, below_all(kinds, 0), f"{path}.*")
+
+
+def test_every_key_of_the_file_can_be_said_in_nix() -> None:
+    reader = YAML(typ="safe", pure=True)
+    said = {key for each in MEANINGS for key in _written(reader.load(each.file), (Stack,))}
+    assert set(_keys(Stack)) - said == _SAID_OTHERWISE
 
 
 def test_every_case_has_a_name_of_its_own() -> None:
