@@ -39,6 +39,7 @@ _PATTERNS: dict[str, tuple[str, str]] = {
         r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}|[A-Za-z0-9_][A-Za-z0-9_.@-]{0,13}\*",
         "an interface name, or the start of one with a star, is needed: eth0 or veth*",
     ),
+    "user": (r"[a-z_][a-z0-9_-]{0,31}", "a local user's name is needed: alice"),
     "tag": (r"tag:[a-z][a-z0-9-]{0,62}", "a tag is needed: tag:server"),
     "principal": (
         r"tag:[a-z][a-z0-9-]{0,62}|[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{0,190}",

@@ -7,14 +7,21 @@ it listens and from the tailnet, and nothing open that was closed. The rest is t
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from tsstack.model.document import resolve
 from tsstack.model.names import fits
-from tsstack.model.rules.view import HOSTED, TAILSCALE_INTERFACE, VIRTUAL, in_tailnet
-from tsstack.system.inventory import Found, Listener
+from tsstack.model.rules.view import TAILSCALE_INTERFACE, is_of_engine
+from tsstack.model.starter_tailnet import (
+    host_name,
+    is_hosted,
+    plain,
+    tailscale_block,
+    without_words,
+    yaml_list,
+    yaml_word,
+)
+from tsstack.system.inventory import Found, Interface, Listener
 
 # Programs that people proxy, by the port they listen on: name, and whether they speak HTTP.
 _KNOWN_PORTS = {
@@ -32,7 +39,6 @@ _KNOWN_PORTS = {
     32400: ("plex", True),
 }
 _ANYWHERE = {"0.0.0.0", "::", "*"}  # noqa: S104  (what others are bound to)
-_DEFAULT_ROUTES = {"0.0.0.0/0", "::/0"}
 
 
 def starter_file(found: Found) -> str:
@@ -41,7 +47,7 @@ def starter_file(found: Found) -> str:
         _head(),
         _host(found),
         _secrets(found),
-        _tailscale(found),
+        tailscale_block(found),
         _proxy(found),
         _firewall(found),
         _rest(found),
@@ -57,29 +63,14 @@ def _head() -> list[str]:
     ]
 
 
-def _word(text: str) -> str:
-    """A text as YAML, in quotes only where it needs them."""
-    simple = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) is not None
-    return text if simple and isinstance(resolve(text), str) else json.dumps(text)
-
-
-def _list(words: Iterable[str | int]) -> str:
-    return f"[{', '.join(str(word) if isinstance(word, int) else _word(word) for word in words)}]"
-
-
-def _label(hostname: str) -> str:
-    label = re.sub(r"[^A-Za-z0-9-]+", "-", hostname.split(".", maxsplit=1)[0]).strip("-")[:63].strip("-")
-    return label or "myhost"
-
-
 def _host(found: Found) -> list[str]:
-    lines = ["host:", f"  name: {_word(_label(found.hostname))}"]
+    lines = ["host:", f"  name: {yaml_word(host_name(found))}"]
     if fits("domain", found.magic_dns_suffix):
-        lines.append(f"  tailnet: {_word(found.magic_dns_suffix)}")
+        lines.append(f"  tailnet: {yaml_word(found.magic_dns_suffix)}")
     else:
         lines.append("  # tailnet: your-tailnet.ts.net    # MagicDNS suffix; Headscale: its base_domain")
     if fits("interface", found.default_interface):
-        lines.append(f"  uplink: {_word(found.default_interface)}")
+        lines.append(f"  uplink: {yaml_word(found.default_interface)}")
     return lines
 
 
@@ -89,49 +80,8 @@ def _secrets(found: Found) -> list[str]:
     return ["# secrets:", f"#   file: secrets.yaml{note}"]
 
 
-def _hosted(found: Found) -> bool:
-    return found.login_server.rstrip("/") in ("", HOSTED)
-
-
-def _tailscale(found: Found) -> list[str]:
-    if not found.tailscale_running:
-        return [
-            "# tailscaled is not logged in here. It is left alone while this section is absent.",
-            "# tailscale:",
-            "#   login_server: https://hs.example.com    # default: Tailscale's own",
-            "#   auth_key: {secret: authkey}             # or {file: /run/keys/ts}",
-        ]
-    prefs = found.prefs
-    lines = ["# As tailscaled is set now.", "tailscale:"]
-    if not _hosted(found) and fits("login server", found.login_server):
-        lines.append(f"  login_server: {json.dumps(found.login_server)}")
-    tags = [tag for tag in prefs.tags if fits("tag", tag)]
-    if tags:
-        lines.append(f"  tags: {_list(tags)}")
-    for key in ("accept_dns", "accept_routes", "ssh", "shields_up"):
-        lines.append(f"  {key}: {'true' if getattr(prefs, key) else 'false'}")
-    routes = [route for route in prefs.routes if route not in _DEFAULT_ROUTES and _is_subnet(route)]
-    own = found.exit_node.lower() == _label(found.hostname).lower()
-    if fits("label", found.exit_node) and not own:
-        lines.append(f"  exit_node: {{use: [{_word(found.exit_node)}], otherwise: block}}")
-    elif prefs.routes:
-        exit_node = "true" if set(prefs.routes) >= _DEFAULT_ROUTES else "false"
-        lines.append(f"  advertise: {{routes: {_list(routes)}, exit_node: {exit_node}}}")
-    else:
-        lines.append("  # advertise: {routes: [192.168.15.0/24], exit_node: true}")
-        lines.append("  # exit_node: {use: [exit-a, exit-b]}")
-    return lines
-
-
-def _is_subnet(text: str) -> bool:
-    try:
-        return not in_tailnet(ipaddress.ip_network(text))
-    except ValueError:
-        return False
-
-
 def _proxy(found: Found) -> list[str]:
-    hosted = _hosted(found)
+    hosted = is_hosted(found)
     lines = [
         "# Services for the tailnet, through nginx. Take the # away from those you want.",
         "# proxy:",
@@ -221,23 +171,35 @@ def _firewall(found: Found) -> list[str]:
             *_zone("dmz", [uplink], _ssh_ports_on(found, uplink)),
         ]
         lines += _open_now(found)
-    lan = [each.name for each in found.interfaces if _is_lan(each.name, uplink)]
-    virtual = [each.name for each in found.interfaces if each.name.startswith(VIRTUAL)]
+    # A port's packets are its master's, so the master goes into the zone.
+    engines = {each.name for each in found.interfaces if _is_of_engine(each, found)}
+    lan = [
+        each.name
+        for each in found.interfaces
+        if not each.master and each.name not in engines and _is_lan(each.name, uplink)
+    ]
+    virtual = [each.name for each in found.interfaces if each.name in engines]
+    ports = [each for each in found.interfaces if each.master and each.name not in engines]
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in lan:
         groups.setdefault(tuple(_ssh_ports_on(found, name)), []).append(name)
     zones: list[str] = []
-    for ports, names in sorted(groups.items(), reverse=True):
+    for opened, names in sorted(groups.items(), reverse=True):
         zones.append("lan" if not zones else f"lan-{len(zones) + 1}")
         lines.append("    # Other interfaces of this host.")
-        lines += _zone(zones[-1], names, list(ports))
+        lines += _zone(zones[-1], names, list(opened))
+    for port in ports[:8]:
+        lines.append(f"    # {plain(port.name)} is a port of {plain(port.master)} and seen as that.")
     if virtual:
         lines.append(
-            f"    # In no zone, so what they forward is left alone: {', '.join(map(_plain, virtual[:8]))}"
+            f"    # In no zone, so what they forward is left alone: {', '.join(map(plain, virtual[:8]))}"
         )
-    if zones and uplink:
+    passages = [(name, "dmz") for name in zones] if uplink else []
+    if without_words(found) and found.prefs.routes:  # with the section, its own keys would say so
+        passages += [("internal", name) for name in (*zones, *(["dmz"] if uplink else []))]
+    if passages:
         lines += ["  # What this host forwarded before, it still does.", "  forward:"]
-        lines += [f"    - {{from: {name}, to: dmz, allow: all}}" for name in zones]
+        lines += [f"    - {{from: {here}, to: {there}, allow: all}}" for here, there in passages]
     return lines
 
 
@@ -255,22 +217,22 @@ def _about_tailnet(found: Found, ssh_ports: list[int]) -> list[str]:
     ]
 
 
+def _is_of_engine(interface: Interface, found: Found) -> bool:
+    """Whether a container or VM engine made it; a bridge is told by its ports, where it has any."""
+    ports = [each.name for each in found.interfaces if each.master == interface.name]
+    return is_of_engine(interface.name, ports)
+
+
 def _is_lan(name: str, uplink: str) -> bool:
-    known = name in ("lo", TAILSCALE_INTERFACE, uplink) or name.startswith(VIRTUAL)
-    return not known and fits("interface", name)
-
-
-def _plain(text: str) -> str:
-    """A text that may stand in a comment."""
-    return re.sub(r"[^A-Za-z0-9_.@-]+", "-", text)
+    return name not in ("lo", TAILSCALE_INTERFACE, uplink) and fits("interface", name)
 
 
 def _zone(name: str, interfaces: list[str], ports: list[int]) -> list[str]:
     # Every list is written out, so that no preset opens more than was open.
     return [
         f"    {name}:",
-        f"      interfaces: {_list(interfaces)}",
-        f"      tcp: {_list(ports)}",
+        f"      interfaces: {yaml_list(interfaces)}",
+        f"      tcp: {yaml_list(ports)}",
         "      udp: []",
         "      services: []",
     ]

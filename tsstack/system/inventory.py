@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tsstack.errors import CommandFailed
 from tsstack.system import command
+from tsstack.system.masters import read_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Interface:
     name: str
     addresses: tuple[str, ...] = ()
     up: bool = True
+    master: str = ""
+    """The bridge or bond whose port it is: packets are seen to come in by that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +35,54 @@ class Listener:
     program: str = ""
 
 
+# types/preftype/netfiltermode.go
+_NETFILTER_WORDS = {0: "off", 1: "nodivert", 2: "on"}
+
+
 @dataclass(frozen=True, slots=True)
 class TailscalePrefs:
     """tailscaled's settings, as far as the file has keys for them."""
 
+    hostname: str = ""
+    """The name that the node gives itself."""
     accept_dns: bool = True
     accept_routes: bool = False
     ssh: bool = False
     shields_up: bool = False
+    netfilter: str = "on"
+    """A word of the file; empty for a mode that the file has no word for."""
+    operator: str = ""
     tags: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
     """The routes it advertises; both default routes mean that it is an exit node."""
+    snat: bool = True
+    uses_exit_node: bool = False
+    """Whether an exit node is set, be its name known or not."""
+    auto_exit_node: bool = False
+    """Whether tailscaled chooses among the exit nodes by itself."""
+    allow_lan_access: bool = False
+
+
+def read_prefs(prefs: Mapping[str, Any], own_name: str = "") -> TailscalePrefs:
+    """The settings in what the LocalAPI answers (ipn/prefs.go), where any key may be absent.
+
+    `own_name` is the node's name where they give none, which is the machine's as tailscaled started.
+    """
+    return TailscalePrefs(
+        hostname=str(prefs.get("Hostname") or own_name),
+        accept_dns=bool(prefs.get("CorpDNS", True)),
+        accept_routes=bool(prefs.get("RouteAll")),
+        ssh=bool(prefs.get("RunSSH")),
+        shields_up=bool(prefs.get("ShieldsUp")),
+        netfilter=_NETFILTER_WORDS.get(prefs.get("NetfilterMode", 2), ""),
+        operator=str(prefs.get("OperatorUser") or ""),
+        tags=tuple(map(str, prefs.get("AdvertiseTags") or ())),
+        routes=tuple(map(str, prefs.get("AdvertiseRoutes") or ())),
+        snat=not prefs.get("NoSNAT"),
+        uses_exit_node=bool(prefs.get("ExitNodeID") or prefs.get("ExitNodeIP")),
+        auto_exit_node=bool(prefs.get("AutoExitNode")),
+        allow_lan_access=bool(prefs.get("ExitNodeAllowLANAccess")),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +119,7 @@ def discover(tailscale_socket: Path = Path("/var/run/tailscale/tailscaled.sock")
         magic_dns_suffix=str((status.get("CurrentTailnet") or {}).get("MagicDNSSuffix") or "").rstrip("."),
         login_server=str(prefs.get("ControlURL") or ""),
         exit_node=_exit_node(status),
-        prefs=TailscalePrefs(
-            accept_dns=bool(prefs.get("CorpDNS", True)),
-            accept_routes=bool(prefs.get("RouteAll")),
-            ssh=bool(prefs.get("RunSSH")),
-            shields_up=bool(prefs.get("ShieldsUp")),
-            tags=tuple(map(str, prefs.get("AdvertiseTags") or ())),
-            routes=tuple(map(str, prefs.get("AdvertiseRoutes") or ())),
-        ),
+        prefs=read_prefs(prefs, str((status.get("Self") or {}).get("HostName") or "")),
         nginx_version=_nginx_version(),
         resolved=Path("/run/systemd/resolve/resolv.conf").exists(),
         programs=tuple(
@@ -99,7 +133,7 @@ def _interfaces() -> tuple[Interface, ...]:
 
     import psutil
 
-    stats = psutil.net_if_stats()
+    stats, masters = psutil.net_if_stats(), dict(read_ports())
     found = []
     for name, addresses in psutil.net_if_addrs().items():
         networks = []
@@ -110,7 +144,8 @@ def _interfaces() -> tuple[Interface, ...]:
             mask = ipaddress.ip_address(address.netmask)
             length = int(mask).bit_count()
             networks.append(f"{address.address.split('%')[0]}/{length}")
-        found.append(Interface(name, tuple(networks), name in stats and stats[name].isup))
+        up = name in stats and stats[name].isup
+        found.append(Interface(name, tuple(networks), up, masters.get(name, "")))
     return tuple(found)
 
 

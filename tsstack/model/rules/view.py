@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,8 @@ HOSTED = "https://controlplane.tailscale.com"
 TAILSCALE_INTERFACE = "tailscale0"
 # Bridges and links that container and VM engines make and filter themselves.
 VIRTUAL = ("docker", "br-", "veth", "virbr", "podman", "cni", "lxc", "lxd", "cali", "flannel", "ifb")
+# What they put into those bridges.
+_VIRTUAL_PORTS = (*VIRTUAL, "vnet", "tap", "fwpr", "fwln")
 CGNAT = ipaddress.ip_network("100.64.0.0/10")
 ULA = ipaddress.ip_network("fd7a:115c:a1e0::/48")
 
@@ -88,6 +90,11 @@ class View:
 def matches(pattern: str, interface: str) -> bool:
     """Whether a zone's interface entry takes in an interface."""
     return interface.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == interface
+
+
+def is_of_engine(name: str, ports: Iterable[str]) -> bool:
+    """Whether an interface looks like one that a container or VM engine made: by its name and its ports."""
+    return name.startswith(VIRTUAL) and all(port.startswith(_VIRTUAL_PORTS) for port in ports)
 
 
 def within(inner: Network, outer: Network) -> bool:

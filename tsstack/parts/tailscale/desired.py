@@ -131,14 +131,18 @@ def differing(
     live: Mapping[str, Any],
     peers: Sequence[Mapping[str, Any]],
     withdrawn: Sequence[str] = (),
+    own_name: str = "",
 ) -> dict[str, Any]:
     """The managed prefs whose live value is another than the wanted one, with the wanted value.
 
     `wanted` is the content of `prefs.json`, `live` all prefs. An exit node that no peer offers yet is
     left out: activation deals with it. `withdrawn` are the routes that the monitor keeps back while their
-    side is dead: they are not wanted now.
+    side is dead: they are not wanted now. `own_name` is the name that the node has where the pref gives
+    none: the machine's own.
     """
     prefs = dict(wanted["prefs"])
+    if not live.get("Hostname") and prefs.get("Hostname") == own_name:
+        del prefs["Hostname"]
     if withdrawn:
         prefs["AdvertiseRoutes"] = [each for each in prefs["AdvertiseRoutes"] if each not in withdrawn]
     changes = {
@@ -173,7 +177,8 @@ def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
         )
     names = {str(peer["id"]): str(peer["name"]) for peer in peers}
     withdrawn: Any = snapshot.get("withdrawn") or ()
-    for name, value in differing(wanted, live, peers, withdrawn).items():
+    own_name = str(snapshot.get("own_name") or "")
+    for name, value in differing(wanted, live, peers, withdrawn, own_name).items():
         if name == "AdvertiseRoutes":
             lines += _route_changes(live.get(name) or (), value)
             continue
@@ -233,10 +238,11 @@ def _prefs(
         "OperatorUser": section.operator or "",
         "AdvertiseRoutes": list(routes),
         "NoSNAT": not advertise.snat,
-        "ExitNodeAllowLANAccess": section.exit_node is not None and section.exit_node.allow_lan_access,
     }
     if section.exit_node is None:
-        prefs["ExitNodeID"] = ""
+        prefs["ExitNodeID"] = ""  # and LAN access beside it is of no effect: whatever it is, it stays
+    else:
+        prefs["ExitNodeAllowLANAccess"] = section.exit_node.allow_lan_access
     # Headscale rejects a key together with requested tags; there, tags come with the key.
     if hosted:
         prefs["AdvertiseTags"] = list(section.tags)

@@ -126,6 +126,7 @@ class TailscalePart:
             "control_url": prefs.get("ControlURL"),
             "prefs": {name: value for name, value in prefs.items() if name != "Config"},
             "exit_nodes": list(offered_exits(status)),
+            "own_name": _own_name(status),
             "services": services,
             "owned_services": list(owned),
             "originals": originals,
@@ -181,7 +182,8 @@ class TailscalePart:
                 f"{control} does not see this host online: {_health(status)}",
                 hint="is it reachable from here?",
             )
-        if left := wants.differing(wanted, prefs, peers, withdrawn_routes(facts.paths.state)):
+        withdrawn = withdrawn_routes(facts.paths.state)
+        if left := wants.differing(wanted, prefs, peers, withdrawn, _own_name(status)):
             paths = ", ".join(sorted({wants.KEY_PATHS.get(name, name) for name in left}))
             raise ApplyFailed(f"tailscaled did not keep {paths}", hint="does something else set its prefs?")
 
@@ -231,7 +233,7 @@ class TailscalePart:
             write_originals(state, originals)
 
     def _align(self, api: LocalApi, wanted: Json, report: Report, withdrawn: tuple[str, ...]) -> None:
-        prefs = api.prefs()
+        prefs, own_name = api.prefs(), _own_name(api.status(peers=False))
         peers: tuple[Json, ...] = ()
         if wanted["exit_node"] is not None:
             status = self._await(api, lambda s: has_candidate(wanted, s), 5.0, peers=True)
@@ -240,7 +242,7 @@ class TailscalePart:
                 require_exit_node(wanted, prefs, peers)
             except CheckFailed as error:
                 raise ApplyFailed(error.message, hint=error.hint) from None
-        if patch := wants.differing(wanted, prefs, peers, withdrawn):
+        if patch := wants.differing(wanted, prefs, peers, withdrawn, own_name):
             report("setting " + ", ".join(sorted({wants.KEY_PATHS.get(name, name) for name in patch})))
             api.patch_prefs(patch)
 
@@ -278,6 +280,11 @@ def _is_up(status: Mapping[str, Any]) -> bool:
 
 def _is_online(status: Mapping[str, Any]) -> bool:
     return _is_up(status) and bool((status.get("Self") or {}).get("Online"))
+
+
+def _own_name(status: Mapping[str, Any]) -> str:
+    """The name that the node gives itself; on the tailnet it may be another, where this one was taken."""
+    return str((status.get("Self") or {}).get("HostName") or "")
 
 
 def _health(status: Mapping[str, Any]) -> str:
