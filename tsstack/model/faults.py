@@ -13,6 +13,7 @@ from tsstack.model.code import Code
 from tsstack.model.document import Document, Node, child
 from tsstack.model.keypath import KeyPath, format_path
 from tsstack.model.section import Section
+from tsstack.model.units import duration_text, parse_duration_s
 from tsstack.model.words import SECRET, listed, may_hold_secret, nearest, printable, redact, show
 
 if TYPE_CHECKING:
@@ -179,13 +180,24 @@ def _allowed(fault: _Fault) -> str:
         return _TYPES[fault.type]
     if fault.type in _BOUNDS:
         key, text = _BOUNDS[fault.type]
-        return text.format(f"{fault.context[key]:g}")
+        bound = fault.context[key]
+        return text.format(
+            duration_text(bound) if _is_duration(fault.node.text) and bound else f"{bound:.15g}"
+        )
     if fault.type == "literal_error":
         words = str(fault.context["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
         return f"{listed(words)} is needed"
     if fault.type == "too_short":
         return f"{fault.context['min_length']} entry or more is needed"
     return fault.message
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        parse_duration_s(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _hint(fault: _Fault, value: Any, root: type[Section], path: KeyPath) -> str:

@@ -84,8 +84,10 @@ NETFILTER_OFF = declare(
     "TS410",
     "warning",
     "Nothing hides the tailnet's addresses",
-    "With `netfilter: off` tailscaled does not masquerade, so answers from the subnets and the internet "
-    "do not find back. Let a forward rule masquerade, or leave netfilter on.",
+    "With `netfilter: off`, and with `nodivert` where nobody jumps to its chains, tailscaled does not "
+    "masquerade, so answers from the subnets and the internet do not find back. With a `firewall` section "
+    "tsstack masquerades instead, while `advertise.snat` is on; without one nobody does. Leave netfilter on, "
+    "write a firewall section, or let a forward rule masquerade.",
     "tailscale: {netfilter: off, advertise: {exit_node: true}}",
     "tailscale: {netfilter: on, advertise: {exit_node: true}}",
 )
@@ -170,6 +172,16 @@ BURST_TOO_SMALL = declare(
     " packet, or the rate is never reached.",
     "bandwidth: {eth0: {egress: 1gbit, burst: 32kbit}}",
     "bandwidth: {eth0: {egress: 1gbit, burst: 1mb}}",
+)
+LIMIT_NOT_HELD = declare(
+    "TS508",
+    "error",
+    "A bandwidth limit is beyond what the kernel's token bucket can hold",
+    "tc-tbf(8) counts its queue (the rate times `latency`, and the burst) in 32 bits of bytes: 4 GiB. "
+    "It counts the time that a burst takes at the rate in 32 bits of 64 ns: 274 s at most. And it counts "
+    "whole bytes per second. Outside of that the kernel would hold another limit than the file says.",
+    "bandwidth: {eth0: {egress: 10gbit, latency: 10s}}",
+    "bandwidth: {eth0: {egress: 10gbit, latency: 400ms}}",
 )
 INTERFACE_MISSING = declare(
     "TS506",

@@ -160,6 +160,17 @@ IN_NO_ZONE = declare(
     "# the host has eth0 and eth1\nzones: {dmz: {interfaces: [eth0]}}",
     "zones: {dmz: {interfaces: [eth0]}, lan: {interfaces: [eth1], services: [ssh]}}",
 )
+PORT_OF_A_BRIDGE = declare(
+    "TS218",
+    "warning",
+    "A zone or the uplink names the port of a bridge or bond",
+    "What comes in by a port of a bridge, a bond or a team is seen by the firewall as its master's, and what "
+    "leaves is sent to the master: the port's own name matches nothing, so the zone opens nothing, and shuts "
+    "off nothing. A member of a VRF is seen as the VRF when something comes in, and by its own name when "
+    "something is sent on: its zone needs both.",
+    "# the host has guest0, a port of br-guest\nzones: {isolated: {interfaces: [guest0]}}",
+    "zones: {isolated: {interfaces: [br-guest]}}",
+)
 NO_TAILNET = declare(
     "TS301",
     "error",

@@ -24,6 +24,7 @@ from tsstack.model.sections import (
     Target,
 )
 from tsstack.model.stack import Stack
+from tsstack.model.units import duration_text
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -101,14 +102,6 @@ def _written(default: Any, metadata: list[Any], described: dict[str, Any]) -> An
     if isinstance(default, float) and metadata and example.endswith("s"):
         return duration_text(default)
     return {} if isinstance(default, dict) else default
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds as the file writes them, in the largest unit that gives a whole number."""
-    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= length_s and seconds % length_s == 0:
-            return f"{int(seconds // length_s)}{unit}"
-    return f"{seconds * 1000:g}ms"
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:

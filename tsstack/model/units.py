@@ -49,6 +49,14 @@ def parse_duration_s(value: Any) -> float:
     return float(match[1]) * _DURATION_S[match[2]]
 
 
+def duration_text(seconds: float) -> str:
+    """Seconds as the file writes them, in the largest unit that gives a whole number."""
+    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= length_s and seconds % length_s == 0:
+            return f"{int(seconds // length_s)}{unit}"
+    return f"{seconds * 1000:g}ms"
+
+
 def parse_size_bytes(value: Any) -> int:
     """`500M`, `64k`, `1G` or a plain number of bytes, as bytes."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:

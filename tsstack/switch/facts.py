@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tsstack import __version__
 from tsstack.model.facts import Facts, Paths
+from tsstack.system.masters import read_ports, read_vrf_members
 
 
 def gather_facts(paths: Paths) -> Facts:
@@ -20,6 +21,8 @@ def gather_facts(paths: Paths) -> Facts:
     return Facts(
         interfaces=tuple(sorted(path.name for path in Path("/sys/class/net").iterdir() if path.is_symlink())),
         default_interface=default_interface(),
+        ports=read_ports(),
+        vrf_members=read_vrf_members(),
         nginx=discover_nginx(paths),
         tailscale=discover_tailscale(paths),
         kernel=(int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)),

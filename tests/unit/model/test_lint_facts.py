@@ -300,3 +300,113 @@ def test_an_interface_of_a_router_that_belongs_to_no_zone_is_told() -> None:
     assert said(host + routes + zones(firewall=", enabled: false"), here) == []
     assert said(host + routes + zones("accept"), here) == [("TS212", "firewall.default_policy")]
     assert said(host + routes + zones(more=", b: {interfaces: [eth1]}"), here) == []
+
+
+BRIDGED = Facts(
+    interfaces=("lo", "br-guest", "guest0", "guest1", "eth1", "eth1.7", "vrf-red", "eth2", "macvlan0"),
+    ports=(("guest0", "br-guest"), ("guest1", "br-guest")),
+    vrf_members=(("eth2", "vrf-red"),),
+)
+
+
+def spoken(text: str, facts: Facts) -> list[tuple[str, str, str, str]]:
+    loaded = parse_stack(text.encode(), Path("f"), PRESETS)
+    return [(each.code, each.path, each.message, each.hint) for each in lint(loaded, facts)]
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "fix"),
+    [
+        ("[guest0]", "write br-guest instead"),
+        ("['guest*']", "write br-guest instead"),
+        ("[eth2]", "add vrf-red beside it"),
+        ("[br-guest]", ""),
+        ("[guest0, br-guest]", ""),
+        ("[eth2, vrf-red]", ""),
+        ("[eth1, eth1.7, macvlan0]", ""),  # a VLAN, or the lower of a macvlan, is nobody's port
+        ("['eth*']", ""),  # eth1 of them is no member
+        ("['veth*']", ""),
+    ],
+)
+def test_a_zone_of_a_bridge_port_matches_nothing_and_is_told_with_the_master(
+    interfaces: str, fix: str
+) -> None:
+    text = f"host: {{name: a}}\nfirewall: {{zones: {{g: {{interfaces: {interfaces}, tcp: [9001]}}}}}}\n"
+    found = [each for each in spoken(text, BRIDGED) if each[0] == "TS218"]
+    assert [(path, hint) for _, path, _, hint in found] == (
+        [("firewall.zones.g.interfaces[0]", fix)] if fix else []
+    )
+    assert not [each for each in spoken(text, Facts(interfaces=BRIDGED.interfaces)) if each[0] == "TS218"]
+
+
+def test_an_uplink_that_is_a_bridge_port_is_told() -> None:
+    facts = Facts(interfaces=("br0", "eth0"), ports=(("eth0", "br0"),))
+    ((code, path, _, hint),) = spoken("host: {name: a, uplink: eth0}\n", facts)
+    assert (code, path, hint) == ("TS218", "host.uplink", "write br0")
+
+
+def test_the_master_is_named_as_the_one_in_no_zone_and_never_its_port() -> None:
+    text = (
+        "host: {name: a}\ntailscale: {advertise: {routes: [192.168.1.0/24]}}\n"
+        "firewall: {zones: {a: {interfaces: [eth1, eth1.7, eth2, vrf-red, macvlan0], services: [ssh]}}}\n"
+    )
+    ((_, _, message, _),) = [each for each in spoken(text, BRIDGED) if each[0] == "TS217"]
+    assert message.startswith("br-guest (guest0, guest1 in it) belongs to no zone")
+    engine = Facts(interfaces=("docker0", "veth1"), ports=(("veth1", "docker0"),))
+    assert [each for each in spoken(text, engine) if each[0] == "TS217"] == []
+
+
+@pytest.mark.parametrize("netfilter", ["off", "nodivert", "on"])
+@pytest.mark.parametrize(
+    ("firewall", "masquerades"),
+    [
+        ("", False),
+        ("firewall: {zones: {a: {interfaces: [eth0], services: [ssh]}}}\n", True),
+        ("firewall: {enabled: false, zones: {a: {interfaces: [eth0], services: [ssh]}}}\n", False),
+    ],
+)
+def test_it_is_told_when_nobody_hides_the_tailnets_addresses(
+    netfilter: str, firewall: str, masquerades: bool
+) -> None:
+    """Held against what the firewall renders: it masquerades just where nothing is told."""
+    from tsstack.parts.firewall.host import PART
+
+    text = (
+        "host: {name: a, uplink: eth0}\n"
+        f"tailscale: {{netfilter: {netfilter}, advertise: {{exit_node: true}}}}\n" + firewall
+    )
+    tree = PART.desired(parse_stack(text.encode(), Path("f"), PRESETS).stack, Facts())
+    assert any(" masquerade" in line for line in tree.values()) is (masquerades and netfilter != "on")
+    told = ("TS410", "tailscale.netfilter") in said(text)
+    assert told is (netfilter != "on" and not masquerades)
+
+
+def test_an_exit_node_without_snat_and_without_netfilter_is_told_beside_a_firewall_too() -> None:
+    text = (
+        "host: {name: a, uplink: eth0}\n"
+        "tailscale: {netfilter: off, advertise: {exit_node: true, snat: false}}\n"
+        "firewall: {zones: {a: {interfaces: [eth0], services: [ssh]}}}\n"
+    )
+    assert ("TS410", "tailscale.netfilter") in said(text)
+
+
+@pytest.mark.parametrize(
+    ("limit", "hint"),
+    [
+        ("{egress: 100gbit}", "write latency: 333ms or less"),
+        ("{egress: 10gbit, latency: 10s}", "write latency: 3425ms or less"),
+        ("{egress: 100bit}", "write 1kbit or more"),
+        ("{egress: 1bit}", "write 1kbit or more"),
+        ("{ingress: 99999999gbit}", "write a lower rate"),
+        ("{egress: 1mbit, burst: 40mb}", "write burst: 33447kb or less"),
+        ("{egress: 10mbit}", ""),
+        ("{egress: 512bit}", ""),
+        ("{egress: 40gbit, ingress: 1gbit, latency: 500ms}", ""),
+    ],
+)
+def test_a_limit_that_the_kernel_cannot_hold_is_refused_with_what_it_can(limit: str, hint: str) -> None:
+    found = spoken(f"host: {{name: a}}\nbandwidth: {{eth0: {limit}}}\n", Facts())
+    refused = [each for each in found if each[0] == "TS508"]
+    assert [each[3].startswith(hint) for each in refused] == ([True] if hint else []), refused
+    if hint:
+        assert refused[0][1].startswith("bandwidth.eth0.")

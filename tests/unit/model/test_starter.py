@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstack import assets
+from tsstack.model.facts import Facts
 from tsstack.model.lint import lint
 from tsstack.model.loader import LoadedStack, load_presets, parse_stack
 from tsstack.model.starter import starter_file
@@ -221,3 +222,29 @@ def test_the_comment_names_all_that_the_preset_would_open() -> None:
         "allow": None,
     }
     assert "(tcp 80 and 443, udp 443) and ssh" in starter_file(SERVER)
+
+
+def test_the_master_goes_into_the_zone_and_not_its_ports() -> None:
+    found = Found(
+        "a",
+        (
+            Interface("br-guest", ("192.168.7.1/24",)),
+            Interface("guest0", (), master="br-guest"),
+            Interface("bond0", ("192.168.8.1/24",)),
+            Interface("eth2", (), master="bond0"),
+            Interface("docker0", ("172.17.0.1/16",)),
+            Interface("veth12ab", (), master="docker0"),
+            Interface("br-lan", ("203.0.113.5/24",)),
+            Interface("eth0", (), master="br-lan"),
+        ),
+        "br-lan",
+    )
+    text = starter_file(found)
+    zones = load(text).stack.firewall.zones
+    assert zones["lan"].interfaces == ("br-guest", "bond0")
+    assert zones["dmz"].interfaces == ("br-lan",)
+    assert "guest0 is a port of br-guest" in text
+    assert "left alone: docker0, veth12ab" in text
+    ports = tuple((each.name, each.master) for each in found.interfaces if each.master)
+    facts = Facts(interfaces=tuple(each.name for each in found.interfaces), ports=ports)
+    assert {finding.code for finding in lint(load(text), facts)} & {"TS217", "TS218"} == set()

@@ -7,9 +7,18 @@ from urllib.parse import urlsplit
 
 from tsstack.model import host_codes as codes
 from tsstack.model import lint_codes as codes_of_zones
+from tsstack.model.bucket import why_not_held
 from tsstack.model.file_codes import EMPTY_SECTION
 from tsstack.model.keypath import KeyPath
-from tsstack.model.rules.view import TAILSCALE_INTERFACE, VIRTUAL, Remark, View, in_tailnet, matches, rule
+from tsstack.model.rules.view import (
+    TAILSCALE_INTERFACE,
+    Remark,
+    View,
+    in_tailnet,
+    is_of_engine,
+    matches,
+    rule,
+)
 from tsstack.model.words import nearest
 
 _FORWARDING = {
@@ -140,6 +149,51 @@ def bursts(view: View) -> Iterator[Remark]:
             yield Remark(codes.BURST_TOO_SMALL, ("bandwidth", interface, "burst"), message, hint, rests_on=())
 
 
+@rule("bandwidth")
+def limits_hold(view: View) -> Iterator[Remark]:
+    for interface, limit in view.stack.bandwidth.items():
+        for direction, rate_bps in (("egress", limit.egress), ("ingress", limit.ingress)):
+            if rate_bps is not None:
+                message, hint = why_not_held(rate_bps, limit.burst, limit.latency_s)
+                if message:
+                    place: KeyPath = ("bandwidth", interface)
+                    beside = ((*place, "burst"), (*place, "latency"))
+                    path = (*place, direction)
+                    yield Remark(codes.LIMIT_NOT_HELD, path, message, hint, rests_on=beside)
+
+
+@rule("firewall", "host")
+def ports_of_bridges(view: View) -> Iterator[Remark]:
+    """Names that match no packet, for the kernel shows the master's."""
+    if view.facts is None:
+        return
+    ports, members = dict(view.facts.ports), dict(view.facts.vrf_members)
+    uplink = view.stack.host.uplink
+    if uplink in ports:
+        message = f"{uplink} is a port of {ports[uplink]}, which is what packets leave by"
+        yield Remark(codes_of_zones.PORT_OF_A_BRIDGE, ("host", "uplink"), message, f"write {ports[uplink]}")
+    for name, zone in view.zones.items():
+        for index, pattern in enumerate(zone.interfaces):
+            here = [each for each in view.facts.interfaces if matches(pattern, each)]
+            masters = {ports.get(each) or members.get(each) or "" for each in here}
+            if not here or any(any(matches(p, master) for p in zone.interfaces) for master in masters):
+                continue
+            if "" in masters:  # one of them is what it seems to be
+                continue
+            path: KeyPath = ("firewall", "zones", name, "interfaces", index)
+            which = " and ".join(sorted(masters))
+            if any(each in members for each in here):
+                message = (
+                    f"what comes in by {pattern} is seen as {which}'s, a VRF: the zone matches none of it"
+                )
+                yield Remark(codes_of_zones.PORT_OF_A_BRIDGE, path, message, f"add {which} beside it")
+            else:
+                message = (
+                    f"{pattern} is a port of {which}, whose packets are seen as {which}'s: it matches none"
+                )
+                yield Remark(codes_of_zones.PORT_OF_A_BRIDGE, path, message, f"write {which} instead")
+
+
 @rule("firewall", "bandwidth", "host")
 def interfaces_exist(view: View) -> Iterator[Remark]:
     present = view.facts.interfaces if view.facts else ()
@@ -171,13 +225,18 @@ def interfaces_of_no_zone(view: View) -> Iterator[Remark]:
     if any(source.prefixlen == 0 for zone in view.zones.values() for source in zone.sources):
         return
     zoned = [pattern for zone in view.zones.values() for pattern in zone.interfaces]
+    ports = dict(view.facts.ports) if view.facts else {}
     for interface in view.facts.interfaces if view.facts else ():
-        if interface in ("lo", TAILSCALE_INTERFACE) or interface.startswith((*VIRTUAL, *_MADE_BY_THEMSELVES)):
+        own_ports = [port for port, master in ports.items() if master == interface]
+        if interface in ("lo", TAILSCALE_INTERFACE) or interface.startswith(_MADE_BY_THEMSELVES):
+            continue
+        if interface in ports or is_of_engine(interface, own_ports):
             continue
         if not any(matches(pattern, interface) for pattern in zoned):
             verb = "dropped" if firewall.default_policy == "drop" else "rejected"
+            its = f" ({', '.join(own_ports)} in it)" if own_ports else ""
             message = (
-                f"{interface} belongs to no zone: what comes from it to this host is {verb}, "
+                f"{interface}{its} belongs to no zone: what comes from it to this host is {verb}, "
                 "and what it sends on to others is left alone"
             )
             path: KeyPath = ("firewall", "zones") if view.writes("firewall", "zones") else ("firewall",)

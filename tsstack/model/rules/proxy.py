@@ -182,16 +182,17 @@ def _http_service(view: View, proxy: Proxy, key: str, service: Service) -> Itera
         if upstream.host in _LOCAL and upstream.port in own_ports and proxy.listen == "all":
             message = f"{upstream.endpoint} is the proxy itself"
             yield Remark(codes.LOOP, _service(key, "upstream"), message, "write the port of the program")
+    by_names = f"proxy.names is {proxy.names}"
     idle = {
-        "path": proxy.names != "path",
-        "subdomain": proxy.names not in ("subdomain", "service"),
-        "port": proxy.names != "port",
-        "rate_burst": service.rate_limit is None,
-        "verify_upstream": "https" not in schemes,
+        "path": (proxy.names != "path", by_names),
+        "subdomain": (proxy.names not in ("subdomain", "service"), by_names),
+        "port": (proxy.names != "port", by_names),
+        "rate_burst": (service.rate_limit is None, "the service has no rate_limit"),
+        "verify_upstream": ("https" not in schemes, "no upstream begins with https://"),
     }
-    for name, is_idle in idle.items():
+    for name, (is_idle, why) in idle.items():
         if is_idle and view.writes(*_service(key, name)):
-            message = f"{name} has no effect here"
+            message = f"{name} has no effect here: {why}"
             yield Remark(codes.KEY_WITHOUT_EFFECT, _service(key, name), message)
 
 

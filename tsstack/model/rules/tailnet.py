@@ -93,13 +93,27 @@ def reachable_from_tailnet(view: View) -> Iterator[Remark]:
     if tailscale.shields_up and serves:
         message = "tailscaled refuses what the proxy or the zones offer to the tailnet"
         yield Remark(codes.SHIELDS_UP, ("tailscale", "shields_up"), message)
-    forwards = view.stack.firewall.forward if view.stack.firewall else ()
-    hides = tailscale.advertise.snat or tailscale.advertise.exit_node
-    masquerades = any(passing.masquerade for passing in forwards)
-    if tailscale.netfilter == "off" and view.stack.routes_for_tailnet and hides and not masquerades:
-        message = "nothing hides the tailnet's addresses on the way out"
-        hint = "leave netfilter on, or add a forward rule with masquerade: true"
-        yield Remark(codes.NETFILTER_OFF, ("tailscale", "netfilter"), message, hint)
+
+
+@rule("tailscale", "firewall")
+def hidden_sources(view: View) -> Iterator[Remark]:
+    tailscale, firewall = view.stack.tailscale, view.stack.firewall
+    if tailscale is None or tailscale.netfilter == "on" or not view.stack.routes_for_tailnet:
+        return
+    snat = tailscale.advertise.snat
+    own_table = firewall is not None and firewall.enabled
+    masquerades = firewall is not None and own_table and any(rule.masquerade for rule in firewall.forward)
+    # Our table takes tailscaled's part. On the way to the internet hiding is needed, whatever snat says.
+    if (own_table and snat) or masquerades or not (snat or tailscale.advertise.exit_node):
+        return
+    message = f"with {tailscale.netfilter} tailscaled does not hide the tailnet's addresses on the way out"
+    if own_table:
+        message += ", and with advertise.snat: false tsstack does not either"
+        hint = "write snat: true, or add a forward rule with masquerade: true"
+    else:
+        message += ", and without a firewall section tsstack does not either"
+        hint = "leave netfilter on, or write a firewall section"
+    yield Remark(codes.NETFILTER_OFF, ("tailscale", "netfilter"), message, hint)
 
 
 @rule("tailscale", "host")

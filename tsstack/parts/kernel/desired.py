@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tsstack.errors import ConfigError
+from tsstack.model.bucket import default_burst_bytes
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
@@ -244,11 +245,6 @@ def _links(stack: Stack, facts: Facts) -> dict[str, dict[str, object]]:
     if uplink and (wish is True or (wish is None and stack.routes_for_tailnet)):
         links.setdefault(uplink, {})["udp_gro"] = "required" if wish else "if possible"
     return links
-
-
-def default_burst_bytes(rate_bps: int) -> int:
-    """10 ms at the rate, and never less than 4096: a bucket below one packet would let nothing pass."""
-    return max(rate_bps // 8 // 100, 4096)
 
 
 def _write_order(name: str) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, RollbackFailed, TsstackError
+from tsstack.model.bucket import held_burst_bytes, why_not_held
 from tsstack.parts.kernel import desired, links, plan, record
 from tsstack.parts.kernel.plan import Live, Step, Wanted
 from tsstack.parts.kernel.record import Record
@@ -287,7 +288,8 @@ def _check_link(interface: str, wanted: Wanted, live: Live, facts: Facts) -> Non
     if not state.exists:
         if interface == desired.TAILNET_INTERFACE:
             return  # tailscaled makes it, perhaps later in this very switch
-        near = ", ".join(facts.interfaces) or "none known"
+        own = set(map(links.ingress_device, facts.interfaces))
+        near = ", ".join(name for name in facts.interfaces if name not in own) or "none known"
         raise CheckFailed(f"{place}: there is no interface {interface}", hint=f"this host has: {near}")
     if "egress" in limits and state.foreign_root:
         raise CheckFailed(
@@ -305,11 +307,17 @@ def _check_link(interface: str, wanted: Wanted, live: Live, facts: Facts) -> Non
             links.check_ingress()
     smallest = links.smallest_burst_bytes(state.mtu)
     for direction, spec in limits.items():
-        if plan.effective_limit(spec, state.mtu, smallest=smallest)["burst_bytes"] < smallest:
+        burst = int(plan.effective_limit(spec, state.mtu, smallest=smallest)["burst_bytes"])
+        # Lint has judged what the file says; a large MTU makes a default burst larger.
+        reason, hint = why_not_held(int(spec["rate_bps"]), burst, spec["latency_s"])
+        if reason:
+            raise CheckFailed(f"{place}.{direction}: {reason} (MTU {state.mtu})", hint=hint)
+        if burst < smallest or held_burst_bytes(int(spec["rate_bps"]), burst) < links.frame_bytes(state.mtu):
+            least = max(smallest, int(links.frame_bytes(state.mtu) + spec["rate_bps"] / 8e6) + 1)
             raise CheckFailed(
-                f"{place}.burst: {int(spec['burst_bytes'])} bytes are less than one full packet of "
-                f"{interface} (MTU {state.mtu}), so {direction} would let none pass",
-                hint=f"write at least burst: {-(-smallest // 1024)}kb, or leave it out",
+                f"{place}.burst: {burst} bytes are less than one full packet of {interface} "
+                f"(MTU {state.mtu}), so {direction} would let none pass",
+                hint=f"write at least burst: {-(-least // 1024)}kb, or leave it out",
             )
 
 

@@ -66,20 +66,27 @@ def observe_links(interfaces: Iterable[str]) -> dict[str, LinkState]:
 
 
 def is_same(live: Mapping[str, float] | None, wanted: Mapping[str, float] | None) -> bool:
-    """Whether two limits are one. tc counts in clock ticks, so bursts and latencies come back rounded."""
+    """Whether two limits are one. tc counts ticks and bytes: bursts and latencies come rounded."""
     if live is None or wanted is None:
         return live is wanted
+    byte_s = 8 / max(wanted["rate_bps"], 8)
     return (
         abs(live["rate_bps"] - wanted["rate_bps"]) < 8
-        and abs(live["burst_bytes"] - wanted["burst_bytes"]) <= 16 + wanted["burst_bytes"] * 0.01
-        and abs(live["latency_s"] - wanted["latency_s"]) <= 0.001 + wanted["latency_s"] * 0.01
+        and abs(live["burst_bytes"] - wanted["burst_bytes"])
+        <= 16 + wanted["burst_bytes"] * 0.01 + 1e-6 / byte_s
+        and abs(live["latency_s"] - wanted["latency_s"]) <= 0.001 + wanted["latency_s"] * 0.01 + 2 * byte_s
     )
+
+
+def frame_bytes(mtu: int) -> int:
+    """What a full packet is to the queue."""
+    return mtu + _ETHERNET_HEADER_BYTES
 
 
 def smallest_burst_bytes(mtu: int) -> int:
     """The least a bucket must hold so that a full packet passes: tbf drops what is larger than the bucket."""
     # 64 bytes beyond the frame: tc rounds a burst down to whole clock ticks.
-    return mtu + _ETHERNET_HEADER_BYTES + 64
+    return frame_bytes(mtu) + 64
 
 
 def set_egress(interface: str, spec: Spec | None) -> None:
