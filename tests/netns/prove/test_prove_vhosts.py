@@ -104,7 +104,7 @@ MUTANTS = {
     "everybody may use a guarded service": change(r"^.*auth_request /.*\n", ""),
     "a client says who it is": change(r"^.*proxy_set_header X-Tailscale-User .*\n", ""),
     "a client says who it is by another header": change(r"^.*proxy_set_header Remote-User .*\n", ""),
-    "the backup is asked first": lambda text: text.replace(":8000;", ":8000 down;").replace(" backup;", ";"),
+    "the backup is asked first": lambda text: text.replace(":8000 max_fails=3", ":8000 down max_fails=3"),
     "nothing listens at one address": change(r"^.*listen \[fd7a:115c:a1e0::3\]:443 ssl http2;\n", ""),
     "a port is another": lambda text: text.replace(":5432 so_keepalive", ":5433 so_keepalive"),
     "a TCP service leads elsewhere": change(r"proxy_pass tsstack_db;", "proxy_pass 127.0.0.1:1;"),

@@ -2,7 +2,8 @@
 
     upstream.py NAME tcp:ADDRESS:PORT | unix:PATH [--tls PEM] [--echo]
 
-`--echo` sends raw bytes back. A websocket upgrade is answered with 101 and then echoed.
+`--echo` sends raw bytes back. A websocket upgrade is answered with 101 and then echoed. `/slow` is answered
+after ten seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 
 name, where = sys.argv[1], sys.argv[2]
 if where.startswith("unix:"):
@@ -59,6 +61,8 @@ def serve(connection):
         while len(buffer) < length:
             buffer += connection.recv(65536)
         buffer = buffer[length:]
+        if " /slow" in lines[0]:
+            time.sleep(10)
         if headers.get("upgrade") == "websocket":
             connection.sendall(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"

@@ -70,6 +70,16 @@ class Backend:
         return f"tsstack_{self.key}"
 
     @property
+    def has_choice(self) -> bool:
+        """Whether there can be more than one server to ask; a name may stand for several."""
+        return len(self.servers) > 1 or _is_name(self.servers[0])
+
+    @property
+    def tries(self) -> int:
+        """How many servers one request is tried at: each once. A name counts twice, for IPv4 and IPv6."""
+        return sum(2 if _is_name(server) else 1 for server in self.servers)
+
+    @property
     def prefix(self) -> str:
         """The path without its closing slash; empty at the root."""
         return self.place.path.rstrip("/")
