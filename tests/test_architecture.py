@@ -85,6 +85,7 @@ def is_pure(path: Path) -> bool:
         in {
             "switch/plan.py",
             "switch/ways.py",
+            "switch/kernel_ways.py",
             *(f"monitor/{name}.py" for name in MONITOR_JUDGEMENT),
             "prove/expected.py",
         }

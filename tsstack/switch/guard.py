@@ -9,7 +9,7 @@ stops the switch before anything is touched.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,13 @@ from tsstack.switch.ways import Route, Session, Way, closed_ways
 if TYPE_CHECKING:
     from tsstack.parts.part import Snapshot, Tree
     from tsstack.parts.tailscale.ways_in import Arrival
+    from tsstack.switch.ground import Planned
 
 __all__ = [
     "OWN",
     "PAST_IT",
     "Session",
+    "check_kernel",
     "check_tailscale",
     "check_ways",
     "operator_sessions",
@@ -122,6 +124,48 @@ def check_tailscale(tree: Tree, snapshot: Snapshot, ways: Sequence[Way], facts: 
             )
         doubts[f"{reason.text} (this may {whom(way)})"] = None
     return list(doubts)
+
+
+def check_kernel(planned: Planned, ways: Sequence[Way], facts: Facts) -> list[str]:
+    """Raise CheckFailed when new kernel parameters or limits would cut one of the ways in.
+
+    Returns what may cut one, a sentence each.
+    """
+    from tsstack.switch.ground import look_around
+    from tsstack.switch.kernel_ways import Change, Path
+
+    change = Change(look_around(facts, planned.live), planned.values, planned.limits)
+    paths: dict[Path, Way] = {}
+    for way in with_routes(ways):
+        packet, route = way.packet, way.route or Route(way.packet.interface)
+        path = Path(
+            packet.interface if way.somebody else route.interface,
+            packet.source.version,
+            route.gateway,
+            route.learnt,
+            packet.destination,
+        )
+        paths.setdefault(path, way)
+    doubts: dict[str, None] = {}
+    for path, way in paths.items():
+        for cut in change.judge(path):
+            told = f"{_key_of(cut.name, planned.origins)}: {cut.value}: {cut.why}"
+            if cut.certain:
+                raise CheckFailed(
+                    f"this switch would {whom(way)}: {way.packet}, {way.whose}: {told}", hint=f"or {PAST_IT}"
+                )
+            doubts[f"{told} (this may {whom(way)})"] = None
+    return list(doubts)
+
+
+def _key_of(name: str, origins: Mapping[str, str]) -> str:
+    """What of the file sets a parameter; one that it no longer names goes back to what it was."""
+    if name.startswith("bandwidth."):
+        return name
+    origin = origins.get(name)
+    if origin is None:
+        return f"{name}, which the file no longer names"
+    return origin if origin.startswith("kernel.sysctl.") else f"{origin} ({name})"
 
 
 def _arrival(way: Way) -> Arrival:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tsstack.model.loaded import LoadedStack
     from tsstack.model.stack import Stack
     from tsstack.prove.expected import Packet
+    from tsstack.switch.ground import Planned
     from tsstack.switch.ways import Session, Way
 
 # Of thousands of admin sources the model is asked about all, the kernel about so many.
@@ -45,24 +46,32 @@ class Judges:
         return tuple(f"guard: {doubt}" for doubt in self._doubts)
 
     def keep_ways_in(self, staged: Path, plan: Plan) -> None:
-        """Raise CheckFailed when the change would close a way in: asks the model, and tailscaled's settings.
+        """Raise CheckFailed when the change would close a way in: by the rules, by tailscaled or the kernel.
 
         An old generation's file may not be readable any more: with nobody's session at stake it is live
         again all the same.
         """
-        asked = {"firewall", "tailscale"} & set(plan.names)
-        if not asked or (not self.sessions and (self._unreadable or not self._admins)):
+        kernel = self._kernel(staged) if "kernel" in plan.names else None
+        packets = {"firewall", "tailscale"} & set(plan.names)
+        if not (packets or kernel) or (not self.sessions and (self._unreadable or not self._admins)):
             return
         from tsstack.switch import guard
 
-        guard.check_ways(self.loaded.stack, self._facts, self.ways)
+        if packets:
+            guard.check_ways(self.loaded.stack, self._facts, self.ways)
         for part in self._site.parts:
-            if part.name not in asked or part.name == "firewall" or not self.ways:
-                continue
-            tree = part_tree(read_tree(staged), part.folder)
-            snapshot = part.observe(tree, self._facts)
-            if part.name == "tailscale":
-                self._doubts += guard.check_tailscale(tree, snapshot, self.ways, self._facts)
+            if part.name == "tailscale" and part.name in plan.names and self.ways:
+                tree = part_tree(read_tree(staged), part.folder)
+                self._doubts += guard.check_tailscale(
+                    tree, part.observe(tree, self._facts), self.ways, self._facts
+                )
+        if kernel and self.ways:
+            self._doubts += guard.check_kernel(kernel, self.ways, self._facts)
+
+    def _kernel(self, staged: Path) -> Planned:
+        from tsstack.switch.ground import planned
+
+        return planned(part_tree(read_tree(staged), "kernel"), self._facts)
 
     def proving(self, *, everything: bool = False) -> Proving:
         """The proof of the change, or of all that the file asks for."""

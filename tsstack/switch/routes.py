@@ -8,17 +8,21 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from tsstack.model.names import Address, Network
 from tsstack.switch.ways import Route
 
-_RTM_GETROUTE, _NLMSG_ERROR, _NLM_F_REQUEST = 26, 2, 0x1
+_RTM_NEWADDR, _RTM_GETADDR, _RTM_GETROUTE = 20, 22, 26
+_NLMSG_ERROR, _NLMSG_DONE, _NLM_F_REQUEST, _NLM_F_DUMP = 2, 3, 0x1, 0x300
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_PERMANENT = 1, 2, 8, 0x80
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 2, 4, 5, 9, 18
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _RTPROT_RA = 9
 _HEAD = struct.Struct("=IHHII")
 _ROUTE_HEAD = struct.Struct("=BBBBBBBBI")
+_ADDRESS_HEAD = struct.Struct("=BBBBI")
 _NEXT_HOP = struct.Struct("=HBBi")
 
 
@@ -83,6 +87,35 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value
+
+
+def own_addresses() -> Iterator[tuple[Address, str, bool]]:
+    """Each address of this host, its interface, whether it stays for good. Raises OSError."""
+    names = dict(socket.if_nameindex())
+    for content in _dump_addresses():
+        flags, index = _ADDRESS_HEAD.unpack_from(content)[2], _ADDRESS_HEAD.unpack_from(content)[4]
+        values = _attributes(content[_ADDRESS_HEAD.size :])
+        raw = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS, b"")
+        if _IFA_FLAGS in values:
+            flags = struct.unpack("=I", values[_IFA_FLAGS])[0]
+        if len(raw) in {4, 16} and index in names:
+            yield ipaddress.ip_address(raw), names[index], bool(flags & _IFA_F_PERMANENT)
+
+
+def _dump_addresses() -> Iterator[bytes]:
+    body = _ADDRESS_HEAD.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as link:
+        flags = _NLM_F_REQUEST | _NLM_F_DUMP
+        link.send(_HEAD.pack(_HEAD.size + len(body), _RTM_GETADDR, flags, 1, 0) + body)
+        while True:
+            answer, at = link.recv(1 << 18), 0
+            while at + _HEAD.size <= len(answer):
+                length, kind, *_ = _HEAD.unpack_from(answer, at)
+                if kind in {_NLMSG_DONE, _NLMSG_ERROR}:
+                    return
+                if kind == _RTM_NEWADDR:
+                    yield answer[at + _HEAD.size : at + length]
+                at += (length + 3) & ~3
 
 
 def interface_of(zone: str) -> str:

@@ -131,3 +131,55 @@ def test_the_ways_in_are_sent_into_the_kernel(host: PrivateHost) -> None:
     assert "tcp/22 from 203.0.113.77 on eth0" in refused.stderr
     assert "the kernel does drop" in refused.stderr
     assert host.run(*words, check=False).returncode == 0, "nobody else sends from that address"
+
+
+@pytest.mark.parametrize(
+    ("line", "session", "words"),
+    [
+        ("sysctl: {net.ipv4.conf.all.arp_ignore: 8}", OUTSIDE, ("arp_ignore: 8", f"{FILE}:6:")),
+        ("sysctl: {net/ipv4/conf/eth0/arp_ignore: 8}", OUTSIDE, ("eth0.arp_ignore: 8",)),
+        (
+            "sysctl: {net.ipv4.ip_default_ttl: 1}",
+            "198.51.100.9 50000 203.0.113.1 22",
+            ("no further than 1 hop",),
+        ),
+    ],
+)
+def test_kernel_parameters_that_cut_the_session(
+    host: PrivateHost, line: str, session: str, words: tuple[str, ...]
+) -> None:
+    assert switch(host, ETH0_OPEN, session).returncode == 0
+    assert_refused(switch(host, f"{ETH0_OPEN}kernel: {{{line}}}\n", session), *words)
+    assert host.run("cat", "/proc/sys/net/ipv4/conf/all/arp_ignore").stdout.strip() == "0"
+    if session != OUTSIDE:
+        assert switch(host, f"{ETH0_OPEN}kernel: {{{line}}}\n", OUTSIDE).returncode == 0
+
+
+def test_a_limit_and_a_doubtful_parameter(host: PrivateHost) -> None:
+    tiny = ETH0_OPEN + "bandwidth: {eth0: {egress: 100bit}}\n"
+    assert_refused(switch(host, tiny, OUTSIDE), "bandwidth.eth0", "the log-in on eth0")
+    told = switch(
+        host, ETH0_OPEN + "kernel: {sysctl: {net.ipv4.ip_default_ttl: 9}}\n", "198.51.100.9 5 203.0.113.1 22"
+    )
+    assert told.returncode == 0, told.stderr
+    assert (
+        "warning: guard: kernel.sysctl.net.ipv4.ip_default_ttl: 9: answers get no further than 9 hops"
+        in told.stderr
+    )
+
+
+def test_what_comes_back_with_a_setting_that_goes(host: PrivateHost) -> None:
+    """The host answered to nobody's ARP before tsstack did; the file that says so no longer would cut."""
+    host.run("sh", "-c", "echo 8 > /proc/sys/net/ipv4/conf/eth0/arp_ignore")
+    host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth1/disable_ipv6")
+    assert (
+        switch(host, ETH0_OPEN + "kernel: {sysctl: {net.ipv4.conf.eth0.arp_ignore: 0}}\n", OUTSIDE).returncode
+        == 0
+    )
+    assert_refused(switch(host, ETH0_OPEN, OUTSIDE), "eth0.arp_ignore, which the file no longer names: 8")
+    lan = "fe80::1234%eth1 50000 fe80::1%eth1 22"
+    answered = "net.ipv4.conf.eth0.arp_ignore: 0"
+    both = f"kernel: {{sysctl: {{{answered}, net.ipv6.conf.eth1.disable_ipv6: 0}}}}\n"
+    assert switch(host, ETH1_OPEN + both, lan).returncode == 0
+    refused = switch(host, f"{ETH1_OPEN}kernel: {{sysctl: {{{answered}}}}}\n", lan)
+    assert_refused(refused, "eth1.disable_ipv6, which the file no longer names: 1: eth1 has no IPv6 any more")

@@ -1,0 +1,155 @@
+"""Which kernel parameters would cut a way in, which might, and which are harmless."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from tsstack.switch.kernel_ways import CONCERNED, Change, Ground, Path
+
+LAN = ipaddress.ip_address("192.0.2.1")
+OTHER = ipaddress.ip_address("198.51.100.1")
+GIVEN = ipaddress.ip_address("2001:db8::1")
+LIVE = {
+    "net.ipv4.conf.all.arp_ignore": "0",
+    "net.ipv4.conf.eth0.arp_ignore": "0",
+    "net.ipv6.conf.eth0.accept_ra": "1",
+    "net.ipv6.conf.eth0.accept_ra_defrtr": "1",
+    "net.ipv6.conf.eth0.accept_ra_pinfo": "1",
+    "net.ipv6.conf.eth0.autoconf": "1",
+    "net.ipv6.conf.eth0.forwarding": "0",
+    "net.ipv6.conf.eth0.hop_limit": "64",
+    "net.ipv4.ip_default_ttl": "64",
+    "net.netfilter.nf_conntrack_max": "65536",
+    "net.netfilter.nf_conntrack_count": "40",
+    "net.ipv4.neigh.default.gc_thresh3": "1024",
+    "net.ipv6.neigh.default.gc_thresh3": "1024",
+}
+GROUND = Ground(
+    read=LIVE.get,
+    resolves=lambda name: name.startswith("eth"),
+    holders={LAN: "eth0", OTHER: "eth1", GIVEN: "eth0"},
+    passing=frozenset({GIVEN}),
+    underlays=(),
+)
+V4 = Path("eth0", 4, gateway=False, server=LAN)
+FAR4 = Path("eth0", 4, gateway=True, server=LAN)
+V6 = Path("eth0", 6, gateway=False)
+FAR6 = Path("eth0", 6, gateway=True, learnt=True)
+ADDRESS6 = Path("eth0", 6, gateway=False, server=GIVEN)
+TAILNET = Path("tailscale0", 4, gateway=False)
+
+
+def judge(
+    path: Path,
+    values: Mapping[str, str | int],
+    ground: Ground = GROUND,
+    limits: Mapping[str, int] | None = None,
+) -> str:
+    """`cut`, `may be` or nothing; every reason names the parameter that the change sets."""
+    cuts = list(Change(ground, {k: str(v) for k, v in values.items()}, limits or {}).judge(path))
+    for cut in cuts:
+        assert cut.why
+        assert cut.name in values or cut.name.startswith("bandwidth.")
+    return "cut" if any(cut.certain for cut in cuts) else "may be" if cuts else ""
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value", "said"),
+    [
+        (V4, "net.ipv4.conf.all.arp_ignore", 8, "cut"),
+        (V4, "net.ipv4.conf.eth0.arp_ignore", 8, "cut"),
+        (FAR4, "net.ipv4.conf.eth0.arp_ignore", 8, "cut"),
+        (V4, "net.ipv4.conf.eth1.arp_ignore", 8, ""),
+        (V6, "net.ipv4.conf.all.arp_ignore", 8, ""),
+        (TAILNET, "net.ipv4.conf.all.arp_ignore", 8, ""),
+        *((V4, "net.ipv4.conf.all.arp_ignore", mode, "") for mode in range(8)),
+        (V4._replace(server=OTHER), "net.ipv4.conf.all.arp_ignore", 1, "may be"),
+        (V4._replace(server=OTHER), "net.ipv4.conf.all.arp_ignore", 2, "may be"),
+        (V4._replace(server=OTHER), "net.ipv4.conf.all.arp_ignore", 3, ""),
+        (V4, "net.ipv4.conf.all.rp_filter", 1, ""),
+        (V4._replace(server=OTHER), "net.ipv4.conf.all.rp_filter", 1, "may be"),
+        (V4._replace(server=OTHER), "net.ipv4.conf.eth1.rp_filter", 1, "may be"),
+        (V4._replace(server=OTHER), "net.ipv4.conf.eth0.rp_filter", 1, ""),
+        (V4._replace(server=OTHER), "net.ipv4.conf.all.rp_filter", 2, ""),
+        (V6, "net.ipv6.conf.all.disable_ipv6", 1, "cut"),
+        (V6, "net.ipv6.conf.eth0.disable_ipv6", 1, "cut"),
+        (V6, "net.ipv6.conf.eth1.disable_ipv6", 1, ""),
+        (V6, "net.ipv6.conf.default.disable_ipv6", 1, ""),
+        (V4, "net.ipv6.conf.all.disable_ipv6", 1, ""),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra", 0, "cut"),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra", 2, ""),
+        (FAR6, "net.ipv6.conf.all.accept_ra", 0, ""),
+        (FAR6._replace(learnt=False), "net.ipv6.conf.eth0.accept_ra", 0, ""),
+        (ADDRESS6, "net.ipv6.conf.eth0.accept_ra", 0, "cut"),
+        (ADDRESS6, "net.ipv6.conf.eth0.accept_ra_pinfo", 0, "cut"),
+        (ADDRESS6, "net.ipv6.conf.eth0.autoconf", 0, "cut"),
+        (ADDRESS6, "net.ipv6.conf.eth0.accept_ra_defrtr", 0, ""),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra_defrtr", 0, "cut"),
+        (FAR6, "net.ipv6.conf.eth0.autoconf", 0, ""),
+        (FAR6, "net.ipv6.conf.all.forwarding", 1, "cut"),
+        (FAR6, "net.ipv6.conf.eth0.forwarding", 1, "cut"),
+        (V6, "net.ipv6.conf.all.forwarding", 1, ""),
+        (FAR4, "net.ipv4.ip_default_ttl", 1, "cut"),
+        (FAR4, "net.ipv4.ip_default_ttl", 5, "may be"),
+        (FAR4, "net.ipv4.ip_default_ttl", 128, ""),
+        (V4, "net.ipv4.ip_default_ttl", 1, ""),
+        (FAR6, "net.ipv6.conf.eth0.hop_limit", 1, "cut"),
+        (FAR6, "net.ipv4.ip_default_ttl", 1, ""),
+        (V4, "net.netfilter.nf_conntrack_max", 1, "cut"),
+        (V4, "net.netfilter.nf_conntrack_max", 40, "cut"),
+        (V4, "net.netfilter.nf_conntrack_max", 41, "may be"),
+        (V4, "net.netfilter.nf_conntrack_max", 0, ""),
+        (V4, "net.netfilter.nf_conntrack_max", 4096, ""),
+        (V4, "net.ipv4.neigh.default.gc_thresh3", 0, "cut"),
+        (V4, "net.ipv4.neigh.default.gc_thresh3", 4, "may be"),
+        (V4, "net.ipv6.neigh.default.gc_thresh3", 0, ""),
+        (V6, "net.ipv6.neigh.default.gc_thresh3", 0, "cut"),
+        (V4, "net.ipv4.icmp_echo_ignore_all", 1, ""),
+        (V4, "net.ipv4.ip_forward", 0, ""),
+        (V4, "net.ipv4.ip_local_port_range", "1 2", ""),
+    ],
+)
+def test_what_a_parameter_does_to_a_way_in(path: Path, name: str, value: str | int, said: str) -> None:
+    assert judge(path, {name: value}) == said
+    if said:
+        assert name.rpartition(".")[2] in CONCERNED, "or nobody would ask"
+
+
+def test_forwarding_together_with_accept_ra_2_cuts_nothing() -> None:
+    both = {"net.ipv6.conf.all.forwarding": 1, "net.ipv6.conf.eth0.accept_ra": 2}
+    assert judge(FAR6, both) == ""
+
+
+def test_an_interfaces_own_value_goes_before_that_of_all() -> None:
+    spared = {"net.ipv6.conf.all.disable_ipv6": 1, "net.ipv6.conf.eth0.disable_ipv6": 0}
+    assert judge(V6, spared) == ""
+    assert judge(V6._replace(interface="eth1"), spared) == "cut"
+
+
+def test_dots_in_an_interfaces_name() -> None:
+    assert judge(Path("eth0.100", 4, gateway=False), {"net.ipv4.conf.eth0/100.arp_ignore": 8}) == "cut"
+
+
+def test_what_is_so_already_is_nobodys_loss() -> None:
+    live = {**LIVE, "net.ipv4.conf.eth0.arp_ignore": "8"}
+    assert judge(V4, {"net.ipv4.conf.all.arp_ignore": 8}, replace(GROUND, read=live.get)) == ""
+
+
+def test_the_tailnet_is_cut_when_all_is_cut_that_carries_it() -> None:
+    """WireGuard goes by the uplink: without IPv4 it still has IPv6, where there is a default route."""
+    one = replace(GROUND, underlays=(FAR4._replace(server=None),))
+    two = replace(one, underlays=(*one.underlays, FAR6._replace(learnt=False)))
+    arp = {"net.ipv4.conf.all.arp_ignore": 8}
+    assert judge(TAILNET, arp, one) == "cut"
+    assert judge(TAILNET, arp, two) == "may be"
+    assert judge(TAILNET, {**arp, "net.ipv6.conf.all.disable_ipv6": 1}, two) == "cut"
+    assert judge(TAILNET._replace(version=6), {"net.ipv6.conf.tailscale0.disable_ipv6": 1}, two) == "cut"
+
+
+def test_a_limit_at_which_nobody_logs_in() -> None:
+    assert [judge(V4, {}, limits={"eth0": bps}) for bps in (100, 5_000, 10_000)] == ["cut", "may be", ""]
+    assert judge(V4, {}, limits={"eth1": 100}) == ""

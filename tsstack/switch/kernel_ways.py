@@ -1,0 +1,233 @@
+"""Which kernel parameters and limits would cut a way into this host, and which might. Pure.
+
+The rules are few: each asks about the parameters as they are and as they are to be, and speaks where that
+makes a way worse. docs/switch.md has them as a table. Sources: the kernel's
+Documentation/networking/ip-sysctl.rst and nf_conntrack-sysctl.rst, and the code named beside a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tsstack.model.names import Address
+from tsstack.prove.expected import TAILNET_INTERFACE
+
+Read = Callable[[str], str | None]
+"""The value of a parameter by its canonical name; None where this host has no such one."""
+
+# The least that a host lives on: a handful of connections of its own beside the one that comes in.
+_FEW_CONNECTIONS, _MODEST_CONNECTIONS = 16, 1024
+_MODEST_NEIGHBOURS = 128
+_MODEST_HOPS = 32
+# sshd_config(5): LoginGraceTime is 120 s; opening a session takes some 8 kB each way.
+_HOPELESS_BPS, POOR_BPS = 8 * 8_000 // 120, 9_600
+
+
+class Path(NamedTuple):
+    """What packets of a way go through: a link, our own address on it, and maybe a router beyond."""
+
+    interface: str
+    version: int
+    gateway: bool
+    learnt: bool = False
+    """Whether the way back is a route that came by a router advertisement."""
+    server: Address | None = None
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the rules need to know of the host."""
+
+    read: Read
+    resolves: Callable[[str], bool]
+    """Whether an interface finds its neighbours by ARP or neighbour discovery (not `lo`, not a tunnel)."""
+    holders: Mapping[Address, str]
+    """The interface of each of our own addresses."""
+    passing: frozenset[Address]
+    """Those that a router advertisement gave, and that run out without one."""
+    underlays: Sequence[Path]
+    """What carries the tailnet: the default routes."""
+
+
+class Cut(NamedTuple):
+    """A parameter that cuts a way (`certain`), or may."""
+
+    name: str
+    value: str
+    why: str
+    certain: bool
+
+
+class _Found(NamedTuple):
+    names: tuple[str, ...]
+    why: str
+    certain: bool = True
+
+
+class Change:
+    """New values of parameters and of limits (bits per second, by interface)."""
+
+    def __init__(self, ground: Ground, values: Mapping[str, str], limits: Mapping[str, int]) -> None:
+        self._ground, self._values, self._limits = ground, dict(values), dict(limits)
+
+    def judge(self, path: Path) -> Iterator[Cut]:
+        """What of the change closes a way by this path, or may; of the tailnet, by all that carries it."""
+        yield from self._judge_link(path)
+        if path.interface != TAILNET_INTERFACE or not self._ground.underlays:
+            return
+        each = [list(self._judge_link(under)) for under in self._ground.underlays]
+        all_cut = all(any(cut.certain for cut in cuts) for cuts in each)
+        for cut in dict.fromkeys(cut for cuts in each for cut in cuts):
+            yield cut._replace(certain=cut.certain and all_cut, why=f"{cut.why}, which the tailnet goes by")
+
+    def _judge_link(self, path: Path) -> Iterator[Cut]:
+        for rule in _RULES:
+            now, then = rule(path, self._ground.read, self._ground), rule(path, self._after, self._ground)
+            if then is None or (now is not None and (now.certain or not then.certain)):
+                continue
+            name = next((name for name in then.names if name in self._values), "")
+            if name:
+                yield Cut(name, self._values[name], then.why, then.certain)
+        rate_bps = self._limits.get(path.interface)
+        if rate_bps is not None and rate_bps < POOR_BPS:
+            certain = rate_bps < _HOPELESS_BPS
+            why = f"at {rate_bps} bit/s the log-in on {path.interface} is over before it is done"
+            yield Cut(f"bandwidth.{path.interface}", f"{rate_bps}bit", why, certain)
+
+    def _after(self, name: str) -> str | None:
+        """The value to be. Two parameters of `all` are written to every interface (net/ipv6/addrconf.c)."""
+        if name in self._values:
+            return self._values[name]
+        head, _, key = name.rpartition(".")
+        if head.startswith("net.ipv6.conf.") and key in {"disable_ipv6", "forwarding"}:
+            for_all = self._values.get(f"net.ipv6.conf.all.{key}")
+            if for_all is not None:
+                return for_all
+        return self._ground.read(name)
+
+
+def _number(read: Read, name: str, default: int = 0) -> int:
+    try:
+        return int(read(name) or "", 0)
+    except ValueError:
+        return default
+
+
+def _names(path: Path, key: str, *, by_all: bool = True) -> tuple[str, ...]:
+    start = f"net.ipv{path.version}.conf"
+    own = f"{start}.{path.interface.replace('.', '/')}.{key}"
+    return (own, f"{start}.all.{key}") if by_all else (own,)
+
+
+def _arp(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """arp_ignore: the larger of `all` and the interface's own counts (net/ipv4/arp.c: arp_ignore)."""
+    if path.version != 4 or not ground.resolves(path.interface):
+        return None
+    names = _names(path, "arp_ignore")
+    mode = max(_number(read, name) for name in names)
+    if mode == 8:
+        return _Found(names, f"nobody on {path.interface} is told where this host is any more")
+    holder = ground.holders.get(path.server) if path.server else None
+    if mode in {1, 2} and holder is not None and holder != path.interface:
+        why = (
+            f"{path.server} is an address of {holder}, and who asks for it on {path.interface} gets no answer"
+        )
+        return _Found(names, why, certain=False)
+    return None
+
+
+def _reverse_path(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """rp_filter: the larger of `all` and the interface's own counts. 1 drops what is answered elsewhere."""
+    holder = ground.holders.get(path.server) if path.server else None
+    if path.version != 4 or holder in {None, path.interface, "lo"}:
+        return None
+    names = tuple(f"net.ipv4.conf.{each}.rp_filter" for each in (str(holder).replace(".", "/"), "all"))
+    if max(_number(read, name) for name in names) != 1:
+        return None
+    why = f"answers leave by {path.interface}: what comes in by {holder}, whose address it is for, is dropped"
+    return _Found(names, why, certain=False)
+
+
+def _no_ipv6(path: Path, read: Read, _: Ground) -> _Found | None:
+    own, for_all = _names(path, "disable_ipv6")
+    if path.version != 6 or _number(read, own) == 0:
+        return None
+    return _Found((own, for_all), f"{path.interface} has no IPv6 any more")
+
+
+def _router_advertisement(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """accept_ra: 1 counts only where this host does not forward. Routes and addresses then run out.
+
+    Where something else than the kernel listens to routers (networkd), it is 0 before as well.
+    """
+    passing = path.server is not None and path.server in ground.passing
+    if path.version != 6 or not (path.learnt or passing):
+        return None
+    (accept_ra,) = _names(path, "accept_ra", by_all=False)
+    forwarding = _names(path, "forwarding")
+    heard = _number(read, accept_ra)
+    if heard == 2 or (heard == 1 and not _number(read, forwarding[0])):
+        keys = [
+            key for key, needed in _FROM_ROUTERS.items() if (path.learnt and path.gateway, passing)[needed]
+        ]
+        names = tuple(name for key in keys for name in _names(path, key, by_all=False))
+        shut = tuple(name for name in names if read(name) == "0")
+        if not shut:
+            return None
+        return _Found(shut, f"what routers on {path.interface} say is used no longer, and runs out")
+    what = "the way back" if path.learnt else f"{path.server}"
+    why = f"routers on {path.interface} are heard no longer, and {what} came from one"
+    return _Found((accept_ra, *forwarding), why)
+
+
+# What is taken from an advertisement, and whether it is the address (else the default route).
+_FROM_ROUTERS = {"accept_ra_defrtr": False, "accept_ra_pinfo": True, "autoconf": True}
+
+
+def _hops(path: Path, read: Read, _: Ground) -> _Found | None:
+    if not path.gateway:
+        return None
+    own = _names(path, "hop_limit", by_all=False)[0]
+    name = "net.ipv4.ip_default_ttl" if path.version == 4 else own
+    hops = _number(read, name, 64)
+    if not 0 < hops < _MODEST_HOPS:
+        return None
+    why = f"answers get no further than {hops} hop{'' if hops == 1 else 's'}"
+    return _Found((name,), why, certain=hops == 1)
+
+
+def _connections(_: Path, read: Read, __: Ground) -> _Found | None:
+    """nf_conntrack_max: a new connection is dropped where the table is full; 0 is no limit."""
+    name = "net.netfilter.nf_conntrack_max"
+    most = _number(read, name)
+    if not 0 < most < _MODEST_CONNECTIONS:
+        return None
+    now = _number(read, "net.netfilter.nf_conntrack_count")
+    why = f"the kernel then follows {most} connections at most, {now} are open now, and drops every other"
+    return _Found((name,), why, certain=most < max(_FEW_CONNECTIONS, now + 1))
+
+
+def _neighbours(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """gc_thresh3: past it nobody new on a link is found (net/core/neighbour.c: neigh_alloc)."""
+    name = f"net.ipv{path.version}.neigh.default.gc_thresh3"
+    if not ground.resolves(path.interface) or read(name) is None:
+        return None
+    most = _number(read, name)
+    if most >= _MODEST_NEIGHBOURS:
+        return None
+    return _Found((name,), f"this host then knows {most} neighbours at most", certain=most <= 0)
+
+
+_RULES = (
+    _arp, _reverse_path, _no_ipv6, _router_advertisement, _hops, _connections, _neighbours,
+)  # fmt: skip
+
+CONCERNED = frozenset(
+    {
+        "arp_ignore", "rp_filter", "disable_ipv6", "accept_ra", "forwarding", "hop_limit", "ip_default_ttl",
+        "nf_conntrack_max", "gc_thresh3", *_FROM_ROUTERS,
+    }
+)  # fmt: skip
+"""The last words of the parameters that a rule asks about: of others nothing has to be looked at."""
