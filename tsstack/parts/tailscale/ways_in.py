@@ -65,8 +65,10 @@ class WaysIn:
             wanted: dict[str, Any] = json.loads(tree[PREFS_FILE])
             peers: Any = snapshot["exit_nodes"]
             withdrawn: Any = snapshot.get("withdrawn") or ()
-            self._patch = differing(wanted, self._live, peers, withdrawn)
+            patch = differing(wanted, self._live, peers, withdrawn)
             self._wants_exit = wanted["exit_node"] is not None
+            # A pref that the daemon leaves out is off.
+            self._patch = {name: value for name, value in patch.items() if value or self._live.get(name)}
 
     @property
     def accepts_routes_anew(self) -> bool:
