@@ -73,6 +73,16 @@ let
     (port: if internalOnly then !(elem port [ 22 80 443 ]) else !any (opens port) (attrNames live))
     (lib.unique (nixos.allowedTCPPorts or [ ]));
 
+  # Whoever works on this host by another network than the tailnet would be locked out by zones that only know that.
+  ofTailnet = source: hasPrefix "100." source || hasPrefix "fd7a:115c:a1e0:" source;
+  beyondTailnet = zone:
+    any (interface: interface != "tailscale0") (if zone.interfaces == null then [ ] else zone.interfaces)
+    || any (source: !ofTailnet source) zone.allowedIPs;
+  sshd = config.services.openssh or { enable = false; };
+  sshFromTailnetAlone = zones.enable && sshd.enable && own.confirm == null
+    && !any (name: presetOf name == "admin" && live.${name}.allowedIPs != [ ]) (attrNames live)
+    && !any (name: beyondTailnet live.${name} && any (port: opens port name) (sshd.ports or [ 22 ])) (attrNames live);
+
   tailnetPorts = nixos.interfaces.tailscale0.allowedTCPPorts or [ ];
   proxyClosed = proxy.enable && !zones.enable && nixos.enable
     && !(elem "tailscale0" (nixos.trustedInterfaces or [ ]))
@@ -154,6 +164,8 @@ in
       "zone ${listed empty} has neither interfaces nor allowedIPs, so nothing falls into it${lib.optionalString (elem "dmz" empty) "; for dmz set kernelcore.tsstack.uplink, or its interfaces"}."
     ++ warn (zones.enable && lost != [ ])
       "networking.firewall is off in favour of the zones, and no zone opens TCP ${listed (map toString lost)}, which other modules had opened there."
+    ++ warn sshFromTailnetAlone
+      "SSH is let in from the tailnet alone, and no admin zone names a machine that every switch must go on letting in. If you work on this host by another network, open ssh to it or set kernelcore.tsstack.confirm."
     ++ warn proxyClosed
       "networking.firewall lets nobody reach the proxy. Add networking.firewall.interfaces.tailscale0.allowedTCPPorts = [ ${toString proxy.httpPort} ${toString proxy.httpsPort} ], or enable kernelcore.network.security.firewall-zones."
     ++ warn (proxy.enable && nobody != [ ])

@@ -59,6 +59,7 @@ _SWITCHED_ON = {
     "vpn": "{ kernelcore.network.vpn.tailscale.enable = true; }",
     "proxy": '{ kernelcore.network.proxy.nginx-tailscale = { enable = true; tailnetDomain = "t.ts.net"; }; }',
     "zones": "{ kernelcore.network.security.firewall-zones.enable = true; }",
+    "sshd": "{ services.openssh.enable = true; }",
     "nginx": "{ services.nginx.enable = true; }",
 }
 

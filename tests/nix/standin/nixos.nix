@@ -39,6 +39,10 @@ in
         useRoutingFeatures = of (types.enum [ "none" "client" "server" "both" ]) "none";
         interfaceName = of types.str "tailscale0";
       };
+      openssh = {
+        enable = flag false;
+        ports = of (types.listOf types.port) [ 22 ];
+      };
       nginx = {
         enable = flag false;
         appendConfig = of types.lines "";

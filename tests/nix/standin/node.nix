@@ -6,7 +6,6 @@ in
 {
   options = {
     services.headscale = anything { };
-    services.openssh = anything { };
     networking.firewall.allowedUDPPorts = anything [ ];
     nixpkgs.overlays = anything [ ];
   };
