@@ -147,3 +147,29 @@ def test_tcp_services_fail_over_and_are_back_at_once(host):
     assert echoes() == {""}
     host.serve("5433", "tcp:127.0.0.1:5433", "--echo")
     assert echoes() == {"raw"}, "it would be ten seconds later otherwise"
+
+
+def test_what_does_not_answer_is_told_in_the_words_of_its_protocol(host):
+    host.serve("wiki", "tcp:127.0.0.1:8001")
+    host.serve("db", "tcp:127.0.0.1:5434", "--echo")
+    text = HOST + (
+        "proxy: {tls: off, services: {wiki: {upstream: [8000, '127.0.0.1:8001 backup']}, "
+        "gone: {upstream: [8002, 8003]}, one: {upstream: 8002}, "
+        "db: {upstream: [5433, '127.0.0.1:5434 backup'], protocol: tcp, port: 5432}, "
+        "dead: {upstream: 5435, protocol: tcp}}}"
+    )
+    answer = host.order("switch", yaml=text)
+    assert sorted(answer["warnings"], reverse=True) == [
+        "wiki: nothing answers at 127.0.0.1:8000; its clients are served by 127.0.0.1:8001",
+        "one: nothing answers at 127.0.0.1:8002; its clients get 502 until it does",
+        "gone: nothing answers at 127.0.0.1:8002 and 127.0.0.1:8003; its clients get 502 "
+        "until one of them does",
+        "dead: nothing answers at 127.0.0.1:5435; its clients are cut off until it does",
+        "db: nothing answers at 127.0.0.1:5433; its clients are served by 127.0.0.1:5434",
+    ]
+    assert host.order("plan", yaml=text.replace("upstream: 5435", "upstream: 5436, port: 5435"))[
+        "changes"
+    ] == [
+        "~ service dead, port: default -> 5435",
+        "~ service dead, upstream: 127.0.0.1:5435 -> 127.0.0.1:5436",
+    ]

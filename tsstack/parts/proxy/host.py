@@ -18,7 +18,7 @@ from tsstack.parts.proxy.discovery import OWN_HTTP, OWN_MAIN, discover_nginx
 from tsstack.parts.proxy.engine import Engine, Master, engine
 from tsstack.parts.proxy.pem import read_plain
 from tsstack.parts.proxy.plan import PLAN, Plan, parse_plan, read_plan
-from tsstack.parts.proxy.probe import ask_status, probe_tcp, probe_vhosts, silent_upstreams
+from tsstack.parts.proxy.probe import ask_status, describe_silent, probe_tcp, probe_vhosts
 from tsstack.parts.proxy.seen import Seen, list_changes, parse_seen
 from tsstack.parts.proxy.supply import (
     Marks,
@@ -70,11 +70,7 @@ class ProxyPart:
             return ()
         from tsstack.parts.proxy.neighbours import find_covered_sites
 
-        silent = silent_upstreams(plan)
-        lines = [
-            f"{key}: nothing answers at {endpoint}; its clients get 502 until it does"
-            for key, endpoint in silent
-        ]
+        lines = describe_silent(plan)
         if plan.upstream_names:
             lines.append(
                 f"nginx resolves {', '.join(plan.upstream_names)} when it starts, and does not start if that "

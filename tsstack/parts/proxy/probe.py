@@ -82,6 +82,26 @@ def probe_vhosts(plan: Plan, ca: Path) -> None:
             _probe(plan, listener, batch[0], batch, context)
 
 
+def describe_silent(plan: Plan) -> list[str]:
+    """A sentence for each service of which an upstream takes no connection within half a second."""
+    silent = set(silent_upstreams(plan))
+    return [
+        _describe_silent(plan, key, [each for each in endpoints if (key, each) in silent])
+        for key, endpoints in plan.upstreams.items()
+        if any((key, each) in silent for each in endpoints)
+    ]
+
+
+def _describe_silent(plan: Plan, key: str, silent: list[str]) -> str:
+    said = f"{key}: nothing answers at {' and '.join(silent)}; its clients"
+    left = [endpoint for endpoint in plan.upstreams[key] if endpoint not in silent]
+    if left:
+        return f"{said} are served by {' and '.join(left)}"
+    until = "until it does" if len(silent) == 1 else "until one of them does"
+    what = "are cut off" if plan.urls.get(key, "").startswith("tcp://") else "get 502"
+    return f"{said} {what} {until}"
+
+
 def silent_upstreams(plan: Plan) -> list[tuple[str, str]]:
     """(service, endpoint) of each upstream that takes no connection within half a second."""
     pending = [(key, endpoint) for key, endpoints in plan.upstreams.items() for endpoint in endpoints]

@@ -115,13 +115,17 @@ def _setting_changes(key: str, plan: Plan, seen: Seen) -> list[Change]:
         return []
     before, after = seen.settings[key], plan.settings[key]
     return [
-        Change(f"service {key}, {name}", _shown(before.get(name)), _shown(after.get(name)))
+        Change(f"service {key}, {name}", _shown(before, name), _shown(after, name))
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
 
 
-def _shown(value: Any) -> str:
+def _shown(settings: dict[str, Any], name: str) -> str:
+    value = settings.get(name)
     if value is None:
         return "default"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    words = [str(each) for each in value] if isinstance(value, list) else [str(value)]
+    if name == "upstream" and settings.get("protocol") == "tcp":
+        words = [each.removeprefix("http://").removeprefix("https://") for each in words]
+    return ", ".join(words)
