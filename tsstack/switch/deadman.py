@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, LockedError, RollbackFailed
@@ -120,7 +119,7 @@ def watch(site: Site, change: str, deadline_s: float) -> str:
     pause_s = _FIRST_PAUSE_S
     while True:
         try:
-            return _end_change(site, change, deadline_s)
+            return _end_change(site, change)
         except (CheckFailed, RollbackFailed) as error:
             # Someone keeps the lock, or a part cannot be brought back yet. No one else is on guard.
             site.report(f"{error.message}; trying again in {pause_s:g} s")
@@ -128,44 +127,28 @@ def watch(site: Site, change: str, deadline_s: float) -> str:
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _end_change(site: Site, change: str, deadline_s: float) -> str:
+def _end_change(site: Site, change: str) -> str:
     pending = read_pending(site.paths.state)
     if pending is None or pending.id != change:
         return "nothing to do: the change was confirmed or undone"
     try:
         with host_lock(site.paths.state, site.clock, wait_s=0.2):
-            return _judge(site, change, deadline_s)
+            return _judge(site, change)
     except LockedError:
         stop_holder(pending)
     with host_lock(site.paths.state, site.clock, wait_s=10.0):
-        return _judge(site, change, deadline_s)
+        return _judge(site, change)
 
 
-def _judge(site: Site, change: str, deadline_s: float) -> str:
+def _judge(site: Site, change: str) -> str:
     pending = read_pending(site.paths.state)
     if pending is None or pending.id != change:
         return "nothing to do: the change was confirmed or undone"
     if pending.phase == "activating":
         undo(site, pending)
         return f"generation {pending.target} was undone: its command did not finish in time"
-    done = recover(replace_clock_floor(site, deadline_s))
+    done = recover(site)
     return f"generation {done.target} was undone: {done.reason}" if done else "still within its time"
-
-
-def replace_clock_floor(site: Site, deadline_s: float) -> Site:
-    """The same site with a clock that reads at least `deadline_s`: rounding must not spare a change."""
-
-    class Floor:
-        def now_s(self) -> float:
-            return max(site.clock.now_s(), deadline_s)
-
-        def unix_s(self) -> float:
-            return site.clock.unix_s()
-
-        def sleep(self, duration_s: float) -> None:
-            site.clock.sleep(duration_s)
-
-    return replace(site, clock=Floor())
 
 
 def main() -> int:

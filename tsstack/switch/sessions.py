@@ -165,7 +165,7 @@ def _is_logged_in(process: Path) -> bool:
     try:
         if (process / "comm").read_text(errors="replace").strip() not in _SSH_DAEMONS:
             return False
-        title = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        title = (process / "cmdline").read_bytes().partition(b"\0")[0].decode("utf-8", "replace")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     _, colon, who = title.partition(": ")

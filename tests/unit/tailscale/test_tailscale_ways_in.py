@@ -148,9 +148,12 @@ def test_an_exit_node_takes_the_answers_but_for_the_hosts_own_networks(
 def test_lan_access_that_is_taken_away() -> None:
     live = {"ExitNodeID": "n1", "ExitNodeAllowLANAccess": True}
     assert said(beside(LAN, on_link=True), live, exit_node={"use": "exit-a"}) == "cut tailscale.exit_node"
-    assert (
-        said(beside("8.8.8.8", on_link=False), live, exit_node={"use": "exit-a"}) == "cut tailscale.exit_node"
-    )
+    far = beside("8.8.8.8", on_link=False)
+    assert said(far, live, exit_node={"use": "exit-a"}) == "", "lost as it was before"
+    gone = {"use": "exit-b", "otherwise": "direct"}
+    assert said(far, exit_node=gone) == "", "no candidate: nothing is set now"
+    spared = {"use": "exit-a", "allow_lan_access": True}
+    assert said(far, {"ExitNodeID": "n1"}, exit_node=spared) == ""
 
 
 @pytest.mark.parametrize(

@@ -158,13 +158,13 @@ class WaysIn:
                 return self._say(
                     "RouteAll", f"a peer advertises {route}: replies to {client} would leave by {INTERFACE}"
                 )
-        touched = self._joins or {"ExitNodeID", "ExitNodeIP", "ExitNodeAllowLANAccess"} & set(self._patch)
-        if not self._wants_exit or not touched:
-            return None
-        spares_lan = bool(self._after("ExitNodeAllowLANAccess"))
         # ipn/ipnlocal: what is spared are the networks of this host's own interfaces, and no others.
         near = client.is_link_local or (client.is_private if arrival.on_link is None else arrival.on_link)
-        if spares_lan and near:
+        spares_lan = bool(self._after("ExitNodeAllowLANAccess"))
+        used_exit = bool(self._live.get("ExitNodeID") or self._live.get("ExitNodeIP")) and not self._joins
+        astray_now = used_exit and not (near and self._live.get("ExitNodeAllowLANAccess"))
+        touched = self._joins or {"ExitNodeID", "ExitNodeIP", "ExitNodeAllowLANAccess"} & set(self._patch)
+        if not self._wants_exit or not touched or astray_now or (near and spares_lan):
             return None
         advice = (
             "come in over the tailnet"

@@ -1,0 +1,150 @@
+"""Which sessions are at stake: what processes remember, what the kernel has, and who is logged in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tsstack.switch.sessions import (
+    logged_in_sessions,
+    parse_connection,
+)
+from tsstack.switch.ways import Session
+
+# Plays a program by its name and title: takes a connection, or a UDP port, and starts the one that asks.
+STAND_IN = """
+import ctypes, os, socket, subprocess, sys, time
+name, title, kind, port, child = sys.argv[1:6]
+ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0)
+if kind == "tcp":
+    taken = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(taken.getsockname())
+    held, peer = taken.accept()
+    client_fd = client.detach()
+    os.environ["SSH_CONNECTION"] = f"127.0.0.1 {peer[1]} 127.0.0.1 {taken.getsockname()[1]}"
+elif kind == "udp":
+    held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    held.bind(("127.0.0.1", 0))
+    print(held.getsockname()[1], flush=True)
+if child:
+    sys.exit(subprocess.run([sys.executable, "-c", child]).returncode)
+print(os.environ.get("SSH_CONNECTION", ""), flush=True)
+sys.stdin.read()
+"""
+ASK = """
+from tsstack.switch.sessions import operator_sessions, sessions_at_stake
+print([tuple(map(str, each)) for each in operator_sessions()])
+print([tuple(map(str, each)) for each in sessions_at_stake()])
+"""
+GONE = "192.0.2.7 50000 192.0.2.1 22"
+
+
+def play(name: str, kind: str = "", child: str = ASK, connection: str = "") -> list[str]:
+    env = {key: value for key, value in os.environ.items() if key != "SSH_CONNECTION"}
+    if connection:
+        env["SSH_CONNECTION"] = connection
+    words = [sys.executable, "-c", STAND_IN, name, "", kind, "0", child]
+    done = subprocess.run(
+        words, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Callable[[str], Session]]:
+    """Starts a program that is called sshd, with this title, and has one connection; gives that."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(title: str) -> Session:
+        # The title is what proc_pid_cmdline(5) shows: here the name that the program is called by.
+        words = [title, "-c", STAND_IN, "sshd", "", "tcp", "0", ""]
+        process = subprocess.Popen(
+            words, executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        session = parse_connection(process.stdout.readline().strip())
+        assert session is not None
+        return session
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("192.0.2.7 50000 192.0.2.1 22", ("192.0.2.7", "192.0.2.1", 22, "")),
+        ("::ffff:192.0.2.7 50000 ::ffff:192.0.2.1 2222", ("192.0.2.7", "192.0.2.1", 2222, "")),
+        ("fe80::9%eth1 50000 fe80::1%eth1 22", ("fe80::9", "fe80::1", 22, "eth1")),
+        ("fe80::9 50000 fe80::1%3 22", ("fe80::9", "fe80::1", 22, "3")),
+        ("UNKNOWN 65535 UNKNOWN 65535", None),
+        ("192.0.2.7 50000 192.0.2.1 0", None),
+        ("192.0.2.7 50000 192.0.2.1 65536", None),
+        ("192.0.2.7 50000 192.0.2.1", None),
+        ("", None),
+    ],
+)
+def test_what_sshd_writes(value: str, said: tuple[str, str, int, str] | None) -> None:
+    session = parse_connection(value)
+    if session is None or said is None:
+        assert session is said
+        return
+    assert (str(session.client), str(session.server), session.port, session.zone) == said
+
+
+def test_an_ancestors_session_is_found_though_sudo_has_dropped_it() -> None:
+    forgets = (
+        "import os, subprocess, sys\ndel os.environ['SSH_CONNECTION']\n"
+        f"subprocess.run([sys.executable, '-c', {ASK!r}])"
+    )
+    for line in play("bash", child=forgets, connection=GONE):
+        assert line.startswith("[('192.0.2.7', '50000', '192.0.2.1', '22',")
+
+
+def test_what_a_multiplexer_remembers_counts_while_the_connection_is_there() -> None:
+    for name in ("tmux: server", "screen"):
+        remembered, at_stake = play(name, connection=GONE)
+        assert "192.0.2.7" in remembered, "a confirmation from there is none of a new session"
+        assert "192.0.2.7" not in at_stake
+    assert "'127.0.0.1'" in play("tmux: server", "tcp")[1]
+
+
+def test_tailscaled_as_the_ssh_server() -> None:
+    for name, told in (("tailscaled", "True"), ("sshd", "False")):
+        at_stake = play(name, connection=GONE)[1]
+        assert f"'tcp', '{told}', 'False'" in at_stake
+
+
+def test_the_port_of_mosh_is_a_way_in() -> None:
+    port, _, at_stake = play("mosh-server", "udp", connection=GONE)
+    assert "('192.0.2.7', '50000', '192.0.2.1', '22', '', 'tcp'" in at_stake
+    assert f"('192.0.2.7', '0', '192.0.2.1', '{port}', '', 'udp'" in at_stake
+
+
+def test_who_is_logged_in_by_ssh(sshd: Callable[[str], Session]) -> None:
+    mine = sshd("sshd: root@pts/0")
+    others = [sshd(title) for title in ("sshd: alice [priv]", "sshd: [net]", "sshd: bob [preauth]", "other")]
+    found = logged_in_sessions()
+    assert mine._replace(live=True) in found
+    assert not {(each.client_port, each.port) for each in others} & {(s.client_port, s.port) for s in found}
+
+
+def test_without_any_session_of_ones_own_all_count(sshd: Callable[[str], Session]) -> None:
+    """From a console, or in a tmux that was left and taken up again."""
+    session = sshd("sshd: root@notty")
+    for name, connection in (("bash", ""), ("tmux: server", GONE)):
+        at_stake = play(name, connection=connection)[1]
+        assert (
+            f"'127.0.0.1', '{session.client_port}', '127.0.0.1', '{session.port}', '', 'tcp', 'False', 'True'"
+            in at_stake
+        )
+    assert str(session.client_port) not in play("bash", connection=GONE)[1], "one's own is known"
