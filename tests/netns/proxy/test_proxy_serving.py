@@ -212,7 +212,9 @@ def test_pitfall_22_identity_headers_of_the_client_are_stripped_everywhere(host)
     host.switch(HOST + "proxy: {tls: off, services: {wiki: {upstream: 8000}}}")
     forged = ["Tailscale-User-Login", "Tailscale-User-Name", "X-Tailscale-User", "X-Tailscale-Tags"]
     forged += ["Remote-User", "Forwarded", "X-Webauth-User", "X-Forwarded-User", "X-Auth-Request-Email"]
-    forged += ["Tailscale_User_Login"]
+    forged += ["Tailscale_User_Login", "X-Tailscale-User-Profile-Pic", "Tailscale-User-Profile-Pic"]
+    forged += ["Tailscale-Funnel-Request", "x-tailscale-user-loginname", "X-Tsdproxy-Username"]
+    forged += ["X-Authentik-Username", "Cf-Access-Authenticated-User-Email"]
     words = [word for name in forged for word in ("-H", f"{name}: root@example.com")]
     _, body = host.curl(
         "http://wiki.box.tail.test/", *words, "-H", "X-Forwarded-For: 1.2.3.4", "-H", "X-Real-IP: 1.2.3.4"

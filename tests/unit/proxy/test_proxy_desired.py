@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from proxy_machines import DEBIAN_12
@@ -281,3 +282,27 @@ def test_everything_that_a_template_writes_passes_the_wall(tmp_path):
             template.render(value=value)
     with pytest.raises(UndefinedError):
         template.render()
+
+
+def test_pitfall_22_the_guide_names_exactly_the_headers_that_are_removed(render):
+    """Somebody decides by that list which header an application may trust."""
+    guide = (Path(__file__).parents[3] / "docs/proxy.md").read_text()
+    table = guide.partition("| who defines it | removed |")[2].partition("\n\n")[0]
+    told = set(re.findall(r"`([A-Za-z-]+)`", table))
+    conf = render(HOST + "proxy: {services: {a: {upstream: 1}, b: {upstream: 1, allow: [x@]}}}")[
+        "nginx/http.conf"
+    ]
+    one, other = conf.partition("#@ proxy.services.b\nserver")[::2]
+    own = {"Connection", "Content-Length", "Upgrade", "X-Forwarded-Prefix"}
+    for text in (one, other):
+        removed = set(re.findall(r'proxy_set_header (\S+) "";', text)) - own
+        assert {name for name in removed if not name.startswith("X-Tailscale-")} == {
+            name for name in told if not name.startswith("X-Tailscale-")
+        }
+        assert told <= removed
+    from_us = {f"X-Tailscale-{what}" for what in ("User", "Name", "Node", "Tags")}
+    assert len(told) > 90 and not told & from_us
+    assert (
+        from_us
+        == {name for name in re.findall(r"proxy_set_header (\S+) \$tsstack", other)} - {"Upgrade"} - own
+    )
