@@ -1,0 +1,77 @@
+"""The ways in that a switch must keep: read from the live generation's file and from the new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_host import Host
+
+from tsstack.model.facts import Facts
+from tsstack.switch.generations import Manifest
+from tsstack.switch.intent import Intent, load
+from tsstack.switch.judges import Judges
+from tsstack.switch.plan import PartPlan, Plan
+from tsstack.switch.transaction import Wanted
+
+PLAIN = "host: {name: one}\nfirewall: {zones: {dmz: {tcp: [80]}}}\n"
+SOURCES = "{sources: [10.0.0.0/8], allow: all}"
+FACTS = Facts(interfaces=("eth0", "lo"), default_interface="eth0")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr("tsstack.switch.sessions.sessions_at_stake", lambda: ())
+    host = Host(tmp_path)
+    host.store.prepare()
+    return host
+
+
+def judges(host: Host, live: str, text: str) -> Judges:
+    with host.store.staged(Manifest(1, 0.0, "", ""), {}, live.encode()):
+        pass
+    host.store.point("current", 1)
+    file = host.site.paths.state / "tsstack.yaml"
+    file.write_text(text)
+    loaded, findings = load(file, None)
+    return Judges(host.site, file, FACTS, Intent(Wanted({}), findings, loaded))
+
+
+@pytest.mark.parametrize(
+    "zone",
+    ["admin", '"adm\\x69n"', '"\\u0061dmin"', "ops: &a {preset: admin, sources: [10.0.0.0/8], allow: all}"],
+)
+def test_admins_of_the_live_file_are_found_however_it_spells_them(host: Host, zone: str) -> None:
+    """YAML can write a letter by its number (YAML 1.2 section 5.7): no `admin` is in the text then."""
+    text = zone if ":" in zone else f"{zone}: {SOURCES}"
+    live = f"host: {{name: one}}\nfirewall:\n  zones:\n    {text}\n"
+    ways = judges(host, live, PLAIN).ways
+    assert [str(way.packet) for way in ways] == ["tcp/22 from 10.0.0.1 on eth0"]
+
+
+def test_a_live_file_without_admins_is_not_even_read(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = judges(host, PLAIN.replace("80", "81"), PLAIN)
+
+    def unread(*_: object) -> None:
+        raise AssertionError("read for nothing")
+
+    monkeypatch.setattr("tsstack.switch.judges.load", unread)
+    assert asked.ways == []
+
+
+def test_a_change_of_the_kernel_that_no_way_hangs_on_asks_nobody(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = judges(host, PLAIN, PLAIN)
+
+    def searched() -> None:
+        raise AssertionError("searched for nothing")
+
+    monkeypatch.setattr("tsstack.switch.sessions.sessions_at_stake", searched)
+    staged = tmp_path / "staged"
+    (staged / "kernel").mkdir(parents=True)
+    (staged / "kernel" / "sysctl.json").write_text('{"net.ipv4.tcp_fin_timeout": "17"}')
+    (staged / "kernel" / "origins.json").write_text('{"net.ipv4.tcp_fin_timeout": "kernel.sysctl.x"}')
+    asked.keep_ways_in(staged, Plan((PartPlan("kernel", ()),)))
+    asked.keep_ways_in(staged, Plan((PartPlan("proxy", ()),)))
+    assert asked.doubts == ()
