@@ -37,7 +37,6 @@ _EVENT_BYTES = 8 << 20
 _PATIENCE_S = 20
 _LOST_AFTER_S = 0.5
 _STEP_S = 0.002
-_NO_CLASS = 0x10  # of traffic; there are no detours in this world
 
 
 def _build(order: dict[str, Any]) -> Wires:
@@ -47,7 +46,6 @@ def _build(order: dict[str, Any]) -> Wires:
         "local": order["local"],
         "routes": [],
         "detours": [],
-        "detour_class": _NO_CLASS,
         "table": "",
     }
     wires = build_world(network)

@@ -3,11 +3,14 @@
 A copy of the process that proves, forked into an empty network namespace (`tsstack.system.namespaces`). It
 speaks through two pipes with `tsstack.prove.world`:
 
-1. a line of JSON: `table` (path of the nft file), `interfaces` (names), `local` (addresses, hex), `routes`
-   and `detours` (address in hex, index of the interface; `detours` are for packets of the traffic class
-   `detour_class`); answered by a line, `{}` or `{"error": .., "hint": ..}`;
+1. a line of JSON: `table` (path of the nft file), `interfaces` (names), `local` (addresses, hex; link-local
+   ones are there on each interface), `routes` (address in hex, index of the interface) and `detours` (the
+   same, and the traffic class of the packets that they are for), `foreign` (tables of other owners, as nft
+   commands; may be missing); answered by a line, `{}` or `{"error": .., "hint": ..}`;
 2. rounds: HEAD (how many packets, the number of the first), then for each packet RECORD and its bytes;
-   answered by one byte a packet, a sum of the flags below. The numbers of a round are consecutive.
+   answered by one byte a packet, a sum of the flags below. The numbers of a round are consecutive. A packet
+   that arrives by TO_HOST is sent by this host itself, one by SPLIT + interface in two fragments;
+3. connections: HEAD (0, length of a line) and a line of JSON, `tsstack.prove.flows`; answered by a line.
 
 The world's interfaces are tun devices: what is written to one has arrived there from outside, and what
 leaves by it can be read. No peer, no ARP, and any source address can be sent from. Raw sockets witness
@@ -29,11 +32,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tsstack.parts.firewall.library import NftError, Session
-from tsstack.prove import netlink
+from tsstack.prove import flows, netlink
+from tsstack.prove.expected import LISTENERS, NEIGHBOURS, OTHER_PROTOCOLS, ROUTER_ADVERTISEMENT
+from tsstack.prove.foreign import NAME as FOREIGN
+from tsstack.prove.frames import DETOUR_CLASSES, SCTP, split_frame
 
 HEAD = struct.Struct("!II")
 RECORD = struct.Struct("!HHH")  # interface it arrives by, interface it should leave by, bytes
-TO_HOST = 0xFFFF
+TO_HOST, SPLIT = 0xFFFF, 0x8000
 
 DELIVERED, LEFT, REFUSED, STRAYED, HIDDEN = 1, 2, 4, 8, 16
 """Flags: reached this host; left by the right interface; an answer says no; left by a wrong interface, or
@@ -63,6 +69,9 @@ _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _PATIENCE_S = 60  # a world that hangs ends itself, and with it whoever waits for it goes on
 _ERRORS = {_ICMP: {3}, _ICMPV6: {1}}  # destination unreachable
 _ECHO = {8, 128}
+_NUMBERED = {_TCP, _UDP, *OTHER_PROTOCOLS}
+# What a kernel says by itself: answers to timestamps, neighbour and listener discovery. No number of ours.
+_CHATTER: dict[int, set[int]] = {_ICMP: {14}, _ICMPV6: {*LISTENERS, *NEIGHBOURS, ROUTER_ADVERTISEMENT}}
 
 
 class Wires:
@@ -71,12 +80,14 @@ class Wires:
     def __init__(self, names: list[str], local: Iterable[bytes] = ()) -> None:
         """`local` are this host's addresses, which packets may be hidden behind."""
         self.local = frozenset(local)
+        self.foreign_kept = True
+        """Whether loading the table has left those of other owners as they were."""
         self.tuns = [_open_tun(name) for name in names]
         self.witnesses = {
             opened.fileno(): (opened, family == socket.AF_INET, protocol)
             for family, protocol in (
-                *((socket.AF_INET, protocol) for protocol in (_TCP, _UDP, _ICMP)),
-                *((socket.AF_INET6, protocol) for protocol in (_TCP, _UDP, _ICMPV6)),
+                *((socket.AF_INET, protocol) for protocol in (_TCP, _UDP, _ICMP, *OTHER_PROTOCOLS)),
+                *((socket.AF_INET6, protocol) for protocol in (_TCP, _UDP, _ICMPV6, *OTHER_PROTOCOLS)),
             )
             for opened in [socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)]
         }
@@ -84,6 +95,37 @@ class Wires:
         for descriptor in (*self.tuns, *self.witnesses):
             self.poll.register(descriptor, select.EPOLLIN)
         self.places = {descriptor: at for at, descriptor in enumerate(self.tuns)}
+        # Whoever sends here writes the whole packet, its addresses too (raw(7): IPPROTO_RAW).
+        self.own = {
+            family: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            for family in (socket.AF_INET, socket.AF_INET6)
+        }
+
+    def send(self, arriving: int, frame: bytes) -> None:
+        """Let a packet arrive by an interface, or be sent by this host, or arrive in fragments."""
+        if arriving < SPLIT:
+            os.write(self.tuns[arriving], frame)
+        elif arriving == TO_HOST:
+            family = socket.AF_INET if frame[0] >> 4 == 4 else socket.AF_INET6
+            to = frame[16:20] if frame[0] >> 4 == 4 else frame[24:40]
+            self.own[family].sendto(frame, (socket.inet_ntop(family, to), 0))
+        else:
+            for part in split_frame(frame):
+                os.write(self.tuns[arriving - SPLIT], part)
+
+    def read_left(self) -> list[bytes]:
+        """All packets that have left since the last reading. What was delivered waits for its own reader."""
+        ready = [at for at, _ in self.poll.poll(0) if at in self.places]
+        return [data for descriptor in ready for data in _drain(descriptor)]
+
+    def read_delivered(self, family: int, protocol: int) -> list[bytes]:
+        """All packets of a protocol that have reached this host since the last reading."""
+        return [
+            data
+            for descriptor, (opened, _, each) in self.witnesses.items()
+            if opened.family == family and each == protocol
+            for data in _drain(descriptor)
+        ]
 
     def collect(
         self, first: int, leaving: list[int], seen: bytearray, sources: list[bytes] | None = None
@@ -119,12 +161,14 @@ def read_packet(data: bytes) -> tuple[int, int]:
     offset, protocol = _locate(data)
     if len(data) < offset + 8:
         return 0, 0
-    if protocol == _TCP and data[offset + 13] & 0x04:  # a reset acknowledges our sequence number plus one
-        return int.from_bytes(data[offset + 8 : offset + 12]) - 1, REFUSED
+    if protocol == _TCP and data[offset + 13] & 0x04:
+        # A reset has our sequence number plus one: acknowledged, or as its own where ours acknowledged it.
+        at = offset + (8 if data[offset + 13] & 0x10 else 4)
+        return int.from_bytes(data[at : at + 4]) - 1, REFUSED
     if protocol in _ERRORS and data[offset] in _ERRORS[protocol]:
         quoted = data[offset + 8 :]
         return _number(quoted, *_locate(quoted)), REFUSED
-    if protocol in {_TCP, _UDP} or (protocol in _ERRORS and data[offset] in _ECHO):
+    if protocol in _NUMBERED or (protocol in _ERRORS and data[offset] not in _CHATTER[protocol]):
         return _number(data, offset, protocol), LEFT
     return 0, 0
 
@@ -144,7 +188,7 @@ def _locate(data: bytes) -> tuple[int, int]:
 def _number(data: bytes, offset: int, protocol: int) -> int:
     # TCP's sequence number; what follows the checksum of ICMP that is no echo; else the payload.
     plain = protocol == _TCP or (protocol in _ERRORS and data[offset] not in _ECHO)
-    at = offset + (4 if plain else 8)
+    at = offset + (4 if plain else 16 if protocol == SCTP else 8)
     return int.from_bytes(data[at : at + 4])
 
 
@@ -180,20 +224,41 @@ def build_world(order: dict[str, Any]) -> Wires:
     indexes = [socket.if_nametoindex(name) for name in names]
     messages = []
     for local in map(bytes.fromhex, order["local"]):
-        messages.append(netlink.address_message(local, len(local) * 8, socket.if_nametoindex("lo")))
-    for table, routes in ((netlink.MAIN, order["routes"]), (netlink.DETOURS, order["detours"])):
-        for hexed, at in routes:
-            address = bytes.fromhex(hexed)
-            messages.append(netlink.route_message(address, len(address) * 8, indexes[at], table))
+        at_home = (
+            indexes if local[:1] == b"\xfe" and local[1] & 0xC0 == 0x80 else [socket.if_nametoindex("lo")]
+        )
+        messages += [netlink.address_message(local, len(local) * 8, each) for each in at_home]
+    for hexed, at, *detour in [*order["routes"], *order["detours"]]:
+        address, table = bytes.fromhex(hexed), netlink.DETOURS + detour[0] if detour else netlink.MAIN
+        messages.append(netlink.route_message(address, len(address) * 8, indexes[at], table))
     messages += [
-        netlink.class_rule_message(version, order["detour_class"], netlink.DETOURS) for version in (4, 6)
+        netlink.class_rule_message(version, each, netlink.DETOURS + each)
+        for version in (4, 6)
+        for each in DETOUR_CLASSES
+        if order["detours"]
     ]
     # Answers to sources that no route leads to go out somewhere, where they are read.
     messages += [netlink.route_message(bytes(size), 0, indexes[0]) for size in (4, 16)]
     netlink.apply_messages(messages)
     if order["table"]:
-        Session().load(Path(order["table"]))
+        wires.foreign_kept = _load(Path(order["table"]), order.get("foreign", ""))
     return wires
+
+
+def _load(table: Path, foreign: str) -> bool:
+    """Load the file among tables of other owners; whether those are afterwards as they were before."""
+    session = Session()
+    if not foreign:
+        session.load(table)
+        return True
+    session.run(foreign)
+    before = session.run(f"list table {FOREIGN}")
+    session.load(table)
+    try:
+        after = session.run(f"list table {FOREIGN}")
+    except NftError:
+        after = ""
+    return after == before
 
 
 def send_round(wires: Wires, count: int, first: int, source: BinaryIO) -> bytes:
@@ -203,7 +268,7 @@ def send_round(wires: Wires, count: int, first: int, source: BinaryIO) -> bytes:
         arriving, leaving[at], size = RECORD.unpack(source.read(RECORD.size))
         frame = source.read(size)
         sources[at] = read_source(frame)
-        os.write(wires.tuns[arriving], frame)
+        wires.send(arriving, frame)
         if at % _AT_ONCE == _AT_ONCE - 1:
             wires.collect(first, leaving, seen, sources)
     wires.collect(first, leaving, seen, sources)
@@ -216,6 +281,8 @@ def serve(source: BinaryIO, answers: BinaryIO) -> None:
     signal.alarm(_PATIENCE_S)
     try:
         wires = build_world(json.loads(source.readline()))
+        if not wires.foreign_kept:
+            problem = {"error": "the rules would change tables of other owners when loaded", "hint": ""}
     except NftError as error:
         problem = {"error": f"nft refuses the table: {error.message}", "hint": error.hint}
     except OSError as error:
@@ -228,5 +295,8 @@ def serve(source: BinaryIO, answers: BinaryIO) -> None:
     while head := source.read(HEAD.size):
         count, first = HEAD.unpack(head)
         signal.alarm(_PATIENCE_S)
-        answers.write(send_round(wires, count, first, source))
+        if count:
+            answers.write(send_round(wires, count, first, source))
+        else:
+            answers.write(flows.run(wires, source.read(first)) + b"\n")
         answers.flush()

@@ -32,10 +32,21 @@ ROUTER_ADVERTISEMENT = 134
 LISTENERS = (130, 131, 132, 143)
 _LINK_HOP_LIMIT = 255
 _LINK_LOCAL = ipaddress.ip_network("fe80::/10")
+BROADCAST = ipaddress.ip_address("255.255.255.255")
 _BITS = {4: 32, 6: 128}
 
+# Of no connection, so "invalid": what conntrack takes as the first packet of one is, of ICMP, a question
+# (linux/net/netfilter/nf_conntrack_proto_icmp.c, _icmpv6.c; neighbour and listener discovery it does not
+# track), and of TCP a SYN, or an ACK of a connection that it has not seen (nf_conntrack-sysctl: tcp_loose).
+_ICMP_FIRST = {4: (8, 13, 15, 17), 6: (128, *LISTENERS, 133, ROUTER_ADVERTISEMENT, 135, 136, 139)}
+SYN, ACK, RST = 0x02, 0x10, 0x04
+# RFC 1122 section 3.2.2: no ICMP error answers one (nor a redirect), or what was sent to many.
+_UNANSWERED = {4: (3, 4, 5, 11, 12), 6: (*range(128), 137)}
+OTHER_PROTOCOLS = (4, 47, 50, 132)
+"""IP in IP, GRE, ESP and SCTP: what no zone lists by port, so only `allow: all` opens it."""
+
 Action = Literal["accept", "drop", "reject"]
-Kind = Literal["tcp", "udp", "icmp"]
+Kind = Literal["tcp", "udp", "icmp", "other"]
 Listed = tuple[str, Kind, int, int]
 """Key, protocol, first and last port of one entry of a zone or a forward rule."""
 
@@ -44,7 +55,8 @@ Listed = tuple[str, Kind, int, int]
 class Packet:
     """The first packet of a connection to this host, or through it where `outgoing` is set.
 
-    `icmp` is an echo request, of ICMP or ICMPv6, unless `icmp_type` says otherwise; it has no ports.
+    `icmp` is an echo request, of ICMP or ICMPv6, unless `icmp_type` says otherwise; it has no ports. `other`
+    is another protocol, of the number `port`.
     """
 
     source: Address
@@ -59,18 +71,56 @@ class Packet:
     icmp_type: int = 0
     """Of an `icmp` packet that is no echo request: its type. 0: it is one."""
     hop_limit: int = 64
+    flags: int = SYN
+    """Of a `tcp` packet."""
+    asked_port: int = 0
+    """Not 0: a published port, of which another owner's rule makes `destination` and `port`."""
+    marked: bool = False
+    """Another owner's rule has given it a mark."""
+    fragmented: bool = False
+    """It comes in two fragments."""
+    flow: str = ""
+    """Not empty: it belongs to a connection that is open, and what it is there."""
 
     @property
     def service(self) -> str:
         """`tcp/443`, `ping`, or `icmp-type-3`."""
         if self.protocol == "icmp":
             return f"icmp-type-{self.icmp_type}" if self.icmp_type else "ping"
+        if self.protocol == "other":
+            return f"protocol-{self.port}"
         return f"{self.protocol}/{self.port}"
+
+    @property
+    def invalid(self) -> bool:
+        """Whether conntrack can make no connection of it. Of an open connection nothing here is."""
+        if self.flow:
+            return False
+        if self.protocol == "icmp" and self.icmp_type:
+            return self.icmp_type not in _ICMP_FIRST[self.source.version]
+        return self.protocol == "tcp" and self.flags not in {SYN, ACK}
+
+    @property
+    def silent(self) -> bool:
+        """Whether a refusal may go untold. IP in IP has no checksum; some kernels look for one."""
+        if self.protocol == "icmp" and self.icmp_type:
+            return self.icmp_type in _UNANSWERED[self.source.version]
+        to = self.destination
+        many = to is not None and (to.is_multicast or to == BROADCAST)
+        tunnelled = self.protocol == "other" and self.port == OTHER_PROTOCOLS[0]
+        return many or tunnelled or (self.protocol == "tcp" and bool(self.flags & RST))
 
     def __str__(self) -> str:
         to = f" to {self.destination}" if self.destination else ""
         through = f" on {self.outgoing}" if self.outgoing else ""
-        return f"{self.service} from {self.source} on {self.interface}{to}{through}"
+        extra = [
+            *([f"of flags {self.flags:#04x}"] if self.protocol == "tcp" and self.flags != SYN else []),
+            *([f"by the published port {self.asked_port}"] if self.asked_port else []),
+            *(["with a mark"] if self.marked else []),
+            *(["in fragments"] if self.fragmented else []),
+            *([self.flow] if self.flow else []),
+        ]
+        return ", ".join([f"{self.service} from {self.source} on {self.interface}{to}{through}", *extra])
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +251,12 @@ class Oracle:
             return Verdict("accept", "firewall")
         if self.is_spoofed(packet):
             return Verdict("drop", "firewall")
-        if not packet.outgoing:
-            return self._judge_arriving(packet)
-        verdict = self._judge_passing(packet)
-        return replace(verdict, hidden=self._hidden_by(packet)) if verdict.accepted else verdict
+        if packet.flow:
+            return Verdict("accept", "firewall")
+        verdict = self._judge_passing(packet) if packet.outgoing else self._judge_arriving(packet)
+        if packet.outgoing and verdict.accepted and not packet.invalid:
+            return replace(verdict, hidden=self._hidden_by(packet))
+        return verdict
 
     def _hidden_by(self, packet: Packet) -> str:
         """docs/firewall.md, "Masquerading": the key that hides the source of what passes; empty if none."""
@@ -225,6 +277,8 @@ class Oracle:
         needed = self._needed_for(packet)
         if needed:
             return Verdict("accept", needed)
+        if packet.invalid:
+            return Verdict("drop", "firewall")
         to = packet.destination
         if to is not None and is_tailnet(to) and packet.interface != TAILNET_INTERFACE:
             return Verdict("drop", "firewall")
@@ -272,12 +326,18 @@ class Oracle:
         shut = bool(target) and is_isolated(target, self.firewall.zones[target])
         if not source:
             return self._refuse(target) if shut else Verdict("accept", "firewall")
+        if packet.invalid:
+            return Verdict("drop", "firewall", source)
         advertised = self._advertised(source, packet, packet.destination)
         if advertised:
             return Verdict("accept", advertised, source)
         path = self._forwarded_by(source, target, packet)
         if path:
             return Verdict("accept", path, source)
+        if not target and packet.asked_port:
+            opened = self._opened_by(source, packet.protocol, packet.asked_port)
+            if opened:
+                return Verdict("accept", f"firewall.zones.{source}.{opened}", source)
         return self._refuse(target if shut else source)
 
     def _advertised(self, source: str, packet: Packet, destination: Address) -> str:

@@ -2,7 +2,8 @@
 
 Every packet carries a number. TCP has it as its sequence number (a reset answers with it plus one, and
 ICMP errors quote it: RFC 9293 section 3.5.2, RFC 792), UDP and echo requests in their payload, other ICMP in
-the four bytes behind its checksum, which are unused in most.
+the four bytes behind its checksum, which are unused in most. Other protocols have it behind their first
+eight bytes, SCTP as the tag of its first chunk (RFC 9260 section 3.3.2).
 """
 
 from __future__ import annotations
@@ -10,40 +11,54 @@ from __future__ import annotations
 import struct
 
 from tsstack.model.names import Address
-from tsstack.prove.expected import ICMP_ERRORS, ROUTER_ADVERTISEMENT, Packet
+from tsstack.prove.expected import ACK, ICMP_ERRORS, ROUTER_ADVERTISEMENT, Packet
 
 _TCP, _UDP = 6, 17
 _ICMP = {4: 1, 6: 58}
 _ECHO = {4: 8, 6: 128}
-_SYN = 0x02
-DETOUR_CLASS = 0x10
-"""The traffic class of packets that take a detour: a routing rule of the world looks at it."""
+SCTP = 132
+DETOUR_CLASSES = (0x04, 0x08, 0x0C, 0x10, 0x14, 0x18, 0x1C)
+"""The traffic classes of packets that take a detour: each has a routing rule of the world."""
+MARKED_CLASS = 0xE0
+"""The traffic class of packets that another owner's rule of the world marks."""
 
 # Source ports that no file opens by accident; every new connection has another one.
 _FIRST_SOURCE_PORT, _SOURCE_PORTS = 20000, 20000
 
 
-def build_frame(packet: Packet, to: Address, number: int, *, detour: bool = False) -> bytes:
-    """The packet as an IP packet to the address `to`; `number` (32 bits, not 0) is how it is known again."""
+def build_frame(packet: Packet, to: Address, number: int, *, detour: int = 0) -> bytes:
+    """The packet as an IP packet to the address `to`; `number` (32 bits, not 0) is how it is known again.
+
+    `detour` is the traffic class of the detour that it takes, 0 for none.
+    """
     source_port = packet.source_port or _FIRST_SOURCE_PORT + number % _SOURCE_PORTS
     version = packet.source.version
-    traffic_class = DETOUR_CLASS if detour else 0
+    traffic_class = MARKED_CLASS if packet.marked else detour
+    port = packet.asked_port or packet.port
     addresses = packet.source.packed + to.packed
     if packet.protocol == "tcp":
         protocol, at = _TCP, 16
-        body = struct.pack("!HHIIBBHHH", source_port, packet.port, number, 0, 5 << 4, _SYN, 64240, 0, 0)
+        # A reset has the number that ours acknowledges, if ours is no first packet (RFC 9293 section 3.5.2).
+        acknowledged = number + 1 if packet.flags & ACK else 0
+        body = struct.pack(
+            "!HHIIBBHHH", source_port, port, number, acknowledged, 5 << 4, packet.flags, 64240, 0, 0
+        )
     elif packet.protocol == "udp":
         protocol, at = _UDP, 6
-        body = struct.pack("!HHHHI", source_port, packet.port, 12, 0, number)
+        body = struct.pack("!HHHHI", source_port, port, 12, 0, number)
+    elif packet.protocol == "other":
+        protocol, at = packet.port, -1
+        body = _other_body(packet.port, source_port, number)
     elif packet.icmp_type:
         protocol, at = _ICMP[version], 2
         body = struct.pack("!BBHI", packet.icmp_type, 0, 0, number) + _icmp_body(packet, to)
     else:
         protocol, at = _ICMP[version], 2
         body = struct.pack("!BBHHHI", _ECHO[version], 0, 0, number & 0xFFFF, number >> 16, number)
-    # RFC 792: ICMP's checksum has no pseudo header; ICMPv6's has one (RFC 4443 section 2.3).
-    pseudo = b"" if protocol == _ICMP[4] else addresses + struct.pack("!HH", protocol, len(body))
-    body = body[:at] + checksum(pseudo + body) + body[at + 2 :]
+    if at >= 0:
+        # RFC 792: ICMP's checksum has no pseudo header; ICMPv6's has one (RFC 4443 section 2.3).
+        pseudo = b"" if protocol == _ICMP[4] else addresses + struct.pack("!HH", protocol, len(body))
+        body = body[:at] + checksum(pseudo + body) + body[at + 2 :]
     if version == 6:
         return (
             struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(body), protocol, packet.hop_limit)
@@ -64,6 +79,47 @@ def _icmp_body(packet: Packet, to: Address) -> bytes:
     if packet.icmp_type == ROUTER_ADVERTISEMENT:
         return bytes(8)
     return to.packed if packet.source.version == 6 else bytes(12)
+
+
+def _other_body(protocol: int, source_port: int, number: int) -> bytes:
+    """A protocol's first packet: an empty one, but SCTP's, which conntrack reads."""
+    if protocol != SCTP:
+        return bytes(8) + number.to_bytes(4) + bytes(12)
+    chunk = struct.pack("!BBHIIHHI", 1, 0, 20, number, 64240, 1, 1, number)
+    head = struct.pack("!HHI", source_port, 9, 0)
+    return head + _crc32c(head + bytes(4) + chunk).to_bytes(4, "little") + chunk
+
+
+def _crc32c(data: bytes) -> int:
+    """SCTP's checksum (RFC 9260 appendix A)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def split_frame(frame: bytes) -> tuple[bytes, bytes]:
+    """The packet as two fragments of which the first has eight bytes (RFC 791; RFC 8200 section 4.5)."""
+    if frame[0] >> 4 == 6:
+        head, body, number = frame[:40], frame[40:], frame[-4:]
+        return tuple(  # type: ignore[return-value]
+            head[:4]
+            + struct.pack("!HB", 8 + len(part), 44)
+            + head[7:]
+            + struct.pack("!BBH", head[6], 0, offset | more)
+            + number
+            + part
+            for part, offset, more in ((body[:8], 0, 1), (body[8:], 8, 0))
+        )
+    head, body = frame[:20], frame[20:]
+    parts = []
+    for part, offset, more in ((body[:8], 0, 0x2000), (body[8:], 1, 0)):
+        own = head[:2] + struct.pack("!H", 20 + len(part)) + head[4:6] + struct.pack("!H", more | offset)
+        own += head[8:10] + bytes(2) + head[12:]
+        parts.append(own[:10] + checksum(own) + own[12:] + part)
+    return parts[0], parts[1]
 
 
 def checksum(words: bytes) -> bytes:

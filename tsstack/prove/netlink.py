@@ -15,7 +15,7 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF = 1, 4
 _FRA_PRIORITY, _FRA_TABLE, _FR_ACT_TO_TBL = 6, 15, 1
 MAIN, DETOURS = 254, 100
-"""Routing tables: the usual one, and one for packets of another traffic class."""
+"""Routing tables: the usual one, and the first of those for packets of another traffic class."""
 
 _PROTO_STATIC, _TYPE_UNICAST = 4, 1
 _SCOPE_LINK = 253

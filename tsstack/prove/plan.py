@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from tsstack.model.facts import Facts
@@ -11,6 +11,7 @@ from tsstack.model.firewall import ForwardRule, Zone
 from tsstack.model.names import Address
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import (
+    BROADCAST,
     ICMP_ERRORS,
     LISTENERS,
     NEIGHBOURS,
@@ -19,8 +20,23 @@ from tsstack.prove.expected import (
     Kind,
     Oracle,
     Packet,
+    is_tailnet,
 )
-from tsstack.prove.terrain import LOCAL, MOST_NETWORKS, Country, Sender, is_usable, lay_out
+from tsstack.prove.foreign import write_tables
+from tsstack.prove.probes import choose_flows, probe_host, probe_through, published_port
+from tsstack.prove.terrain import (
+    LINK_LOCAL,
+    LOCAL,
+    MOST_NETWORKS,
+    PUBLIC,
+    Country,
+    Flow,
+    Sender,
+    Terrain,
+    divide_places,
+    is_usable,
+    lay_out,
+)
 
 Service = tuple[Kind, int]
 """Protocol and port; port 0 for an echo request."""
@@ -42,7 +58,7 @@ class Limits:
     networks: int = MOST_NETWORKS
 
 
-QUICK = Limits(12_000, 6_000, 40)
+QUICK = Limits(6_000, 3_000, 40)
 """For a proof that somebody waits for, of files with dozens of zones; smaller ones stay below it anyway."""
 
 
@@ -53,7 +69,23 @@ class Plan:
     country: Country
     packets: tuple[Packet, ...]
     local: tuple[Address, ...] = LOCAL
-    """This host's addresses in the world."""
+    """This host's addresses in the world. A packet without a destination goes to the first of its family."""
+    flows: tuple[Flow, ...] = ()
+    """Connections that are had after all packets."""
+    foreign: str = ""
+    """Tables of other owners in the world."""
+    homes: dict[int, Address] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for each in self.local:
+            if not each.is_link_local and not is_tailnet(each):
+                self.homes.setdefault(each.version, each)
+
+    @property
+    def terrain(self) -> Terrain:
+        """The world that it needs."""
+        country = self.country
+        return Terrain(country.interfaces, self.local, country.places, country.detours, self.foreign)
 
 
 def plan_packets(
@@ -72,43 +104,108 @@ def plan_packets(
     bounds = limits or Limits()
     country = lay_out(stack, facts, rng, bounds.networks)
     packets = dict.fromkeys(_arriving(oracle, country, rng, bounds.arriving))
-    packets.update(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
-    return _with_asked(Plan(country, tuple(packets)), tuple(asked))
+    packets.update(dict.fromkeys(probe_host(oracle, country, rng)))
+    passing = list(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
+    packets.update(dict.fromkeys([*passing, *probe_through(oracle, country, passing, rng)]))
+    published = [
+        (public, place, published_port(oracle, place, name)) for public, place, name in country.published
+    ]
+    plan = Plan(
+        country,
+        tuple(packets),
+        (*LOCAL, LINK_LOCAL, *country.own_edges, *(public for public, _, _ in country.published)),
+        tuple(choose_flows(oracle, country, passing)),
+        write_tables(published),
+    )
+    return _with_asked(plan, tuple(asked))
 
 
 def plan_of(packets: tuple[Packet, ...]) -> Plan:
     """The plan of these packets alone, in the smallest country that has a place for all of them."""
     interfaces = dict.fromkeys(name for each in packets for name in (each.interface, each.outgoing) if name)
-    places: dict[Address, str] = {}
-    detours: dict[Address, str] = {}
+    interfaces.pop("lo", None)
+    placed: dict[Address, dict[str, None]] = {}
+    published: dict[Address, tuple[Address, str, int]] = {}
     for each in packets:
-        place = each.destination if each.outgoing else None
-        if place and place not in LOCAL and places.setdefault(place, each.outgoing) != each.outgoing:
-            detours[place] = each.outgoing
-    local = dict.fromkeys([*LOCAL, *(each.destination for each in packets if each.destination)])
-    own = tuple(each for each in local if each not in places)
-    return Plan(Country(tuple(interfaces), (), tuple(places.items()), tuple(detours.items())), packets, own)
+        if each.destination and each.outgoing:
+            placed.setdefault(each.destination, {})[each.outgoing] = None
+            if each.asked_port:
+                published[each.destination] = (each.destination, each.outgoing, each.port)
+    public = {each: PUBLIC[each.version] + at for at, each in enumerate(published)}
+    places, detours = divide_places(placed)
+    own = [each.destination for each in packets if each.destination and _is_own(each)]
+    local = [each for each in dict.fromkeys([*LOCAL, *own, *public.values()]) if each not in placed]
+    country = Country(
+        tuple(interfaces) or (TAILNET_INTERFACE,),
+        (),
+        places,
+        detours,
+        published=tuple((public[place], place, name) for place, name, _ in published.values()),
+    )
+    tables = write_tables((public[place], place, port) for place, _, port in published.values())
+    return Plan(country, packets, tuple(local), foreign=tables)
+
+
+def _is_own(packet: Packet) -> bool:
+    """Whether its destination is an address of this host's own, no group that it listens to."""
+    to = packet.destination
+    return to is not None and not packet.outgoing and not to.is_multicast and to != BROADCAST
 
 
 def _with_asked(plan: Plan, asked: tuple[Packet, ...]) -> Plan:
-    """The plan with packets that somebody wants to be sent; what the world has no place for is left out."""
+    """The plan with packets that somebody wants to be sent.
+
+    They come first: an address is this host's, or lies beyond it, or sends. What of the plan has it
+    otherwise makes way, as the kernel drops what claims to come from one of this host's own addresses.
+    """
+    sent = [each for each in asked if each.interface and not each.outgoing and _can_be_sent(each)]
+    if not sent:
+        return plan
+    own = {each.destination for each in sent if each.destination}
+    own |= {each.source for each in sent if each.interface == "lo" and not each.source.is_loopback}
+    own = {each for each in own if not each.is_loopback}
+    beyond = {each.source for each in sent if each.interface != "lo"}
+    local = [each for each in dict.fromkeys([*plan.local, *own]) if each not in beyond]
     country = plan.country
-    places = {address for address, _ in (*country.places, *country.detours)}
-    sent = [
-        each
-        for each in asked
-        if not each.outgoing
-        and is_usable(each.source)
-        and each.source not in plan.local
-        and (each.destination is None or (is_usable(each.destination) and each.destination not in places))
-    ]
-    interfaces = dict.fromkeys([*country.interfaces, *(each.interface for each in sent)])
-    local = dict.fromkeys([*plan.local, *(each.destination for each in sent if each.destination)])
-    return Plan(
-        replace(country, interfaces=tuple(interfaces)),
-        tuple(dict.fromkeys([*plan.packets, *sent])),
+    kept = Plan(
+        replace(
+            country,
+            interfaces=tuple(
+                dict.fromkeys(
+                    [*country.interfaces, *(each.interface for each in sent if each.interface != "lo")]
+                )
+            ),
+            places=tuple(each for each in country.places if each[0] not in own),
+            detours=tuple(each for each in country.detours if each[0] not in own),
+        ),
+        (),
         tuple(local),
+        tuple(
+            each
+            for each in plan.flows
+            if each.source not in own and (each.destination in local or each.destination not in own | beyond)
+        ),
+        plan.foreign,
     )
+    packets = [each for each in plan.packets if _goes_on(each, own, set(local), beyond)]
+    return replace(kept, packets=tuple(dict.fromkeys([*packets, *sent])))
+
+
+def _can_be_sent(packet: Packet) -> bool:
+    """Whether a host takes such a packet: from a link-local address as well, which its interface tells."""
+    loop = packet.interface == "lo"
+    ends = [packet.source, *([packet.destination] if packet.destination else [])]
+    return all(is_usable(each) or each.is_link_local or (loop and each.is_loopback) for each in ends)
+
+
+def _goes_on(packet: Packet, own: set[Address], local: set[Address], beyond: set[Address]) -> bool:
+    """Whether a packet of the plan still has its place, with these addresses of this host and those not."""
+    to = packet.destination
+    if packet.interface == "lo":
+        return packet.source in local
+    if packet.source in own:
+        return False
+    return to is None or (to not in own if packet.outgoing else to not in beyond)
 
 
 def declared(oracle: Oracle) -> tuple[Service, ...]:
@@ -204,15 +301,50 @@ def _passing(oracle: Oracle, country: Country, rng: Random, limit: int) -> Itera
     everywhere = list(declared(oracle)) or [("tcp", 80)]
     spoken = list(_spoken_of(oracle, country, rng, limit))
     rng.shuffle(spoken)
-    count = 0
-    for trip in (*spoken, *_any_trips(country, rng, limit)):
-        asked = [PING, rng.choice(everywhere), *rng.sample(trip.listed, min(len(trip.listed), 4 * _FEW))]
-        asked += [("tcp" if rng.random() < 0.5 else "udp", rng.randint(1, _LAST_PORT))]
-        for kind, port in asked if trip.listed else asked[count % 2 :]:
+    corners = [*_corner_trips(oracle, country, rng, limit // 3)]
+    first = [*(each for each in spoken if each.listed)][: limit // 12]
+    count, gone = 0, set[tuple[Sender, Address, str]]()
+    for trip in (*corners, *first, *spoken, *_any_trips(country, rng, limit)):
+        way = (trip.sender, trip.address, trip.outgoing)
+        if way in gone:
+            continue
+        gone.add(way)
+        asked = [PING, ("tcp", rng.randint(1, _LAST_PORT))]
+        if trip.listed:
+            asked += rng.sample(trip.listed, min(len(trip.listed), 4 * _FEW))
+        elif count % 3 == 0:
+            asked = [rng.choice(everywhere), ("udp", rng.randint(1, _LAST_PORT))]
+        for kind, port in asked:
             yield Packet(trip.sender.address, trip.sender.interface, kind, port, trip.address, trip.outgoing)
             count += 1
         if count >= limit:
             return
+
+
+def _corner_trips(oracle: Oracle, country: Country, rng: Random, most: int) -> list[_Trip]:
+    """From everybody of each zone to everybody of each, by the interfaces that rules treat apart.
+
+    That is: from and to each zone, by an address and by an interface, by the tailnet's interface, the
+    uplink, an isolated one and another. Of more than `most` some by chance.
+    """
+    members = oracle.members
+
+    def kind(address: Address, interface: str) -> tuple[object, ...]:
+        by_address = members.by_address(address, interface)
+        name = by_address or members.by_interface(interface)
+        place = interface if interface in country.corners else "another"
+        return address.version, name, bool(by_address), place, is_tailnet(address)
+
+    senders: dict[tuple[object, ...], Sender] = {}
+    for each in country.senders:
+        if not (each.address.is_link_local or oracle.is_spoofed(Packet(each.address, each.interface, "tcp"))):
+            senders.setdefault(kind(each.address, each.interface), each)
+    places: dict[tuple[object, ...], tuple[Address, str]] = {}
+    for address, outgoing in country.beyond:
+        places.setdefault(kind(address, outgoing), (address, outgoing))
+    trips = list(_trips(senders.values(), places.values()))
+    rng.shuffle(trips)
+    return trips[:most]
 
 
 def _spoken_of(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[_Trip]:
@@ -228,7 +360,7 @@ def _spoken_of(oracle: Oracle, country: Country, rng: Random, limit: int) -> Ite
     senders: dict[str, list[Sender]] = {}
     for sender in country.senders:
         senders.setdefault(zone(sender.address, sender.interface), []).append(sender)
-    places = [*country.places, *country.detours]
+    places = country.beyond
     beyond: dict[str, list[tuple[Address, str]]] = {}
     for address, outgoing in places:
         beyond.setdefault(zone(address, outgoing), []).append((address, outgoing))
@@ -259,13 +391,14 @@ def _trips(
     for sender in senders:
         for address, outgoing in places:
             # Link-local packets stay on their link (RFC 4291 section 2.5.6).
-            if address.version == sender.address.version and not sender.address.is_link_local:
+            apart = address != sender.address and not sender.address.is_link_local
+            if apart and address.version == sender.address.version:
                 yield _Trip(sender, address, outgoing, listed)
 
 
 def _any_trips(country: Country, rng: Random, count: int) -> Iterator[_Trip]:
     """All trips that there are, in any order; of very many, so many by chance."""
-    places = [*country.places, *country.detours]
+    places = country.beyond
     if len(country.senders) * len(places) <= 2 * count:
         every = list(_trips(country.senders, places))
         rng.shuffle(every)

@@ -11,11 +11,12 @@ from typing import Self
 from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
 from tsstack.prove.agent import DELIVERED, HIDDEN, LEFT, REFUSED, STRAYED
-from tsstack.prove.expected import Oracle, Packet, Verdict
+from tsstack.prove.expected import Kind, Oracle, Packet, Verdict
+from tsstack.prove.flows import STAGES
 from tsstack.prove.frames import build_frame
 from tsstack.prove.plan import Limits, Plan, plan_of, plan_packets
-from tsstack.prove.terrain import LOCAL
-from tsstack.prove.world import Parcel, Terrain, World
+from tsstack.prove.terrain import Flow
+from tsstack.prove.world import Parcel, World
 
 THIS_HOST, UNZONED, SPOOFED = "(this host)", "(no zone)", "(spoofed)"
 """Stand where a zone's name stands; no zone can be called so."""
@@ -52,7 +53,8 @@ class Row:
     @property
     def agrees(self) -> bool:
         """Whether the kernel did what the file says."""
-        return self.expected.outcome == self.seen
+        untold = self.packet.silent and (self.expected.action, self.seen) == ("reject", "drop")
+        return untold or self.expected.outcome == self.seen
 
     @property
     def path(self) -> str:
@@ -115,11 +117,13 @@ def send_packets(stack: Stack, facts: Facts, generation: Path, packets: Iterable
     """Send just these, in a world that has what they need and no more. Raises NoWorld, CheckFailed."""
     started_s = time.monotonic()
     plan = plan_of(tuple(packets))
-    country = plan.country
-    terrain = Terrain(country.interfaces, plan.local, country.places, country.detours)
-    with World(terrain, generation / FILE) as world:
-        rows = _Run(world, plan, Oracle(stack, facts)).rows()
-    return Proof(tuple(rows), 0, time.monotonic() - started_s)
+    return Proof(send_plan(plan, Oracle(stack, facts), generation / FILE), 0, time.monotonic() - started_s)
+
+
+def send_plan(plan: Plan, oracle: Oracle, table: Path) -> tuple[Row, ...]:
+    """Send a plan into a world with an nft file loaded. Raises NoWorld, CheckFailed."""
+    with World(plan.terrain, table) as world:
+        return tuple(_Run(world, plan, oracle).rows())
 
 
 def has_table(stack: Stack, generation: Path) -> bool:
@@ -147,9 +151,7 @@ class Experiment:
         self._seed = seed
         self._plan = plan_packets(stack, facts, seed, limits, asked)
         self._oracle = Oracle(stack, facts)
-        country = self._plan.country
-        terrain = Terrain(country.interfaces, self._plan.local, country.places, country.detours)
-        self._world = World(terrain, generation / FILE, wait=False)
+        self._world = World(self._plan.terrain, generation / FILE, wait=False)
         self._made_s = time.monotonic() - started_s
 
     def run(self) -> Proof:
@@ -171,7 +173,8 @@ class _Run:
 
     def __init__(self, world: World, plan: Plan, oracle: Oracle) -> None:
         self._world, self._plan, self._oracle = world, plan, oracle
-        self._detours = set(plan.country.detours)
+        self._detours = {(address, name): kind for address, name, kind in plan.country.detours}
+        self._published = {(place, name): public for public, place, name in plan.country.published}
         self._next = 1
 
     def rows(self) -> list[Row]:
@@ -179,7 +182,8 @@ class _Run:
         packets, verdicts = self._plan.packets, list[Verdict]()
         seen = self._send(packets, lambda packet: verdicts.append(self._oracle.judge(packet)))
         for _ in range(_TRIES - 1):
-            again = [at for at, what in enumerate(seen) if what == "drop" != verdicts[at].action]
+            lost = (at for at, what in enumerate(seen) if what == "drop" != verdicts[at].action)
+            again = [at for at in lost if not (packets[at].silent and verdicts[at].action == "reject")]
             if not again:
                 break
             answers = self._send([packets[at] for at in again], lambda packet: None)
@@ -188,7 +192,27 @@ class _Run:
         return [
             Row(packet, verdict, what, *_ends(self._oracle, packet))
             for packet, verdict, what in zip(packets, verdicts, seen, strict=True)
-        ]
+        ] + self._flow_rows()
+
+    def _flow_rows(self) -> list[Row]:
+        """What comes back on open connections. One that looks broken is had again."""
+        flows = self._plan.flows
+        if not flows:
+            return []
+        seen = self._world.have(flows)
+        for _ in range(_TRIES - 1):
+            again = [at for at, stages in enumerate(seen) if not all(stages)]
+            if not again:
+                break
+            for at, stages in zip(again, self._world.have([flows[at] for at in again]), strict=True):
+                seen[at] = [a or b for a, b in zip(seen[at], stages, strict=True)]
+        rows = []
+        for flow, stages in zip(flows, seen, strict=True):
+            for stage, passed in zip(STAGES, stages, strict=True):
+                packet = _returning(flow, stage)
+                verdict, what = self._oracle.judge(packet), "accept" if passed else "drop"
+                rows.append(Row(packet, verdict, what, *_ends(self._oracle, packet)))
+        return rows
 
     def _send(self, packets: Sequence[Packet], meanwhile: Callable[[Packet], None]) -> list[str]:
         """What the kernel does with the packets. `meanwhile` is called for each while the kernel works."""
@@ -208,9 +232,26 @@ class _Run:
         return seen
 
     def _pack(self, packet: Packet, number: int) -> Parcel:
-        to = packet.destination or next(each for each in LOCAL if each.version == packet.source.version)
-        detour = (to, packet.outgoing) in self._detours
-        return Parcel(build_frame(packet, to, number, detour=detour), packet.interface, packet.outgoing)
+        to = packet.destination or self._plan.homes[packet.source.version]
+        way = (to, packet.outgoing)
+        if packet.asked_port:
+            to = self._published[way]
+        frame = build_frame(packet, to, number, detour=self._detours.get(way, 0))
+        return Parcel(frame, packet.interface, packet.outgoing, packet.fragmented)
+
+
+def _returning(flow: Flow, stage: str) -> Packet:
+    """What comes back to whoever has begun the connection, in a stage of it."""
+    words = f"{stage} of a connection that is open"
+    if flow.begun or not flow.outgoing:
+        return Packet(flow.source, flow.interface, _kind(flow), flow.port, flow.destination, flow=words)
+    return Packet(
+        flow.destination, flow.outgoing, _kind(flow), flow.port, flow.source, flow.interface, flow=words
+    )
+
+
+def _kind(flow: Flow) -> Kind:
+    return "tcp" if flow.protocol == "tcp" else "udp"
 
 
 def _ends(oracle: Oracle, packet: Packet) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
@@ -12,7 +12,15 @@ from tsstack.model.facts import Facts
 from tsstack.model.firewall import Firewall
 from tsstack.model.names import Address, Network
 from tsstack.model.stack import Stack
-from tsstack.prove.expected import CHROMEOS, TAILNET, TAILNET_INTERFACE, is_tailnet
+from tsstack.prove.expected import (
+    CHROMEOS,
+    TAILNET,
+    TAILNET_INTERFACE,
+    Membership,
+    is_isolated,
+    is_tailnet,
+)
+from tsstack.prove.frames import DETOUR_CLASSES
 
 # RFC 2544 and RFC 3849: addresses that belong to nobody, for ends that only their interface tells apart.
 _NOBODY: dict[int, Network] = {
@@ -27,6 +35,12 @@ LOCAL: tuple[Address, ...] = (
     ipaddress.ip_address("fd7a:115c:a1e0:ffff::fffe"),
 )
 """This host's own addresses in the world: one that no rule asks for, and one of the tailnet; IPv4, IPv6."""
+LINK_LOCAL: Address = ipaddress.ip_address("fe80::5ee:1")
+"""This host's own on every link of the world."""
+PUBLIC: dict[int, Address] = {
+    4: ipaddress.ip_address("198.19.255.240"),
+    6: ipaddress.ip_address("2001:db8:ffff::240"),
+}
 # What no host takes as a source or destination of unicast: RFC 6890 and RFC 4291 section 2.4.
 _UNUSABLE: tuple[Network, ...] = tuple(
     map(
@@ -35,6 +49,7 @@ _UNUSABLE: tuple[Network, ...] = tuple(
     )
 )
 _UNZONED_INTERFACES = 3
+_MOST_PUBLISHED = 8
 T = TypeVar("T")
 _NEIGHBOURS = 3
 # Of a file with more, so many are chosen by chance: a proof must not take minutes.
@@ -55,14 +70,59 @@ class Sender:
 class Country:
     """Interfaces, senders, and places beyond this host.
 
-    Each place lies behind one interface, and some lie behind a second one for packets of another traffic
-    class (`detours`): so an address is seen to leave by the interface that makes its zone, and by another.
+    Each place lies behind one interface, and some lie behind others as well, each for packets of a traffic
+    class of its own (`detours`): so an address is seen to leave by the interface that makes its zone, and
+    by those that make another.
     """
 
     interfaces: tuple[str, ...]
     senders: tuple[Sender, ...]
     places: tuple[tuple[Address, str], ...]
-    detours: tuple[tuple[Address, str], ...]
+    detours: tuple[tuple[Address, str, int], ...]
+    """With the traffic class."""
+    corners: tuple[str, ...] = ()
+    """The interfaces that rules treat apart: the tailnet's, the uplink, one of an isolated zone."""
+    edges: tuple[Address, ...] = ()
+    """The first and the last of each network that every file knows of, and those next to them."""
+    own_edges: tuple[Address, ...] = ()
+    """Addresses of this host, just within and without the tailnet's networks."""
+    published: tuple[tuple[Address, Address, str], ...] = ()
+    """Addresses of this host whose ports another owner's rules lead to a place beyond it."""
+
+    @property
+    def beyond(self) -> list[tuple[Address, str]]:
+        """All places, by each interface that they lie behind."""
+        return [*self.places, *((address, interface) for address, interface, _ in self.detours)]
+
+
+@dataclass(frozen=True, slots=True)
+class Terrain:
+    """What the world is made of: interfaces, this host's addresses, and which address lies behind which
+    interface."""
+
+    interfaces: tuple[str, ...]
+    local: tuple[Address, ...]
+    routes: tuple[tuple[Address, str], ...]
+    detours: tuple[tuple[Address, str, int], ...] = ()
+    """The same for packets of a traffic class, one of `frames.DETOUR_CLASSES`."""
+    foreign: str = ""
+    """Tables of other owners (`tsstack.prove.foreign`), as nft commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A connection: of `source`, that comes in by `interface`, to this host or through it.
+
+    Where `begun` is set this host begins it, from `destination`, to `port` of `source`.
+    """
+
+    protocol: str
+    source: Address
+    interface: str
+    port: int
+    destination: Address
+    outgoing: str = ""
+    begun: bool = False
 
 
 def lay_out(stack: Stack, facts: Facts, rng: Random, most_networks: int = MOST_NETWORKS) -> Country:
@@ -71,20 +131,79 @@ def lay_out(stack: Stack, facts: Facts, rng: Random, most_networks: int = MOST_N
     Of more source networks than `most_networks` one of each zone is there, and others by chance.
     """
     firewall = stack.firewall or Firewall()
+    uplink = stack.host.uplink or facts.default_interface
     every = list(dict.fromkeys(_interfaces(stack, firewall, facts)))
-    needed = [name for name in (TAILNET_INTERFACE, stack.host.uplink or facts.default_interface) if name]
+    needed = [name for name in (TAILNET_INTERFACE, uplink) if name]
     interfaces = tuple(dict.fromkeys([*needed, *_some(every, _MOST_INTERFACES, rng)]))
     sources = list(dict.fromkeys(net for zone in firewall.zones.values() for net in zone.sources))
     networks = _choose(firewall, sources, most_networks, rng)
+    corners = tuple(dict.fromkeys([*needed, *_isolated(firewall, interfaces)]))
     senders = dict.fromkeys(
-        sender for sender in _senders(interfaces, networks, rng) if sender.address not in LOCAL
+        sender for sender in _senders(interfaces, networks, corners, rng) if sender.address not in LOCAL
     )
-    places: dict[Address, str] = {}
-    detours: dict[Address, str] = {}
-    for address, interface in _places(stack, interfaces, networks, rng):
-        if address not in LOCAL and places.setdefault(address, interface) != interface:
-            detours.setdefault(address, interface)
-    return Country(interfaces, tuple(senders), tuple(places.items()), tuple(detours.items()))
+    placed: dict[Address, dict[str, None]] = {}
+    for address, interface in _places(stack, interfaces, networks, corners, rng):
+        if address not in LOCAL:
+            placed.setdefault(address, {})[interface] = None
+    places, detours = divide_places(placed)
+    edges = [each for network in (*TAILNET, CHROMEOS) for each in _edges(network)]
+    taken = {*placed, *edges, *LOCAL, *(each.address for each in senders)}
+    inner = [each for network in (*TAILNET, CHROMEOS) for each in _beside_edges(network)]
+    return Country(
+        interfaces,
+        tuple(senders),
+        places,
+        detours,
+        corners,
+        tuple(each for each in edges if each not in LOCAL and each not in placed),
+        tuple(each for each in inner if each not in taken),
+        tuple(_published(firewall, places, taken)),
+    )
+
+
+def divide_places(
+    placed: Mapping[Address, Iterable[str]],
+) -> tuple[tuple[tuple[Address, str], ...], tuple[tuple[Address, str, int], ...]]:
+    """Addresses with all interfaces that each shall lie behind, as the places and detours of a country.
+
+    There are only so many traffic classes; an interface past them is left out.
+    """
+    places, detours = [], []
+    for address, interfaces in placed.items():
+        first, *others = interfaces
+        places.append((address, first))
+        detours += [(address, name, kind) for name, kind in zip(others, DETOUR_CLASSES, strict=False)]
+    return tuple(places), tuple(detours)
+
+
+def _isolated(firewall: Firewall, interfaces: tuple[str, ...]) -> list[str]:
+    """An interface of an isolated zone, if there is one."""
+    members = Membership(firewall)
+    shut = (each for each in interfaces if (name := members.by_interface(each)) and _is_shut(firewall, name))
+    return [name for name in (next(shut, ""),) if name]
+
+
+def _is_shut(firewall: Firewall, name: str) -> bool:
+    return is_isolated(name, firewall.zones[name])
+
+
+def _published(
+    firewall: Firewall, places: tuple[tuple[Address, str], ...], taken: Collection[Address]
+) -> Iterator[tuple[Address, Address, str]]:
+    """Of each family: something of no zone, and something of each of some zones."""
+    members = Membership(firewall)
+    for version in (4, 6):
+        found: dict[str, tuple[Address, str]] = {}
+        # From the end: those of nobody, which no advertised route holds.
+        for address, interface in reversed(places):
+            if address.version == version and not is_tailnet(address):
+                found.setdefault(members.zone(address, interface), (address, interface))
+        # No zone first, then isolated ones.
+        order = sorted(found, key=lambda name: (bool(name), not name or not _is_shut(firewall, name)))
+        for at, (address, interface) in enumerate(found[name] for name in order[:_MOST_PUBLISHED]):
+            public = PUBLIC[version] + at
+            if public not in taken:
+                yield public, address, interface
 
 
 def _some(things: list[T], most: int, rng: Random) -> list[T]:
@@ -124,7 +243,9 @@ def _interfaces(stack: Stack, firewall: Firewall, facts: Facts) -> Iterator[str]
     yield "nozone0"
 
 
-def _senders(interfaces: tuple[str, ...], networks: list[Network], rng: Random) -> Iterator[Sender]:
+def _senders(
+    interfaces: tuple[str, ...], networks: list[Network], corners: tuple[str, ...], rng: Random
+) -> Iterator[Sender]:
     for at, interface in enumerate(interfaces):
         for version in (4, 6):
             yield Sender(_nobody(version, at + 1), interface)
@@ -136,9 +257,11 @@ def _senders(interfaces: tuple[str, ...], networks: list[Network], rng: Random) 
     for network in networks:
         address = _usable(_inside(network, rng))
         if address is not None:
-            yield Sender(address, _home(address, interfaces, rng))
-            for interface in rng.sample(interfaces, min(2, len(interfaces))):
-                yield Sender(address, interface, main=False)
+            at_home = _home(address, interfaces, rng)
+            yield Sender(address, at_home)
+            for interface in dict.fromkeys((*corners, rng.choice(interfaces))):
+                if interface != at_home:
+                    yield Sender(address, interface, main=False)
         for edge in _edges(network):
             yield Sender(edge, _home(edge, interfaces, rng), main=False)
 
@@ -149,7 +272,11 @@ def _home(address: Address, interfaces: tuple[str, ...], rng: Random) -> str:
 
 
 def _places(
-    stack: Stack, interfaces: tuple[str, ...], networks: list[Network], rng: Random
+    stack: Stack,
+    interfaces: tuple[str, ...],
+    networks: list[Network],
+    corners: tuple[str, ...],
+    rng: Random,
 ) -> Iterator[tuple[Address, str]]:
     routes = stack.tailscale.advertise.routes if stack.tailscale else ()
     for network in (*_some(list(routes), MOST_NETWORKS, rng), *networks):
@@ -157,6 +284,7 @@ def _places(
             address = _usable(_inside(network, rng))
             if address is not None:
                 yield address, _home(address, interfaces, rng)
+                yield from ((address, each) for each in corners)
                 yield address, rng.choice(interfaces)
     for at, interface in enumerate(interfaces):
         for version in (4, 6):
@@ -167,6 +295,12 @@ def _nobody(version: int, number: int) -> Address:
     """The address of that number (below 2**16) among those that belong to nobody."""
     network = _NOBODY[version]
     return network[number] if version == 4 else network[number << 64 | 1]
+
+
+def _beside_edges(network: Network) -> list[Address]:
+    """The second and the last but one of a network, and the last but one outside of it at either end."""
+    first, last = network[0], network[-1]
+    return [first - 2, first + 1, last - 1, last + 2]
 
 
 def _inside(network: Network, rng: Random) -> Address:

@@ -14,8 +14,8 @@ from typing import Self
 
 from tsstack.errors import CheckFailed
 from tsstack.model.names import Address
-from tsstack.prove.agent import HEAD, RECORD, TO_HOST, serve
-from tsstack.prove.frames import DETOUR_CLASS
+from tsstack.prove.agent import HEAD, RECORD, SPLIT, TO_HOST, serve
+from tsstack.prove.terrain import Flow, Terrain
 from tsstack.system.namespaces import Offshoot
 
 
@@ -30,24 +30,16 @@ WORLD_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Terrain:
-    """What the world is made of: interfaces, this host's addresses, and which address lies behind which
-    interface."""
-
-    interfaces: tuple[str, ...]
-    local: tuple[Address, ...]
-    routes: tuple[tuple[Address, str], ...]
-    detours: tuple[tuple[Address, str], ...] = ()
-    """The same for packets of `frames.DETOUR_CLASS`."""
-
-
-@dataclass(frozen=True, slots=True)
 class Parcel:
-    """A packet's bytes, the interface it arrives by, and the one it should leave by (empty: to this host)."""
+    """A packet's bytes, the interface it arrives by, and the one it should leave by (empty: to this host).
+
+    What arrives by `lo` is sent by this host.
+    """
 
     frame: bytes
     arriving: str
     leaving: str
+    fragmented: bool = False
 
 
 class World:
@@ -58,7 +50,7 @@ class World:
     """
 
     def __init__(self, terrain: Terrain, table: Path, *, wait: bool = True) -> None:
-        self._places = {name: at for at, name in enumerate(terrain.interfaces)}
+        self._places = {name: at for at, name in enumerate(terrain.interfaces)} | {"lo": TO_HOST}
         try:
             self._agent = Offshoot(serve)
         except OSError as error:
@@ -83,8 +75,10 @@ class World:
             "interfaces": terrain.interfaces,
             "local": [each.packed.hex() for each in terrain.local],
             "routes": self._routes(terrain.routes),
-            "detours": self._routes(terrain.detours),
-            "detour_class": DETOUR_CLASS,
+            "detours": [
+                (each.packed.hex(), self._places[name], kind) for each, name, kind in terrain.detours
+            ],
+            "foreign": terrain.foreign,
         }
         self._write(json.dumps(order).encode() + b"\n")
 
@@ -97,6 +91,10 @@ class World:
             raise self._ended()
         problem = json.loads(line)
         if problem:
+            if problem["error"].startswith("the rules"):
+                raise CheckFailed(
+                    f"{problem['error']}, so nothing was changed", hint="this is tsstack's fault"
+                )
             kind = CheckFailed if problem["error"].startswith("nft refuses") else NoWorld
             raise kind(f"no world to prove in: {problem['error']}", hint=problem["hint"] or WORLD_HINT)
         self._ready = True
@@ -112,7 +110,8 @@ class World:
         pieces = [HEAD.pack(len(parcels), first)]
         for each in parcels:
             leaving = self._places[each.leaving] if each.leaving else TO_HOST
-            pieces += [RECORD.pack(self._places[each.arriving], leaving, len(each.frame)), each.frame]
+            arriving = self._places[each.arriving] | (SPLIT if each.fragmented else 0)
+            pieces += [RECORD.pack(arriving, leaving, len(each.frame)), each.frame]
         self._write(b"".join(pieces))
 
     def collect(self, count: int) -> bytes:
@@ -122,6 +121,23 @@ class World:
         if len(seen) < count:
             raise self._ended()
         return seen
+
+    def have(self, flows: Sequence[Flow]) -> list[list[bool]]:
+        """Have these connections, one after another: of each, which of `flows.STAGES` came to pass."""
+        orders = json.dumps([self._ordered(number, each) for number, each in enumerate(flows)]).encode()
+        self._write(HEAD.pack(0, len(orders)) + orders)
+        self.wait_until_ready()
+        line = self._agent.output.readline()
+        if not line:
+            raise self._ended()
+        answer: list[list[bool]] = json.loads(line)
+        return answer
+
+    def _ordered(self, number: int, flow: Flow) -> tuple[str | int | bool, ...]:
+        """As the fields of `flows.Order`."""
+        outgoing = self._places[flow.outgoing] if flow.outgoing else -1
+        ends = (str(flow.source), self._places[flow.interface], flow.port, str(flow.destination), outgoing)
+        return (flow.protocol, *ends, flow.begun, number)
 
     def _write(self, data: bytes) -> None:
         try:

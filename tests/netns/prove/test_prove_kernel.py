@@ -47,7 +47,7 @@ def test_the_kernel_does_what_the_file_says(tmp_path: Path, policy: str, seed: i
     assert [(str(row.packet), row.expected, row.seen) for row in proof.mismatches] == []
     assert proof.checks > 2000
     asked = {(row.packet.source.version, row.packet.protocol, row.passing) for row in proof.rows}
-    assert len(asked) == 2 * 3 * 2, "both families, three protocols, to this host and through it"
+    assert len(asked) == 2 * 4 * 2, "both families, four kinds of protocol, to this host and through it"
     assert {"accept", "drop"} <= {row.seen for row in proof.rows}
     sources = {row.source for row in proof.rows if row.target == THIS_HOST}
     assert sources == {"dmz", "lab", "internal", "admin", "office", "isolated", "(no zone)", SPOOFED}

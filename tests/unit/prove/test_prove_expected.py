@@ -262,7 +262,7 @@ def test_it_shares_nothing_with_the_renderer() -> None:
         "typing",
         "random",
     )
-    for name in ("expected", "hosting", "terrain", "plan", "frames"):
+    for name in ("expected", "hosting", "terrain", "plan", "probes", "foreign", "frames"):
         tree = ast.parse((ROOT / "tsstack" / "prove" / f"{name}.py").read_text())
         for node in ast.walk(tree):
             names = [each.name for each in node.names] if isinstance(node, ast.Import) else []

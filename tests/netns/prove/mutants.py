@@ -1,0 +1,226 @@
+"""Broken tables: each rule of a rendered table left out once, each set and range widened, orders swapped.
+
+`EQUIVALENT` lists those that no packet can tell from the whole table, with the reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_CHAIN = re.compile(r"\tchain (\S+) \{")
+_SET = re.compile(r"\t(?:set|map) (\S+) \{")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A table with one thing broken."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A line of a chain."""
+
+    at: int
+    chain: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.chain} | {self.text}"
+
+
+def rules_of(text: str) -> list[Rule]:
+    """All rules, without those that only write to the log."""
+    return [
+        Rule(at, owner, line.strip())
+        for at, owner, line in _lines_within(text, _CHAIN)
+        if not line.startswith("\t\ttype ") and " log prefix" not in line
+    ]
+
+
+def _lines_within(text: str, head: re.Pattern[str]) -> Iterator[tuple[int, str, str]]:
+    owner = ""
+    for at, line in enumerate(text.split("\n")):
+        if match := head.match(line):
+            owner = match[1]
+        elif line == "\t}":
+            owner = ""
+        elif owner:
+            yield at, owner, line
+
+
+def _with_line(text: str, at: int, *lines: str) -> str:
+    every = text.split("\n")
+    return "\n".join([*every[:at], *lines, *every[at + 1 :]])
+
+
+def without_a_rule(text: str) -> Iterator[Mutant]:
+    """Each rule left out once."""
+    for rule in rules_of(text):
+        yield Mutant(f"without {rule}", _with_line(text, rule.at))
+
+
+def swapped_rules(text: str) -> Iterator[Mutant]:
+    """Each rule changed with the one that follows it, where one of both ends the matter for some packet."""
+    rules = rules_of(text)
+    for first, second in itertools.pairwise(rules):
+        if first.chain == second.chain and second.at == first.at + 1 and _meet(first.text, second.text):
+            every = text.split("\n")
+            every[first.at], every[second.at] = every[second.at], every[first.at]
+            yield Mutant(f"swapped {first} / {second.text}", "\n".join(every))
+
+
+_KINDS = (
+    ({"ip": r"\bip [sd]addr|\bicmp type|nfproto ipv4", "ip6": r"\bip6 |\bicmpv6 type"}),
+    (
+        {
+            "tcp": r"\btcp |l4proto 6\b",
+            "udp": r"\budp |l4proto 17\b",
+            "icmp": r"\bicmp type",
+            "icmpv6": r"\bicmpv6 type",
+        }
+    ),
+)
+_VERDICT = re.compile(r"(accept|drop|return|masquerade|goto \S+|vmap @\S+) comment")
+
+
+def _meet(first: str, second: str) -> bool:
+    """Whether a packet may match both rules, and it matters which of them is first."""
+    for kinds in _KINDS:
+        one, other = (
+            {name for name, sign in kinds.items() if re.search(sign, each)} for each in (first, second)
+        )
+        if one and other and not one & other:
+            return False
+    ends = [found[1] if (found := _VERDICT.search(each)) else each for each in (first, second)]
+    return ends[0] != ends[1]
+
+
+def widened_ports(text: str) -> Iterator[Mutant]:
+    """Each port and range one wider at either end."""
+    for at, owner, line in _lines_within(text, _SET):
+        match = re.match(r"\t\t\t(\d+)(?:-(\d+))?( comment .*)$", line)
+        if not match or not owner.startswith(("open.", "forward.")):
+            continue
+        first, last = int(match[1]), int(match[2] or match[1])
+        for low, high in ((first - 1, last), (first, last + 1)):
+            # A range needs the flag that single ports do without.
+            wide = _with_line(text, at, f"\t\t\t{low}-{high}{match[3]}")
+            plain = rf"(set {re.escape(owner)} \{{\n\t\ttype inet_service\n)(?!\t\tflags)"
+            yield Mutant(f"{owner}: {low}-{high}", re.sub(plain, r"\1\t\tflags interval\n", wide))
+
+
+def narrowed_sets(text: str) -> Iterator[Mutant]:
+    """Each element of a set or map left out once, unless it is the only one (a set needs one here)."""
+    for at, owner, line in _lines_within(text, _SET):
+        if line.startswith("\t\t\t"):
+            every = text.split("\n")
+            alone = every[at - 1].endswith("{") and every[at + 1].strip() == "}"
+            if not alone:
+                short = _with_line(text, at)
+                yield Mutant(f"{owner} without {line.strip()}", re.sub(r",\n\t\t\}", "\n\t\t}", short))
+
+
+# What every table has: networks, protocols, types; and what it must do for no packet.
+_BASE = (
+    ("ip saddr 100.64.0.0/10", "ip saddr 100.0.0.0/9"),
+    ("ip saddr 100.64.0.0/10", "ip saddr 100.64.0.0/11"),
+    ("ip saddr 100.64.0.0/10", "ip saddr 100.64.0.1-100.127.255.255"),
+    ("ip saddr != 100.115.92.0/23", "ip saddr != 100.115.92.0/22"),
+    ("ip saddr != 100.115.92.0/23", "ip saddr != 100.115.80.0/20"),
+    ("ip saddr != 100.115.92.0/23", "ip saddr != 100.115.92.0/24"),
+    ("ip6 saddr fd7a:115c:a1e0::/48", "ip6 saddr fd7a:115c:a1e0::/47"),
+    ("ip6 saddr fd7a:115c:a1e0::/48", "ip6 saddr fd7a:115c:a1e0::/49"),
+    ("ip daddr 100.64.0.0/10", "ip daddr 100.0.0.0/9"),
+    ("ip daddr 100.64.0.0/10", "ip daddr 100.96.0.0/11"),
+    ("ip daddr 100.64.0.0/10", "ip daddr 100.64.0.0/11"),
+    ("ip daddr 100.64.0.0/10", "ip daddr 100.127.255.254"),
+    ("ip daddr != 100.115.92.0/23", "ip daddr != 100.115.92.0/22"),
+    ("ip daddr != 100.115.92.0/23", "ip daddr != 100.115.92.0/24"),
+    ("ip6 daddr fd7a:115c:a1e0::/48", "ip6 daddr fd7a:115c:a1e0::/47"),
+    ("ip6 daddr fd7a:115c:a1e0::/48", "ip6 daddr fd7a:115c:a1e0:ffff::/64"),
+    ("icmp type { destination", "icmp type { redirect, destination"),
+    ("icmp type { destination", "icmp type { router-advertisement, destination"),
+    ("icmp type { destination", "icmp type { address-mask-request, destination"),
+    ("icmp type { destination", "icmp type { source-quench, destination"),
+    ("nd-router-solicit }", "nd-router-solicit, nd-redirect }"),
+    ("nd-router-solicit }", "nd-router-solicit, router-renumbering }"),
+    ("icmpv6 type { destination", "icmpv6 type { echo-reply, destination"),
+    ("mld-listener-query, ", ""),
+    ("mld-listener-done, ", ""),
+    ("nd-neighbor-advert, ", ""),
+    ("nd-router-solicit } ip6 hoplimit 255", "nd-router-solicit } ip6 hoplimit > 253"),
+    ("nd-router-advert ip6 saddr fe80::/10 ip6 hoplimit 255", "nd-router-advert ip6 saddr fe80::/10"),
+    ("udp sport 67 udp dport 68", "udp sport 67"),
+    ("udp sport 547 udp dport 546", "udp sport 547"),
+    ("ip6 daddr fe80::/10 udp sport", "udp sport"),
+    ("ct state established,related", "ct state established"),
+    ("hook prerouting priority raw", "hook prerouting priority 10"),
+    ("iif != 0 goto hidden", "iif >= 0 goto hidden"),
+    ("table inet tsstack\ndelete table inet tsstack\n", ""),
+    ("table inet tsstack\n", "flush ruleset\ntable inet tsstack\n"),
+    ("table inet tsstack\n", "table inet elsewhere\ndelete table inet elsewhere\ntable inet tsstack\n"),
+)
+# Rules that nobody wrote, and the chains that they are put before the rest of.
+_LEAKS = {
+    "input": (
+        *(
+            "meta l4proto 47 accept",
+            "meta l4proto 50 accept",
+            "meta l4proto 132 accept",
+            "meta l4proto 4 accept",
+        ),
+        *("tcp flags & (syn | ack) == ack accept", "tcp flags & (syn | ack) == (syn | ack) accept"),
+        *("tcp flags & (fin | syn | rst | ack) == rst accept", "tcp flags & fin == fin accept"),
+        *("udp sport 53 accept", "tcp sport 20 accept", "meta mark & 0xff0000 == 0x40000 accept"),
+        *("ip daddr 224.0.0.0/4 accept", "ip daddr 255.255.255.255 accept", "ip6 daddr ff00::/8 accept"),
+        *('iifname "eth0" udp dport 68 accept', "udp sport 67 accept", "ct state invalid accept"),
+        *("ct state untracked accept", "icmp type redirect accept", "icmpv6 type >= 137 accept"),
+    ),
+    "zone.isolated": (
+        *(
+            "ip ttl 63 accept",
+            "limit rate 1/minute accept",
+            "tcp dport 20000-60000 accept",
+            "meta l4proto 47 accept",
+        ),
+        *("ct status dnat accept", "ct state invalid accept", "meta nfproto ipv6 accept"),
+    ),
+    "from.isolated": (
+        *("ct status dnat accept", "meta l4proto 47 accept", "icmp type time-exceeded accept"),
+        *("tcp sport { 20, 53, 443 } accept", "ct state invalid accept", "udp dport 1024-65535 accept"),
+    ),
+    "forward": ("ct state invalid accept", "meta l4proto { 47, 50 } accept", "ct status dnat accept"),
+}
+
+
+def broken_base(text: str) -> Iterator[Mutant]:
+    """What every table has, broken by hand, and holes that no file asks for."""
+    for before, after in _BASE:
+        if before in text:
+            yield Mutant(f"{before!r} is {after!r}", text.replace(before, after, 2 if "ct " in before else 1))
+    for chain, leaks in _LEAKS.items():
+        head = re.compile(rf"(\tchain {re.escape(chain)} \{{\n(?:\t\ttype [^\n]*\n)?)")
+        for leak in leaks:
+            if head.search(text):
+                yield Mutant(f"{chain} begins with {leak}", head.sub(rf"\1\t\t{leak}\n", text, count=1))
+
+
+def all_mutants(text: str) -> list[Mutant]:
+    """Every mutant of a table."""
+    makers = (without_a_rule, swapped_rules, widened_ports, narrowed_sets, broken_base)
+    return [each for make in makers for each in make(text) if each.text != text]
+
+
+EQUIVALENT: tuple[tuple[str, str], ...] = ()
+"""Patterns of names, and why no packet tells such a mutant from the whole table."""
+
+
+def reason_of(mutant: Mutant) -> str:
+    """Why it is as good as the whole table; empty if it is not."""
+    return next((reason for pattern, reason in EQUIVALENT if re.search(pattern, mutant.name)), "")

@@ -1,0 +1,280 @@
+"""Packets that try the rules which every file has, and those that no port list tells apart. Pure.
+
+What a file opens is the business of `plan`. Here are the edges of the tailnet's networks, ICMP of all kinds,
+TCP of no connection, protocols without ports, source ports of trust, fragments, marks, published ports,
+`lo`: one sender of each zone and family tries each.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from random import Random
+
+from tsstack.model.firewall import Zone
+from tsstack.model.names import Address
+from tsstack.prove.expected import (
+    ACK,
+    BROADCAST,
+    OTHER_PROTOCOLS,
+    RST,
+    SYN,
+    TAILNET_INTERFACE,
+    Kind,
+    Oracle,
+    Packet,
+)
+from tsstack.prove.foreign import PUBLISHED_PORT
+from tsstack.prove.terrain import LINK_LOCAL, LOCAL, Country, Flow, Sender, is_usable
+
+Service = tuple[Kind, int]
+
+_FIN, _NULL = 0x01, 0x00
+_BROKEN = (SYN | ACK, RST, _FIN, _NULL, SYN | _FIN)
+# No host needs them: answers that nobody asked for, redirects, routers' words, masks, times (RFC 6918), and
+# what has no meaning.
+_ICMP_KINDS = {
+    4: (4, 5, 9, 10, 14, 15, 16, 17, 18, 30, 40, 255),
+    6: (5, 100, 127, 129, 137, 138, 140, 141, 142, 144, 200, 255),
+}
+# Of whom firewalls once believed everything: answers of DNS, FTP's data, NTP, DHCP.
+_TRUSTED: tuple[Service, ...] = (
+    ("udp", 53),
+    ("udp", 123),
+    ("tcp", 20),
+    ("tcp", 443),
+    ("udp", 67),
+    ("udp", 547),
+)
+_MANY: dict[int, tuple[Address, ...]] = {
+    4: (ipaddress.ip_address("224.0.0.1"), BROADCAST),
+    6: (ipaddress.ip_address("ff02::1"),),
+}
+_CLOSED = (7, 60999)
+_TO_ITSELF: tuple[Service, ...] = (("tcp", 7), ("udp", 60999), ("icmp", 0))
+_MOST_WITHIN = 64
+_FLOW_PORT = 4433
+_MOST_FLOWS, _MOST_INTERFACES = 12, 6
+
+
+def first_of_each(oracle: Oracle, country: Country) -> list[tuple[str, Sender]]:
+    """A sender of every zone and family, of no zone too, with the zone's name."""
+    found: dict[tuple[str, int], Sender] = {}
+    for sender in country.senders:
+        address = sender.address
+        if sender.main and not address.is_link_local:
+            found.setdefault((oracle.members.zone(address, sender.interface), address.version), sender)
+    return [(zone, sender) for (zone, _), sender in found.items()]
+
+
+def probe_host(oracle: Oracle, country: Country, rng: Random) -> Iterator[Packet]:
+    """To this host."""
+    yield from _own()
+    edged = _edge_interfaces(country)
+    for address in country.edges:
+        for interface in edged:
+            for kind, port in _open_to(oracle, oracle.members.zone(address, interface)):
+                yield Packet(address, interface, kind, port)
+            yield Packet(address, interface, "udp", oracle.tailscaled_port)
+    for zone, sender in first_of_each(oracle, country):
+        yield from _probe_from(oracle, zone, sender, rng)
+        if zone:
+            within = _within(oracle, oracle.firewall.zones[zone])
+            yield from (Packet(sender.address, sender.interface, *each) for each in within)
+        opened = _open_to(oracle, zone)[0]
+        for own in (*country.own_edges, *LOCAL[2:]):
+            if own.version == sender.address.version:
+                yield Packet(sender.address, sender.interface, *opened, own)
+    for sender in country.senders:
+        if sender.address.is_link_local:
+            yield from _probe_link(sender)
+
+
+def _within(oracle: Oracle, zone: Zone) -> Iterator[Service]:
+    """What lies within the ranges that a zone opens: all of it, or of a long one every so many."""
+    for _, kind, first, last in oracle.ports_of(zone):
+        step = max(1, (last - first) // _MOST_WITHIN)
+        yield from ((kind, port) for port in range(first + step, last, step))
+
+
+def _own() -> Iterator[Packet]:
+    """What this host says to itself; of its tailnet address too."""
+    for address in LOCAL:
+        for kind, port in _TO_ITSELF:
+            yield Packet(address, "lo", kind, port, address)
+
+
+def _edge_interfaces(country: Country) -> list[str]:
+    others = [each for each in country.interfaces if each != TAILNET_INTERFACE]
+    return [TAILNET_INTERFACE, *others[:1]]
+
+
+def _open_to(oracle: Oracle, zone: str) -> list[Service]:
+    """An echo request, unless the zone opens ports: then a port of each protocol."""
+    if not zone:
+        return [("icmp", 0)]
+    first: dict[Kind, int] = {}
+    for _, kind, port, _ in oracle.ports_of(oracle.firewall.zones[zone]):
+        first.setdefault(kind, port)
+    return list(first.items()) or [("icmp", 0)]
+
+
+def _probe_from(oracle: Oracle, zone: str, sender: Sender, rng: Random) -> Iterator[Packet]:
+    version = sender.address.version
+    opened = dict(_open_to(oracle, zone))
+    known = [(kind, port) for kind, port in opened.items() if kind != "icmp"]
+
+    def to(kind: Kind, port: int) -> Packet:
+        return Packet(sender.address, sender.interface, kind, port)
+
+    for icmp_type in _ICMP_KINDS[version]:
+        yield replace(to("icmp", 0), icmp_type=icmp_type, hop_limit=255)
+    yield from (to("other", protocol) for protocol in OTHER_PROTOCOLS)
+    closed = rng.randint(1024, 65535)
+    for flags in _BROKEN:
+        yield replace(to("tcp", opened.get("tcp", closed)), flags=flags)
+    for port in (opened.get("tcp", closed), closed):
+        yield replace(to("tcp", port), flags=ACK)
+    for kind, port in _TRUSTED:
+        yield from (replace(to(kind, each), source_port=port) for each in (closed, *_CLOSED))
+    for kind, port in (*known, ("tcp", closed), ("udp", closed)):
+        yield replace(to(kind, port), marked=True)
+        # RFC 7112: the first fragment of an IPv6 packet has all headers; the world's have eight bytes.
+        if version == 4 or kind == "udp":
+            yield replace(to(kind, port), fragmented=True)
+    for address in _MANY[version]:
+        yield replace(to("udp", opened.get("udp", closed)), destination=address)
+        yield replace(to("udp", closed), destination=address)
+        yield replace(to("udp", 68), destination=address, source_port=67)
+
+
+def _probe_link(sender: Sender) -> Iterator[Packet]:
+    """To this host's own address of the link: DHCPv6, and what only looks like it."""
+    for source_port, port in ((547, 546), (546, 547), (547, 547), (20000, 546)):
+        yield Packet(sender.address, sender.interface, "udp", port, LINK_LOCAL, source_port=source_port)
+
+
+def probe_through(oracle: Oracle, country: Country, found: Iterable[Packet], rng: Random) -> Iterator[Packet]:
+    """Through this host. `found` are packets that go there anyway: the ways of some are tried with others."""
+    seen: set[tuple[str, str, int]] = set()
+    used: set[tuple[Address, Address, Kind, int, int]] = set()
+    zone = oracle.members.zone
+    for packet in found:
+        if packet.destination is None:
+            continue
+        ends = zone(packet.source, packet.interface), zone(packet.destination, packet.outgoing)
+        key = (*ends, packet.source.version)
+        if key in seen or packet.protocol != "tcp":
+            continue
+        seen.add(key)
+        for each in _probe_trip(oracle, packet, rng):
+            # What has the ends of an earlier packet, or its reply's, would be taken to belong to it.
+            there = (packet.source, packet.destination, each.protocol, each.source_port, each.port)
+            back = (packet.destination, packet.source, each.protocol, *_swapped(each))
+            if each.protocol != "other" and not each.source_port:
+                yield each
+            elif there not in used and back not in used:
+                used.add(there)
+                yield each
+    for public, place, interface in country.published:
+        yield from _probe_published(oracle, country, public, place, interface)
+
+
+def _swapped(packet: Packet) -> tuple[int, int]:
+    """The ports of a reply; another protocol's number is in its place."""
+    if packet.protocol == "other":
+        return packet.source_port, packet.port
+    return packet.port, packet.source_port
+
+
+def _probe_trip(oracle: Oracle, packet: Packet, rng: Random) -> Iterator[Packet]:
+    for flags in (SYN | ACK, _FIN, ACK):
+        yield replace(packet, flags=flags)
+    errors = (5, 11) if packet.source.version == 4 else (2, 137)
+    for kind in errors:
+        yield replace(packet, protocol="icmp", port=0, icmp_type=kind)
+    for protocol in OTHER_PROTOCOLS:
+        each = replace(packet, protocol="other", port=protocol)
+        # Two of one protocol without ports cannot be hidden behind one address at a time.
+        if not oracle.judge(each).hidden:
+            yield each
+    yield replace(packet, source_port=rng.choice((20, 53, 443)))
+
+
+def _probe_published(
+    oracle: Oracle, country: Country, public: Address, place: Address, interface: str
+) -> Iterator[Packet]:
+    port = published_port(oracle, place, interface)
+    for zone, sender in first_of_each(oracle, country):
+        if sender.address.version == public.version:
+            known = [each for each in _open_to(oracle, zone) if each[0] != "icmp"]
+            for kind, asked in (*known, ("tcp", _CLOSED[1])):
+                yield Packet(
+                    sender.address,
+                    sender.interface,
+                    kind,
+                    port,
+                    place,
+                    interface,
+                    asked_port=asked,
+                )
+
+
+def published_port(oracle: Oracle, place: Address, interface: str) -> int:
+    """To which port a published address leads: one that a forward rule lists, where one leads there."""
+    target = oracle.members.zone(place, interface)
+    for rule in oracle.firewall.forward:
+        if rule.to_zone == target:
+            for _, _, port, _ in oracle.ports_of(rule):
+                return port
+    return PUBLISHED_PORT
+
+
+def choose_flows(oracle: Oracle, country: Country, found: Iterable[Packet]) -> Iterator[Flow]:
+    """Connections of each kind: begun by this host, to it, and through it."""
+    yield from _begun(country)
+    for zone, sender in first_of_each(oracle, country):
+        opened = dict(_open_to(oracle, zone))
+        to = LOCAL[sender.address.version == 6]
+        if (
+            "tcp" in opened
+            and oracle.judge(Packet(sender.address, sender.interface, "tcp", opened["tcp"])).accepted
+        ):
+            yield Flow("tcp", sender.address, sender.interface, opened["tcp"], to)
+    yield from _passing(oracle, country, found)
+
+
+def _begun(country: Country) -> Iterator[Flow]:
+    """By this host, to something behind each interface. What lies there belongs to nobody."""
+    asked: dict[tuple[str, int], None] = {}
+    for address, interface in country.places:
+        key = (interface, address.version)
+        known = {each for each, _ in asked}
+        if (
+            key in asked
+            or not is_usable(address)
+            or (interface not in known and len(known) >= _MOST_INTERFACES)
+        ):
+            continue
+        asked[key] = None
+        for protocol in ("tcp", "udp"):
+            yield Flow(protocol, address, interface, _FLOW_PORT, LOCAL[address.version == 6], begun=True)
+
+
+def _passing(oracle: Oracle, country: Country, found: Iterable[Packet]) -> Iterator[Flow]:
+    zone, places = oracle.members.zone, dict(country.places)
+    chosen: dict[tuple[str, str, int, str], None] = {}
+    for packet in found:
+        to = packet.destination
+        plain = packet.protocol in {"tcp", "udp"} and to is not None and not packet.asked_port
+        if not plain or to is None or places.get(to) != packet.outgoing or packet.flags != SYN:
+            continue
+        ends = zone(packet.source, packet.interface), zone(to, packet.outgoing)
+        key = (*ends, packet.source.version, packet.protocol)
+        if key in chosen or packet.source_port or not oracle.judge(packet).accepted:
+            continue
+        chosen[key] = None
+        yield Flow(packet.protocol, packet.source, packet.interface, packet.port, to, packet.outgoing)
+        if len(chosen) >= _MOST_FLOWS:
+            return
