@@ -1,7 +1,7 @@
 # What the options mean in tsstack.yaml: one value, which tsstack.nix writes as JSON. Nothing is rendered here.
 { lib, config }:
 let
-  inherit (builtins) mapAttrs toJSON toString isInt;
+  inherit (builtins) isInt mapAttrs toJSON toString;
   inherit (lib) filterAttrs optionalAttrs;
 
   network = config.kernelcore.network;
@@ -15,6 +15,8 @@ let
 
   # An option that is not set is a key that is not written.
   written = filterAttrs (_: value: value != null && value != { });
+  # Nor is a value that is the file's default: it would read as a wish, and be remarked on as one.
+  besides = defaults: filterAttrs (name: value: !(defaults ? ${name} && defaults.${name} == value));
   orNull = condition: value: if condition then value else null;
   withUnit = unit: value: if isInt value then "${toString value}${unit}" else value;
 
@@ -50,7 +52,17 @@ let
     if each.allow != [ ] then each.allow
     else if each.enableAuth then proxy.allowedUsers
     else null;
-  service = each: written {
+  service = each: besides
+    {
+      protocol = "http";
+      websockets = true;
+      buffering = true;
+      enabled = true;
+      connect_timeout = "5s";
+      read_timeout = "1m";
+      verify_upstream = false;
+    }
+    (written {
     upstream = if each.upstream != [ ] then each.upstream else each.upstreamPort;
     inherit (each) protocol subdomain path port websockets buffering;
     enabled = each.enable;
@@ -61,12 +73,10 @@ let
     read_timeout = each.readTimeout;
     allow = allowed each;
     verify_upstream = each.verifyUpstream;
-  };
-  # What means nothing to a TCP service is not written for one: the file would warn of each.
-  tcpService = each: removeAttrs (service each) [ "websockets" "buffering" "read_timeout" "verify_upstream" ];
+  });
   isGiven = each: each.upstream != [ ] || each.upstreamPort != null;
 
-  proxySection = written {
+  proxySection = besides { names = "subdomain"; tls = "tailscale"; } (written {
     inherit (proxy) names listen status;
     tls =
       if proxy.certificate != null && proxy.certificateKey != null
@@ -77,9 +87,8 @@ let
     https_port = proxy.httpsPort;
     keepalive = if proxy.enableConnectionPooling then proxy.poolSize else 0;
     worker_connections = proxy.workerConnections;
-    services = mapAttrs (_: each: if each.protocol == "tcp" then tcpService each else service each)
-      (filterAttrs (_: isGiven) proxy.services);
-  };
+    services = mapAttrs (_: service) (filterAttrs (_: isGiven) proxy.services);
+  });
 
   zone = each: filterAttrs (_: value: value != null) {
     inherit (each) preset interfaces;
@@ -108,7 +117,7 @@ let
     forward = map passage zones.forward;
   };
 
-  monitorSection = written {
+  monitorSection = besides { failover = true; } (written {
     interval = withUnit "s" monitor.checkInterval;
     probe = monitor.probeInterval;
     max_latency = withUnit "ms" monitor.maxLatency;
@@ -120,7 +129,7 @@ let
     targets = map written monitor.targets;
     alerts = monitor.alerts ++ map (command: { inherit command; }) monitor.alertCommands;
     inherit (monitor) metrics;
-  };
+  });
 in
 lib.recursiveUpdate
   (written {

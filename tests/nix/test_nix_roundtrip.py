@@ -12,6 +12,8 @@ from option_cases import BESIDE_THE_FILE, HOST, Meaning, meanings
 from ruamel.yaml import YAML
 
 from tsstack import assets
+from tsstack.model.lint import lint
+from tsstack.model.loaded import LoadedStack
 from tsstack.model.loader import load_presets, parse_stack
 from tsstack.model.section import Section
 from tsstack.model.shape import below_all, flatten, known_keys
@@ -27,10 +29,12 @@ def evaluated(library: str, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return answers(library, [each.case for each in MEANINGS], tmp_path_factory.mktemp("cases"))
 
 
-def stack_of(text: str, kind: str) -> Stack:
-    return parse_stack(
-        text.encode(), Path(f"/etc/tsstack/{kind}"), load_presets(assets.folder("zones"))
-    ).stack
+def loaded(text: str, kind: str) -> LoadedStack:
+    return parse_stack(text.encode(), Path(f"/etc/tsstack/{kind}"), load_presets(assets.folder("zones")))
+
+
+def remarks(stack: LoadedStack) -> set[tuple[str, str]]:
+    return {(each.code, each.path) for each in lint(stack, None)}
 
 
 @pytest.mark.parametrize("meaning", MEANINGS, ids=_IDS)
@@ -38,7 +42,10 @@ def test_an_option_means_what_the_file_means(meaning: Meaning, evaluated: dict[s
     answer = evaluated[meaning.case.name]
     assert not answer["thrown"]
     assert answer["refused"] == []
-    assert stack_of(answer["text"], "nix.yaml") == stack_of(meaning.file, "file.yaml")
+    from_nix, from_file = loaded(answer["text"], "nix.yaml"), loaded(meaning.file, "file.yaml")
+    assert from_nix.stack == from_file.stack
+    # What an option leaves unsaid must not be remarked on either.
+    assert remarks(from_nix) == remarks(from_file)
 
 
 def test_every_option_has_a_meaning_that_is_tested(library: str) -> None:
