@@ -112,7 +112,8 @@ def test_what_clients_refuse_is_refused_here_and_is_a_warning_where_it_is_in_use
     certificate = own(*make_pair(**validity))
     with pytest.raises(CheckFailed) as refused:
         refuse_unusable(certificate)
-    assert f"proxy.tls.certificate: {message}" in refused.value.message and hint in refused.value.hint
+    place = f"proxy.tls.certificate: {certificate.source_certificate}: "
+    assert refused.value.message.startswith(place + message) and hint in refused.value.hint
     assert "no-prove" not in refused.value.hint
     load_pair(certificate)  # nginx does not mind
     (line,) = list_warnings(certificate)

@@ -25,7 +25,7 @@ def refuse_unusable(certificate: Certificate) -> None:
     """Raises CheckFailed unless nginx can load the pair, and clients will take it for its names today."""
     leaf = load_pair(certificate)
     for message, hint in _list_faults(leaf, certificate, _now()):
-        raise CheckFailed(f"proxy.tls.certificate: {message}", hint=hint)
+        raise CheckFailed(f"proxy.tls.certificate: {certificate.source_certificate}: {message}", hint=hint)
 
 
 def load_pair(certificate: Certificate) -> x509.Certificate:
