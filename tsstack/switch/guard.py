@@ -50,22 +50,25 @@ def ways_of_sessions(sessions: tuple[Session, ...], route_to: RouteTo | None = N
 
     Raises CheckFailed when there is no route back to a client.
     """
-    return [_way_of(session, route_to or routes.route_to) for session in sessions]
+    ask = route_to or routes.route_to
+    found = []
+    for session in sessions:
+        route = _route_back(session, ask)
+        if route is not None:
+            packet = Packet(session.client, route.interface, session.protocol, session.port, session.server)
+            found.append(Way(packet, LIVE if session.live else OWN, session, route))
+        elif not session.live:
+            raise CheckFailed(
+                f"there is no route back to {session.client}, where you connect from", hint=PAST_IT
+            )
+    return found
 
 
-def _way_of(session: Session, route_to: RouteTo) -> Way:
+def _route_back(session: Session, ask: RouteTo) -> Route | None:
     if session.zone:
         # RFC 4007: a link-local address means nothing without its link, and never leaves it.
-        route: Route | None = Route(routes.interface_of(session.zone))
-    else:
-        route = route_to(session.client, session.server)
-    if route is None:
-        raise CheckFailed(
-            f"there is no route back to {session.client}, where you connect from",
-            hint=f"or {PAST_IT}",
-        )
-    packet = Packet(session.client, route.interface, session.protocol, session.port, session.server)
-    return Way(packet, LIVE if session.live else OWN, session, route)
+        return Route(routes.interface_of(session.zone))
+    return ask(session.client, session.server)
 
 
 def with_routes(ways: Iterable[Way], route_to: RouteTo | None = None) -> list[Way]:

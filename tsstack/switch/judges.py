@@ -111,7 +111,7 @@ class Judges:
         """The operator's own; where nothing is known of the operator, all that are open."""
         from tsstack.switch.sessions import sessions_at_stake
 
-        return sessions_at_stake()
+        return sessions_at_stake(others=self._admins)
 
     @cached_property
     def ways(self) -> list[Way]:

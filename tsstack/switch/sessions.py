@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ _MULTIPLEXERS = ("tmux", "screen", "zellij", "dtach", "abduco", "byobu")
 # sshd-session: since OpenSSH 9.8 a session is a program of its own.
 _SSH_DAEMONS = frozenset({"sshd", "sshd-session"})
 _ESTABLISHED, _LISTEN = "01", "0A"
+_OURS, _THEIRS, _STATE, _INODE = 1, 2, 3, 9
 
 
 class Connection(NamedTuple):
@@ -47,24 +48,25 @@ def operator_sessions(pid: int | None = None) -> tuple[Session, ...]:
     return tuple(dict.fromkeys(session for session, _ in _told_by(_ancestry(pid))))
 
 
-def sessions_at_stake(pid: int | None = None) -> tuple[Session, ...]:
+def sessions_at_stake(pid: int | None = None, *, others: bool = True) -> tuple[Session, ...]:
     """The sessions that are to live on: the operator's own, with the port of mosh where it is used.
 
     What a multiplexer remembers of a connection that is over does not count. Where nothing is known of
     the operator (a console, or a multiplexer that was left and taken up again) these are all SSH sessions
-    that are logged in.
+    that are logged in, unless `others` says no.
     """
     ancestry = _ancestry(pid)
     told = _told_by(ancestry)
     found: dict[Session, None] = {}
     if any(doubtful for _, doubtful in told):
-        live = {_ends(each) for each in _read("tcp") if each.state == _ESTABLISHED}
+        ports = {f"{session.port:04X}" for session, _ in told}
+        live = {_ends(each) for each in _read("tcp", lambda row: _is_open(row) and row[_OURS][-4:] in ports)}
         told = [(each, doubtful) for each, doubtful in told if not doubtful or _session_ends(each) in live]
     for session, _ in told:
         found[session] = None
         for port in _mosh_ports(ancestry):
             found[session._replace(client_port=0, port=port, protocol="udp")] = None
-    return tuple(found) or logged_in_sessions()
+    return tuple(found) or (logged_in_sessions() if others else ())
 
 
 def logged_in_sessions() -> tuple[Session, ...]:
@@ -78,13 +80,13 @@ def logged_in_sessions() -> tuple[Session, ...]:
             inodes |= set(_sockets(int(process.name)))
     if not inodes:
         return ()
-    table = _read("tcp")
+    table = _read("tcp", lambda row: row[_STATE] == _LISTEN or row[_INODE] in inodes)
     served = {each.port for each in table if each.state == _LISTEN}
     sessions = [
         Session(each.peer, each.peer_port, each.address, each.port, live=True)
         for each in table
         # What sshd forwards for its users leaves from a port that nobody listens on.
-        if each.inode in inodes and each.state == _ESTABLISHED and each.port in served
+        if each.state == _ESTABLISHED and each.port in served
     ]
     return tuple(dict.fromkeys(sessions))
 
@@ -153,12 +155,11 @@ def _told_by(ancestry: list[_Process]) -> list[tuple[Session, bool]]:
     return found
 
 
-def _mosh_ports(ancestry: list[_Process]) -> Iterator[int]:
+def _mosh_ports(ancestry: list[_Process]) -> list[int]:
     """The UDP ports of the mosh servers above: mosh(1) takes its client's packets there."""
-    for process in ancestry:
-        if process.name == "mosh-server":
-            inodes = set(_sockets(process.pid))
-            yield from (each.port for each in _read("udp") if each.inode in inodes)
+    servers = [process.pid for process in ancestry if process.name == "mosh-server"]
+    inodes = {inode for pid in servers for inode in _sockets(pid)}
+    return [each.port for each in _read("udp", lambda row: row[_INODE] in inodes)] if inodes else []
 
 
 def _is_logged_in(process: Path) -> bool:
@@ -183,6 +184,10 @@ def _sockets(pid: int) -> Iterator[str]:
         return
 
 
+def _is_open(row: list[str]) -> bool:
+    return row[_STATE] == _ESTABLISHED
+
+
 def _ends(connection: Connection) -> tuple[Address, int, Address, int]:
     return connection.address, connection.port, connection.peer, connection.peer_port
 
@@ -191,18 +196,23 @@ def _session_ends(session: Session) -> tuple[Address, int, Address, int]:
     return session.server, session.port, session.client, session.client_port
 
 
-def _read(protocol: str) -> list[Connection]:
-    """The sockets of this network namespace, of both families (proc(5): /proc/net/tcp)."""
-    found = []
+def _read(protocol: str, wanted: Callable[[list[str]], bool]) -> list[Connection]:
+    """The sockets of this network namespace, of both families, whose row is `wanted`."""
+    return [
+        Connection(*_parse_end(row[_OURS]), *_parse_end(row[_THEIRS]), row[_STATE], row[_INODE])
+        for row in _rows(protocol)
+        if wanted(row)
+    ]
+
+
+def _rows(protocol: str) -> Iterator[list[str]]:
+    """proc(5): /proc/net/tcp. A busy proxy has ten thousands of them: only those that matter are parsed."""
     for path in (Path(f"/proc/net/{protocol}"), Path(f"/proc/net/{protocol}6")):
         try:
             lines = path.read_text(encoding="ascii").splitlines()[1:]
         except FileNotFoundError:  # a kernel without IPv6
             continue
-        for line in lines:
-            row = line.split()
-            found.append(Connection(*_parse_end(row[1]), *_parse_end(row[2]), row[3], row[9]))
-    return found
+        yield from map(str.split, lines)
 
 
 def _parse_end(text: str) -> tuple[Address, int]:

@@ -12,6 +12,7 @@ from tsstack.switch.generations import Manifest
 from tsstack.switch.intent import Intent, load
 from tsstack.switch.judges import Judges
 from tsstack.switch.plan import PartPlan, Plan
+from tsstack.switch.sessions import parse_connection
 from tsstack.switch.transaction import Wanted
 
 PLAIN = "host: {name: one}\nfirewall: {zones: {dmz: {tcp: [80]}}}\n"
@@ -21,7 +22,7 @@ FACTS = Facts(interfaces=("eth0", "lo"), default_interface="eth0")
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr("tsstack.switch.sessions.sessions_at_stake", lambda: ())
+    monkeypatch.setattr("tsstack.switch.sessions.sessions_at_stake", lambda **_: ())
     host = Host(tmp_path)
     host.store.prepare()
     return host
@@ -64,7 +65,7 @@ def test_a_change_of_the_kernel_that_no_way_hangs_on_asks_nobody(
 ) -> None:
     asked = judges(host, PLAIN, PLAIN)
 
-    def searched() -> None:
+    def searched(**_: object) -> None:
         raise AssertionError("searched for nothing")
 
     monkeypatch.setattr("tsstack.switch.sessions.sessions_at_stake", searched)
@@ -75,3 +76,17 @@ def test_a_change_of_the_kernel_that_no_way_hangs_on_asks_nobody(
     asked.keep_ways_in(staged, Plan((PartPlan("kernel", ()),)))
     asked.keep_ways_in(staged, Plan((PartPlan("proxy", ()),)))
     assert asked.doubts == ()
+
+
+@pytest.mark.parametrize("admins", [True, False])
+def test_a_way_back_is_not_barred_by_others(
+    host: Host, monkeypatch: pytest.MonkeyPatch, admins: bool
+) -> None:
+    """Who goes back from a console, locked out maybe, asks for nobody else's session."""
+    mine = parse_connection("192.0.2.7 50000 192.0.2.1 22")
+    assert mine is not None
+    monkeypatch.undo()
+    monkeypatch.setattr("tsstack.switch.sessions._ancestry", lambda _: [])
+    monkeypatch.setattr("tsstack.switch.sessions.logged_in_sessions", lambda: (mine._replace(live=True),))
+    judge = Judges(host.site, host.site.paths.state / "none", FACTS, Intent(Wanted({})), admins=admins)
+    assert bool(judge.sessions) is admins

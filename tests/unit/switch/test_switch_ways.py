@@ -167,6 +167,12 @@ def test_no_route_back_is_a_refusal() -> None:
     session = Session(ipaddress.ip_address("192.0.2.7"), 50000, ipaddress.ip_address("192.0.2.1"), 22)
     with pytest.raises(CheckFailed, match=r"no route back to 192\.0\.2\.7"):
         ways_of_sessions((session,), lambda *_: None)
+    assert ways_of_sessions((session._replace(live=True),), lambda *_: None) == [], "lost already"
+    ways = ways_of_sessions((session._replace(live=True),), by("eth0"))
+    with pytest.raises(
+        CheckFailed, match=r"cut somebody off: tcp/22 .*, an SSH session that is open on this"
+    ):
+        check_ways(zones("dmz: {tcp: [80]}"), FACTS, ways)
 
 
 def test_an_admin_source_that_this_host_has_on_another_interface() -> None:
@@ -218,6 +224,22 @@ def test_each_admin_is_asked_of_the_exit_node_by_the_own_way_back(monkeypatch: p
     assert [str(way.packet.source) for way in ways] == ["10.3.0.1", "10.77.0.1"]
     assert check_tailscale(tree, snapshot, ways[:1], FACTS) == []  # type: ignore[arg-type]
     with pytest.raises(CheckFailed, match=r"10\.77\.0\.1 on eth0, .*: replies to 10\.77\.0\.1 would leave"):
+        check_tailscale(tree, snapshot, ways, FACTS)  # type: ignore[arg-type]
+
+
+def test_routes_that_peers_advertise_are_asked_of_tailscaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With accept_routes the network of the LAN may lead over the tailnet, when a peer advertises it."""
+    tree = {"tailscale/prefs.json": '{"prefs": {"RouteAll": true, "RunSSH": true}, "exit_node": null}'}
+    snapshot = {"prefs": {"RouteAll": False}, "exit_nodes": [], "needs_login": False}
+    peers = {"Peer": {"a": {"PrimaryRoutes": ["10.0.0.0/8", "0.0.0.0/0"]}, "b": {"PrimaryRoutes": None}}}
+    monkeypatch.setattr("tsstack.system.localapi.LocalApi.status", lambda _: peers)
+    monkeypatch.setattr("tsstack.switch.routes.route_to", lambda *_: Route("eth0"))
+    ways = ways_of_admins(None, zones("admin: {sources: [192.0.2.0/24, 100.64.0.10/32]}"), FACTS)
+    (doubt,) = check_tailscale(tree, snapshot, ways, FACTS)  # type: ignore[arg-type]
+    assert "tailscale.ssh: " in doubt
+    assert "(this may lock out an admin)" in doubt
+    ways = ways_of_admins(None, LIVE, FACTS)
+    with pytest.raises(CheckFailed, match=r"tailscale\.accept_routes: a peer advertises 10\.0\.0\.0/8"):
         check_tailscale(tree, snapshot, ways, FACTS)  # type: ignore[arg-type]
 
 
