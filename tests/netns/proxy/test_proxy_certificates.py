@@ -146,7 +146,7 @@ def test_after_a_reboot_an_expired_one_does_not_keep_the_rest_from_coming_up(hos
 
 def test_a_failed_switch_says_nothing_wrong_about_what_is_loaded(host):
     renew_files(host)
-    host.switch(OWN)
+    first = host.switch(OWN)
     renew_files(host)
     assert host.order("switch", yaml=OTHER, fail=True)["rolled_back"]
     # The undoing reloaded nginx, which took the new pair.
@@ -156,6 +156,11 @@ def test_a_failed_switch_says_nothing_wrong_about_what_is_loaded(host):
     host.order("switch", yaml=OWN, die_after="provide_certificates")
     assert served(host) != on_disk(host)
     assert host.order("plan", yaml=OWN)["changes"] != []
+    # Nobody noted what was loaded; the recovery loads it again and does.
+    host.order("switch", yaml=OTHER, die_after="_load")
+    host.order("recover", generation=first["generation"])
+    assert served(host) == on_disk(host)
+    assert host.order("plan", yaml=OWN)["changes"] == []
 
 
 @pytest.mark.parametrize("kind", ["certificate", "key"])

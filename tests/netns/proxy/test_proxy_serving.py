@@ -150,6 +150,24 @@ def test_websockets_pass_and_other_upgrades_do_not(host):
     assert " 200 " in host.run("python3", "-c", probe, "plain.box.tail.test", "websocket").stdout
 
 
+def test_a_websocket_lives_as_long_as_somebody_says_something(host):
+    """As the guide says: silence of `read_timeout` ends it, traffic from either side does not."""
+    host.serve("wiki", "tcp:127.0.0.1:8000")
+    host.switch(HOST + "proxy: {tls: off, services: {wiki: {upstream: 8000, read_timeout: 1s}}}")
+    probe = (
+        "import socket,time\n"
+        "c=socket.create_connection(('100.64.0.1',80),5)\n"
+        "c.sendall(b'GET / HTTP/1.1\\r\\nHost: wiki.box.tail.test\\r\\nConnection: Upgrade\\r\\n"
+        "Upgrade: websocket\\r\\n\\r\\n')\n"
+        "assert b' 101' in c.recv(4096)\n"
+        "for _ in range(5):\n"
+        "    time.sleep(0.5); c.sendall(b'ping'); assert c.recv(9)==b'ping'\n"
+        "began=time.monotonic(); assert c.recv(9)==b''\n"
+        "print(0.5 < time.monotonic()-began < 4)\n"
+    )
+    assert host.run("python3", "-c", probe).stdout == "True\n"
+
+
 def test_rate_and_body_limits(host):
     host.serve("api", "tcp:127.0.0.1:8001")
     host.switch(
