@@ -1,7 +1,8 @@
 """Every part, in the order in which a switch activates them.
 
 The firewall comes first, so that nothing is reachable that the file does not open; then the tailnet,
-whose address the rest needs; the proxy last, when there is an address to bind and names to serve.
+whose address the rest needs; the proxy when there is an address to bind and names to serve; the monitor
+last, since it watches all of that.
 Undoing runs the other way round.
 """
 
@@ -15,7 +16,8 @@ def all_parts() -> tuple[Part, ...]:
     from tsstack.parts.dns.host import PART as DNS
     from tsstack.parts.firewall.host import PART as FIREWALL
     from tsstack.parts.kernel.host import PART as KERNEL
+    from tsstack.parts.monitor.host import PART as MONITOR
     from tsstack.parts.proxy.host import PART as PROXY
     from tsstack.parts.tailscale.host import PART as TAILSCALE
 
-    return (FIREWALL, TAILSCALE, KERNEL, DNS, PROXY)
+    return (FIREWALL, TAILSCALE, KERNEL, DNS, PROXY, MONITOR)
