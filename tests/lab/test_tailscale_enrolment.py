@@ -303,3 +303,19 @@ def test_a_host_whose_first_join_was_undone_joins_again_with_the_same_key(bed: B
         PART.restore(before, node.facts)
     tree, _ = node.switch(stack)
     assert PART.changes(tree, PART.observe(tree, node.facts)) == ()
+
+
+def test_a_tagged_node_that_logged_out_is_told_the_cure_and_the_cure_works(bed: Bed) -> None:
+    node = bed.node()
+    key = node.key_file(bed.key(tags="tag:server", reusable=True))
+    stack = stack_of("gone", auth_key=key)
+    node.switch(stack)
+    old = bed.registered("gone")
+    assert old is not None
+    node.tailscale("logout")
+    with pytest.raises(ApplyFailed, match="still has a node of it whose key has expired") as failure:
+        node.switch(stack, TailscalePart(enrol_timeout_s=4.0))
+    assert "headscale nodes delete -i ID" in failure.value.hint
+    bed.headscale("nodes", "delete", "-i", str(old["id"]), "--force")
+    node.switch(stack)
+    assert node.api.status(peers=False)["BackendState"] == "Running"

@@ -186,7 +186,8 @@ def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
             if not snapshot["needs_login"]:  # else joining says it already
                 lines.append(Change("tailscale", "down", "up"))
             continue
-        before, after = _say(name, live.get(name), names), _say(name, value, names)
+        now = live.get(name, False if isinstance(value, bool) else None)  # a daemon may leave out what is off
+        before, after = _say(name, now, names), _say(name, value, names)
         lines.append(Change(KEY_PATHS.get(name, f"tailscale ({name})"), before, after))
     return (*lines, *_service_changes(wanted["services"], snapshot))
 

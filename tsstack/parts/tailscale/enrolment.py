@@ -15,6 +15,8 @@ from tsstack.errors import ApplyFailed, SecretError
 from tsstack.parts.tailscale.desired import is_hosted
 from tsstack.system.localapi import STATES, Json, LocalApi, LocalApiError, LocalApiTimeout
 
+# controlclient/direct.go: "weird: regen=true but server says NodeKeyExpired".
+_EXPIRED = "NodeKeyExpired"
 _NEW_KEY = "make a new key and put it where tailscale.auth_key points"
 
 
@@ -92,11 +94,30 @@ def _await_running(api: LocalApi, enrolment: Mapping[str, Any], key: str, timeou
             if message.get("BrowseToURL"):
                 raise ApplyFailed(f"{server} asks for a login in a browser instead of the key", hint=_NEW_KEY)
     except LocalApiTimeout:
+        if _EXPIRED in reason:
+            raise _expired(enrolment) from None
         said = _redact(reason, key) or "tailscaled gives no reason"
         raise ApplyFailed(
             f"this host did not join {server} within {timeout_s:g} s: {said}",
             hint=f"is {server} up, and reachable from here?",
         ) from None
+
+
+def _expired(enrolment: Mapping[str, Any]) -> ApplyFailed:
+    """The server goes on with the old node of this host, whose key has ended: by a logout, or by its time."""
+    server, name = enrolment["login_server"], enrolment["hostname"]
+    message = (
+        f"{server} refuses this host: it still has a node of it whose key has expired or was logged out, and "
+        "does not renew that with an auth key"
+    )
+    if enrolment["hosted"]:
+        hint = f"remove {name} at https://login.tailscale.com/admin/machines, and switch again with a new key"
+    else:
+        hint = (
+            f"on the server: `headscale nodes list` for the ID of {name}, `headscale nodes delete -i ID`; "
+            "make a new key if the old one was for one use, and switch again"
+        )
+    return ApplyFailed(message, hint=hint)
 
 
 def _login_text(message: Json) -> str:
