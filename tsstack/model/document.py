@@ -8,6 +8,7 @@ which libyaml alone would refuse.
 
 from __future__ import annotations
 
+import errno
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -21,12 +22,12 @@ from tsstack.model.code import Code
 from tsstack.model.keypath import KeyPath, format_path, match_step
 from tsstack.model.words import nearest, redact
 from tsstack.model.yaml_events import disguise, explain_syntax, parser_of
+from tsstack.system.files import LARGEST_FILE_BYTES, read_bounded
 
 Scalar = None | bool | int | float | str
 Plain = Scalar | dict[str, "Plain"] | tuple["Plain", ...]
 """What a document says without its places; lists are tuples, as everything is frozen."""
 
-MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 40
 # Values after aliases are expanded. A zone of 100,000 addresses fits; ten lines of aliases of aliases do not.
 MAX_VALUES = 500_000
@@ -176,22 +177,24 @@ def read_document(path: Path) -> Document:
 
 
 def read_source(path: Path) -> bytes:
-    """A file's bytes. Raises ConfigError when it cannot be read or is too large."""
-    file = str(path)
+    """The bytes of a file or a pipe. Raises ConfigError when it cannot be read or is too large."""
     try:
-        with path.open("rb") as stream:
-            source = stream.read(MAX_BYTES + 1)
-    except IsADirectoryError:
-        raise _fatal(file, codes.UNREADABLE, f"{file} is a folder, not a file") from None
-    except FileNotFoundError:
-        hint = "write one with `tsstack init`, or name another with `-c FILE`"
-        raise _fatal(file, codes.UNREADABLE, f"there is no file {file}", hint) from None
+        return read_bounded(path, limit_bytes=LARGEST_FILE_BYTES, pipes=True)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _fatal(file, codes.UNREADABLE, f"the file {file} cannot be read: {reason}") from None
-    if len(source) > MAX_BYTES:
-        raise _fatal(file, codes.TOO_LARGE, f"{file} is larger than {MAX_BYTES // 1024**2} MiB")
-    return source
+        raise unreadable(str(path), error) from None
+
+
+def unreadable(file: str, error: OSError | ValueError) -> ConfigError:
+    """The fault of a file that `read_bounded` could not read."""
+    if isinstance(error, IsADirectoryError):
+        return _fatal(file, codes.UNREADABLE, f"{file} is a folder, not a file")
+    if isinstance(error, FileNotFoundError):
+        hint = "write one with `tsstack init`, or name another with `-c FILE`"
+        return _fatal(file, codes.UNREADABLE, f"there is no file {file}", hint)
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return _fatal(file, codes.TOO_LARGE, f"{file} is larger than {LARGEST_FILE_BYTES // 1024**2} MiB")
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return _fatal(file, codes.UNREADABLE, f"the file {file} cannot be read: {reason}")
 
 
 def parse_document(source: bytes, file: str) -> Document:

@@ -17,6 +17,7 @@ from tsstack.switch.facts import input_digest
 from tsstack.switch.generations import part_tree
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Wanted
+from tsstack.system.files import LARGEST_FILE_BYTES, read_bounded
 
 if TYPE_CHECKING:
     from tsstack.model.loader import LoadedStack
@@ -76,12 +77,18 @@ def _place_of(message: str, loaded: LoadedStack) -> str:
     return ""
 
 
-def load(file: Path, facts: Facts | None) -> tuple[LoadedStack, tuple[Finding, ...]]:
-    """Read and lint the file. Raises ConfigError with all findings when one of them is an error."""
-    from tsstack.model.lint import lint
-    from tsstack.model.loader import load_presets, load_stack
+def load(
+    file: Path, facts: Facts | None, source: bytes | None = None
+) -> tuple[LoadedStack, tuple[Finding, ...]]:
+    """Read and lint the file. Raises ConfigError with all findings when one of them is an error.
 
-    loaded = load_stack(file, load_presets(assets.folder("zones")))
+    `source` is what was read of it before: a pipe (`-c <(...)`) gives its bytes but once.
+    """
+    from tsstack.model.lint import lint
+    from tsstack.model.loader import load_presets, load_stack, parse_stack
+
+    presets = load_presets(assets.folder("zones"))
+    loaded = load_stack(file, presets) if source is None else parse_stack(source, file, presets)
     findings = lint(loaded, facts)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
@@ -102,7 +109,7 @@ def read_intent(site: Site, file: Path, facts: Facts) -> Intent:
     if live and site.store.rendered_from(live) == digest:
         tree: Tree = site.store.tree(live)
         return Intent(Wanted(tree, source, str(file), digest, generation=live))
-    loaded, findings = load(file, facts)
+    loaded, findings = load(file, facts, source)
 
     def render_for(known: Facts) -> tuple[Tree, str]:
         return render_loaded(loaded, known, site.parts), input_digest(source, known)
@@ -125,7 +132,8 @@ def build_facts(facts: Facts, out: Path) -> Facts:
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
-    except OSError as error:
-        finding = Finding("TS001", "error", "", f"{file} cannot be read: {error.strerror}", file=str(file))
-        raise ConfigError(f"{file} cannot be read: {error.strerror}", findings=[finding]) from error
+        return read_bounded(file, limit_bytes=LARGEST_FILE_BYTES, pipes=True)
+    except (OSError, ValueError) as error:
+        from tsstack.model.document import unreadable
+
+        raise unreadable(str(file), error) from error

@@ -1,9 +1,47 @@
-"""Writing files so that a crash leaves either the old or the new one, never a part of it."""
+"""Reading files that are what they seem, and writing them so that a crash leaves the old or the new one."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
+
+LARGEST_FILE_BYTES = 16 * 1024 * 1024
+"""What the file that describes a host may hold."""
+
+_KINDS = (
+    (stat.S_ISDIR, "it is a folder"),
+    (stat.S_ISCHR, "it is a device"),
+    (stat.S_ISBLK, "it is a device"),
+    (stat.S_ISSOCK, "it is a socket"),
+    (stat.S_ISFIFO, "it is a pipe"),
+)
+
+
+def read_bounded(path: Path, *, limit_bytes: int, pipes: bool = False) -> bytes:
+    """The bytes of a regular file of `limit_bytes` at most; with `pipes`, also of a pipe until its end.
+
+    Raises OSError with what is wrong as `strerror`: EFBIG for what is larger, EINVAL for a device, a socket,
+    a pipe that is not meant, EISDIR. It never waits for the writer of a pipe that is not meant.
+    """
+    wait = 0 if pipes else os.O_NONBLOCK
+    _refuse_strange(path.stat(), path, pipes=pipes)  # opening a device can already do something
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | wait)
+    with os.fdopen(descriptor, "rb") as stream:
+        _refuse_strange(os.fstat(descriptor), path, pipes=pipes)
+        data = stream.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        size = f"{limit_bytes // 1024**2} MiB" if limit_bytes >= 1024**2 else f"{limit_bytes // 1024} KiB"
+        raise OSError(errno.EFBIG, f"it is larger than {size}", str(path))
+    return data
+
+
+def _refuse_strange(status: os.stat_result, path: Path, *, pipes: bool) -> None:
+    for is_kind, words in _KINDS:
+        if is_kind(status.st_mode) and not (pipes and is_kind is stat.S_ISFIFO):
+            code = errno.EISDIR if is_kind is stat.S_ISDIR else errno.EINVAL
+            raise OSError(code, f"{words}, not a file", str(path))
 
 
 def fsync_folder(folder: Path) -> None:

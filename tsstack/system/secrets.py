@@ -7,6 +7,7 @@ may hold pieces of a file, so no message here repeats it: each failure is recogn
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 
 from tsstack.errors import CommandFailed, SecretError
 from tsstack.system.command import Result, environment, run, which
-from tsstack.system.files import write_durably
+from tsstack.system.files import read_bounded, write_durably
 
 IDENTITY = Path("/etc/tsstack/age.key")
 """The host's own age identity, used when SOPS_AGE_KEY_FILE is not set."""
@@ -25,6 +26,7 @@ _IDENTITY_VARIABLE = "SOPS_AGE_KEY_FILE"
 _EDIT_HINT = "write it with `tsstack secrets edit {file}`"
 # A key is one line; anything longer is the wrong file.
 _KEY_FILE_LIMIT_BYTES = 64 * 1024
+_SECRETS_FILE_LIMIT_BYTES = 4 * 1024 * 1024
 # sops puts the text being edited into a file below TMPDIR: a tmpfs keeps it off the disk.
 _TMPFS = Path("/dev/shm")  # noqa: S108  (a tmpfs, not a file of a guessed name)
 _EDITOR_VARIABLES = ("EDITOR", "SOPS_EDITOR", "VISUAL", "TERM", "LANG")
@@ -132,11 +134,9 @@ def _template(file: Path) -> str:
     return "authkey=\n" if file.suffix == ".env" else 'authkey: ""\n'
 
 
-def _read_file(path: Path, *, missing_hint: str, limit_bytes: int | None = None) -> str:
+def _read_file(path: Path, *, missing_hint: str, limit_bytes: int = _SECRETS_FILE_LIMIT_BYTES) -> str:
     try:
-        if limit_bytes is not None and path.stat().st_size > limit_bytes:
-            raise SecretError(f"{path} is too large for a key", hint="write the key into it and nothing else")
-        return path.read_bytes().decode()
+        return read_bounded(path, limit_bytes=limit_bytes).decode()
     except FileNotFoundError:
         raise SecretError(f"{path} does not exist", hint=missing_hint) from None
     except IsADirectoryError:
@@ -144,6 +144,9 @@ def _read_file(path: Path, *, missing_hint: str, limit_bytes: int | None = None)
     except UnicodeDecodeError:
         raise SecretError(f"{path} is not text") from None
     except OSError as error:
+        if error.errno in (errno.EFBIG, errno.EINVAL):
+            hint = "a regular file is needed, with the key and nothing else, or encrypted by sops"
+            raise SecretError(f"{path} is not read: {error.strerror}", hint=hint) from None
         raise SecretError(f"{path} cannot be read: {error.strerror}", hint="run as root") from None
 
 

@@ -231,7 +231,7 @@ def test_a_key_file_is_one_line(tmp_path: Path) -> None:
     for text, words in (
         ("", "is empty"),
         (f"{VALUE}\n{VALUE}\n", "more than one line"),
-        ("x" * 70_000, "too large"),
+        ("x" * 70_000, "larger than 64 KiB"),
     ):
         file.write_text(text)
         with pytest.raises(SecretError, match=words) as failure:
