@@ -45,6 +45,18 @@ Firewall.desired = broken
 sys.exit(run(sys.argv[1:]))
 """
 
+# Somebody who is logged in: a program named and titled as sshd is, and a client beyond the link.
+LOGGED_IN = """
+import ctypes, socket
+ctypes.CDLL(None).prctl(15, b"sshd", 0, 0, 0)
+port = socket.create_server(("203.0.113.1", 22))
+print("listens", flush=True)
+held = port.accept()
+print("logged in", flush=True)
+held[0].recv(1)
+"""
+CLIENT = "import socket, sys; held = socket.create_connection(('203.0.113.1', 22)); sys.stdin.read()"
+
 
 @pytest.fixture
 def host() -> Iterator[PrivateHost]:
@@ -156,7 +168,7 @@ def test_kernel_parameters_that_cut_the_session(
 
 
 def test_a_limit_and_a_doubtful_parameter(host: PrivateHost) -> None:
-    tiny = ETH0_OPEN + "bandwidth: {eth0: {egress: 100bit}}\n"
+    tiny = ETH0_OPEN + "bandwidth: {eth0: {egress: 300bit}}\n"
     assert_refused(switch(host, tiny, OUTSIDE), "bandwidth.eth0", "the log-in on eth0")
     told = switch(
         host, ETH0_OPEN + "kernel: {sysctl: {net.ipv4.ip_default_ttl: 9}}\n", "198.51.100.9 5 203.0.113.1 22"
@@ -183,3 +195,36 @@ def test_what_comes_back_with_a_setting_that_goes(host: PrivateHost) -> None:
     assert switch(host, ETH1_OPEN + both, lan).returncode == 0
     refused = switch(host, f"{ETH1_OPEN}kernel: {{sysctl: {{{answered}}}}}\n", lan)
     assert_refused(refused, "eth1.disable_ipv6, which the file no longer names: 1: eth1 has no IPv6 any more")
+
+
+def test_without_a_session_of_ones_own_nobody_is_cut_off(host: PrivateHost) -> None:
+    """As from a console: whoever is logged in by SSH is asked about, and the way back is free."""
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    far = host.popen("unshare", "-n", "sh", "-c", "echo $$; exec sleep 60", **pipe)
+    pid = far.stdout.readline().strip()  # type: ignore[union-attr]
+    host.run("ip", "link", "set", "peer0", "netns", pid)
+    beyond = ("nsenter", "-n", "-t", pid)
+    host.run(*beyond, "sh", "-ec", "ip addr add 203.0.113.9/24 dev peer0; ip link set peer0 up")
+    # Called by another name, Python has to be told where its modules are.
+    titled = f'PYTHONHOME={sys.base_prefix} exec -a "sshd: root@pts/0" "$0" -c "$1"'
+    server = host.popen("bash", "-c", titled, sys.executable, LOGGED_IN, **pipe)
+    assert server.stdout.readline() == "listens\n"  # type: ignore[union-attr]
+    client = host.popen(*beyond, sys.executable, "-c", CLIENT, **pipe)
+    assert server.stdout.readline() == "logged in\n"  # type: ignore[union-attr]
+    try:
+        host.write(FILE, ETH1_OPEN)
+        refused = host.tsstack("switch", check=False)
+        assert refused.returncode == 4, refused.stdout + refused.stderr
+        assert "cut somebody off: tcp/22 from 203.0.113.9 on eth0 to 203.0.113.1" in refused.stderr
+        host.write(FILE, ETH0_OPEN)
+        host.tsstack("switch")
+        host.tsstack("rollback")
+        client.kill()
+        server.kill()
+        server.wait()
+        host.write(FILE, ETH1_OPEN)
+        host.tsstack("switch")
+    finally:
+        for process in (client, server, far):
+            process.kill()
+            process.communicate()

@@ -65,7 +65,12 @@ def sshd(tmp_path: Path) -> Iterator[Callable[[str], Session]]:
         # The title is what proc_pid_cmdline(5) shows: here the name that the program is called by.
         words = [title, "-c", STAND_IN, "sshd", "", "tcp", "0", ""]
         process = subprocess.Popen(
-            words, executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            words,
+            executable=sys.executable,
+            env={**os.environ, "PYTHONHOME": sys.base_prefix},  # not to be found by that name
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         started.append(process)
         assert process.stdout is not None
