@@ -180,3 +180,14 @@ def test_a_lab_that_lost_a_node_is_said_to_be_broken(name: str) -> None:
             Lab.attach(name=name)
     finally:
         take_down(name=name)
+
+
+def test_another_number_of_clients_for_a_lab_that_is_up_is_not_swallowed(
+    shared_lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tsstack.cli.main import run
+
+    assert run(["lab", "up", "--name", shared_lab.name, "--nodes", "4"]) == 0
+    assert f"it has {shared_lab.clients} clients more, not 4" in capsys.readouterr().err
+    assert run(["lab", "up", "--name", shared_lab.name]) == 0
+    assert "clients more" not in capsys.readouterr().err

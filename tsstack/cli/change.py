@@ -13,7 +13,7 @@ from tsstack.cli.output import chatter, print_findings, progress, result, result
 from tsstack.switch.intent import Intent, read_intent
 from tsstack.switch.plan import Plan
 from tsstack.switch.site import Site
-from tsstack.switch.transaction import Mode, Outcome, observe_changes
+from tsstack.switch.transaction import Mode, Outcome, observe_changes, unmet_warnings
 from tsstack.switch.verbs import (
     UNPROVEN,
     activate_boot,
@@ -97,7 +97,10 @@ def boot(file: Path, as_json: bool, no_prove: bool) -> None:
     site = _site(as_json)
     manifest, new, intent = stage_for_boot(site, file, prove=not no_prove)
     print_findings(intent.findings, to_stdout=False)
-    warnings = [each for each in (UNPROVEN if no_prove else "", not_at_boot(site.facts())) if each]
+    facts = site.facts()
+    unmet = unmet_warnings(site, intent.wanted.tree, facts)
+    said = (UNPROVEN if no_prove else "", not_at_boot(facts), *unmet)
+    warnings = [each for each in said if each]
     if as_json:
         result_json({"generation": manifest.number, "new": new, "warnings": warnings})
     else:
@@ -178,9 +181,10 @@ def dry_activate(file: Path, as_json: bool) -> None:
     intent = read_intent(site, file, facts)
     _, plan = observe_changes(site, intent.wanted.tree, facts)
     if as_json:
-        result_json({"parts": _plan_dict(plan)})
+        result_json({"parts": _plan_dict(plan), "warnings": list(plan.warnings())})
         return
     print_findings(intent.findings, to_stdout=False)
+    _print_warnings(plan.warnings())
     _print_plan(plan)
     if not plan:
         result("nothing to do: the host is as the file says")

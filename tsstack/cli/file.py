@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tsstack.cli.options import file_option, json_option, unused_file_option
-from tsstack.cli.output import finding_dict, print_findings, result, result_json, style
+from tsstack.cli.options import DEFAULT_FILE, file_option, json_option, unused_file_option
+from tsstack.cli.output import chatter, finding_dict, print_findings, result, result_json, style
 from tsstack.errors import ConfigError, Finding, UsageError
 from tsstack.switch.generations import write_tree
 from tsstack.switch.intent import build_facts, load, located, render_loaded
@@ -21,7 +24,14 @@ if TYPE_CHECKING:
     from tsstack.model.loaded import LoadedStack
 
 # The parts whose engines can judge a rendered file without the host's daemons.
-_STANDALONE = {"firewall": "nft", "proxy": "nginx"}
+_STANDALONE = {"firewall", "proxy"}
+_ENGINES = {
+    "firewall": "nft",
+    "proxy": "nginx",
+    "tailscale": "tailscaled",
+    "kernel": "the kernel",
+    "dns": "DNS",
+}
 
 _BUILD_MARK = ".tsstack-build"
 
@@ -94,12 +104,15 @@ def build(file: Path, as_json: bool, out: Path) -> None:
 @click.command()
 @file_option
 @json_option
-@click.option("--file-only", is_flag=True, help="Do not ask nft and nginx.")
+@click.option(
+    "--file-only", is_flag=True, help="Judge the file alone: ask neither nft and nginx nor this host."
+)
 def check(file: Path, as_json: bool, file_only: bool) -> None:
     """Judge the file: every fault and contradiction at once, each with its place and what to write instead.
 
-    Then, where they are installed, nft and nginx judge what is rendered from it. Exit code 3 when the
-    file is invalid, 4 when an engine refuses the result.
+    Then, where they are installed, nft and nginx judge what is rendered from it. For root, on the host that
+    the file is about, the kernel, tailscaled and DNS are asked as well, as before a switch. Exit code 3 when
+    the file is invalid, 4 when one of them refuses the result.
     """
     site = Site()
     facts = site.facts()
@@ -111,38 +124,84 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
         else:
             print_findings(error.findings, to_stdout=True)
         raise click.exceptions.Exit(error.exit_code) from error
-    asked = [] if file_only else _ask_engines(loaded, facts, site)
+    judged = Judged() if file_only else _ask(loaded, facts, site)
     if as_json:
-        result_json({"findings": [finding_dict(each) for each in findings]})
+        shown = [finding_dict(each) for each in findings]
+        result_json({"findings": shown, "asked": judged.asked, "warnings": judged.warnings})
         return
     print_findings(findings, to_stdout=True)
-    warnings = sum(each.severity == "warning" for each in findings)
-    accepted = f"; {' and '.join(asked)} accept{'s' * (len(asked) == 1)} what it renders to" if asked else ""
+    for line in judged.warnings:
+        result(f"{style('warning:', fg='yellow', bold=True)} {line}")
+    warnings = sum(each.severity == "warning" for each in findings) + len(judged.warnings)
+    asked = judged.asked
+    who = " and ".join(filter(None, (", ".join(asked[:-1]), *asked[-1:])))
+    accepted = f"; {who} accept{'s' * (len(asked) == 1)} what it renders to" if asked else ""
     result(
         f"{file}: valid"
         + (f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "")
         + accepted
     )
+    if judged.left_out:
+        chatter(f"this host was not asked whether it can do it: {judged.left_out}")
 
 
-def _ask_engines(loaded: LoadedStack, facts: Facts, site: Site) -> list[str]:
+@dataclass(frozen=True)
+class Judged:
+    """Who judged what the file renders to, and what they said."""
+
+    asked: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    left_out: str = ""
+    """Why this host was not asked; empty where it was."""
+
+
+def _ask(loaded: LoadedStack, facts: Facts, site: Site) -> Judged:
     """Stage what the file renders to in a scratch folder and let the engines that are here judge it.
 
-    Returns those that were asked. Raises CheckFailed.
+    Where the file is this host's own, every part looks at the host as it does before a switch. Raises
+    CheckFailed.
     """
+    from tsstack.switch.intent import Intent
+    from tsstack.switch.transaction import Wanted, unmet_warnings
+    from tsstack.switch.verbs import refuse_vanished_uplink
     from tsstack.system.command import which
     from tsstack.system.scratch import Scratch
 
-    asked = []
-    with Scratch() as folder:
-        write_tree(folder, render_loaded(loaded, facts, site.parts))
+    why_not = _why_not_this_host(loaded, facts, site)
+    asked: list[str] = []
+    warnings: list[str] = []
+    with Scratch() as folder, located(loaded):
+        tree = render_loaded(loaded, facts, site.parts)
+        write_tree(folder, tree)
+        if not why_not:
+            refuse_vanished_uplink(Intent(Wanted(tree), loaded=loaded), facts)
         for part in site.parts:
-            engine = _STANDALONE.get(part.name)
-            if engine and which(engine) and (folder / part.folder).is_dir():
-                with located(loaded):
-                    part.check(folder, facts)
-                asked.append(engine)
-    return asked
+            if not (folder / part.folder).is_dir():
+                continue
+            engine = _ENGINES.get(part.name, part.name)
+            standalone = part.name in _STANDALONE
+            if (standalone and which(engine)) or not (standalone or why_not):
+                part.check(folder, facts)
+                asked += [engine] if engine != part.name else []
+        if os.geteuid() == 0:
+            warnings += unmet_warnings(site, tree, facts)
+    return Judged(asked, warnings, why_not)
+
+
+def _why_not_this_host(loaded: LoadedStack, facts: Facts, site: Site) -> str:
+    """Why the host that this runs on is not the one to ask; empty when it is.
+
+    A file is also judged where it is written. It is this host's own when it says so by `host.name`, lies
+    where the verbs look for it, or is what the live generation came from.
+    """
+    file, name = Path(loaded.document.file), loaded.stack.host.name
+    live = site.store.current()
+    known = {DEFAULT_FILE.resolve(), *((Path(site.store.manifest(live).source).resolve(),) if live else ())}
+    tailnet_name = facts.tailscale.dns_name.partition(".")[0] if facts.tailscale else ""
+    here = {socket.gethostname().partition(".")[0].lower(), tailnet_name.lower()}
+    if name.lower() not in here and file.resolve() not in known:
+        return f"host.name is {name}, and this is {' or '.join(sorted(here - {''}))}"
+    return "" if os.geteuid() == 0 else "that takes root"
 
 
 @click.command()

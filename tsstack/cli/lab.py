@@ -54,14 +54,17 @@ def lab() -> None:
 
 @lab.command(short_help="Bring the lab up.")
 @_which_lab
-@click.option("--nodes", "clients", default=0, show_default=True, help="So many clients more.")
+@click.option("--nodes", "clients", type=int, help="So many clients more.  [default: 0]")
 @unused_file_option
 @json_option
-def up(name: str, directory: Path, clients: int, as_json: bool) -> None:
+def up(name: str, directory: Path, clients: int | None, as_json: bool) -> None:
     """Bring the lab up; builds its engines first where they are missing (minutes, once)."""
     from tsstack.lab.lab import Lab
 
-    _print_status(Lab.up(name=name, clients=clients, directory=directory, report=_say).status(), as_json)
+    brought = Lab.up(name=name, clients=clients or 0, directory=directory, report=_say)
+    if clients is not None and brought.clients != clients:
+        _say(f"it has {brought.clients} clients more, not {clients}: `tsstack lab down` first, then up again")
+    _print_status(brought.status(), as_json)
 
 
 @lab.command()

@@ -114,7 +114,11 @@ def _diagnose(site: Site) -> list[tuple[str, str, str]]:
             found.append(("error", "switch", f"generation {pending.target} {words}"))
     live = site.store.current()
     if not live:
-        return [*found, ("ok", "generation", "none yet")]
+        kept = [each.number for each in site.store.list() if each.number]
+        words = "none yet: `tsstack switch` makes the first"
+        if kept:
+            words = f"0 is live, the host without tsstack; {len(kept)} are kept, the newest is {max(kept)}"
+        return [*found, ("ok", "generation", words)]
     try:
         _, plan = observe_changes(site, site.store.tree(live), facts)
         for part in site.parts:

@@ -107,6 +107,11 @@ class Lab:
                 raise
         return cls(folder, record)
 
+    @property
+    def clients(self) -> int:
+        """How many clients it has beside the usual nodes."""
+        return self._record.clients
+
     @classmethod
     def attach(cls, *, name: str = "lab", directory: Path = ROOT) -> Lab:
         """The lab `name` that is up. Raises UsageError when it is not, or not whole any more."""

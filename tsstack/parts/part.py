@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # a no-op switch never loads the model, which is what makes it quick
     from tsstack.model.facts import Facts
@@ -43,7 +43,7 @@ class Change:
             return f"+ {self.subject}: {self.after}" if self.after else f"+ {self.subject}"
         if self.after is None:
             return f"- {self.subject}: {self.before}" if self.before else f"- {self.subject}"
-        return f"~ {self.subject}: {self.before} -> {self.after}"
+        return f"~ {self.subject}: {self.before or 'none'} -> {self.after or 'none'}"
 
 
 class Part(Protocol):
@@ -102,3 +102,15 @@ class Part(Protocol):
 
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
         """Bring back what `observe` saw. Idempotent. Raises RollbackFailed saying what is left."""
+
+
+@runtime_checkable
+class SaysUnmet(Protocol):
+    """A part that knows of things that the file asks for and this host cannot do, without it being a failure.
+
+    Every verb that reports says them, also where there is nothing to change: `warnings` comes only after an
+    activation.
+    """
+
+    def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
+        """One sentence each, saying what to do. Quick: from what `observe(tree)` saw."""

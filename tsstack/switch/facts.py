@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tsstack import __version__
 from tsstack.model.facts import Facts, Paths
-from tsstack.system.masters import read_ports, read_vrf_members
+from tsstack.system.masters import is_own_device, read_ports, read_vrf_members
 
 
 def gather_facts(paths: Paths) -> Facts:
@@ -19,7 +19,13 @@ def gather_facts(paths: Paths) -> Facts:
 
     major, minor = os.uname().release.split(".")[:2]
     return Facts(
-        interfaces=tuple(sorted(path.name for path in Path("/sys/class/net").iterdir() if path.is_symlink())),
+        interfaces=tuple(
+            sorted(
+                path.name
+                for path in Path("/sys/class/net").iterdir()
+                if path.is_symlink() and not is_own_device(path.name)
+            )
+        ),
         default_interface=default_interface(),
         ports=read_ports(),
         vrf_members=read_vrf_members(),

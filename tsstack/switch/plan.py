@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tsstack.parts.part import Change, Tree
@@ -21,6 +21,8 @@ class Plan:
     """The parts that a switch touches, in activation order. Empty: there is nothing to do."""
 
     parts: tuple[PartPlan, ...]
+    unmet: tuple[tuple[str, str], ...] = ()
+    """(part, sentence): what the file asks for and this host cannot do, see part.SaysUnmet."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -29,14 +31,19 @@ class Plan:
     def __bool__(self) -> bool:
         return bool(self.parts)
 
+    def warnings(self, besides: Collection[str] = ()) -> tuple[str, ...]:
+        """What cannot be had, a line for each, but for the parts that have spoken for themselves."""
+        return tuple(f"{part}: {line}" for part, line in self.unmet if part not in besides)
+
     def summary(self) -> tuple[str, ...]:
         """A line for each change: `firewall: ~ zone dmz: ...`."""
         return tuple(f"{each.part}: {change}" for each in self.parts for change in each.changes)
 
 
-def plan_switch(changes: Mapping[str, Sequence[Change]]) -> Plan:
+def plan_switch(changes: Mapping[str, Sequence[Change]], unmet: Iterable[tuple[str, str]] = ()) -> Plan:
     """Keep the parts that have something to change. `changes` is by part name in activation order."""
-    return Plan(tuple(PartPlan(name, tuple(each)) for name, each in changes.items() if each))
+    parts = tuple(PartPlan(name, tuple(each)) for name, each in changes.items() if each)
+    return Plan(parts, tuple(unmet))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from tsstack.switch.leftovers import remove_leftovers
 from tsstack.switch.record import Pending, clear_pending, read_boot_id, read_pending
 from tsstack.switch.site import Site
 from tsstack.system.processes import process_start
+
+UNDONE = "undone"
+"""In the run folder: the change that was undone last, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,29 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
     from tsstack.switch.deadman import disarm  # which itself needs us
 
     disarm(site, pending.id)
+    _note(site, f"generation {pending.target} was undone at {time.strftime('%H:%M:%S')}: {reason}")
     return Recovery(pending.target, pending.previous_current, reason)
+
+
+def _note(site: Site, words: str) -> None:
+    """For who comes too late to confirm; no more than that, so a disk that does not take it hurts nothing."""
+    with contextlib.suppress(OSError):
+        site.paths.run.mkdir(parents=True, exist_ok=True)
+        (site.paths.run / UNDONE).write_text(words + "\n")
+
+
+def last_undone(site: Site) -> str:
+    """What was undone since the last change began, in one line; empty when nothing was."""
+    try:
+        return (site.paths.run / UNDONE).read_text().strip()
+    except OSError:
+        return ""
+
+
+def forget_undone(site: Site) -> None:
+    """Another change begins."""
+    with contextlib.suppress(OSError):
+        (site.paths.run / UNDONE).unlink(missing_ok=True)
 
 
 def _send_home(site: Site, pending: Pending | None) -> None:

@@ -14,7 +14,7 @@ from types import FrameType
 from tsstack import __version__
 from tsstack.errors import ApplyFailed, CheckFailed, TsstackError
 from tsstack.model.facts import Facts
-from tsstack.parts.part import Part, Snapshot, Tree
+from tsstack.parts.part import Part, SaysUnmet, Snapshot, Tree
 from tsstack.switch import deadman
 from tsstack.switch.generations import Manifest, part_tree
 from tsstack.switch.plan import Plan, plan_switch
@@ -27,7 +27,15 @@ from tsstack.switch.record import (
     read_pending,
     write_pending,
 )
-from tsstack.switch.recovery import describe, drop_unused, recover, refuse_unconfirmed, undo
+from tsstack.switch.recovery import (
+    describe,
+    drop_unused,
+    forget_undone,
+    last_undone,
+    recover,
+    refuse_unconfirmed,
+    undo,
+)
 from tsstack.switch.site import Site
 from tsstack.system.processes import process_start
 
@@ -116,13 +124,31 @@ def observe_changes(site: Site, tree: Tree, facts: Facts) -> tuple[dict[str, Sna
     known = site.store.tree(live) if live else {}
     snapshots: dict[str, Snapshot] = {}
     changes = {}
+    unmet: list[tuple[str, str]] = []
     for part in site.parts:
         wanted = part_tree(tree, part.folder)
         if not wanted and not part_tree(known, part.folder):
             continue
         snapshots[part.name] = part.observe(wanted, facts)
         changes[part.name] = part.changes(wanted, snapshots[part.name])
-    return snapshots, plan_switch(changes)
+        unmet += _unmet(part, wanted, snapshots[part.name], facts)
+    return snapshots, plan_switch(changes, unmet)
+
+
+def _unmet(part: Part, wanted: Tree, snapshot: Snapshot, facts: Facts) -> Iterator[tuple[str, str]]:
+    if isinstance(part, SaysUnmet) and wanted:
+        yield from ((part.name, line) for line in part.unmet(wanted, snapshot, facts))
+
+
+def unmet_warnings(site: Site, tree: Tree, facts: Facts) -> tuple[str, ...]:
+    """What `tree` asks for and this host cannot do, for verbs that look at nothing else. Touches nothing."""
+    unmet = [
+        line
+        for part in site.parts
+        if isinstance(part, SaysUnmet) and (wanted := part_tree(tree, part.folder))
+        for line in _unmet(part, wanted, part.observe(wanted, facts), facts)
+    ]
+    return Plan((), tuple(unmet)).warnings()
 
 
 def prepare(site: Site) -> None:
@@ -166,7 +192,7 @@ class Transaction:
             if self.mode.boot:
                 store.point("boot", previous)
             store.remember_inputs(previous, self.wanted.input_digest)
-            return Outcome(previous, previous, plan, durations_s=self.durations_s)
+            return Outcome(previous, previous, plan, plan.warnings(), durations_s=self.durations_s)
         with _signals_undo(), ExitStack() as stack:
             number = self._stage(stack, plan)
             try:
@@ -253,6 +279,7 @@ class Transaction:
     def _apply(self, pending: Pending, plan: Plan) -> Outcome:
         """From the pending record on, every failure undoes the whole change."""
         site, touched = self.site, False
+        forget_undone(site)
         try:
             if pending.deadline_s is not None:
                 # Before the record: a kill between the two then leaves a guard with nothing to do, and
@@ -272,7 +299,8 @@ class Transaction:
             for part in done:
                 with self._timed(f"verify {part.name}"):
                     part.verify(site.store.path(pending.target), self.facts)
-            warnings = self._warnings(done, pending.target)
+            spoken = [part.name for part in done]
+            warnings = (*self._warnings(done, pending.target), *plan.warnings(besides=spoken))
             if pending.deadline_s is not None:
                 deadman.require_guard(site, pending.id)
             site.store.remember_inputs(pending.target, self.wanted.input_digest)
@@ -390,8 +418,10 @@ def confirm(site: Site, sessions: tuple[str, ...] = ()) -> int:
         )
     pending = read_pending(site.paths.state)
     if pending is None:
+        undone = last_undone(site)
         raise CheckFailed(
-            "no change waits for a confirmation", hint="`tsstack generations` shows what is live"
+            "no change waits for a confirmation" + (f"; {undone}" if undone else ""),
+            hint=f"generation {site.store.current()} is live; `tsstack generations` lists all",
         )
     if set(sessions) & set(pending.sessions):
         raise CheckFailed(

@@ -11,7 +11,7 @@ from typing import Any
 
 from tsstack.errors import CommandFailed
 from tsstack.system import command
-from tsstack.system.masters import read_ports
+from tsstack.system.masters import is_own_device, read_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,8 @@ def _interfaces() -> tuple[Interface, ...]:
     stats, masters = psutil.net_if_stats(), dict(read_ports())
     found = []
     for name, addresses in psutil.net_if_addrs().items():
+        if is_own_device(name):
+            continue
         networks = []
         for address in addresses:
             if address.family not in (socket.AF_INET, socket.AF_INET6) or not address.netmask:

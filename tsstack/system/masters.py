@@ -1,4 +1,4 @@
-"""Which interfaces are ports of another: of a bridge, a bond, a team.
+"""Whose an interface is: a port of a bridge, a bond, a team; or a device of tsstack itself.
 
 What such a port receives goes up the stack as its master's: the inet hooks of nftables never see the port
 (net/core/dev.c: rx_handler; net/bridge/br_input.c). A VRF is a master of another kind, and is told apart:
@@ -17,6 +17,16 @@ from pathlib import Path
 _SIOCETHTOOL = 0x8946
 _GET_DRIVER_INFO = 0x00000003
 _DRIVER_INFO_BYTES = 196
+
+
+OWN_DEVICE = "tsin-"
+"""How tsstack's own devices begin, which limit what comes in; eight hexadecimal digits follow."""
+
+
+def is_own_device(name: str) -> bool:
+    """Whether tsstack made the interface; it is none of the host's then."""
+    digits = name.removeprefix(OWN_DEVICE)
+    return len(name) == len(OWN_DEVICE) + 8 and len(digits) == 8 and not digits.strip("0123456789abcdef")
 
 
 def read_ports(folder: Path = Path("/sys/class/net")) -> tuple[tuple[str, str], ...]:

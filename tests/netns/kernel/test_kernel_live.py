@@ -132,13 +132,20 @@ def test_a_parameter_of_the_whole_machine_is_a_warning_in_a_namespace(host):
     assert host.left(text) == []
 
 
-def test_a_value_that_the_kernel_refuses_is_an_error_and_restore_brings_all_back(host):
+def test_a_value_that_the_kernel_refuses_is_told_before_and_restore_brings_all_back(host):
     was = everything()
     text = "kernel: {sysctl: {net.ipv4.tcp_mtu_probing: 1, net.ipv4.tcp_syn_retries: 9999}}"
     generation, tree = host.stage(text)
-    PART.check(generation, host.facts)
+    with pytest.raises(
+        CheckFailed, match=r"^kernel\.sysctl\.net\.ipv4\.tcp_syn_retries: '9999': the kernel refuses"
+    ):
+        PART.check(generation, host.facts)
+    assert everything() == was
     snapshot = PART.observe(tree, host.facts)
-    with pytest.raises(ApplyFailed, match=r"net\.ipv4\.tcp_syn_retries = 9999: the kernel refuses"):
+    place = (
+        r"^kernel\.sysctl\.net\.ipv4\.tcp_syn_retries: net\.ipv4\.tcp_syn_retries = 9999: the kernel refuses"
+    )
+    with pytest.raises(ApplyFailed, match=place):
         PART.activate(generation, host.facts, host.lines.append)
     PART.restore(snapshot, host.facts)
     assert everything() == was

@@ -55,9 +55,12 @@ class DnsPart:
         """What to do by hand: without resolved, or where tailscaled does not route what was asked."""
         found = desired.routes(_tree(generation))
         if not facts.resolved:
-            suffix = facts.tailscale.magic_dns_suffix if facts.tailscale else ""
-            return desired.advice_without_resolved(found, suffix or _own_domain(found))
+            return _without_resolved(found, facts)
         return (*_unrouted(found), *(doctor(facts.paths) if found else ()))
+
+    def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
+        """Without resolved nothing differs ever, and nothing is routed either."""
+        return () if facts.resolved else _without_resolved(desired.routes(tree), facts)
 
     def observe(self, tree: Tree, facts: Facts) -> Snapshot:
         """The settings of every link that `tree` needs or that we have set before."""
@@ -151,6 +154,11 @@ class DnsPart:
             raise RollbackFailed(
                 f"DNS is not wholly back: {'; '.join(faults)}", hint="resolvectl revert LINK clears a link"
             )
+
+
+def _without_resolved(found: tuple[Route, ...], facts: Facts) -> tuple[str, ...]:
+    suffix = facts.tailscale.magic_dns_suffix if facts.tailscale else ""
+    return desired.advice_without_resolved(found, suffix or _own_domain(found))
 
 
 def discover_resolved(paths: Paths) -> bool:

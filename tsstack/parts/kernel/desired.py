@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tsstack.errors import ConfigError
-from tsstack.model.bucket import default_burst_bytes
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
@@ -229,6 +228,8 @@ def _own(stack: Stack) -> dict[str, str]:
 
 
 def _links(stack: Stack, facts: Facts) -> dict[str, dict[str, object]]:
+    from tsstack.model.bucket import default_burst_bytes
+
     links: dict[str, dict[str, object]] = {}
     for interface, limit in stack.bandwidth.items():
         entry = links.setdefault(interface, {})

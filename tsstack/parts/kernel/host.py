@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, RollbackFailed, TsstackError
-from tsstack.model.bucket import held_burst_bytes, why_not_held
 from tsstack.parts.kernel import desired, links, plan, record
 from tsstack.parts.kernel.plan import Live, Step, Wanted
 from tsstack.parts.kernel.record import Record
@@ -36,14 +35,16 @@ class KernelPart:
         return desired.render(stack, facts)
 
     def check(self, generation: Path, facts: Facts) -> None:
-        """Judge names, access and devices without changing any of them.
+        """Judge names, values, access and devices without changing any of them.
 
-        Raises CheckFailed for an unknown or read-only parameter of the user's own, a vanished interface,
+        Raises CheckFailed for an unknown or read-only parameter of the user's own, a value that the kernel
+        refuses (as far as that can be tried in a network namespace of its own), a vanished interface,
         a queue that somebody else set up, or a limit that this kernel cannot enforce.
         """
         wanted = plan.parse(_tree(generation))
         for name in wanted.sysctl:
             self._check_sysctl(name, wanted)
+        self._try_sysctls(wanted)
         live = self._live(wanted, facts)
         for interface in wanted.links:
             _check_link(interface, wanted, live, facts)
@@ -52,6 +53,12 @@ class KernelPart:
         """What was asked for and cannot be had here without being a failure."""
         wanted = plan.parse(_tree(generation))
         return tuple(self._limits_of_host(wanted, self._live(wanted, facts)))
+
+    def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
+        """Parameters of the user's own that belong to the machine outside: they never differ here."""
+        wanted = plan.parse(tree)
+        own = {name: goal for name, goal in wanted.sysctl.items() if desired.is_own(wanted.origins, name)}
+        return tuple(self._limits_of_host(Wanted(own, wanted.origins, {}), plan.live_from_snapshot(snapshot)))
 
     def observe(self, tree: Tree, facts: Facts) -> Snapshot:
         """The live values of all that `tree` names, all that was touched before, and their side effects."""
@@ -85,7 +92,7 @@ class KernelPart:
             except ApplyFailed as error:
                 optional = not step.leaving and desired.is_optional(wanted.origins, step.subject)
                 if not optional or (step.kind == "sysctl" and not isinstance(error, Refused)):
-                    raise
+                    raise ApplyFailed(f"{_place(step, wanted)}{error.message}", hint=error.hint) from error
                 skipped[step.subject] = step.after
                 report(f"left as it is, this kernel has no such setting: {error.message}")
         record.write(facts.paths.state, _without_what_left(kept._replace(skipped=skipped), wanted))
@@ -189,6 +196,24 @@ class KernelPart:
                 hint="it is read-only by nature, or /proc/sys is mounted so (a container?)",
             )
 
+    def _try_sysctls(self, wanted: Wanted) -> None:
+        if self.sysctls.root != Sysctls().root:
+            return  # no kernel's
+        new = {
+            name: value
+            for name, value in wanted.sysctl.items()
+            if desired.is_own(wanted.origins, name) and not plan.same_value(self.sysctls.read(name), value)
+        }
+        if not new:
+            return
+        from tsstack.parts.kernel.trial import try_values
+
+        for name, reason in try_values(new).items():
+            raise CheckFailed(
+                f"{wanted.origins[name]}: {new[name]!r}: {reason}",
+                hint=f"here it is {self.sysctls.read(name)} now",
+            )
+
     def _limits_of_host(self, wanted: Wanted, live: Live) -> Iterator[str]:
         goals = desired.targets(wanted.sysctl, wanted.origins, live.sysctl, live.record.sysctl)
         outside = []
@@ -243,6 +268,16 @@ class KernelPart:
                 yield error.message
 
 
+def _place(step: Step, wanted: Wanted) -> str:
+    """The key of the file that asks for a step, as the start of a message."""
+    if step.leaving:
+        return ""
+    if step.kind == "limit":
+        return f"bandwidth.{step.subject}.{step.key}: "
+    origin = wanted.origins.get(step.subject, "")
+    return f"{origin}: " if "." in origin else ""
+
+
 def _restore_links(old: Live) -> Iterator[str]:
     for interface, now in links.observe_links(old.links).items():
         was = old.links[interface]
@@ -288,8 +323,7 @@ def _check_link(interface: str, wanted: Wanted, live: Live, facts: Facts) -> Non
     if not state.exists:
         if interface == desired.TAILNET_INTERFACE:
             return  # tailscaled makes it, perhaps later in this very switch
-        own = set(map(links.ingress_device, facts.interfaces))
-        near = ", ".join(name for name in facts.interfaces if name not in own) or "none known"
+        near = ", ".join(facts.interfaces) or "none known"
         raise CheckFailed(f"{place}: there is no interface {interface}", hint=f"this host has: {near}")
     if "egress" in limits and state.foreign_root:
         raise CheckFailed(
@@ -305,6 +339,8 @@ def _check_link(interface: str, wanted: Wanted, live: Live, facts: Facts) -> Non
             )
         if state.ingress is None:
             links.check_ingress()
+    from tsstack.model.bucket import held_burst_bytes, why_not_held
+
     smallest = links.smallest_burst_bytes(state.mtu)
     for direction, spec in limits.items():
         burst = int(plan.effective_limit(spec, state.mtu, smallest=smallest)["burst_bytes"])

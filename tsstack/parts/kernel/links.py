@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.parts.kernel.record import Spec
 from tsstack.system.command import run, which
+from tsstack.system.masters import OWN_DEVICE
 
 HANDLE = "7553:"
 """The major number that marks a qdisc as ours."""
@@ -50,7 +51,7 @@ class LinkState(NamedTuple):
 
 def ingress_device(interface: str) -> str:
     """The name of the intermediate device for `interface`; a pure function of its name, 13 bytes."""
-    return f"tsin-{zlib.crc32(interface.encode()):08x}"
+    return f"{OWN_DEVICE}{zlib.crc32(interface.encode()):08x}"
 
 
 def observe_links(interfaces: Iterable[str]) -> dict[str, LinkState]:
