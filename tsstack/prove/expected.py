@@ -82,6 +82,10 @@ class Packet:
     flow: str = ""
     """Not empty: it belongs to a connection that is open, and what it is there."""
 
+    def __hash__(self) -> int:
+        # Thousands are looked up; the hash of an address alone takes longer than this.
+        return hash((int(self.source), self.interface, self.port, self.protocol, self.outgoing))
+
     @property
     def service(self) -> str:
         """`tcp/443`, `ping`, or `icmp-type-3`."""
@@ -187,11 +191,11 @@ class Membership:
                     self._names.setdefault(pattern, name)
         self._by_length = sorted(self._networks)  # the smaller the shift, the longer the prefix
         self._stars = sorted(stars.items(), key=lambda entry: -len(entry[0]))
-        self._known: dict[tuple[Address, str], str] = {}
+        self._known: dict[tuple[int, int, str], str] = {}
 
     def zone(self, address: Address, interface: str) -> str:
         """The zone, or the empty string."""
-        key = (address, interface)
+        key = (address.version, int(address), interface)  # quicker than the hash of an address
         if key not in self._known:
             self._known[key] = self.by_address(address, interface) or self.by_interface(interface)
         return self._known[key]

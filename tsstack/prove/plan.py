@@ -36,6 +36,7 @@ from tsstack.prove.terrain import (
     divide_places,
     is_usable,
     lay_out,
+    part_of,
 )
 
 Service = tuple[Kind, int]
@@ -43,7 +44,6 @@ Service = tuple[Kind, int]
 
 PING: Service = ("icmp", 0)
 _LAST_PORT = 65535
-_RANDOM_PORTS = 12
 _LEAST_PER_SENDER = 40
 _FEW = 6
 _QUESTION = {4: 13, 6: 139}  # a timestamp (RFC 792), node information (RFC 4620): nobody needs them
@@ -56,9 +56,11 @@ class Limits:
     arriving: int = 60_000
     passing: int = 30_000
     networks: int = MOST_NETWORKS
+    random_ports: int = 12
+    """Of each protocol, from each sender."""
 
 
-QUICK = Limits(6_000, 3_000, 40)
+QUICK = Limits(5_000, 1_800, 40, 4)
 """For a proof that somebody waits for, of files with dozens of zones; smaller ones stay below it anyway."""
 
 
@@ -103,7 +105,7 @@ def plan_packets(
     oracle = Oracle(stack, facts)
     bounds = limits or Limits()
     country = lay_out(stack, facts, rng, bounds.networks)
-    packets = dict.fromkeys(_arriving(oracle, country, rng, bounds.arriving))
+    packets = dict.fromkeys(_arriving(oracle, country, rng, bounds))
     packets.update(dict.fromkeys(probe_host(oracle, country, rng)))
     passing = list(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
     packets.update(dict.fromkeys([*passing, *probe_through(oracle, country, passing, rng)]))
@@ -236,11 +238,11 @@ def _some(services: list[Service], most: int, rng: Random) -> list[Service]:
     return services if len(services) <= most else rng.sample(services, most)
 
 
-def _random_services(rng: Random) -> Iterator[Service]:
-    yield from ((kind, rng.randint(1, _LAST_PORT)) for kind in ("tcp", "udp") for _ in range(_RANDOM_PORTS))
+def _random_services(rng: Random, count: int) -> Iterator[Service]:
+    yield from ((kind, rng.randint(1, _LAST_PORT)) for kind in ("tcp", "udp") for _ in range(count))
 
 
-def _arriving(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[Packet]:
+def _arriving(oracle: Oracle, country: Country, rng: Random, bounds: Limits) -> Iterator[Packet]:
     everywhere = list(dict.fromkeys(_around(declared(oracle), rng)))
     own = {
         name: list(dict.fromkeys(_around(_listed(oracle, zone), rng)))
@@ -248,14 +250,14 @@ def _arriving(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iter
     }
     tailscaled = list(_around([("udp", oracle.tailscaled_port)], rng))
     main = sum(sender.main for sender in country.senders)
-    share = max(_LEAST_PER_SENDER, limit // max(main, 1))
+    share = max(_LEAST_PER_SENDER, bounds.arriving // max(main, 1))
     for sender in country.senders:
         zone = oracle.members.zone(sender.address, sender.interface)
         opened = own.get(zone, [])
         asked: list[Service] = [PING, *tailscaled, *_some(opened, share, rng)]
         if sender.main:
             asked += _some(everywhere, max(share - len(asked), _FEW), rng)
-            asked += _random_services(rng)
+            asked += _random_services(rng, bounds.random_ports)
             yield from _dhcp(sender)
             yield from _icmp(sender, rng)
         else:
@@ -301,11 +303,11 @@ def _passing(oracle: Oracle, country: Country, rng: Random, limit: int) -> Itera
     everywhere = list(declared(oracle)) or [("tcp", 80)]
     spoken = list(_spoken_of(oracle, country, rng, limit))
     rng.shuffle(spoken)
-    corners = [*_corner_trips(oracle, country, rng, limit // 3)]
+    corners = [*_corner_trips(oracle, country, rng, limit * 2 // 3)]
     first = [*(each for each in spoken if each.listed)][: limit // 12]
-    count, gone = 0, set[tuple[Sender, Address, str]]()
+    count, gone = 0, set[tuple[int, int, str, str]]()
     for trip in (*corners, *first, *spoken, *_any_trips(country, rng, limit)):
-        way = (trip.sender, trip.address, trip.outgoing)
+        way = (int(trip.sender.address), int(trip.address), trip.sender.interface, trip.outgoing)
         if way in gone:
             continue
         gone.add(way)
@@ -333,7 +335,8 @@ def _corner_trips(oracle: Oracle, country: Country, rng: Random, most: int) -> l
         by_address = members.by_address(address, interface)
         name = by_address or members.by_interface(interface)
         place = interface if interface in country.corners else "another"
-        return address.version, name, bool(by_address), place, is_tailnet(address)
+        part = bool(by_address) and part_of(address, country.bounds)
+        return address.version, name, part, place
 
     senders: dict[tuple[object, ...], Sender] = {}
     for each in country.senders:

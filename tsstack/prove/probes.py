@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from random import Random
 
 from tsstack.model.firewall import Zone
@@ -55,7 +54,7 @@ _CLOSED = (7, 60999)
 _TO_ITSELF: tuple[Service, ...] = (("tcp", 7), ("udp", 60999), ("icmp", 0))
 _MOST_WITHIN = 64
 _FLOW_PORT = 4433
-_MOST_FLOWS, _MOST_INTERFACES = 12, 6
+_MOST_FLOWS, _MOST_INTERFACES = 40, 6
 
 
 def first_of_each(oracle: Oracle, country: Country) -> list[tuple[str, Sender]]:
@@ -121,32 +120,25 @@ def _open_to(oracle: Oracle, zone: str) -> list[Service]:
 
 
 def _probe_from(oracle: Oracle, zone: str, sender: Sender, rng: Random) -> Iterator[Packet]:
-    version = sender.address.version
+    version, ends = sender.address.version, (sender.address, sender.interface)
     opened = dict(_open_to(oracle, zone))
     known = [(kind, port) for kind, port in opened.items() if kind != "icmp"]
-
-    def to(kind: Kind, port: int) -> Packet:
-        return Packet(sender.address, sender.interface, kind, port)
-
-    for icmp_type in _ICMP_KINDS[version]:
-        yield replace(to("icmp", 0), icmp_type=icmp_type, hop_limit=255)
-    yield from (to("other", protocol) for protocol in OTHER_PROTOCOLS)
     closed = rng.randint(1024, 65535)
-    for flags in _BROKEN:
-        yield replace(to("tcp", opened.get("tcp", closed)), flags=flags)
-    for port in (opened.get("tcp", closed), closed):
-        yield replace(to("tcp", port), flags=ACK)
-    for kind, port in _TRUSTED:
-        yield from (replace(to(kind, each), source_port=port) for each in (closed, *_CLOSED))
+    tcp, udp = opened.get("tcp", closed), opened.get("udp", closed)
+    for icmp_type in _ICMP_KINDS[version]:
+        yield Packet(*ends, "icmp", icmp_type=icmp_type, hop_limit=255)
+    yield from (Packet(*ends, "other", protocol) for protocol in OTHER_PROTOCOLS)
+    yield from (Packet(*ends, "tcp", tcp, flags=flags) for flags in (*_BROKEN, ACK))
+    yield Packet(*ends, "tcp", closed, flags=ACK)
+    yield from (Packet(*ends, kind, closed, source_port=port) for kind, port in _TRUSTED)
     for kind, port in (*known, ("tcp", closed), ("udp", closed)):
-        yield replace(to(kind, port), marked=True)
+        yield Packet(*ends, kind, port, marked=True)
         # RFC 7112: the first fragment of an IPv6 packet has all headers; the world's have eight bytes.
         if version == 4 or kind == "udp":
-            yield replace(to(kind, port), fragmented=True)
+            yield Packet(*ends, kind, port, fragmented=True)
     for address in _MANY[version]:
-        yield replace(to("udp", opened.get("udp", closed)), destination=address)
-        yield replace(to("udp", closed), destination=address)
-        yield replace(to("udp", 68), destination=address, source_port=67)
+        yield from (Packet(*ends, "udp", port, address) for port in {udp: None, closed: None})
+        yield Packet(*ends, "udp", 68, address, source_port=67)
 
 
 def _probe_link(sender: Sender) -> Iterator[Packet]:
@@ -156,25 +148,27 @@ def _probe_link(sender: Sender) -> Iterator[Packet]:
 
 
 def probe_through(oracle: Oracle, country: Country, found: Iterable[Packet], rng: Random) -> Iterator[Packet]:
-    """Through this host. `found` are packets that go there anyway: the ways of some are tried with others."""
+    """Through this host. Of `found`, which go there anyway, one from each zone to each shows the way."""
     seen: set[tuple[str, str, int]] = set()
     used: set[tuple[Address, Address, Kind, int, int]] = set()
     zone = oracle.members.zone
     for packet in found:
-        if packet.destination is None:
+        if packet.protocol != "tcp" or packet.destination is None:
             continue
-        ends = zone(packet.source, packet.interface), zone(packet.destination, packet.outgoing)
-        key = (*ends, packet.source.version)
-        if key in seen or packet.protocol != "tcp":
+        version = packet.source.version
+        key = (zone(packet.source, packet.interface), zone(packet.destination, packet.outgoing), version)
+        if key in seen:
             continue
         seen.add(key)
-        for each in _probe_trip(oracle, packet, rng):
+        for each in _probe_trip(packet, len(seen), rng):
+            if each.protocol != "other" and not each.source_port:
+                yield each
+                continue
             # What has the ends of an earlier packet, or its reply's, would be taken to belong to it.
             there = (packet.source, packet.destination, each.protocol, each.source_port, each.port)
             back = (packet.destination, packet.source, each.protocol, *_swapped(each))
-            if each.protocol != "other" and not each.source_port:
-                yield each
-            elif there not in used and back not in used:
+            # Nor can two of a protocol without ports be hidden behind one address at a time.
+            if there not in used and back not in used and not oracle.judge(each).hidden:
                 used.add(there)
                 yield each
     for public, place, interface in country.published:
@@ -188,18 +182,20 @@ def _swapped(packet: Packet) -> tuple[int, int]:
     return packet.port, packet.source_port
 
 
-def _probe_trip(oracle: Oracle, packet: Packet, rng: Random) -> Iterator[Packet]:
-    for flags in (SYN | ACK, _FIN, ACK):
-        yield replace(packet, flags=flags)
-    errors = (5, 11) if packet.source.version == 4 else (2, 137)
-    for kind in errors:
-        yield replace(packet, protocol="icmp", port=0, icmp_type=kind)
-    for protocol in OTHER_PROTOCOLS:
-        each = replace(packet, protocol="other", port=protocol)
-        # Two of one protocol without ports cannot be hidden behind one address at a time.
-        if not oracle.judge(each).hidden:
-            yield each
-    yield replace(packet, source_port=rng.choice((20, 53, 443)))
+def _probe_trip(packet: Packet, turn: int, rng: Random) -> Iterator[Packet]:
+    """The same way as a packet: each protocol, and each kind of TCP that begins nothing, every other time."""
+
+    def like(kind: Kind, port: int, flags: int = SYN, source_port: int = 0, icmp_type: int = 0) -> Packet:
+        ends = (packet.source, packet.interface), (packet.destination, packet.outgoing)
+        return Packet(*ends[0], kind, port, *ends[1], source_port, icmp_type, flags=flags)
+
+    for flags in (SYN | ACK, (_FIN, ACK)[turn % 2]):
+        yield like("tcp", packet.port, flags)
+    for icmp_type in (5, 11) if packet.source.version == 4 else (2, 137):
+        yield like("icmp", 0, icmp_type=icmp_type)
+    for protocol in (OTHER_PROTOCOLS[turn % 4], OTHER_PROTOCOLS[(turn + 1) % 4]):
+        yield like("other", protocol)
+    yield like("tcp", packet.port, source_port=rng.choice((20, 53, 443)))
 
 
 def _probe_published(
@@ -264,15 +260,14 @@ def _begun(country: Country) -> Iterator[Flow]:
 
 def _passing(oracle: Oracle, country: Country, found: Iterable[Packet]) -> Iterator[Flow]:
     zone, places = oracle.members.zone, dict(country.places)
-    chosen: dict[tuple[str, str, int, str], None] = {}
+    chosen: dict[tuple[str, str, int], None] = {}
     for packet in found:
         to = packet.destination
-        plain = packet.protocol in {"tcp", "udp"} and to is not None and not packet.asked_port
-        if not plain or to is None or places.get(to) != packet.outgoing or packet.flags != SYN:
+        if packet.protocol not in {"tcp", "udp"} or to is None:
             continue
         ends = zone(packet.source, packet.interface), zone(to, packet.outgoing)
-        key = (*ends, packet.source.version, packet.protocol)
-        if key in chosen or packet.source_port or not oracle.judge(packet).accepted:
+        key = (*ends, packet.source.version)
+        if key in chosen or places.get(to) != packet.outgoing or not oracle.judge(packet).accepted:
             continue
         chosen[key] = None
         yield Flow(packet.protocol, packet.source, packet.interface, packet.port, to, packet.outgoing)

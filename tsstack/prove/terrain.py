@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
@@ -49,7 +50,8 @@ _UNUSABLE: tuple[Network, ...] = tuple(
     )
 )
 _UNZONED_INTERFACES = 3
-_MOST_PUBLISHED = 8
+_MOST_PUBLISHED = 10
+_MOST_PARTS = 6
 T = TypeVar("T")
 _NEIGHBOURS = 3
 # Of a file with more, so many are chosen by chance: a proof must not take minutes.
@@ -82,6 +84,8 @@ class Country:
     """With the traffic class."""
     corners: tuple[str, ...] = ()
     """The interfaces that rules treat apart: the tailnet's, the uplink, one of an isolated zone."""
+    bounds: dict[int, list[int]] = field(default_factory=dict)
+    """By family, the numbers of addresses at which a network of the file begins or ends."""
     edges: tuple[Address, ...] = ()
     """The first and the last of each network that every file knows of, and those next to them."""
     own_edges: tuple[Address, ...] = ()
@@ -155,9 +159,10 @@ def lay_out(stack: Stack, facts: Facts, rng: Random, most_networks: int = MOST_N
         places,
         detours,
         corners,
+        _bounds((*networks, *TAILNET, CHROMEOS)),
         tuple(each for each in edges if each not in LOCAL and each not in placed),
         tuple(each for each in inner if each not in taken),
-        tuple(_published(firewall, places, taken)),
+        tuple(_published(firewall, places, corners, taken)),
     )
 
 
@@ -188,18 +193,22 @@ def _is_shut(firewall: Firewall, name: str) -> bool:
 
 
 def _published(
-    firewall: Firewall, places: tuple[tuple[Address, str], ...], taken: Collection[Address]
+    firewall: Firewall,
+    places: tuple[tuple[Address, str], ...],
+    corners: Collection[str],
+    taken: Collection[Address],
 ) -> Iterator[tuple[Address, Address, str]]:
     """Of each family: something of no zone, and something of each of some zones."""
     members = Membership(firewall)
     for version in (4, 6):
-        found: dict[str, tuple[Address, str]] = {}
+        found: dict[tuple[str, str], tuple[Address, str]] = {}
         # From the end: those of nobody, which no advertised route holds.
         for address, interface in reversed(places):
             if address.version == version and not is_tailnet(address):
-                found.setdefault(members.zone(address, interface), (address, interface))
+                name, corner = members.zone(address, interface), interface if interface in corners else ""
+                found.setdefault((name, corner), (address, interface))
         # No zone first, then isolated ones.
-        order = sorted(found, key=lambda name: (bool(name), not name or not _is_shut(firewall, name)))
+        order = sorted(found, key=lambda key: (bool(key[0]), not key[0] or not _is_shut(firewall, key[0])))
         for at, (address, interface) in enumerate(found[name] for name in order[:_MOST_PUBLISHED]):
             public = PUBLIC[version] + at
             if public not in taken:
@@ -279,9 +288,11 @@ def _places(
     rng: Random,
 ) -> Iterator[tuple[Address, str]]:
     routes = stack.tailscale.advertise.routes if stack.tailscale else ()
-    for network in (*_some(list(routes), MOST_NETWORKS, rng), *networks):
-        for _ in range(2 if network.num_addresses > 1 else 1):
-            address = _usable(_inside(network, rng))
+    chosen = [*_some(list(routes), MOST_NETWORKS, rng), *networks]
+    bounds = _bounds((*chosen, *TAILNET, CHROMEOS))
+    for network in chosen:
+        for part in _parts(network, bounds):
+            address = _usable(part.address(rng))
             if address is not None:
                 yield address, _home(address, interfaces, rng)
                 yield from ((address, each) for each in corners)
@@ -289,6 +300,44 @@ def _places(
     for at, interface in enumerate(interfaces):
         for version in (4, 6):
             yield _nobody(version, 0x8000 + at), interface
+
+
+def _bounds(networks: Iterable[Network]) -> dict[int, list[int]]:
+    """By family, where one of the networks begins or ends: within them all addresses are treated alike."""
+    found: dict[int, set[int]] = {4: set(), 6: set()}
+    for each in networks:
+        found[each.version] |= {int(each[0]), int(each[-1]) + 1}
+    return {version: sorted(numbers) for version, numbers in found.items()}
+
+
+def part_of(address: Address, bounds: dict[int, list[int]]) -> int:
+    """In which part of the addresses of its family it lies."""
+    return bisect_right(bounds[address.version], int(address))
+
+
+def _parts(network: Network, bounds: dict[int, list[int]]) -> Iterator[_Part]:
+    """The parts of a network that others divide it into; of very many the first and the last ones."""
+    numbers = bounds[network.version]
+    first, end = int(network[0]), int(network[-1]) + 1
+    inner = numbers[bisect_right(numbers, first) : bisect_left(numbers, end)]
+    parts = list(zip([first, *inner], [*inner, end], strict=True))
+    if len(parts) > _MOST_PARTS:
+        parts = [*parts[: _MOST_PARTS // 2], *parts[-_MOST_PARTS // 2 :]]
+    yield from (_Part(network, start - first, stop - start) for start, stop in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """`size` addresses of a network, from number `start` on."""
+
+    network: Network
+    start: int
+    size: int
+
+    def address(self, rng: Random) -> Address:
+        """One of them: neither the first nor the last, which may be no host's."""
+        at = rng.randrange(1, self.size - 1) if self.size > 2 else 0
+        return self.network[self.start + at]
 
 
 def _nobody(version: int, number: int) -> Address:

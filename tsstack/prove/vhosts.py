@@ -42,6 +42,8 @@ _UPSTREAM = re.compile(r"^(\s+server )([^\s;]+)((?: [^;]*)?;)$", re.MULTILINE)
 _REFUSAL = re.compile(r"\[emerg\]\s*(?:\d+#\d+:\s*)?(.*)")
 # One process, that ends with us. Who has only a user namespace has no other user to become there.
 _ALONE = "daemon off; master_process off; user root root;"
+# The kernel ends it with us, but not if we were gone before it was asked to (prctl(2): PR_SET_PDEATHSIG).
+_WHILE_WE_LIVE = '[ "$PPID" = "$0" ] && exec "$@"'
 _PATIENCE_S = 60
 _START_S = 15.0
 _TRIES = 3
@@ -225,8 +227,8 @@ def _hold(scene: _Scene, addresses: Iterable[str], questions: Iterable[Question]
     _give_addresses(addresses)
     backends = Backends(endpoints, port, scene.scratch / "run" / "identity.sock")
     log = scene.scratch / "log" / "start.log"
-    words: list[str | Path] = ["setpriv", "--pdeathsig", "KILL", "nginx", "-g", _ALONE, "-c"]
-    nginx = command.start([*words, scene.scratch / "nginx.conf"], log=log)
+    words: list[str | Path] = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", _WHILE_WE_LIVE, str(os.getpid())]
+    nginx = command.start([*words, "nginx", "-g", _ALONE, "-c", scene.scratch / "nginx.conf"], log=log)
     try:
         refused = _wait_until_up(nginx, scene.plan, log)
         client = Client(backends, certificates)

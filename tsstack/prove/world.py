@@ -56,6 +56,7 @@ class World:
         except OSError as error:
             raise NoWorld(f"no world to prove in: {error.strerror}", hint=WORLD_HINT) from error
         self._ready = False
+        self._had = 0
         try:
             self._order(terrain, table)
             if wait:
@@ -124,7 +125,8 @@ class World:
 
     def have(self, flows: Sequence[Flow]) -> list[list[bool]]:
         """Have these connections, one after another: of each, which of `flows.STAGES` came to pass."""
-        orders = json.dumps([self._ordered(number, each) for number, each in enumerate(flows)]).encode()
+        orders = json.dumps([self._ordered(at, each) for at, each in enumerate(flows, self._had)]).encode()
+        self._had += len(flows)
         self._write(HEAD.pack(0, len(orders)) + orders)
         self.wait_until_ready()
         line = self._agent.output.readline()

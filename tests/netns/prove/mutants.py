@@ -67,9 +67,9 @@ def without_a_rule(text: str) -> Iterator[Mutant]:
 
 def swapped_rules(text: str) -> Iterator[Mutant]:
     """Each rule changed with the one that follows it, where one of both ends the matter for some packet."""
-    rules = rules_of(text)
+    rules, members = rules_of(text), _members(text)
     for first, second in itertools.pairwise(rules):
-        if first.chain == second.chain and second.at == first.at + 1 and _meet(first.text, second.text):
+        if first.chain == second.chain and second.at == first.at + 1 and _meet(first, second, members):
             every = text.split("\n")
             every[first.at], every[second.at] = every[second.at], every[first.at]
             yield Mutant(f"swapped {first} / {second.text}", "\n".join(every))
@@ -89,16 +89,44 @@ _KINDS = (
 _VERDICT = re.compile(r"(accept|drop|return|masquerade|goto \S+|vmap @\S+) comment")
 
 
-def _meet(first: str, second: str) -> bool:
+def _members(text: str) -> dict[str, set[str]]:
+    """What each set and map holds, without comments and verdicts."""
+    found: dict[str, set[str]] = {}
+    for _, owner, line in _lines_within(text, _SET):
+        if line.startswith("\t\t\t"):
+            word = re.split(r" comment | : ", line.strip().rstrip(","))[0]
+            found.setdefault(owner, set()).add(word.strip('"'))
+    return found
+
+
+def _meet(first: Rule, second: Rule, members: dict[str, set[str]]) -> bool:
     """Whether a packet may match both rules, and it matters which of them is first."""
     for kinds in _KINDS:
         one, other = (
-            {name for name, sign in kinds.items() if re.search(sign, each)} for each in (first, second)
+            {name for name, sign in kinds.items() if re.search(sign, each.text)} for each in (first, second)
         )
         if one and other and not one & other:
             return False
-    ends = [found[1] if (found := _VERDICT.search(each)) else each for each in (first, second)]
-    return ends[0] != ends[1]
+    for side in ("oifname", "iifname", "ip daddr", "ip saddr", "ip6 daddr"):
+        one, other = (_matched(side, each.text, members) for each in (first, second))
+        if one and other and not one & other:
+            return False
+    return _verdict(first.text) != _verdict(second.text)
+
+
+def _matched(side: str, rule: str, members: dict[str, set[str]]) -> set[str]:
+    """What a rule asks for on a side; empty for anything, and where a wildcard may be more than it says."""
+    found = re.search(rf'\b{side} (?:vmap )?(?:@(\S+)|"(\S+)")', rule)
+    if not found:
+        return set()
+    words = members.get(found[1], set()) if found[1] else {found[2]}
+    return set() if any(word.endswith("*") for word in words) else words
+
+
+def _verdict(rule: str) -> str:
+    found = _VERDICT.search(rule)
+    # The default policy of these files is to drop.
+    return "drop" if "drop comment" in rule or "goto refuse" in rule else found[1] if found else rule
 
 
 def widened_ports(text: str) -> Iterator[Mutant]:
@@ -217,7 +245,30 @@ def all_mutants(text: str) -> list[Mutant]:
     return [each for make in makers for each in make(text) if each.text != text]
 
 
-EQUIVALENT: tuple[tuple[str, str], ...] = ()
+_END = "it stands last, and its verdict is that of the hook's policy: only a counter is missing"
+_LATER = "a later rule says the same"
+_EXIT = "the exit node lets it pass before"
+EQUIVALENT: tuple[tuple[str, str], ...] = (
+    (r"^without zone\.\w+ \| goto refuse", _END),
+    (r"^without always\.misdirected \|", _END),
+    (r"^without input \| counter name unzoned drop", _END),
+    (r"^without forward \| drop", "nothing reaches it but for the moment in which a table is replaced"),
+    (r"^without forward \| oifname (\"tailscale0\"|@zoned).* accept", _LATER),
+    (r"^without from\.(dmz|lab|office) \| oifname \"tailscale0\".*goto refuse", _LATER),
+    (r"^without from\.isolated \| ct state invalid", _LATER),
+    (r"^without zone\.isolated \| oif != 0 goto from\.isolated", _LATER),
+    (r"^without zone\.(isolated|lab) \| icmp(v6)? type echo-request goto refuse", _LATER),
+    (r"^without zone\.admin \| icmp(v6)? type echo-request", _LATER),
+    (r"^without from\.\w+ \| oifname @zoned\.wildcards1 goto", "veth1* is within veth*, which follows"),
+    (r"^without pair\.office\.dmz \| goto refuse", "the rule before it accepts all"),
+    (r"^without from\.office \| iifname .*exit_node", "the forward rule to dmz accepts all of it"),
+    (r"^without from\.admin \| oifname .*tailnet[46] comment", "one address: nobody sends to itself"),
+    (r"^without (hide\.office|hidden\.sources) \|.*return", "nothing behind it would hide the packet"),
+    (r"^(without|swapped) pair\.internal\.dmz|^forward\.0\.tcp: 44", _EXIT),
+    (r"^(zoned|to\.internal)\.interfaces without \"eth0\"", _EXIT),
+    (r"hook prerouting priority 10", "it is still asked before the two other hooks"),
+    (r"'iif >= 0 goto hidden'", "this host has no address of the zone that is hidden"),
+)
 """Patterns of names, and why no packet tells such a mutant from the whole table."""
 
 

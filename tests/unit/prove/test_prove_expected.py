@@ -261,6 +261,7 @@ def test_it_shares_nothing_with_the_renderer() -> None:
         "dataclasses",
         "typing",
         "random",
+        "bisect",
     )
     for name in ("expected", "hosting", "terrain", "plan", "probes", "foreign", "frames"):
         tree = ast.parse((ROOT / "tsstack" / "prove" / f"{name}.py").read_text())
