@@ -72,13 +72,13 @@ class Facts:
 
     interfaces: tuple[str, ...] = ()
     default_interface: str = ""
-    ports: tuple[tuple[str, str], ...] = ()
-    """(port, master) of bridges, bonds and teams: what comes in by the port is seen as its master's."""
-    vrf_members: tuple[tuple[str, str], ...] = ()
-    """(interface, VRF): what comes in is seen as the VRF's, what is sent on leaves by the interface."""
     nginx: NginxFacts | None = None
     tailscale: TailscaleFacts | None = None
     kernel: tuple[int, int] = (0, 0)
     systemd: bool = False
     resolved: bool = False
     paths: Paths = field(default_factory=Paths)
+    ports: tuple[tuple[str, str], ...] = ()
+    """(port, master) of bridges, bonds and teams: what comes in by the port is seen as its master's."""
+    vrf_members: tuple[tuple[str, str], ...] = ()
+    """(interface, VRF): what comes in is seen as the VRF's, what is sent on leaves by the interface."""
