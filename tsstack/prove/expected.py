@@ -321,6 +321,10 @@ class Oracle:
             self._spoofed[key] = is_tailnet(packet.source)
         return self._spoofed[key]
 
+    def is_advertised(self, address: Address) -> bool:
+        """Whether it lies in a network that this host advertises to the tailnet."""
+        return any(address in route for route in self._advertise.routes)
+
     def _judge_passing(self, packet: Packet) -> Verdict:
         """The six steps of docs/firewall.md, "Packets through this host"."""
         if packet.destination is None:

@@ -18,6 +18,7 @@ from tsstack.prove.expected import (
     ROUTER_ADVERTISEMENT,
     TAILNET_INTERFACE,
     Kind,
+    Membership,
     Oracle,
     Packet,
     is_tailnet,
@@ -74,8 +75,8 @@ class Plan:
     """This host's addresses in the world. A packet without a destination goes to the first of its family."""
     flows: tuple[Flow, ...] = ()
     """Connections that are had after all packets."""
-    foreign: str = ""
-    """Tables of other owners in the world."""
+    published: tuple[tuple[Address, Address, int], ...] = ()
+    """Addresses of this host, and the place and port that another owner's rules lead each to."""
     homes: dict[int, Address] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,7 +88,8 @@ class Plan:
     def terrain(self) -> Terrain:
         """The world that it needs."""
         country = self.country
-        return Terrain(country.interfaces, self.local, country.places, country.detours, self.foreign)
+        tables = write_tables(self.published)
+        return Terrain(country.interfaces, self.local, country.places, country.detours, tables)
 
 
 def plan_packets(
@@ -109,15 +111,15 @@ def plan_packets(
     packets.update(dict.fromkeys(probe_host(oracle, country, rng)))
     passing = list(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
     packets.update(dict.fromkeys([*passing, *probe_through(oracle, country, passing, rng)]))
-    published = [
+    published = (
         (public, place, published_port(oracle, place, name)) for public, place, name in country.published
-    ]
+    )
     plan = Plan(
         country,
         tuple(packets),
         (*LOCAL, LINK_LOCAL, *country.own_edges, *(public for public, _, _ in country.published)),
         tuple(choose_flows(oracle, country, passing)),
-        write_tables(published),
+        tuple(published),
     )
     return _with_asked(plan, tuple(asked))
 
@@ -144,8 +146,8 @@ def plan_of(packets: tuple[Packet, ...]) -> Plan:
         detours,
         published=tuple((public[place], place, name) for place, name, _ in published.values()),
     )
-    tables = write_tables((public[place], place, port) for place, _, port in published.values())
-    return Plan(country, packets, tuple(local), foreign=tables)
+    led = tuple((public[place], place, port) for place, _, port in published.values())
+    return Plan(country, packets, tuple(local), published=led)
 
 
 def _is_own(packet: Packet) -> bool:
@@ -169,6 +171,9 @@ def _with_asked(plan: Plan, asked: tuple[Packet, ...]) -> Plan:
     beyond = {each.source for each in sent if each.interface != "lo"}
     local = [each for each in dict.fromkeys([*plan.local, *own]) if each not in beyond]
     country = plan.country
+    published = tuple(each for each in country.published if not {*each[:2]} & (own | beyond))
+    kept_public = {public for public, _, _ in published}
+    led = {(place, name) for _, place, name in published}
     kept = Plan(
         replace(
             country,
@@ -179,17 +184,24 @@ def _with_asked(plan: Plan, asked: tuple[Packet, ...]) -> Plan:
             ),
             places=tuple(each for each in country.places if each[0] not in own),
             detours=tuple(each for each in country.detours if each[0] not in own),
+            published=published,
         ),
         (),
         tuple(local),
         tuple(
             each
             for each in plan.flows
-            if each.source not in own and (each.destination in local or each.destination not in own | beyond)
+            if each.source not in own
+            and (each.destination not in own if each.outgoing else each.destination in local)
         ),
-        plan.foreign,
+        tuple(each for each in plan.published if each[0] in kept_public),
     )
-    packets = [each for each in plan.packets if _goes_on(each, own, set(local), beyond)]
+    packets = [
+        each
+        for each in plan.packets
+        if _goes_on(each, own, set(local), beyond)
+        and (not each.asked_port or (each.destination, each.outgoing) in led)
+    ]
     return replace(kept, packets=tuple(dict.fromkeys([*packets, *sent])))
 
 
@@ -347,7 +359,27 @@ def _corner_trips(oracle: Oracle, country: Country, rng: Random, most: int) -> l
         places.setdefault(kind(address, outgoing), (address, outgoing))
     trips = list(_trips(senders.values(), places.values()))
     rng.shuffle(trips)
-    return trips[:most]
+    listed = _listed_between(oracle, rng)
+    return [replace(each, listed=_spoken_by(members, each, listed)) for each in trips[:most]]
+
+
+def _listed_between(oracle: Oracle, rng: Random) -> dict[tuple[str, str], tuple[Service, ...]]:
+    """By the zones of a forward rule: its ports and those around; with no second zone one of each rule."""
+    found: dict[tuple[str, str], list[Service]] = {}
+    for rule in oracle.firewall.forward:
+        ports = list(_listed(oracle, rule))
+        found.setdefault((rule.from_zone, rule.to_zone), []).extend(_around(ports, rng))
+        found.setdefault((rule.from_zone, ""), []).extend(ports[:1])
+    return {zones: tuple(dict.fromkeys(ports)) for zones, ports in found.items()}
+
+
+def _spoken_by(
+    members: Membership, trip: _Trip, listed: dict[tuple[str, str], tuple[Service, ...]]
+) -> tuple[Service, ...]:
+    """The ports of the rules between the zones of a trip; without any, some of the rules to other zones."""
+    source = members.zone(trip.sender.address, trip.sender.interface)
+    target = members.zone(trip.address, trip.outgoing)
+    return listed.get((source, target)) or listed.get((source, ""), ())
 
 
 def _spoken_of(oracle: Oracle, country: Country, rng: Random, limit: int) -> Iterator[_Trip]:

@@ -23,6 +23,7 @@ from tsstack.prove.expected import (
     Kind,
     Oracle,
     Packet,
+    is_tailnet,
 )
 from tsstack.prove.foreign import PUBLISHED_PORT
 from tsstack.prove.terrain import LINK_LOCAL, LOCAL, Country, Flow, Sender, is_usable
@@ -58,13 +59,17 @@ _MOST_FLOWS, _MOST_INTERFACES = 40, 6
 
 
 def first_of_each(oracle: Oracle, country: Country) -> list[tuple[str, Sender]]:
-    """A sender of every zone and family, of no zone too, with the zone's name."""
-    found: dict[tuple[str, int], Sender] = {}
+    """A sender of every zone and family, of no zone too, with the zone's name; one more by the tailnet."""
+    found: dict[tuple[str, int, bool], Sender] = {}
     for sender in country.senders:
         address = sender.address
         if sender.main and not address.is_link_local:
-            found.setdefault((oracle.members.zone(address, sender.interface), address.version), sender)
-    return [(zone, sender) for (zone, _), sender in found.items()]
+            zone, by_tailnet = (
+                oracle.members.zone(address, sender.interface),
+                sender.interface == TAILNET_INTERFACE,
+            )
+            found.setdefault((zone, address.version, by_tailnet), sender)
+    return [(zone, sender) for (zone, _, _), sender in found.items()]
 
 
 def probe_host(oracle: Oracle, country: Country, rng: Random) -> Iterator[Packet]:
@@ -149,14 +154,16 @@ def _probe_link(sender: Sender) -> Iterator[Packet]:
 
 def probe_through(oracle: Oracle, country: Country, found: Iterable[Packet], rng: Random) -> Iterator[Packet]:
     """Through this host. Of `found`, which go there anyway, one from each zone to each shows the way."""
-    seen: set[tuple[str, str, int]] = set()
+    seen: set[tuple[str, str, int, bool]] = set()
+    offered = {each for each, _ in country.places if oracle.is_advertised(each)}
     used: set[tuple[Address, Address, Kind, int, int]] = set()
     zone = oracle.members.zone
     for packet in found:
         if packet.protocol != "tcp" or packet.destination is None:
             continue
         version = packet.source.version
-        key = (zone(packet.source, packet.interface), zone(packet.destination, packet.outgoing), version)
+        ends = zone(packet.source, packet.interface), zone(packet.destination, packet.outgoing)
+        key = (*ends, version, packet.interface == TAILNET_INTERFACE and packet.destination in offered)
         if key in seen:
             continue
         seen.add(key)
@@ -260,13 +267,13 @@ def _begun(country: Country) -> Iterator[Flow]:
 
 def _passing(oracle: Oracle, country: Country, found: Iterable[Packet]) -> Iterator[Flow]:
     zone, places = oracle.members.zone, dict(country.places)
-    chosen: dict[tuple[str, str, int], None] = {}
+    chosen: dict[tuple[str, str, int, bool], None] = {}
     for packet in found:
         to = packet.destination
         if packet.protocol not in {"tcp", "udp"} or to is None:
             continue
         ends = zone(packet.source, packet.interface), zone(to, packet.outgoing)
-        key = (*ends, packet.source.version)
+        key = (*ends, packet.source.version, is_tailnet(to))
         if key in chosen or places.get(to) != packet.outgoing or not oracle.judge(packet).accepted:
             continue
         chosen[key] = None

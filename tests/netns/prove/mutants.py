@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import re
 from collections.abc import Iterator
@@ -107,20 +108,36 @@ def _meet(first: Rule, second: Rule, members: dict[str, set[str]]) -> bool:
         )
         if one and other and not one & other:
             return False
-    for side in ("oifname", "iifname", "ip daddr", "ip saddr", "ip6 daddr"):
+    for side in ("oifname", "iifname", "ip daddr", "ip saddr", "ip6 daddr", "ip6 saddr"):
         one, other = (_matched(side, each.text, members) for each in (first, second))
-        if one and other and not one & other:
+        if one and other and not any(_overlap(each, that) for each in one for that in other):
             return False
     return _verdict(first.text) != _verdict(second.text)
 
 
 def _matched(side: str, rule: str, members: dict[str, set[str]]) -> set[str]:
-    """What a rule asks for on a side; empty for anything, and where a wildcard may be more than it says."""
+    """What a rule asks for on a side; empty for anything."""
     found = re.search(rf'\b{side} (?:vmap )?(?:@(\S+)|"(\S+)")', rule)
     if not found:
         return set()
-    words = members.get(found[1], set()) if found[1] else {found[2]}
-    return set() if any(word.endswith("*") for word in words) else words
+    return members.get(found[1], set()) if found[1] else {found[2]}
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two interfaces (wildcards, maybe), networks or ranges have something in common."""
+    if one[0].isdigit() or ":" in one:
+        (first, last), (begin, end) = map(_range, (one, other))
+        return first <= end and begin <= last
+    shorter, longer = sorted((one, other), key=len)
+    return one == other or (shorter.endswith("*") and longer.startswith(shorter[:-1]))
+
+
+def _range(word: str) -> tuple[int, int]:
+    if "-" in word:
+        first, last = word.split("-")
+        return int(ipaddress.ip_address(first)), int(ipaddress.ip_address(last))
+    network = ipaddress.ip_network(word)
+    return int(network[0]), int(network[-1])
 
 
 def _verdict(rule: str) -> str:
@@ -248,30 +265,50 @@ def all_mutants(text: str) -> list[Mutant]:
 _END = "it stands last, and its verdict is that of the hook's policy: only a counter is missing"
 _LATER = "a later rule says the same"
 _EXIT = "the exit node lets it pass before"
-EQUIVALENT: tuple[tuple[str, str], ...] = (
-    (r"^without zone\.\w+ \| goto refuse", _END),
-    (r"^without always\.misdirected \|", _END),
-    (r"^without input \| counter name unzoned drop", _END),
-    (r"^without forward \| drop", "nothing reaches it but for the moment in which a table is replaced"),
-    (r"^without forward \| oifname (\"tailscale0\"|@zoned).* accept", _LATER),
-    (r"^without from\.(dmz|lab|office) \| oifname \"tailscale0\".*goto refuse", _LATER),
-    (r"^without from\.isolated \| ct state invalid", _LATER),
-    (r"^without zone\.isolated \| oif != 0 goto from\.isolated", _LATER),
-    (r"^without zone\.(isolated|lab) \| icmp(v6)? type echo-request goto refuse", _LATER),
-    (r"^without zone\.admin \| icmp(v6)? type echo-request", _LATER),
-    (r"^without from\.\w+ \| oifname @zoned\.wildcards1 goto", "veth1* is within veth*, which follows"),
-    (r"^without pair\.office\.dmz \| goto refuse", "the rule before it accepts all"),
-    (r"^without from\.office \| iifname .*exit_node", "the forward rule to dmz accepts all of it"),
-    (r"^without from\.admin \| oifname .*tailnet[46] comment", "one address: nobody sends to itself"),
-    (r"^without (hide\.office|hidden\.sources) \|.*return", "nothing behind it would hide the packet"),
-    (r"^(without|swapped) pair\.internal\.dmz|^forward\.0\.tcp: 44", _EXIT),
-    (r"^(zoned|to\.internal)\.interfaces without \"eth0\"", _EXIT),
-    (r"hook prerouting priority 10", "it is still asked before the two other hooks"),
-    (r"'iif >= 0 goto hidden'", "this host has no address of the zone that is hidden"),
+_BOTH = "both rules say the same of what matches both"
+_ALONE = "the zone has one such address, and nobody sends to itself"
+_WITHIN = "veth1* is within veth*, which follows"
+_SHOWN = "nothing behind it would hide the packet"
+EQUIVALENT: tuple[tuple[str, str, str], ...] = (
+    ("", r"^without zone\.\w+ \| goto refuse", _END),
+    ("", r"^without always\.misdirected \|", _END),
+    ("", r"^without input \| counter name unzoned drop", _END),
+    ("", r"^without forward \| drop", "nothing reaches it but while a table is replaced"),
+    ("", r"^without forward \| oifname (\"tailscale0\"|@zoned).* accept", _LATER),
+    ("", r"^without from\.(dmz|lab|office) \| oifname \"tailscale0\".*goto refuse", _LATER),
+    ("", r"^without from\.isolated \| ct state invalid", _LATER),
+    ("", r"^without zone\.isolated \| oif != 0 goto from\.isolated", _LATER),
+    ("", r"^without zone\.(isolated|lab) \| icmp(v6)? type echo-request goto refuse", _LATER),
+    ("", r"^without zone\.admin \| icmp(v6)? type echo-request", _LATER),
+    ("", r"^swapped zone\.isolated \| oif != 0", _BOTH),
+    ("", r"^swapped input \| iifname \"lo\"", _BOTH),
+    ("", r"^swapped forward \| oifname @zoned.* / meta nfproto", _BOTH),
+    ("", r"^swapped input \| ct state invalid .* / udp dport", "no datagram is invalid but a damaged one"),
+    ("", r"hook prerouting priority 10", "it is still asked before the two other hooks"),
+    ("example", r"^(without|swapped) pair\.internal\.dmz|^forward\.0\.tcp: 44", _EXIT),
+    ("example", r"^(zoned|to\.internal)\.interfaces without \"eth0\"", _EXIT),
+    ("example", r"^without from\.admin \| oifname .*tailnet4 comment", _ALONE),
+    ("everything", r"^without from\.admin \| oifname .*tailnet6 comment", _ALONE),
+    ("everything", r"^without from\.(internal|admin) \| oifname @zoned\.wildcards1", _WITHIN),
+    ("everything", r"^without pair\.office\.dmz \| goto refuse", "the rule before it accepts all"),
+    ("everything", r"^without from\.office \| iifname .*exit_node", "the rule to dmz accepts all of it"),
+    ("everything", r"^swapped from\.office \| .*exit_node", _BOTH),
+    ("everything", r"^swapped from\.(dmz|office) \| oifname vmap @to\.\w+\.wildcards2 .* / ct status", _BOTH),
+    ("everything", r"^without hide\.office \| oifname .*return", _SHOWN),
+    ("everything", r"^without hidden\.sources \|.*return", _SHOWN),
+    ("everything", r"^swapped hide\.office \| oifname @zoned\.wildcards1", "no rule leads from office there"),
+    ("everything", r"'iif >= 0 goto hidden'", "this host has no address of the zone that is hidden"),
 )
-"""Patterns of names, and why no packet tells such a mutant from the whole table."""
+"""Of which table (empty: of both), patterns of names, and why no packet tells such a mutant apart."""
 
 
-def reason_of(mutant: Mutant) -> str:
+def reason_of(mutant: Mutant, table: str) -> str:
     """Why it is as good as the whole table; empty if it is not."""
-    return next((reason for pattern, reason in EQUIVALENT if re.search(pattern, mutant.name)), "")
+    return next(
+        (
+            reason
+            for of, pattern, reason in EQUIVALENT
+            if of in {"", table} and re.search(pattern, mutant.name)
+        ),
+        "",
+    )

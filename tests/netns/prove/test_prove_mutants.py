@@ -1,0 +1,80 @@
+"""A renderer that errs is caught: each rule, port, order and base rule of a rendered table broken once.
+
+Here a sample by seed, so many of each table; all of them with TSSTACK_PROVE_MUTANTS=all (two minutes), which
+is what `benchmarks/prove --mutants` does. Each must be found out with the packets that a switch sends, or be
+listed as equivalent with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from random import Random
+
+import pytest
+from mutants import EQUIVALENT, Mutant, all_mutants, reason_of
+from prove_bed import FACTS, render, stack_of
+from test_prove_kernel import FILE, ROOT
+
+from tsstack.errors import CheckFailed
+from tsstack.prove.expected import Oracle
+from tsstack.prove.plan import QUICK, Plan, plan_packets
+from tsstack.prove.proof import send_plan
+
+pytestmark = pytest.mark.netns
+
+TABLES = {"example": (ROOT / "examples" / "kernelcore.yaml").read_text(), "everything": FILE}
+SAMPLE = os.environ.get("TSSTACK_PROVE_MUTANTS", "70")
+# These are tried in every run: what nobody would notice until it hurts.
+ALWAYS = (
+    "without input | ct state established",
+    "without forward | ct state established",
+    "'ct state established,related' is",
+    "flush ruleset",
+    "begins with ct status dnat",
+    "zoned.ip",
+)
+
+
+def is_caught(plan: Plan, oracle: Oracle, mutant: Mutant, table: Path) -> bool:
+    table.write_text(mutant.text)
+    try:
+        return any(not row.agrees for row in send_plan(plan, oracle, table))
+    except CheckFailed as error:
+        assert "nft refuses" not in error.message, f"{mutant.name} is no table: {error.message}"
+        return True
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_broken_table_is_caught(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stack = stack_of(TABLES[name])
+    every = all_mutants(render(stack))
+    assert len(every) > 200
+    oracle, plan = Oracle(stack, FACTS), plan_packets(stack, FACTS, 1, QUICK)
+    chosen = every
+    if SAMPLE != "all":
+        seed = int(os.environ.get("TSSTACK_PROVE_SEED", "1"))
+        some = Random(seed).sample(every, min(int(SAMPLE), len(every)))  # noqa: S311  to be repeated
+        chosen = [each for each in every if each in some or any(sign in each.name for sign in ALWAYS)]
+    caught, alike, missed, wronged = 0, 0, [], []
+    for mutant in chosen:
+        found = is_caught(plan, oracle, mutant, tmp_path / "table.nft")
+        caught += found
+        if found and reason_of(mutant, name):
+            wronged.append(mutant.name)
+        elif not found and reason_of(mutant, name):
+            alike += 1
+        elif not found:
+            missed.append(mutant.name)
+    with capsys.disabled():
+        told = f"{len(chosen)} of {len(every)} broken tables, {caught} caught, {alike} equivalent"
+        print(f"\n{name}: {told}, {len(missed)} missed")  # noqa: T201  the count is what a nightly run is for
+    assert missed == []
+    assert wronged == [], "no equivalent ones: packets tell them apart"
+
+
+def test_each_reason_is_needed() -> None:
+    names = [each.name for text in TABLES.values() for each in all_mutants(render(stack_of(text)))]
+    unused = [pattern for _, pattern, _ in EQUIVALENT if not any(re.search(pattern, name) for name in names)]
+    assert unused == []

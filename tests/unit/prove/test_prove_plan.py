@@ -1,0 +1,126 @@
+"""What a proof sends, and what its table shows."""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "firewall"))
+
+from firewall_stack import stack_of
+
+from tsstack.model.facts import Facts
+from tsstack.prove.expected import CHROMEOS, TAILNET, Oracle, Packet, Verdict
+from tsstack.prove.frames import split_frame
+from tsstack.prove.matrix import arriving_table
+from tsstack.prove.plan import QUICK, Plan, plan_packets
+from tsstack.prove.proof import Proof, Row
+from tsstack.prove.terrain import LOCAL, Country, lay_out
+from tsstack.prove.vhosts import _WHILE_WE_LIVE
+
+FACTS = Facts(default_interface="eth0")
+STACK = stack_of(
+    """
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], tcp: [80]}
+    admin: {sources: [10.0.0.0/8], allow: all}
+    office: {sources: [10.1.0.0/16], tcp: [25]}
+    isolated: {interfaces: [br-guest]}
+"""
+)
+
+
+def land(seed: int) -> Country:
+    return lay_out(STACK, FACTS, Random(seed))  # noqa: S311  to be repeated
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return plan_packets(STACK, FACTS, 1, QUICK)
+
+
+def test_dhcp_is_asked_both_ways_and_in_both_families(plan: Plan) -> None:
+    for interface in ("eth0", "br-guest"):
+        asked = {
+            (each.source_port, each.port, each.destination is not None and each.destination.is_link_local)
+            for each in plan.packets
+            if each.protocol == "udp" and each.interface == interface
+        }
+        assert {(67, 68, False), (68, 67, False), (20000, 68, False), (547, 546, False)} <= asked
+        assert {(547, 546, True), (546, 547, True), (20000, 546, True)} <= asked
+
+
+def test_the_edges_of_networks_send_and_those_next_to_them() -> None:
+    country = land(1)
+    senders = {str(each.address) for each in country.senders}
+    assert {"10.0.0.0", "9.255.255.255", "10.255.255.255", "11.0.0.0"} <= senders
+    assert {"10.1.0.0", "10.0.255.255", "10.1.255.255", "10.2.0.0"} <= senders
+    for network in (*TAILNET, CHROMEOS):
+        assert {network[0], network[0] - 1, network[-1], network[-1] + 1} <= {*country.edges}
+        assert {network[1], network[0] - 2, network[-2], network[-1] + 2} <= {*country.own_edges, *LOCAL}
+
+
+def test_names_that_only_look_like_the_files_are_there() -> None:
+    assert {"eth01", "br-guest1", "nozone0"} <= set(land(1).interfaces)
+
+
+def test_chromeos_addresses_come_by_every_interface() -> None:
+    country = land(1)
+    assert {each.interface for each in country.senders if each.address in CHROMEOS} == set(country.interfaces)
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_an_address_of_each_part_lies_behind_each_interface_that_rules_treat_apart(seed: int) -> None:
+    country = land(seed)
+    for part in ("10.0.0.0/16", "10.1.0.0/16"):
+        network = ipaddress.ip_network(part)
+        behind = {name for address, name in country.beyond if address in network}
+        assert {"tailscale0", "eth0", "br-guest"} <= behind
+
+
+def test_the_same_seed_sends_the_same_and_another_something_else(plan: Plan) -> None:
+    assert plan_packets(STACK, FACTS, 1, QUICK).packets == plan.packets
+    assert plan_packets(STACK, FACTS, 2, QUICK).packets != plan.packets
+
+
+def test_a_difference_is_shown_in_the_table_though_no_zone_has_a_say_in_it() -> None:
+    packet = Packet(ipaddress.ip_address("198.51.100.1"), "eth0", "udp", 41641)
+    verdict = Verdict("accept", "tailscale")
+    oracle = Oracle(STACK, FACTS)
+    shown = {
+        seen: arriving_table(oracle, Proof((Row(packet, verdict, seen, "dmz", "(this host)"),), 1, 0.0)).cells
+        for seen in ("accept", "drop")
+    }
+    assert not shown["accept"]
+    assert [cell.mark for cell in shown["drop"].values()] == ["wrong"]
+
+
+def test_fragments_are_one_packet_together() -> None:
+    frame = (
+        bytes.fromhex("4500001c000100004011") + bytes(2) + bytes([10, 0, 0, 1, 10, 0, 0, 2]) + bytes(range(8))
+    )
+    first, second = split_frame(frame + bytes(range(8, 16)))
+    assert first[20:] + second[20:] == bytes(range(16))
+    assert (first[6], second[6:8]) == (0x20, b"\0\1")
+
+
+def test_nginx_of_a_proof_is_not_begun_when_its_parent_is_gone(tmp_path: Path) -> None:
+    """prctl(2) speaks of the parent that there is then: whoever was killed before that ends nobody."""
+    mark = tmp_path / "begun"
+    begin = (
+        "import os, time\nparent = os.getpid()\nif os.fork() == 0:\n    DELAY\n"
+        "    os.execvp('setpriv', ['setpriv', '--pdeathsig', 'KILL', 'sh', '-c', "
+        f"{_WHILE_WE_LIVE!r}, str(parent), 'touch', {str(mark)!r}])\nWAIT\n"
+    )
+    for delay, wait, begun in (("time.sleep(0.3)", "os._exit(0)", False), ("pass", "os.wait()", True)):
+        code = begin.replace("DELAY", delay).replace("WAIT", wait)
+        subprocess.run([sys.executable, "-c", code], check=True)
+        time.sleep(0.8)
+        assert mark.exists() is begun
