@@ -55,6 +55,14 @@ ERRORS: tuple[ErrorPage, ...] = (
         "tailscale status; look whether the control server can be reached",
     ),
     ErrorPage(
+        "NotRunning",
+        4,
+        "No monitor runs",
+        "A command wanted to ask or tell the monitor, and nothing listens on its socket.",
+        "error: no monitor listens on /run/tsstack/monitor.sock",
+        "tsstack units install --monitor, or systemctl status tsstack-monitor where it is installed",
+    ),
+    ErrorPage(
         "NftError",
         1,
         "nft refused a command",
