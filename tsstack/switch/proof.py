@@ -111,6 +111,7 @@ class Proving:
         """Whether nginx would load another text: a certificate that is due changes none of it."""
         if self.live is None:
             return True
+        # What is TCP alone stands in main.conf.
         names = ("nginx/http.conf", "nginx/main.conf", "nginx/nginx.conf")
         return any(_text(staged / name) != _text(self.live / name) for name in names)
 

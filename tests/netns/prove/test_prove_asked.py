@@ -79,6 +79,21 @@ def test_a_world_that_hangs_ends_itself(tmp_path: Path, stuck: str, monkeypatch:
     assert time.monotonic() - started_s < 15
 
 
+def test_a_proof_may_take_long_as_long_as_each_round_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = agent.send_round
+
+    def slow(*words: Any) -> bytes:
+        time.sleep(0.6)
+        return whole(*words)
+
+    monkeypatch.setattr(agent, "_PATIENCE_S", 1)
+    monkeypatch.setattr(agent, "send_round", slow)
+    stack = stack_of(f"firewall:\n  zones:\n{DMZ}")
+    assert prove(tmp_path, stack, render(stack), limits=Limits(100, 100)).mismatches == ()
+
+
 def test_a_packet_that_a_busy_machine_loses_is_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,83 @@
+"""What of a switch is proven, and with which packets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tsstack.prove import proof as packets
+from tsstack.prove import vhosts
+from tsstack.switch.proof import Proving
+
+NGINX = ("nginx/http.conf", "nginx/main.conf", "nginx/nginx.conf")
+
+
+class Seen:
+    """Stands for both experiments."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+        self.vhosts = 0
+
+    @contextmanager
+    def rules(self, *_: Any, seed: int, **__: Any) -> Iterator[None]:
+        self.seeds.append(seed)
+        yield
+
+    @contextmanager
+    def services(self, *_: Any) -> Iterator[None]:
+        self.vhosts += 1
+        yield
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    found = Seen()
+    monkeypatch.setattr(packets, "Experiment", found.rules)
+    monkeypatch.setattr(packets, "has_table", lambda *_: True)
+    monkeypatch.setattr(vhosts, "VhostExperiment", found.services)
+    monkeypatch.setattr(vhosts, "has_vhosts", lambda *_: True)
+    return found
+
+
+def generation(folder: Path, **changed: str) -> Path:
+    for name in (packets.FILE, *NGINX):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(changed.get(path.stem, "the same"))
+    return folder
+
+
+def begin(staged: Path, live: Path | None, *names: str) -> None:
+    loaded = SimpleNamespace(stack=None)
+    proving = Proving(lambda: loaded, lambda: (), lambda _: None, live)  # type: ignore[arg-type, return-value]
+    with proving.begin(staged, SimpleNamespace(names=names), None):  # type: ignore[arg-type]
+        pass
+
+
+def test_other_rules_are_proven_with_other_packets_and_the_same_with_the_same(
+    tmp_path: Path, seen: Seen
+) -> None:
+    for at, text in enumerate(("one", "two", "one")):
+        begin(generation(tmp_path / str(at), tsstack=text), None, "firewall")
+    first, second, third = seen.seeds
+    assert first == third != second
+
+
+@pytest.mark.parametrize("name", ["http", "main", "nginx"])
+def test_the_services_are_proven_when_any_text_of_nginx_changes(
+    tmp_path: Path, seen: Seen, name: str
+) -> None:
+    """A service that is TCP alone stands in main.conf, and http.conf has no word of it."""
+    live = generation(tmp_path / "live")
+    begin(generation(tmp_path / "same"), live, "proxy")
+    assert seen.vhosts == 0
+    begin(generation(tmp_path / "other", **{name: "another"}), live, "proxy")
+    assert seen.vhosts == 1
+    begin(generation(tmp_path / "first"), None, "proxy")
+    assert seen.vhosts == 2
