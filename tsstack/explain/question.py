@@ -120,6 +120,7 @@ class _Resolver:
                 hint=FORMS,
             )
         _require_unicast(source.address)
+        self._taken = source.address
         to, note = self._destination(asked, source)
         if to.address.version != version:
             raise UsageError(
@@ -246,7 +247,6 @@ class _Resolver:
             route = self._around.route(address)
             if not asked.out and (self._around.owns(address) or (route is not None and route.local)):
                 return End(address, ""), ""
-        self._taken = source.address
         end = self._end(asked.to, version, asked.out, "--to")
         return (end if not asked.out else End(end.address, asked.out)), ""
 
@@ -256,6 +256,8 @@ class _Resolver:
                 return End(own, ""), ""
         tailnet = interface == TAILNET_INTERFACE
         placeholder = LOCAL[(version == 6) + 2 * tailnet]
+        if placeholder == self._taken:
+            placeholder -= 1
         return End(placeholder, ""), f"{placeholder} stands for this host's own address"
 
 
@@ -281,8 +283,10 @@ def _some_of(network: Network) -> Iterable[Address]:
 
 
 def _require_unicast(address: Address) -> None:
-    if address.is_multicast or address.is_unspecified or address.is_loopback:
+    # RFC 6890: "this network", and what was kept for the future, the broadcast address with it.
+    nobody = address.version == 4 and (int(address) >> 24 == 0 or int(address) >> 28 == 0xF)
+    if nobody or address.is_multicast or address.is_unspecified or address.is_loopback:
         raise UsageError(
             f"{address} is no address that one host sends to another from or to",
-            hint="multicast, loopback and unspecified addresses cannot be asked about",
+            hint="multicast, broadcast, loopback, reserved and unspecified addresses cannot be asked about",
         )

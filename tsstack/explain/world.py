@@ -113,6 +113,7 @@ def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, An
         if each.interface in places and each.network.prefixlen
     ]
     whole = packet.source.max_prefixlen
+    beyond = {packet.source, *([question.destination] if packet.outgoing else [])}
     if packet.outgoing:
         routes.append((question.destination.packed.hex(), whole, places[packet.outgoing]))
     elif question.destination not in {each for _, each, _ in land.addresses}:
@@ -122,7 +123,7 @@ def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, An
     return {
         "interfaces": names,
         # Masquerading drops what it finds no address for.
-        "local": [] if land.addresses else [each.packed.hex() for each in LOCAL[:2]],
+        "local": [] if land.addresses else [each.packed.hex() for each in LOCAL[:2] if each not in beyond],
         "addresses": addresses,
         "routes": routes,
         "table": str(ruleset.absolute()) if isinstance(ruleset, Path) else "",

@@ -160,3 +160,16 @@ def test_nodes_of_the_tailnet() -> None:
         ask("lapdog", "ssh", here)
     with pytest.raises(UsageError, match="tailscaled cannot be asked"):
         ask("laptop", "ssh")
+
+
+@pytest.mark.parametrize("address", ["255.255.255.255", "0.1.2.3", "240.0.0.1", "224.0.0.1", "::"])
+def test_what_no_host_sends_from_or_to_cannot_be_asked_about(address: str) -> None:
+    with pytest.raises(UsageError, match="no address that one host sends"):
+        ask(address, "tcp/80", interface="eth0")
+    with pytest.raises(UsageError):
+        ask("dmz", "tcp/80", to=address)
+
+
+@pytest.mark.parametrize("source", ["198.19.255.254", "2001:db8:ffff::1"])
+def test_this_host_never_stands_for_the_one_that_asks(source: str) -> None:
+    assert ask(source, "tcp/80", interface="eth0").destination != ip(source)
