@@ -123,6 +123,10 @@ class Tailscaled:
             for name, value in found.items()
             if name not in _NO_PREFS and value not in (None, "", [])
         }
+        # Without a name of its own the node has the machine's, which is no other state if they are the same.
+        shown.setdefault(
+            "Hostname", str((self.api.status(peers=False).get("Self") or {}).get("HostName", ""))
+        )
         return {
             **shown,
             "enrolled": bool((found.get("Config") or {}).get("NodeID")) and not found.get("LoggedOut"),

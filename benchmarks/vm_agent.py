@@ -191,6 +191,8 @@ def prefs() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(reply.partition(b"\r\n\r\n")[2])
     except (OSError, ValueError) as error:
         return {"unreachable": f"{type(error).__name__}: {error}"}
+    # Without a name of its own the node has the machine's.
+    found["Hostname"] = found.get("Hostname") or socket.gethostname()
     return {name: value for name, value in found.items() if name not in {"Config", "InternalExitNodePrior"}}
 
 

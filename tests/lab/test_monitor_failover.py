@@ -119,12 +119,10 @@ def test_pitfall_30_block_is_really_blocked_and_ends_by_itself(bed: Bed, client:
         assert client.await_flow(time.time(), within_s=60) is not None
         daemon.await_state(lambda state: not state["exit"]["blocked"])
         assert bed.leaked() == leaked
-    assert {"blocked", "unblocked"} & set(
-        " ".join(daemon.lines).replace("[", " ").replace("]", " ").split()
-    ) == {
-        "blocked",
-        "unblocked",
-    }
+    words = set(" ".join(daemon.lines).replace("[", " ").replace("]", " ").split())
+    assert "blocked" in words
+    # By the node in use, which answers again, or by a move to another that did so first.
+    assert {"unblocked", "proven"} & words
 
 
 def test_otherwise_direct_leaves_by_the_uplink_only_when_no_candidate_works(bed: Bed, client: Client) -> None:
