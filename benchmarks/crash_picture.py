@@ -29,8 +29,8 @@ _MOVING = {"nf_conntrack_count", "flush", "fib_sync_mem"}
 # tailscaled sets it when it needs it.
 _MOVING |= {"src_valid_mark"}
 # May be there or not: what the live generation was rendered from, room set aside, the dead man's diary.
-# A note for people of what was undone last. And the name of a record that is cleared, on a disk that failed at
-# that very moment: no one reads it.
+# A note for people of what was undone last. And the name of a record that is cleared, on a disk that failed
+# at that very moment: no one reads it.
 _OPTIONAL = {
     ".pending.json.over", "inputs.json", "reserve", "deadman.log", "proxy.json", "firewall.json", "undone"
 }  # fmt: skip
