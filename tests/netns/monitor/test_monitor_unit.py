@@ -21,6 +21,8 @@ FILE = (
     "host: {name: h, tailnet: t.test}\nmonitor: {interval: 1s, targets: [{icmp: 127.0.0.1}, {icmp: '::1'}]}\n"
 )
 # The package is installed in a checkout here; the interpreter lies in root's home.
+# It may lie in /tmp, of which a unit has its own.
+SEEN = f"ProtectHome=read-only\nBindReadOnlyPaths={CHECKOUT}\n"
 RUN = f'{sys.executable} -B -P -c "import sys; sys.path.insert(0, \\"{CHECKOUT}\\"); %s"'
 FREE = RUN % "from tsstack.cli.main import main; sys.argv[1:] = [\\'monitor\\', \\'free-flows\\']; main()"
 DAEMON = RUN % "from tsstack.cli.main import main; sys.argv[1:] = [\\'monitor\\']; main()"
@@ -31,14 +33,14 @@ def host(systemd_host: SystemdHost) -> SystemdHost:
     """With the unit installed and the file written; nothing runs yet."""
     put(systemd_host, "/etc/tsstack/tsstack.yaml", FILE)
     put(systemd_host, "/etc/systemd/system/tsstack-monitor.service", UNIT.read_text())
-    change = f"[Service]\nProtectHome=read-only\nWatchdogSec=4s\nExecStart=\nExecStart={DAEMON}\n"
+    change = f"[Service]\n{SEEN}WatchdogSec=4s\nExecStart=\nExecStart={DAEMON}\n"
     put(systemd_host, "/etc/systemd/system/tsstack-monitor.service.d/test.conf", change)
     for name in ("tsstack-flows.socket", "tsstack-flows@.service"):
         put(systemd_host, f"/etc/systemd/system/{name}", (UNIT.parent / name).read_text())
     put(
         systemd_host,
         "/etc/systemd/system/tsstack-flows@.service.d/test.conf",
-        f"[Service]\nProtectHome=read-only\nExecStart=\nExecStart={FREE}\n",
+        f"[Service]\n{SEEN}ExecStart=\nExecStart={FREE}\n",
     )
     systemd_host.run("systemctl", "daemon-reload")
     return systemd_host
@@ -170,7 +172,7 @@ def test_all_that_it_ever_does_works_within_its_walls_and_nothing_else(host: Sys
     text = UNIT.read_text().replace("Type=notify", "Type=oneshot")
     text = re.sub(r"(?m)^(WatchdogSec|Restart|RestartSec)=.*\n", "", text)
     text = re.sub(r"(?m)^ExecStart=.*", f"ExecStart={sys.executable} -B /opt/within.py", text)
-    put(host, "/etc/systemd/system/within.service", text.replace("ProtectHome=yes", "ProtectHome=read-only"))
+    put(host, "/etc/systemd/system/within.service", text.replace("ProtectHome=yes\n", SEEN))
     host.run("systemctl", "daemon-reload")
     host.run("systemctl", "start", "within", check=False)
     said = host.run("journalctl", "-u", "within", "-o", "cat", "--no-pager").stdout
