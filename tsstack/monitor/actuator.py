@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tsstack.monitor.choice import DIRECT, Action, Block, FreeFlows, GoDirect, Proof, ProveEgress, UseExit
 from tsstack.monitor.freeing import FLOWS_SOCKET, free_flows
+from tsstack.monitor.probes.notices import is_ours
 from tsstack.monitor.probes.probe import Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.probes.stamps import boot_s
@@ -138,7 +139,8 @@ class Actuator:
                 return
             await asyncio.sleep(min(_PAUSE_S, max(until_s - boot_s(), 0)))
         said = "; ".join(f"{key}: {error}" for key, error in errors.items()) or "no target was asked in time"
-        self._proven(Proof(asked.move, ok=False, detail=said))
+        unknown = bool(errors) and all(map(is_ours, errors.values()))
+        self._proven(Proof(asked.move, ok=False, detail=said, unknown=unknown))
 
     async def _any_answers(self, probes: tuple[Probe, ...], errors: dict[str, str], limit_s: float) -> bool:
         asking = {asyncio.ensure_future(self._prober.ask(probe)): probe for probe in probes}

@@ -173,7 +173,7 @@ def _hands_off(turn: _Turn) -> Decision | None:
     state, actual = turn.state, turn.facts.actual
     if actual is None:
         move = state.move and replace(state.move, started_s=turn.now_s)  # its time runs once it can be proven
-        return turn.stay("no-daemon", state=replace(state, move=move))
+        return turn.stay("no-daemon", state=replace(state, move=move), detail=turn.facts.silent)
     if state.maintenance:
         return turn.stay("maintenance", state=replace(state, drift_since_s=None))
     if turn.policy.failover:
@@ -228,6 +228,8 @@ def _open_move(turn: _Turn) -> Decision | None:
         return None
     left_s = move.started_s + PROOF_S - turn.now_s
     here = proof is not None and proof.move == move.number
+    if here and proof is not None and proof.unknown:
+        return turn.stay("unproven", state=replace(turn.state, move=None), detail=proof.detail)
     if here and proof is not None and proof.ok and turn.facts.actual == move.to:
         return _proven(turn, move)
     if not (here and proof is not None and not proof.ok) and left_s > 0:
@@ -235,7 +237,7 @@ def _open_move(turn: _Turn) -> Decision | None:
     detail = proof.detail if here and proof is not None else f"no proof within {PROOF_S:.0f} s"
     if turn.facts.actual != move.to:
         detail = f"tailscaled did not take {move.to or 'no exit node'}"
-    return _go_on(turn, move, detail)
+    return _once_it_answers(turn, _go_on(turn, move, detail))
 
 
 def _proven(turn: _Turn, move: Move) -> Decision:
@@ -295,6 +297,19 @@ def _by_hand(turn: _Turn) -> Decision | None:
 
 def _leave(turn: _Turn) -> Decision | None:
     """The path in use is bad: a better one, if one is measured."""
+    decision = _left(turn)
+    return None if decision is None else _once_it_answers(turn, decision)
+
+
+def _once_it_answers(turn: _Turn, decision: Decision) -> Decision:
+    """What is done or told because a way fails waits until it is known that tailscaled does not hang."""
+    said = {(each.code, each.name) for each in decision.reasons}
+    if turn.facts.answers or not (decision.actions or said - {*turn.state.said}):
+        return decision
+    return turn.stay("asks")
+
+
+def _left(turn: _Turn) -> Decision | None:
     state, current = turn.state, turn.current()
     if state.blocked and _works_again(turn):
         # What failed everywhere was not each node's own fault: no bar is kept for it.
