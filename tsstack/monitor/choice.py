@@ -128,6 +128,8 @@ class State:
     records: Mapping[str, Record] = field(default_factory=dict)
     drift_since_s: float | None = None
     repairs: tuple[float, ...] = ()
+    repairing: tuple[str, float] | None = None
+    """What prefs named when they were last set again, and when; until they are as decided."""
     said: tuple[tuple[str, str], ...] = ()
     """Code and name of the reasons of the decision before, so that only what is new is news."""
 

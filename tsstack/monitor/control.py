@@ -178,10 +178,10 @@ class Control:
             raise Refused("bad-argument", 'say either "use": NAME or "auto": true')
         wanted = DIRECT if name == "direct" else name
         try:
-            monitor.choose(None if automatic else wanted)
+            note = monitor.choose(None if automatic else wanted)
         except ValueError as error:
             raise Refused("refused", str(error)) from None
-        return {"manual": None if automatic else name}
+        return {"manual": None if automatic else name, "note": note}
 
     def _maintain(self, monitor: Monitor, given: Mapping[str, Any]) -> Any:
         on, for_s = given.get("on"), given.get("for_s")

@@ -165,15 +165,33 @@ class Monitor:
         """Which way out is in use; None when the file names no exit node."""
         return self._helm.status(boot_s()) if self._helm else None
 
-    def choose(self, name: str | None) -> None:
-        """The exit node by hand; None: automatic again. Raises ValueError with the reason."""
+    def choose(self, name: str | None) -> str:
+        """The exit node by hand; None: automatic again. Returns why nothing is done yet, or nothing.
+
+        Raises ValueError with the reason.
+        """
         if self._helm is None:
             raise ValueError("the file names no exit node to use")
+        if name is not None and not self.settings.monitor.failover:
+            raise ValueError("the file says `failover: false`: the monitor changes nothing")
+        name = self._spelled(name)
         if name not in {None, DIRECT} and not self._tailscaled.seen.offers(str(name)):
             raise ValueError(f"{name} does not offer an exit on this tailnet")
         self._helm.choose(name)
         self._turn_soon()
         self.keep()
+        if self.maintenance:
+            return "noted; nothing changes while maintenance is on"
+        if self._tailscaled.seen.actual is None:
+            return "noted; nothing changes until tailscaled answers"
+        if self.actuator.read_only:
+            return "noted; nothing changes while tailscaled refuses to be changed"
+        return ""
+
+    def _spelled(self, name: str | None) -> str | None:
+        """A node's name as the file spells it."""
+        use = self.settings.policy.use if self.settings.policy else ()
+        return next((each for each in use if name and each.lower() == name.lower()), name)
 
     def maintain(self, on: bool, until: float | None = None) -> None:
         """Maintenance on (until a time, seconds since 1970) or off."""
@@ -330,7 +348,7 @@ class Monitor:
         if (before.at == DIRECT) != (state.at == DIRECT):
             self._watch_paths()
         self._set_paces(decision.fast | decision.confirm, state, now_s)
-        if replace(state, said=(), drift_since_s=None) != replace(before, said=(), drift_since_s=None):
+        if state.as_json() != before.as_json():
             self.keep()
 
     def _facts(self, helm: Helm, now_s: float) -> Facts:

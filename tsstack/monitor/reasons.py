@@ -111,7 +111,7 @@ _SENTENCES: dict[Code, str] = {
     "no-daemon": "nothing is decided without tailscaled",
     "drift": "prefs differ from what was decided for {name}",
     "repaired": "prefs differed and are set to {name} again",
-    "fought": "prefs are changed again and again by someone else, not by {name}",
+    "fought": "prefs are changed again and again by someone else: {name} is not set any more",
     "withdrawn": "{name} is withdrawn, its side is dead",
     "restored": "{name} is offered again",
     "backup": "{name} goes to its backup",

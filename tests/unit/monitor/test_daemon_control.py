@@ -31,10 +31,11 @@ class Pretended:
     def snapshot(self) -> Snapshot:
         return Snapshot(1.0, 0.5, "h", "0", (), None)
 
-    def choose(self, name: str | None) -> None:
+    def choose(self, name: str | None) -> str:
         if name == "z":
             raise ValueError("z is not among them")
         self.done.append(("choose", name))
+        return "later"
 
     def maintain(self, on: bool, until: float | None = None) -> None:
         self.done.append(("maintain", on, until))
@@ -96,7 +97,7 @@ def test_state_events_and_commands(tmp_path: Path) -> None:
             monitor.listeners.tell(event(str(number)))
         told = await ask(path, do="events", count=2)
         assert [each["text"] for each in told["result"]] == ["3", "4"]
-        assert (await ask(path, do="exit-node", use="b"))["result"] == {"manual": "b"}
+        assert (await ask(path, do="exit-node", use="b"))["result"] == {"manual": "b", "note": "later"}
         assert (await ask(path, do="exit-node", use="direct"))["ok"]
         assert (await ask(path, do="exit-node", auto=True))["ok"]
         assert (await ask(path, do="maintenance", on=True, for_s=60))["result"]["until"] > 0

@@ -196,6 +196,8 @@ def test_a_hang_of_tailscaled_is_no_evidence_against_the_nodes_not_even_after_it
             played.feed(3, paths=[direct])
             await asyncio.sleep(0.05)
         assert level(monitor, PATHS[0]) == "unknown"
+        egress = monitor._egress.verdict("exit-a", boot_s())
+        assert egress is not None and egress.level == "unknown"
         await asyncio.sleep(0.7)
         assert daemon.patches == [] and exit_of(monitor).at == "exit-a"
         assert not {"direct", "moved"} & {*codes(monitor)}
@@ -214,10 +216,12 @@ def test_a_slow_answer_of_tailscaled_shows_that_it_hung(run: Callable[..., Monit
         await until(lambda: level(monitor, PATHS[0]) == "suspect")
         await asyncio.sleep(0.3)
         daemon.hung = False
-        await until(lambda: level(monitor, PATHS[0]) == "unknown")
+        await asyncio.sleep(0.2)
+        assert level(monitor, PATHS[0]) == "unknown"
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tailscaled_module, "_HUNG_S", 0.2)
+        patch.setattr(tailscaled_module, "_REQUEST_S", 5.0)
         run(body)
 
 
@@ -330,3 +334,30 @@ def test_a_proof_under_way_when_tailscaled_hangs_is_made_again(run: Callable[...
         assert "proven" in codes(monitor) and "unproven" not in codes(monitor)
 
     run(body)
+
+
+def test_a_choice_by_hand_says_what_keeps_it_from_being_done(run: Callable[..., Monitor]) -> None:
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        monitor.maintain(True)
+        assert "maintenance" in monitor.choose("EXIT-B")
+        assert exit_of(monitor).manual == "exit-b" and daemon.patches == []
+        monitor.maintain(False)
+        await until(lambda: daemon.patches)
+        assert monitor.choose("exit-b") == ""
+        monitor.actuator.read_only = True
+        assert "refuses" in monitor.choose("exit-b")
+        daemon.state = 4
+        daemon.tell(State=4)
+        await until(lambda: exit_of(monitor).actual is None)
+        assert "until tailscaled answers" in monitor.choose("exit-a")
+
+    run(body)
+
+
+def test_a_choice_by_hand_is_refused_where_the_monitor_changes_nothing(run: Callable[..., Monitor]) -> None:
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        with pytest.raises(ValueError, match="failover: false"):
+            monitor.choose("exit-b")
+        assert exit_of(monitor).manual is None
+
+    run(body, failover="false")
