@@ -238,6 +238,32 @@ def test_more_clients_than_there_is_room_for_are_sent_away(tmp_path: Path) -> No
     serve(tmp_path, body)
 
 
+def test_no_other_user_keeps_root_out_or_takes_every_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = iter([*[1000] * 9, *[uid for uid in range(1001, 1004) for _ in range(8)], 1004, 0])
+    monkeypatch.setattr(control_module, "_uid_of", lambda _: next(uids))
+
+    async def body(monitor: Pretended, path: Path) -> None:
+        held = []
+
+        async def is_served() -> bool:
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            held.append(writer)
+            writer.write(b'{"v": 1, "do": "state"}\n')
+            return bool(json.loads(await reader.readline())["ok"])
+
+        monkeypatch.setattr(control_module, "_may_command", lambda _: False)
+        assert [await is_served() for _ in range(9)] == [True] * 8 + [False]
+        assert all([await is_served() for _ in range(24)])
+        assert not await is_served()  # 32 are there
+        assert await is_served()  # root
+        for writer in held:
+            writer.close()
+
+    serve(tmp_path, body)
+
+
 def test_a_subscriber_hears_events_and_the_state(tmp_path: Path) -> None:
     async def body(monitor: Pretended, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))

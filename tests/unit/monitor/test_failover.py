@@ -228,6 +228,8 @@ def test_a_change_is_repaired_once_and_leaves_the_budget_to_the_next() -> None:
     state = failover.decide(POLICY, state, facts(good(), good()), now_s).state
     leak = failover.decide(POLICY, state, facts(good(), good(), actual=""), now_s)
     assert leak.actions and len(leak.state.repairs) == 3  # the next change is another one, at once
+    state = failover.decide(POLICY, leak.state, facts(good(), good()), now_s).state
+    assert failover.decide(POLICY, state, facts(good(), good(), actual=""), now_s + 0.1).actions
     late = failover.decide(POLICY, leak.state, facts(good(), good(), actual=""), now_s + failover.REPAIR_S)
     assert late.actions  # a leak that its repair did not close
 
