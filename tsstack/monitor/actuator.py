@@ -50,6 +50,8 @@ class Actuator:
         self._waiting: asyncio.Queue[Action] = asyncio.Queue()
         self._worker = asyncio.get_running_loop().create_task(self._work())
         self._proof: asyncio.Task[None] | None = None
+        self._left = True
+        """Whether the latest change of the way out was made: only then are connections freed."""
         self.read_only = False
         """Whether tailscaled refuses to be changed by us."""
 
@@ -85,24 +87,24 @@ class Actuator:
     async def _do(self, action: Action) -> None:
         match action:
             case UseExit(node, _):
-                await self._use(node)
+                self._left = await self._use(node)
             case GoDirect():
-                await self._patch({"ExitNodeID": ""})
+                self._left = await self._patch({"ExitNodeID": ""})
             case Block(node):
                 # What is set stays set: tailscaled's routes then lead nowhere but into the tunnel.
                 if self._tailscaled.seen.actual == DIRECT:
                     await self._use(node)
             case FreeFlows(left):
-                await self._free(left)
+                if self._left:
+                    await self._free(left)
             case ProveEgress():
                 if self._proof is not None:
                     self._proof.cancel()
                 self._proof = asyncio.get_running_loop().create_task(self._prove(action))
 
-    async def _use(self, node: str) -> None:
+    async def _use(self, node: str) -> bool:
         stable = self._tailscaled.seen.id_of(node)
-        if stable is not None:
-            await self._patch({"ExitNodeID": stable})
+        return stable is not None and await self._patch({"ExitNodeID": stable})
 
     async def _patch(self, changes: dict[str, object]) -> bool:
         try:

@@ -432,8 +432,7 @@ class Monitor:
         if seen.actual is None:
             self._running_since_s = None
             if seen.error and self.settings.stack.tailscale is not None:
-                hint = "systemctl start tailscaled" if not seen.state or "state" not in seen.error else ""
-                self.troubles.begin("tailscaled", seen.error, hint or "tailscale up")
+                self.troubles.begin("tailscaled", seen.error, seen.hint)
             return
         self.troubles.end("tailscaled")
         if self._running_since_s is None:
@@ -477,6 +476,8 @@ class Monitor:
 
     def _show(self) -> None:
         self._follow_uplink()
+        if self._kept is not None:
+            self._kept.retry()
         snapshot = self.snapshot()
         for voice in self.listeners.voices:
             voice.on_snapshot(snapshot)

@@ -33,6 +33,8 @@ T = TypeVar("T")
 _WATCH_PEERS = 1 << 12
 _MASK = WATCH_STATE | WATCH_PREFS | WATCH_HEALTH | _WATCH_PEERS
 _OF_PEERS = ("NetMap", "PeersChanged", "PeersRemoved", "PeerChangedPatch", "SelfChange")
+_START, _RESTART = "systemctl start tailscaled", "systemctl restart tailscaled"
+_HANGS = "did not answer"
 _LISTEN_S = 86400.0
 _AGAIN_S = 0.5
 _REQUEST_S = 3.0
@@ -62,6 +64,8 @@ class Seen:
     """The routes in its prefs; None before they were read."""
     error: str = ""
     """Why it does not answer."""
+    hint: str = ""
+    """What ends that."""
 
     def id_of(self, name: str) -> str | None:
         """The stable id of a node, by its name in any spelling."""
@@ -259,7 +263,8 @@ class Tailscaled:
             if running
             else f"tailscaled is in the state {self.seen.state}"
         )
-        self.seen = replace(self.seen, actual=actual, advertised=advertised, error=error)
+        hint = "tailscale up" if prefs is not None else _RESTART if _HANGS in error else _START
+        self.seen = replace(self.seen, actual=actual, advertised=advertised, error=error, hint=hint)
         self._changed(self.seen)
 
     def _named(self, prefs: Mapping[str, Any]) -> str:

@@ -152,9 +152,14 @@ def test_a_disk_that_takes_nothing_is_said_and_over_when_it_does_again(tmp_path:
     (trouble,) = kept.troubles()
     assert "cannot be written" in trouble.message and "would not survive" in trouble.hint
     folder.unlink()
-    kept.keep(failover=State("b"), standby={}, learnt={}, maintenance_until=None)
-    kept.close()
+    kept.retry()
+    kept._pool.submit(lambda: None).result()
     assert kept.troubles() == ()
+    assert '"at": "a"' in kept.path.read_text()
+    kept.path.unlink()
+    kept.retry()  # all is written
+    kept.close()
+    assert not kept.path.exists()
 
 
 POLICY = Policy(("a", "b"))
