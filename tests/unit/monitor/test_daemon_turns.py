@@ -361,3 +361,66 @@ def test_a_choice_by_hand_is_refused_where_the_monitor_changes_nothing(run: Call
         assert exit_of(monitor).manual is None
 
     run(body, failover="false")
+
+
+def test_what_a_switch_sets_is_neither_drift_nor_undone(run: Callable[..., Monitor]) -> None:
+    switching = [True]
+
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        daemon.prefs = {"ExitNodeID": ""}
+        daemon.tell(Prefs=daemon.prefs)
+        await until(lambda: exit_of(monitor).actual == "" or monitor._tailscaled.seen.actual == "")
+        await asyncio.sleep(0.7)
+        assert daemon.patches == [] and not {"drift", "repaired"} & {*codes(monitor)}
+        switching[0] = False
+        await until(lambda: daemon.patches)
+        assert daemon.patches == [{"ExitNodeID": "11"}] and "repaired" in codes(monitor)
+
+    run(body, is_switching=lambda: switching[0])
+
+
+def test_routes_are_left_alone_while_a_switch_is_at_work(run: Callable[..., Monitor]) -> None:
+    switching = [True]
+
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        monitor._withdrawal.wanted = lambda advertised: ("10.1.0.0/16",)  # type: ignore[method-assign]
+        await asyncio.sleep(1.3)
+        assert daemon.patches == []
+        switching[0] = False
+        await until(lambda: daemon.patches)
+        assert daemon.patches[0] == {"AdvertiseRoutes": ["10.1.0.0/16"]}
+
+    run(body, is_switching=lambda: switching[0])
+
+
+def test_a_node_that_becomes_suspect_makes_tailscaled_doubted(run: Callable[..., Monitor]) -> None:
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        played.feed(8, end_s=boot_s() - 2)
+        await asyncio.sleep(0.1)
+        asked_s = monitor._tailscaled.answered_s
+        played.feed(3, "timeout", paths=PATHS[1:2])  # not the one in use: nothing is decided of it
+        await until(lambda: monitor._tailscaled.answered_s > asked_s)
+        assert level(monitor, PATHS[1]) == "suspect"
+
+    run(body)
+
+
+def test_targets_are_asked_by_the_uplink_once_it_is_in_use_and_a_new_stay_is_judged_afresh(
+    run: Callable[..., Monitor],
+) -> None:
+    def ways(played: Played) -> dict[str, str]:
+        return {probe.path.key: probe.path.interface for probe in played.probes}
+
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        target = PATHS[2]
+        assert ways(played)[target] == "tailscale0" and "direct:icmp:192.0.2.1" in ways(played)
+        played.feed(12, "timeout", paths=[target])
+        before = monitor._book.entries[target].judge
+        monitor.choose("")
+        await until(lambda: daemon.patches == [{"ExitNodeID": ""}])
+        await until(lambda: ways(played)[target] == "eth0")
+        assert "direct:icmp:192.0.2.1" not in ways(played)
+        await until(lambda: monitor._book.entries[target].judge is not before)
+        assert level(monitor, target) == "unknown"
+
+    run(body, "direct")
