@@ -83,7 +83,8 @@ def use(as_json: bool, socket_path: Path, name: str) -> None:
     NAME is one of `tailscale.exit_node.use`; `direct` is the bare uplink, where the file allows it.
     """
     done = client(socket_path).ask("exit-node", use=name)
-    result_json(done) if as_json else result(f"{name} is in use until `tsstack exit-node auto`")
+    said = f"{name}: {done['note']}" if done.get("note") else f"{name} is used until `tsstack exit-node auto`"
+    result_json(done) if as_json else result(said)
 
 
 @exit_node.command()
@@ -93,7 +94,7 @@ def use(as_json: bool, socket_path: Path, name: str) -> None:
 def auto(as_json: bool, socket_path: Path) -> None:
     """End the choice by hand: the monitor chooses again."""
     done = client(socket_path).ask("exit-node", auto=True)
-    result_json(done) if as_json else result("the monitor chooses the exit node")
+    result_json(done) if as_json else result(done.get("note") or "the monitor chooses the exit node")
 
 
 def _offered(daemon: Path) -> list[dict[str, Any]]:

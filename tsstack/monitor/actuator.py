@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tsstack.monitor.choice import DIRECT, Action, Block, FreeFlows, GoDirect, Proof, ProveEgress, UseExit
 from tsstack.monitor.freeing import FLOWS_SOCKET, free_flows
+from tsstack.monitor.probes.notices import is_ours
 from tsstack.monitor.probes.probe import Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.probes.stamps import boot_s
@@ -49,6 +50,8 @@ class Actuator:
         self._waiting: asyncio.Queue[Action] = asyncio.Queue()
         self._worker = asyncio.get_running_loop().create_task(self._work())
         self._proof: asyncio.Task[None] | None = None
+        self._left = True
+        """Whether the latest change of the way out was made: only then are connections freed."""
         self.read_only = False
         """Whether tailscaled refuses to be changed by us."""
 
@@ -84,24 +87,24 @@ class Actuator:
     async def _do(self, action: Action) -> None:
         match action:
             case UseExit(node, _):
-                await self._use(node)
+                self._left = await self._use(node)
             case GoDirect():
-                await self._patch({"ExitNodeID": ""})
+                self._left = await self._patch({"ExitNodeID": ""})
             case Block(node):
                 # What is set stays set: tailscaled's routes then lead nowhere but into the tunnel.
                 if self._tailscaled.seen.actual == DIRECT:
                     await self._use(node)
             case FreeFlows(left):
-                await self._free(left)
+                if self._left:
+                    await self._free(left)
             case ProveEgress():
                 if self._proof is not None:
                     self._proof.cancel()
                 self._proof = asyncio.get_running_loop().create_task(self._prove(action))
 
-    async def _use(self, node: str) -> None:
+    async def _use(self, node: str) -> bool:
         stable = self._tailscaled.seen.id_of(node)
-        if stable is not None:
-            await self._patch({"ExitNodeID": stable})
+        return stable is not None and await self._patch({"ExitNodeID": stable})
 
     async def _patch(self, changes: dict[str, object]) -> bool:
         try:
@@ -138,7 +141,8 @@ class Actuator:
                 return
             await asyncio.sleep(min(_PAUSE_S, max(until_s - boot_s(), 0)))
         said = "; ".join(f"{key}: {error}" for key, error in errors.items()) or "no target was asked in time"
-        self._proven(Proof(asked.move, ok=False, detail=said))
+        unknown = bool(errors) and all(map(is_ours, errors.values()))
+        self._proven(Proof(asked.move, ok=False, detail=said, unknown=unknown))
 
     async def _any_answers(self, probes: tuple[Probe, ...], errors: dict[str, str], limit_s: float) -> bool:
         asking = {asyncio.ensure_future(self._prober.ask(probe)): probe for probe in probes}

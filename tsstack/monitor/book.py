@@ -111,13 +111,20 @@ class Book:
             entry.judge.observe(sample)
         self._touched.add(sample.path)
 
+    def note(self, sample: Sample) -> None:
+        """A sample that says nothing of its path: its error is shown, nothing is counted or judged."""
+        if entry := self.entries.get(sample.path):
+            entry.last = sample
+
     def renew(self, keys: Iterable[str]) -> None:
         """These lead another way from now on: what spoke against them before does not count."""
         for key in keys:
             entry = self.entries[key]
             before, entry.judge = entry.judge, self._judge(key)
+            before.loss.outage()  # nor is it learnt from
             entry.judge.restore(before.export())
             entry.judge.pace_s = before.pace_s
+            self._touched.add(key)
 
     def set_pace(self, key: str, pace_s: float) -> None:
         """Whoever probes this path slower or faster says so here."""

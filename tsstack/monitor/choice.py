@@ -75,6 +75,8 @@ class Proof:
     """The number of the move."""
     ok: bool
     detail: str = ""
+    unknown: bool = False
+    """It could not be tried: what was in the way is this host's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,10 @@ class Facts:
     proof: Proof | None = None
     direct: Verdict | None = None
     """The targets as seen through the bare uplink, where that is measured."""
+    answers: bool = True
+    """Whether tailscaled has just answered. While it hangs every way through it seems dead."""
+    silent: str = ""
+    """Why `actual` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,8 @@ class State:
     records: Mapping[str, Record] = field(default_factory=dict)
     drift_since_s: float | None = None
     repairs: tuple[float, ...] = ()
+    repairing: tuple[str, float] | None = None
+    """What prefs named when they were last set again, and when; until they are as decided."""
     said: tuple[tuple[str, str], ...] = ()
     """Code and name of the reasons of the decision before, so that only what is new is news."""
 

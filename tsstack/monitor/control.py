@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tsstack.monitor.daemon import Monitor
 
 CLIENTS_MOST = 32
+"""So many of all users together. Root and the daemon's own user have as many for themselves."""
+CLIENTS_OF_ONE = 8
+"""So many of one user."""
 WAITING_MOST_BYTES = 1 << 20
 """A reader that lets more than this wait is dropped."""
 _IDLE_S = 60.0
@@ -59,7 +62,8 @@ class Control:
         self._reload = reload
         self._test_alert = test_alert
         self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], int] = {}
+        """Who is served, and the uid."""
         self._state: tuple[float, Mapping[str, Any]] | None = None
 
     async def start(self) -> None:
@@ -92,17 +96,27 @@ class Control:
         self._path.unlink(missing_ok=True)
 
     def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._clients) >= CLIENTS_MOST:
-            writer.write(protocol.error_line(None, "busy", f"{CLIENTS_MOST} clients are served already"))
+        uid = _uid_of(writer.get_extra_info("socket"))
+        if not self._has_room(uid):
+            writer.write(protocol.error_line(None, "busy", "too many clients are served already"))
             writer.close()
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._clients.add(task)
+        self._clients[task] = uid
         task.add_done_callback(self._let_go)
+
+    def _has_room(self, uid: int) -> bool:
+        """Others, however many connections they hold, never keep out who may command."""
+        served = list(self._clients.values())
+        if _commands(uid):
+            return sum(map(_commands, served)) < CLIENTS_MOST
+        return (
+            sum(not _commands(each) for each in served) < CLIENTS_MOST and served.count(uid) < CLIENTS_OF_ONE
+        )
 
     def _let_go(self, task: asyncio.Task[None]) -> None:
         """A client is served no more. A fault of ours in serving it is told, and costs nobody else."""
-        self._clients.discard(task)
+        self._clients.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             text = f"a request could not be answered: {type(error).__name__}: {error}"
             self._monitor().tell("trouble", text, severity="warning", about="socket")
@@ -178,10 +192,10 @@ class Control:
             raise Refused("bad-argument", 'say either "use": NAME or "auto": true')
         wanted = DIRECT if name == "direct" else name
         try:
-            monitor.choose(None if automatic else wanted)
+            note = monitor.choose(None if automatic else wanted)
         except ValueError as error:
             raise Refused("refused", str(error)) from None
-        return {"manual": None if automatic else name}
+        return {"manual": None if automatic else name, "note": note}
 
     def _maintain(self, monitor: Monitor, given: Mapping[str, Any]) -> Any:
         on, for_s = given.get("on"), given.get("for_s")
@@ -232,11 +246,20 @@ class Control:
 
 
 def _may_command(connection: Any) -> bool:
-    if not isinstance(connection, socket.socket) and not hasattr(connection, "getsockopt"):
-        return False
+    return _commands(_uid_of(connection))
+
+
+def _commands(uid: int) -> bool:
+    return uid in {0, os.geteuid()}
+
+
+def _uid_of(connection: Any) -> int:
+    """Who is at the other end, as the kernel says; -1 when that is not known."""
+    if not hasattr(connection, "getsockopt"):
+        return -1
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
-    return uid in {0, os.geteuid()}
+    return int(uid)
 
 
 async def _hang_up(writer: asyncio.StreamWriter) -> None:

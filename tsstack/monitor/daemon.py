@@ -12,20 +12,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tsstack import __version__
 from tsstack.monitor.actuator import Actuator
 from tsstack.monitor.book import Book
-from tsstack.monitor.choice import DIRECT, Candidate, Facts, Proof, State
+from tsstack.monitor.choice import DIRECT, PROOF_S, Candidate, Facts, Proof, ProveEgress, State
 from tsstack.monitor.egress import Egress
 from tsstack.monitor.helm import Helm
 from tsstack.monitor.paces import Paces, quick_paths
+from tsstack.monitor.probes.notices import is_ours
 from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.probes.stamps import boot_s
 from tsstack.monitor.sample import Sample
-from tsstack.monitor.settings import Settings, default_interface, judges_way
+from tsstack.monitor.settings import TUNNEL, Settings, default_interface, judges_way
 from tsstack.monitor.snapshot import Event, ExitStatus, Snapshot, Trouble
 from tsstack.monitor.tailscaled import Seen, Tailscaled
 from tsstack.monitor.telling import event_of_change, event_of_reason
@@ -42,6 +44,7 @@ TURN_S = 0.5
 _SNAPSHOT_S = 10.0
 _EVENTS_KEPT = 1000
 _UNKNOWN_PEERS_S = 10.0  # so long may a tailscaled that just started not know its peers yet
+_ANSWERED_S = 1.5  # an answer of tailscaled shows for so long that it does not hang
 _STEERING = ("exit:", "target:", "direct:")
 
 
@@ -94,6 +97,8 @@ class Monitor:
         self._turning = False
         self._patching: asyncio.Task[bool] | None = None
         self._running_since_s: float | None = None
+        self._blind_until_s = inf
+        """What was sent through tailscaled before this says nothing: it was silent."""
         limits = settings.limits
         self.prober = hands.prober(
             self._on_sample,
@@ -160,15 +165,33 @@ class Monitor:
         """Which way out is in use; None when the file names no exit node."""
         return self._helm.status(boot_s()) if self._helm else None
 
-    def choose(self, name: str | None) -> None:
-        """The exit node by hand; None: automatic again. Raises ValueError with the reason."""
+    def choose(self, name: str | None) -> str:
+        """The exit node by hand; None: automatic again. Returns why nothing is done yet, or nothing.
+
+        Raises ValueError with the reason.
+        """
         if self._helm is None:
             raise ValueError("the file names no exit node to use")
+        if name is not None and not self.settings.monitor.failover:
+            raise ValueError("the file says `failover: false`: the monitor changes nothing")
+        name = self._spelled(name)
         if name not in {None, DIRECT} and not self._tailscaled.seen.offers(str(name)):
             raise ValueError(f"{name} does not offer an exit on this tailnet")
         self._helm.choose(name)
         self._turn_soon()
         self.keep()
+        if self.maintenance:
+            return "noted; nothing changes while maintenance is on"
+        if self._tailscaled.seen.actual is None:
+            return "noted; nothing changes until tailscaled answers"
+        if self.actuator.read_only:
+            return "noted; nothing changes while tailscaled refuses to be changed"
+        return ""
+
+    def _spelled(self, name: str | None) -> str | None:
+        """A node's name as the file spells it."""
+        use = self.settings.policy.use if self.settings.policy else ()
+        return next((each for each in use if name and each.lower() == name.lower()), name)
 
     def maintain(self, on: bool, until: float | None = None) -> None:
         """Maintenance on (until a time, seconds since 1970) or off."""
@@ -219,6 +242,9 @@ class Monitor:
     # What comes in.
 
     def _on_sample(self, sample: Sample) -> None:
+        if is_ours(sample.error) or self._is_blind(sample):
+            self._book.note(sample)  # nothing of the path
+            return
         self._book.observe(sample, judge=self._helm is None or not self._egress.is_late(sample))
         self._egress.observe(sample)
         for voice in self.listeners.voices:
@@ -227,6 +253,8 @@ class Monitor:
             self._turn_soon()
 
     def _on_notice(self, notice: Notice) -> None:
+        if notice.about == "tailscaled" and not notice.over:
+            self._tailscaled.doubt()
         if notice.about == "tailscaled" or notice.about.startswith("exit:"):
             return  # said below, by who knows more
         if notice.over:
@@ -234,8 +262,29 @@ class Monitor:
         else:
             self.troubles.begin(notice.about, notice.message, notice.hint)
 
+    def _is_blind(self, sample: Sample) -> bool:
+        return sample.sent_s < self._blind_until_s and self._leads_through_tailscaled(sample.path)
+
+    def _leads_through_tailscaled(self, key: str) -> bool:
+        entry = self._book.entries.get(key)
+        return key.startswith("exit:") or (entry is not None and entry.path.interface == TUNNEL)
+
+    def _mind_silence(self, silent: bool) -> None:
+        """What seemed lost while tailscaled was silent is no evidence, also when it answers again."""
+        if silent == (self._blind_until_s == inf):
+            return
+        now_s, helm = boot_s(), self._helm
+        self._blind_until_s = inf if silent else now_s
+        self._book.renew(key for key in self._book.entries if self._leads_through_tailscaled(key))
+        self._egress.renew()
+        if helm is not None:
+            helm.proof = None
+            if not silent and helm.state is not None and (move := helm.state.move):
+                self.actuator.do([ProveEgress(move.to, move.number, now_s + PROOF_S)])
+
     def _on_seen(self, seen: Seen) -> None:
         helm = self._helm
+        self._mind_silence(seen.actual is None)
         if self._egress.use(seen.actual, boot_s()):
             way = self.settings.way(seen.actual or DIRECT)
             bound = [key for key, each in self._book.entries.items() if each.path.interface == way]
@@ -247,7 +296,7 @@ class Monitor:
         self._turn_soon()
 
     def _on_proof(self, proof: Proof) -> None:
-        if self._helm is not None:
+        if self._helm is not None and (proof.ok or self._tailscaled.seen.actual is not None):
             self._helm.proof = proof
             self._turn_soon()
 
@@ -289,6 +338,8 @@ class Monitor:
         decision = helm.turn(facts, now_s, hands_off=self.actuator.read_only)
         if decision is None or before is None:
             return
+        if any(reason.code == "asks" for reason in decision.reasons):
+            self._tailscaled.doubt()
         self.actuator.do(decision.actions)
         for reason in decision.news:
             if event := event_of_reason(reason, unix_s):
@@ -297,7 +348,7 @@ class Monitor:
         if (before.at == DIRECT) != (state.at == DIRECT):
             self._watch_paths()
         self._set_paces(decision.fast | decision.confirm, state, now_s)
-        if replace(state, said=(), drift_since_s=None) != replace(before, said=(), drift_since_s=None):
+        if state.as_json() != before.as_json():
             self.keep()
 
     def _facts(self, helm: Helm, now_s: float) -> Facts:
@@ -311,7 +362,8 @@ class Monitor:
             )
             for name in helm.policy.use
         )
-        return Facts(candidates, seen.actual, None, egress.verdict(DIRECT, now_s))
+        answers = now_s - self._tailscaled.answered_s <= _ANSWERED_S
+        return Facts(candidates, seen.actual, None, egress.verdict(DIRECT, now_s), answers, seen.error)
 
     def _set_paces(self, nodes: Iterable[str], state: State, now_s: float) -> None:
         verdict = self._egress.verdict(state.at, now_s)
@@ -380,8 +432,7 @@ class Monitor:
         if seen.actual is None:
             self._running_since_s = None
             if seen.error and self.settings.stack.tailscale is not None:
-                hint = "systemctl start tailscaled" if not seen.state or "state" not in seen.error else ""
-                self.troubles.begin("tailscaled", seen.error, hint or "tailscale up")
+                self.troubles.begin("tailscaled", seen.error, seen.hint)
             return
         self.troubles.end("tailscaled")
         if self._running_since_s is None:
@@ -425,6 +476,8 @@ class Monitor:
 
     def _show(self) -> None:
         self._follow_uplink()
+        if self._kept is not None:
+            self._kept.retry()
         snapshot = self.snapshot()
         for voice in self.listeners.voices:
             voice.on_snapshot(snapshot)

@@ -41,11 +41,20 @@ class Egress:
         self.called_s = None
         if node == DIRECT:
             return True  # the uplink is asked all the time
-        for (through, target), judge in list(self.judges.items()):
-            if through == node:
-                self.judges[through, target] = fresh = Judge(judge.path, self.limits)
-                fresh.restore(judge.export())
+        self._renew(each for each in self.judges if each[0] == node)
         return True
+
+    def renew(self) -> None:
+        """Nothing that was seen through any node is evidence any more; of the uplink all stays."""
+        self._renew(each for each in self.judges if each[0] != DIRECT)
+
+    def _renew(self, keys: Iterable[tuple[str, str]]) -> None:
+        for key in list(keys):
+            judge = self.judges[key]
+            judge.loss.outage()
+            self.judges[key] = fresh = Judge(judge.path, self.limits)
+            fresh.restore(judge.export())
+            fresh.pace_s = judge.pace_s
 
     def is_late(self, sample: Sample) -> bool:
         """Whether a target was asked through another way than the one in use: it says nothing of now."""

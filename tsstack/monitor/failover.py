@@ -32,6 +32,8 @@ DRIFT_S = 2.0
 """Prefs that differ for so long were changed by someone else; before, the change may be our own."""
 REPAIRS_MOST = 3
 """So many repairs in ten minutes; then someone else means it, and it is only reported."""
+REPAIR_S = 4.0
+"""A repair has come to pass after so long, or has failed (a request takes 3 s at most)."""
 _STALE_S = 2.0  # an egress answer so much newer than the peer's shows that the way works
 _LOSSY_HOME = 0.1  # more than this lost in the last seconds: not home now
 # A preferred node is probed fast for so long before the way may lead home: the slow pace sees no 20 % loss.
@@ -62,6 +64,8 @@ def maintain(state: State, on: bool) -> State:
 
 def decide(policy: Policy, state: State, facts: Facts, now_s: float) -> Decision:
     """The next state, what to do, and why. The same arguments give the same answer."""
+    if facts.actual == state.at and state.repairing is not None:
+        state = replace(state, repairing=None)  # the next change is another one
     turn = _Turn(policy, state, facts, now_s)
     decision = (
         _hands_off(turn)
@@ -173,7 +177,7 @@ def _hands_off(turn: _Turn) -> Decision | None:
     state, actual = turn.state, turn.facts.actual
     if actual is None:
         move = state.move and replace(state.move, started_s=turn.now_s)  # its time runs once it can be proven
-        return turn.stay("no-daemon", state=replace(state, move=move))
+        return turn.stay("no-daemon", state=replace(state, move=move), detail=turn.facts.silent)
     if state.maintenance:
         return turn.stay("maintenance", state=replace(state, drift_since_s=None))
     if turn.policy.failover:
@@ -212,11 +216,18 @@ def _drift(turn: _Turn) -> Decision | None:
     repairs = recent_moves(state.repairs, now_s)
     drifting = replace(state, drift_since_s=since_s, repairs=repairs)
     detail = f"they name {actual or 'no exit node'}"
-    if not turn.policy.repair_drift or (now_s - since_s < DRIFT_S and not leak):
-        return turn.stay("drift", state=drifting, detail=detail)
-    if len(repairs) >= REPAIRS_MOST and not leak:
-        return turn.stay("fought", state=drifting, detail=detail)
-    repaired = replace(drifting, drift_since_s=None, repairs=(*repairs, now_s))
+    under_way = state.repairing
+    code: Code | None = None
+    if under_way is not None and under_way[0] == actual and now_s - under_way[1] < REPAIR_S:
+        code = "repaired"
+    elif not turn.policy.repair_drift or (now_s - since_s < DRIFT_S and not leak):
+        code = "drift"
+    elif len(repairs) >= REPAIRS_MOST and not leak:
+        code = "fought"
+    if code is not None:
+        return turn.stay(code, state=drifting, detail=detail)
+    repairing = (str(actual), now_s)
+    repaired = replace(drifting, drift_since_s=None, repairs=(*repairs, now_s), repairing=repairing)
     action: Action = GoDirect(0) if state.at == DIRECT else UseExit(state.at, 0)
     return turn.stay("repaired", state=repaired, detail=detail, actions=(action,))
 
@@ -228,6 +239,8 @@ def _open_move(turn: _Turn) -> Decision | None:
         return None
     left_s = move.started_s + PROOF_S - turn.now_s
     here = proof is not None and proof.move == move.number
+    if here and proof is not None and proof.unknown:
+        return turn.stay("unproven", state=replace(turn.state, move=None), detail=proof.detail)
     if here and proof is not None and proof.ok and turn.facts.actual == move.to:
         return _proven(turn, move)
     if not (here and proof is not None and not proof.ok) and left_s > 0:
@@ -235,7 +248,7 @@ def _open_move(turn: _Turn) -> Decision | None:
     detail = proof.detail if here and proof is not None else f"no proof within {PROOF_S:.0f} s"
     if turn.facts.actual != move.to:
         detail = f"tailscaled did not take {move.to or 'no exit node'}"
-    return _go_on(turn, move, detail)
+    return _once_it_answers(turn, _go_on(turn, move, detail))
 
 
 def _proven(turn: _Turn, move: Move) -> Decision:
@@ -295,6 +308,19 @@ def _by_hand(turn: _Turn) -> Decision | None:
 
 def _leave(turn: _Turn) -> Decision | None:
     """The path in use is bad: a better one, if one is measured."""
+    decision = _left(turn)
+    return None if decision is None else _once_it_answers(turn, decision)
+
+
+def _once_it_answers(turn: _Turn, decision: Decision) -> Decision:
+    """What is done or told because a way fails waits until it is known that tailscaled does not hang."""
+    said = {(each.code, each.name) for each in decision.reasons}
+    if turn.facts.answers or not (decision.actions or said - {*turn.state.said}):
+        return decision
+    return turn.stay("asks")
+
+
+def _left(turn: _Turn) -> Decision | None:
     state, current = turn.state, turn.current()
     if state.blocked and _works_again(turn):
         # What failed everywhere was not each node's own fault: no bar is kept for it.

@@ -32,6 +32,7 @@ class Kept:
         self._saved: Mapping[str, Any] = self._read()
         self._boot = _boot_id()
         self._written = ""
+        self._unwritten = ""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="kept")
 
     def horizon_s(self, now_s: float) -> float:
@@ -90,6 +91,11 @@ class Kept:
         self._saved = saved
         self._pool.submit(self._write, json.dumps(saved))
 
+    def retry(self) -> None:
+        """Write what could not be written. Does not wait."""
+        if self._unwritten:
+            self._pool.submit(self._write, self._unwritten)
+
     def troubles(self) -> tuple[Trouble, ...]:
         """Why it cannot be read or written now."""
         return self._troubles.standing()
@@ -123,13 +129,14 @@ class Kept:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(self.path, text + "\n", mode=0o600)
         except OSError as error:
+            self._unwritten = text
             self._troubles.begin(
                 _ABOUT,
                 f"{self.path} cannot be written: {error.strerror}",
                 "a choice by hand and the hold-downs would not survive a restart",
             )
             return
-        self._written = text
+        self._written, self._unwritten = text, ""
         self._troubles.end(_ABOUT)
 
 

@@ -127,14 +127,24 @@ class Life:
     async def reload(self) -> str:
         """Read the file anew; returns what is wrong with it, or nothing. Bad: the old one stays in force."""
         if self._reloads is None or self._reloads.done():
-            self._reloads = asyncio.get_running_loop().create_task(self._reload(None))
+            self._reloads = self._begin_reload(None)
         return await asyncio.shield(self._reloads)
+
+    def _begin_reload(self, source: bytes | None) -> asyncio.Task[str]:
+        task = asyncio.get_running_loop().create_task(self._reload(source))
+        task.add_done_callback(self._reloaded)
+        return task
+
+    def _reloaded(self, task: asyncio.Task[str]) -> None:
+        """A fault of ours in reloading ends the daemon: it must not stay `reloading` for good."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(task.get_loop(), {"exception": error})
 
     def _reload_soon(self) -> None:
         if self._reloads is not None and not self._reloads.done():
             self._again = True  # the file may have changed after it was read
             return
-        self._reloads = asyncio.get_running_loop().create_task(self._reload(None))
+        self._reloads = self._begin_reload(None)
         self._reloads.add_done_callback(self._reload_again)
 
     def _reload_again(self, _: object) -> None:
@@ -147,11 +157,8 @@ class Life:
         wrong = ""
         try:
             settings = await asyncio.to_thread(read_settings, self._home.file, source)
-        except ConfigError as error:
-            errors = [each for each in error.findings if each.severity == "error"]
-            wrong = str(errors[0]) if errors else error.message
-            if len(errors) > 1:
-                wrong += f" (and {len(errors) - 1} more)"
+        except (TsstackError, OSError) as error:
+            wrong = _first_fault(error)
             hint = "the old one stays in force; see `tsstack check`, then reload"
             self._monitor.troubles.begin("file", wrong, hint)
         else:
@@ -219,7 +226,7 @@ class Life:
         if self._reloads is None or self._reloads.done():
             self._generation = live
             source = live_source(state, self._home.file)
-            self._reloads = asyncio.get_running_loop().create_task(self._reload(source))
+            self._reloads = self._begin_reload(source)
 
     def _status(self) -> str:
         snapshot_exit = self._monitor.exit_status()
@@ -240,3 +247,10 @@ class Life:
 
     async def _test_alert(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._audience.test)
+
+
+def _first_fault(error: TsstackError | OSError) -> str:
+    findings = error.findings if isinstance(error, ConfigError) else ()
+    errors = [each for each in findings if each.severity == "error"]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return (str(errors[0]) if errors else str(error)) + more

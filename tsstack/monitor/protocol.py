@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 from tsstack.monitor.snapshot import Event
@@ -48,7 +49,10 @@ def parse_request(line: bytes) -> Request:
     mark = data.get("id")
     if not isinstance(mark, str | int | float | None):  # it comes back as it was sent
         raise BadRequest("garbled", "`id` is a string or a number")
-    if data.get("v") != VERSION:
+    if isinstance(mark, float) and not isfinite(mark):
+        raise BadRequest("garbled", "`id` is a number that JSON knows")
+    version = data.get("v")
+    if type(version) is not int or version != VERSION:
         raise BadRequest("version", f'this monitor speaks version {VERSION}: send "v": {VERSION}', mark)
     do = data.get("do")
     if not isinstance(do, str) or do not in READING | COMMANDS:

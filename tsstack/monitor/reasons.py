@@ -39,7 +39,7 @@ _SEEN: dict[Rule, Callable[[Cause], str]] = {
 Code = Literal[
     "moved", "home", "proven", "unproven", "returned", "blocked", "unblocked", "direct",
     "stays", "nothing-better", "held", "barred", "waiting",
-    "manual", "maintenance", "report-only", "no-daemon", "drift", "repaired", "fought",
+    "asks", "manual", "maintenance", "report-only", "no-daemon", "drift", "repaired", "fought",
     "withdrawn", "restored", "backup", "primary",
 ]  # fmt: skip
 
@@ -107,10 +107,11 @@ _SENTENCES: dict[Code, str] = {
     "manual": "stays with {name}, chosen by hand",
     "maintenance": "maintenance: nothing is changed",
     "report-only": "would leave {name}, but `failover: false`",
-    "no-daemon": "tailscaled does not answer: nothing is decided",
+    "asks": "{name} fails: tailscaled is asked first whether it hangs",
+    "no-daemon": "nothing is decided without tailscaled",
     "drift": "prefs differ from what was decided for {name}",
     "repaired": "prefs differed and are set to {name} again",
-    "fought": "prefs are changed again and again by someone else, not by {name}",
+    "fought": "prefs are changed again and again by someone else: {name} is not set any more",
     "withdrawn": "{name} is withdrawn, its side is dead",
     "restored": "{name} is offered again",
     "backup": "{name} goes to its backup",

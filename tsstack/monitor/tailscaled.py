@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from tsstack.monitor.choice import DIRECT
+from tsstack.monitor.probes.stamps import boot_s
 from tsstack.parts.tailscale.exit_nodes import offered_exits
 from tsstack.system.localapi import (
     STATES,
@@ -32,9 +33,13 @@ T = TypeVar("T")
 _WATCH_PEERS = 1 << 12
 _MASK = WATCH_STATE | WATCH_PREFS | WATCH_HEALTH | _WATCH_PEERS
 _OF_PEERS = ("NetMap", "PeersChanged", "PeersRemoved", "PeerChangedPatch", "SelfChange")
+_START, _RESTART = "systemctl start tailscaled", "systemctl restart tailscaled"
+_HANGS = "did not answer"
 _LISTEN_S = 86400.0
 _AGAIN_S = 0.5
 _REQUEST_S = 3.0
+_HUNG_S = 1.0
+"""An answer that took so long shows that it hung meanwhile."""
 _PEERS_APART_S = 1.0
 """The peers are read at most so often, however often they change."""
 
@@ -59,6 +64,8 @@ class Seen:
     """The routes in its prefs; None before they were read."""
     error: str = ""
     """Why it does not answer."""
+    hint: str = ""
+    """What ends that."""
 
     def id_of(self, name: str) -> str | None:
         """The stable id of a node, by its name in any spelling."""
@@ -74,6 +81,8 @@ class Tailscaled:
 
     def __init__(self, api: LocalApi, changed: Callable[[Seen], None], *, names: tuple[str, ...]) -> None:
         self.seen = Seen()
+        self.answered_s = float("-inf")
+        """When the latest question that was answered was asked (CLOCK_BOOTTIME)."""
         self._api = api
         self._changed = changed
         self._names = {name.lower(): name for name in names}
@@ -216,20 +225,28 @@ class Tailscaled:
 
     async def _ask_until_it_answers(self) -> None:
         while True:
+            asked_s = boot_s()
             try:
                 prefs = await self._run(self._readers, self._timed().prefs)
             except LocalApiError as error:
-                if self._prefs is not None or not self.seen.error:
-                    self._prefs = None
-                    self.seen = replace(self.seen, error=error.message)
-                    self._tell()
+                self._fell_silent(error.message)
                 await asyncio.sleep(_AGAIN_S)
                 continue
+            took_s = boot_s() - asked_s
+            if took_s > _HUNG_S:
+                self._fell_silent(f"tailscaled did not answer for {took_s:.1f} s")
+            self.answered_s = asked_s
             if self.seen.error or self._prefs is None:
                 self.seen = replace(self.seen, error="")
                 self._read_peers_soon()
             self._take_prefs(prefs)
             return
+
+    def _fell_silent(self, error: str) -> None:
+        if self._prefs is not None or not self.seen.error:
+            self._prefs = None
+            self.seen = replace(self.seen, error=error)
+            self._tell()
 
     def _tell(self) -> None:
         """Put together what is known, and say so if it is new."""
@@ -240,9 +257,14 @@ class Tailscaled:
         if prefs is not None:
             advertised = tuple(str(each) for each in prefs.get("AdvertiseRoutes") or ())
         error = (
-            self.seen.error if prefs is None else "" if running else f"it is in the state {self.seen.state}"
+            self.seen.error
+            if prefs is None
+            else ""
+            if running
+            else f"tailscaled is in the state {self.seen.state}"
         )
-        self.seen = replace(self.seen, actual=actual, advertised=advertised, error=error)
+        hint = "tailscale up" if prefs is not None else _RESTART if _HANGS in error else _START
+        self.seen = replace(self.seen, actual=actual, advertised=advertised, error=error, hint=hint)
         self._changed(self.seen)
 
     def _named(self, prefs: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ _SEVERITY: dict[Code, Severity] = {
 }
 _OVER: frozenset[Code] = frozenset({"home", "unblocked", "restored", "primary"})
 # Said at every turn of a quiet day: the state shows them, the log need not.
-_SILENT: frozenset[Code] = frozenset({"stays", "waiting", "held"})
+_SILENT: frozenset[Code] = frozenset({"stays", "waiting", "held", "asks"})
 _OF_LEVEL: dict[Level, Severity] = {"suspect": "warning", "poor": "warning", "dead": "critical"}
 
 

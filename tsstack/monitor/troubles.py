@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from threading import Lock
 
@@ -34,13 +35,13 @@ class Troubles:
 def changes(before: Iterable[Trouble], after: Iterable[Trouble], at: float) -> list[Event]:
     """The events that make one set of troubles into the other: each begins once and ends once.
 
-    A trouble whose words change while it stands is no news.
+    One that stands with other words is another fault, and told; other numbers alone are no news.
     """
     old = {each.about: each for each in before}
     new = {each.about: each for each in after}
     events = []
     for about, trouble in new.items():
-        if about not in old:
+        if about not in old or _words(old[about]) != _words(trouble):
             hint = f" ({trouble.hint})" if trouble.hint else ""
             data = {"message": trouble.message, "hint": trouble.hint}
             events.append(Event(at, "trouble", "warning", about, trouble.message + hint, data))
@@ -49,3 +50,7 @@ def changes(before: Iterable[Trouble], after: Iterable[Trouble], at: float) -> l
             data = {"message": trouble.message}
             events.append(Event(at, "trouble", "info", about, f"over: {trouble.message}", data, over=True))
     return events
+
+
+def _words(trouble: Trouble) -> str:
+    return re.sub(r"\d+(\.\d+)?", "#", trouble.message)

@@ -31,10 +31,11 @@ class Pretended:
     def snapshot(self) -> Snapshot:
         return Snapshot(1.0, 0.5, "h", "0", (), None)
 
-    def choose(self, name: str | None) -> None:
+    def choose(self, name: str | None) -> str:
         if name == "z":
             raise ValueError("z is not among them")
         self.done.append(("choose", name))
+        return "later"
 
     def maintain(self, on: bool, until: float | None = None) -> None:
         self.done.append(("maintain", on, until))
@@ -96,7 +97,7 @@ def test_state_events_and_commands(tmp_path: Path) -> None:
             monitor.listeners.tell(event(str(number)))
         told = await ask(path, do="events", count=2)
         assert [each["text"] for each in told["result"]] == ["3", "4"]
-        assert (await ask(path, do="exit-node", use="b"))["result"] == {"manual": "b"}
+        assert (await ask(path, do="exit-node", use="b"))["result"] == {"manual": "b", "note": "later"}
         assert (await ask(path, do="exit-node", use="direct"))["ok"]
         assert (await ask(path, do="exit-node", auto=True))["ok"]
         assert (await ask(path, do="maintenance", on=True, for_s=60))["result"]["until"] > 0
@@ -120,7 +121,11 @@ def test_state_events_and_commands(tmp_path: Path) -> None:
         (b"\xff\xfe\n", "garbled"),
         (b"[" * 9000 + b"\n", "garbled"),
         (b'{"v": 1, "do": "state", "id": {}}\n', "garbled"),
+        (b'{"v": 1, "do": "state", "id": NaN}\n', "garbled"),
+        (b'{"v": 1, "do": "state", "id": 1e999}\n', "garbled"),
         (b'{"v": 2, "do": "state"}\n', "version"),
+        (b'{"v": true, "do": "state"}\n', "version"),
+        (b'{"v": 1.0, "do": "state"}\n', "version"),
         (b'{"do": "state"}\n', "version"),
         (b'{"v": 1, "do": "shutdown"}\n', "unknown"),
         (b'{"v": 1, "do": ["state"]}\n', "unknown"),
@@ -233,6 +238,32 @@ def test_more_clients_than_there_is_room_for_are_sent_away(tmp_path: Path) -> No
                 if (await ask(path, do="state"))["ok"]:
                     return
             await asyncio.sleep(0.05)
+
+    serve(tmp_path, body)
+
+
+def test_no_other_user_keeps_root_out_or_takes_every_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = iter([*[1000] * 9, *[uid for uid in range(1001, 1004) for _ in range(8)], 1004, 0])
+    monkeypatch.setattr(control_module, "_uid_of", lambda _: next(uids))
+
+    async def body(monitor: Pretended, path: Path) -> None:
+        held = []
+
+        async def is_served() -> bool:
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            held.append(writer)
+            writer.write(b'{"v": 1, "do": "state"}\n')
+            return bool(json.loads(await reader.readline())["ok"])
+
+        monkeypatch.setattr(control_module, "_may_command", lambda _: False)
+        assert [await is_served() for _ in range(9)] == [True] * 8 + [False]
+        assert all([await is_served() for _ in range(24)])
+        assert not await is_served()  # 32 are there
+        assert await is_served()  # root
+        for writer in held:
+            writer.close()
 
     serve(tmp_path, body)
 

@@ -23,7 +23,7 @@ from tsstack.monitor.reasons import Compared, Reason
 from tsstack.monitor.sample import Path, Sample
 from tsstack.monitor.tailscaled import Seen
 from tsstack.monitor.telling import event_of_change, event_of_reason
-from tsstack.monitor.verdict import Limits
+from tsstack.monitor.verdict import Judge, Limits
 
 LIMITS = Limits(interval_s=5.0)
 EXIT = Probe(Path("exit:a", "tailscale.exit_node.use[0]"), "tsmp", host="a")
@@ -156,6 +156,33 @@ def test_what_was_seen_in_an_earlier_stay_is_no_evidence() -> None:
     ways.use("a", at_s + 5)
     assert level(ways, "a", at_s + 5) == "unknown"
     assert level(ways, "a", feed(ways, "target:t", at_s + 5, "....")) == "good"
+
+
+def test_what_was_learnt_of_a_ways_bursts_outlives_an_earlier_stay() -> None:
+    ways = egress()
+    ways.use("a", 0.0)
+    at_s = feed(ways, "target:t", 0.0, ("." * 5 + "xx") * 30)
+    before = ways.judges["a", "t"]
+    ways.use("b", at_s)
+    ways.use("a", at_s + 5)
+    fresh = ways.judges["a", "t"]
+    assert fresh is not before and fresh.export() == before.export() != Judge("", LIMITS).export()
+
+
+def test_nothing_is_learnt_of_a_silence_that_was_tailscaleds_own() -> None:
+    ways, watched = egress(), book(EXIT)
+    ways.use("a", 0.0)
+    for sink, key in ((ways, "target:t"), (watched, "exit:a")):
+        at_s = feed(sink, key, 0.0, ("." * 60 + "xx") * 3)
+        feed(sink, key, at_s, "." * 5)
+    plain = [ways.judges["a", "t"].export(), watched.export()["exit:a"]]
+    for sink, key in ((ways, "target:t"), (watched, "exit:a")):
+        feed(sink, key, at_s + 2.5, "xxx")
+    ways.renew()
+    watched.renew(["exit:a"])
+    after = [ways.judges["a", "t"].export(), watched.export()["exit:a"]]
+    for one, other in zip(after, plain, strict=True):
+        assert one["bursts"]["follows"] == pytest.approx(other["bursts"]["follows"], abs=0.5)
 
 
 def test_a_tailscaled_that_was_silent_for_a_moment_is_no_new_stay() -> None:

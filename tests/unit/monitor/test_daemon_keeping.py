@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -152,9 +153,14 @@ def test_a_disk_that_takes_nothing_is_said_and_over_when_it_does_again(tmp_path:
     (trouble,) = kept.troubles()
     assert "cannot be written" in trouble.message and "would not survive" in trouble.hint
     folder.unlink()
-    kept.keep(failover=State("b"), standby={}, learnt={}, maintenance_until=None)
-    kept.close()
+    kept.retry()
+    kept._pool.submit(lambda: None).result()
     assert kept.troubles() == ()
+    assert '"at": "a"' in kept.path.read_text()
+    kept.path.unlink()
+    kept.retry()  # all is written
+    kept.close()
+    assert not kept.path.exists()
 
 
 POLICY = Policy(("a", "b"))
@@ -236,6 +242,35 @@ def test_a_route_goes_while_its_lan_is_dead_and_comes_back_and_others_are_never_
     assert watched.wanted(("172.30.0.0/16",)) == ("172.30.0.0/16", "192.168.15.0/24")  # until it is so
     assert watched.wanted(("172.30.0.0/16", "192.168.15.0/24")) is None
     assert watched.wanted(()) is None  # who takes it back after that means it
+
+
+def test_a_route_that_the_file_names_no_longer_is_not_offered_again(tmp_path: Path) -> None:
+    watched = routes(tmp_path)
+    for verdict, now_s in (
+        (Verdict("r", "dead"), 1.0),
+        (Verdict("r", "good", healthy_since_s=2.0), 20.0),
+    ):
+        judged = {"route:192.168.15.0/24": verdict}
+        watched.turn(
+            lambda key, judged=judged: judged.get(key, Verdict(key, "unknown")),  # type: ignore[misc]
+            now_s,
+            restore_after_s=10,
+            act=True,
+        )
+    assert watched.wanted(()) == ("192.168.15.0/24",)
+    watched.update(read(tmp_path, "tailscale: {advertise: {routes: [10.1.0.0/16]}}\n").stack)
+    assert watched.wanted(()) is None
+
+
+def test_after_a_reboot_a_route_is_held_by_no_time_of_the_other_boot(tmp_path: Path) -> None:
+    key = ("route", "192.168.15.0/24")
+    saved = {"off": [[*key]], "records": [[*key, asdict(Record(fell_s=5000.0, home_s=4000.0, relapses=2))]]}
+    same, other = routes(tmp_path), routes(tmp_path)
+    same.restore(saved, 6000.0)
+    other.restore(saved, 100.0)
+    assert same.state.records[key] == Record(fell_s=5000.0, home_s=4000.0, relapses=2)  # type: ignore[index]
+    assert other.state.records[key] == Record(relapses=2)  # type: ignore[index]
+    assert other.state.off == same.state.off
 
 
 def test_a_switch_at_work_is_seen_and_a_dead_one_is_not(tmp_path: Path) -> None:

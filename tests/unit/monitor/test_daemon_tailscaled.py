@@ -16,7 +16,7 @@ import pytest
 
 from tsstack.monitor import tailscaled as tailscaled_module
 from tsstack.monitor.actuator import WRITING, Actuator
-from tsstack.monitor.choice import DIRECT, Block, GoDirect, Proof, ProveEgress, UseExit
+from tsstack.monitor.choice import DIRECT, Block, FreeFlows, GoDirect, Proof, ProveEgress, UseExit
 from tsstack.monitor.probes.probe import Probe
 from tsstack.monitor.probes.stamps import boot_s
 from tsstack.monitor.sample import Path as MonitoredPath
@@ -175,6 +175,7 @@ def test_a_tailscaled_that_goes_and_returns(tmp_path: Path, monkeypatch: pytest.
         script.stop()
         await until(lambda: watched.seen.actual is None)
         assert "tailscaled" in watched.seen.error
+        assert watched.seen.hint == "systemctl start tailscaled"
         assert watched.seen.offers("exit-b")  # what was known is not forgotten
         script.prefs = {"ExitNodeID": "22"}
         script.start()
@@ -215,6 +216,7 @@ def test_doubt_finds_a_daemon_that_hangs_without_being_asked_for_anything(
         script.hung = True
         watched.doubt()
         await until(lambda: watched.seen.actual is None)
+        assert watched.seen.hint == "systemctl restart tailscaled"
         script.hung = False
         await until(lambda: watched.seen.actual == "Exit-A")
 
@@ -337,5 +339,37 @@ def test_pitfall_30_block_keeps_what_is_set_and_sets_it_where_nothing_is(
         actuator.do([GoDirect(1), Block("exit-a")])
         await until(lambda: len(script.patches) == 2)
         assert script.patches == [{"ExitNodeID": ""}, {"ExitNodeID": "11"}]
+
+    act(tmp_path, monkeypatch, body)
+
+
+def test_connections_are_freed_only_when_the_way_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[str] = []
+    monkeypatch.setattr("tsstack.monitor.actuator.free_flows", lambda left, *_: freed.append(left) or 0)
+
+    async def body(script: Script, actuator: Actuator, troubles: Troubles, proofs: list[Proof]) -> None:
+        script.read_only = True
+        actuator.do([UseExit("exit-b", 1), FreeFlows("exit-a"), GoDirect(2), FreeFlows("exit-b")])
+        actuator.do([UseExit("nobody", 3), FreeFlows("exit-c")])
+        await until(lambda: actuator.read_only and not actuator._waiting.qsize())
+        await asyncio.sleep(0.1)
+        assert freed == []
+        script.read_only = False
+        actuator.do([UseExit("exit-b", 4), FreeFlows("exit-d")])
+        await until(lambda: freed)
+        assert freed == ["exit-d"]
+
+    act(tmp_path, monkeypatch, body)
+
+
+def test_a_new_proof_ends_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(script: Script, actuator: Actuator, troubles: Troubles, proofs: list[Proof]) -> None:
+        actuator.do([ProveEgress("exit-b", 1, boot_s() + 0.7)])  # prefs name exit-a: it waits
+        await asyncio.sleep(0.1)
+        actuator.do([UseExit("exit-b", 2), ProveEgress("exit-b", 2, boot_s() + 3)])
+        await asyncio.sleep(1)
+        assert [proof.move for proof in proofs] == [2]
 
     act(tmp_path, monkeypatch, body)

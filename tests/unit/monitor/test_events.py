@@ -68,15 +68,20 @@ def test_a_closed_log_ends_nothing() -> None:
 def test_a_trouble_is_told_when_it_begins_and_when_it_is_over() -> None:
     troubles = Troubles()
     before = troubles.standing()
-    troubles.begin("history", "the disk is full", "make room")
+    troubles.begin("history", "the disk is full, 0.5 MB left", "make room")
     (begun,) = changes(before, troubles.standing(), 5.0)
     assert (begun.code, begun.severity, begun.about, begun.over) == ("trouble", "warning", "history", False)
-    assert begun.text == "the disk is full (make room)"
+    assert begun.text == "the disk is full, 0.5 MB left (make room)"
     before = troubles.standing()
-    troubles.begin("history", "the disk is still full")
-    assert changes(before, troubles.standing(), 6.0) == []
+    troubles.begin("history", "the disk is full, 12 MB left")
+    assert changes(before, troubles.standing(), 6.0) == []  # other numbers are no news
+    before = troubles.standing()
+    troubles.begin("history", "the disk is gone")
+    (other,) = changes(before, troubles.standing(), 6.5)
+    assert (other.text, other.over) == ("the disk is gone", False)
     before = troubles.standing()
     troubles.end("history")
     troubles.end("history")
     (over,) = changes(before, troubles.standing(), 7.0)
     assert (over.about, over.severity, over.over) == ("history", "info", True)
+    assert over.text == "over: the disk is gone"

@@ -212,6 +212,40 @@ def test_drift_is_repaired_a_leak_at_once_and_a_fight_is_ended() -> None:
     assert failover.decide(report, START, facts(good(), good(), actual=""), NOW_S + 60).actions == ()
 
 
+def test_a_change_is_repaired_once_and_leaves_the_budget_to_the_next() -> None:
+    state, now_s, actions = START, NOW_S, []
+    for _ in range(5):
+        decision = failover.decide(POLICY, state, facts(good(), good(), actual=""), now_s)
+        actions += decision.actions
+        state, now_s = decision.state, now_s + 0.05
+    assert actions == [UseExit("exit-a", 0)] and len(state.repairs) == 1
+    other = facts(good(), good(), actual="auto:any")
+    for _ in range(30):
+        decision = failover.decide(POLICY, state, other, now_s)
+        actions += decision.actions
+        state, now_s = decision.state, now_s + 0.1
+    assert len(actions) == 2 and decision.reasons[0].code == "repaired"
+    state = failover.decide(POLICY, state, facts(good(), good()), now_s).state
+    leak = failover.decide(POLICY, state, facts(good(), good(), actual=""), now_s)
+    assert leak.actions and len(leak.state.repairs) == 3  # the next change is another one, at once
+    state = failover.decide(POLICY, leak.state, facts(good(), good()), now_s).state
+    assert failover.decide(POLICY, state, facts(good(), good(), actual=""), now_s + 0.1).actions
+    late = failover.decide(POLICY, leak.state, facts(good(), good(), actual=""), now_s + failover.REPAIR_S)
+    assert late.actions  # a leak that its repair did not close
+
+
+def test_nothing_is_done_or_told_against_a_way_before_tailscaled_has_answered() -> None:
+    every = facts(DEAD, DEAD, DEAD, answers=False)
+    decision = failover.decide(POLICY, START, every, NOW_S)
+    assert (decision.actions, decision.reasons[0].code, decision.state.blocked) == ((), "asks", False)
+    decision = failover.decide(POLICY, START, facts(DEAD, good(), answers=False), NOW_S)
+    assert (decision.actions, decision.state.at) == ((), "exit-a")
+    failed = facts(DEAD, good(), good(), actual="exit-b", proof=Proof(1, ok=False), answers=False)
+    decision = failover.decide(POLICY, moved(), failed, NOW_S + 1)
+    assert (decision.actions, decision.reasons[0].code) == ((), "asks")
+    assert decision.state.move == moved().move and not decision.state.record("exit-b").barred_s(NOW_S + 1)
+
+
 def test_a_file_that_no_longer_names_what_is_in_use_is_followed() -> None:
     state = choice.State(at="exit-z")
     decision = failover.decide(POLICY, state, facts(DEAD, good(), actual="exit-z"), NOW_S)

@@ -8,7 +8,8 @@ import pytest
 
 from tsstack.model.stack import Stack
 from tsstack.monitor.probes.probe import Probe
-from tsstack.monitor.probes.targets import paths_of, plan_probes, timeout_for
+from tsstack.monitor.probes.targets import _host_of_url, paths_of, plan_probes, shown_page, timeout_for
+from tsstack.monitor.redaction import redacted
 from tsstack.monitor.sample import Path
 
 
@@ -150,3 +151,35 @@ def test_a_probe_refuses_nonsense() -> None:
             Probe(path, "icmp", timeout_s=timeout_s)
     with pytest.raises(ValueError, match="own path"):
         Probe(path, "icmp", others=(Probe(Path("x", ""), "icmp"),))
+
+
+def test_no_token_of_a_page_is_shown_and_pages_stay_apart() -> None:
+    pages = [
+        "https://example.org/health?token=s3cret1",
+        "https://example.org/health?token=s3cret2",
+        "https://joe:s3cret3@example.org/health",
+        "https://example.org/health#s3cret4",
+        "https://example.org/health",
+    ]
+    shown = [shown_page(each) for each in pages]
+    assert len(set(shown)) == len(pages) and shown[4] == pages[4]
+    assert "s3cret" not in "".join(shown) and "joe" not in "".join(shown)
+    assert all(each.startswith("https://example.org/health") for each in shown)
+    assert [redacted(each) for each in shown] == shown  # metrics and alerts leave them as they are
+    targets = [{"https": each} for each in pages[:2]]
+    planned = plan_probes(stack_of(monitor={"targets": targets}))
+    assert [probe.path.key for probe in planned] == [f"target:https:{each}" for each in shown[:2]]
+    assert [probe.url for probe in planned] == pages[:2]
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://192.168.15.9?x", "192.168.15.9"),
+        ("https://u:p@192.168.15.9#x", "192.168.15.9"),
+        ("https://[fd00::1]:8/", "fd00::1"),
+        ("https://example.org:8/a@b", "example.org"),
+    ],
+)
+def test_the_host_of_a_page(url: str, host: str) -> None:
+    assert _host_of_url(url) == host

@@ -19,6 +19,7 @@ _FOR_ALL = {
     dns.NO_RESOLVER: ("dns", "name a server in /etc/resolv.conf"),
     "too many open files": ("files", "raise LimitNOFILE of the service, or slow the probes down"),
 }
+_SPENT = frozenset({"no buffer space", "busy"})
 _TAILNET_KINDS = frozenset({"disco", "tsmp", "peer-icmp"})
 
 
@@ -60,6 +61,11 @@ class Notices:
         said = self._said.pop(about, None)
         if said is not None:
             self._tell(Notice(about, said.message, over=True))
+
+
+def is_ours(error: str) -> bool:
+    """Whether the cause is on this host, so that it says nothing of the path."""
+    return error in _FOR_ALL or error in _SPENT or error.startswith(NO_INTERFACE)
 
 
 def _notice(probe: Probe, error: str) -> Notice | None:

@@ -5,9 +5,11 @@ Keys are made of what is watched, not of its place in the file, so that history 
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tsstack.model.sections import Monitor
 from tsstack.monitor.probes.probe import Probe
@@ -87,7 +89,8 @@ def _target(target: Target, source: str, timeout_s: float, way: str) -> Probe:
         path = Path(f"target:tcp:{target.tcp}", source, _bound(host, way))
         return Probe(path, "tcp", host=host, port=port, timeout_s=timeout_s)
     if target.https is not None:
-        path = Path(f"target:https:{target.https}", source, _bound(_host_of_url(target.https), way))
+        key = f"target:https:{shown_page(target.https)}"
+        path = Path(key, source, _bound(_host_of_url(target.https), way))
         return Probe(path, "https", url=target.https, timeout_s=min(max(5 * timeout_s, _PAGE_S), _LONGEST_S))
     path = Path(f"target:dns:{target.dns}", source, way)
     return Probe(path, "dns", name=str(target.dns), timeout_s=max(timeout_s, _DNS_S))
@@ -99,11 +102,21 @@ def split_endpoint(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def shown_page(url: str) -> str:
+    """A page's address as everyone may see it: user, password, query and fragment may hold a token, so
+    `~` and eight digits of their SHA-256 stand for them, which keeps pages apart.
+    """
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    kept = f"{parts.scheme}://{place}{parts.path}"
+    if not (at or parts.query or parts.fragment):
+        return url if "?" not in url and "#" not in url else kept
+    left_out = "\0".join((user, parts.query, parts.fragment))
+    return f"{kept}~{hashlib.sha256(left_out.encode()).hexdigest()[:8]}"
+
+
 def _host_of_url(url: str) -> str:
-    authority = url.split("://", 1)[1].split("/", 1)[0]
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0]
-    return authority.partition(":")[0]
+    return urlsplit(url).hostname or ""
 
 
 def _address(host: str) -> Address | None:

@@ -1,0 +1,187 @@
+"""The daemon's life: reloads that fail, faults of its own, the watchdog, the generation in force."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tsstack.errors import TsstackError
+from tsstack.model.facts import Paths
+from tsstack.monitor import life as life_module
+from tsstack.monitor.life import Home, Life
+from tsstack.monitor.notify import Notify
+from tsstack.monitor.settings import Settings, read_settings
+
+
+class Fault(Exception):
+    """What nobody foresaw."""
+
+
+class Told(Notify):
+    """Notes what systemd is told."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.words: list[str] = []
+
+    def _send(self, text: str) -> None:
+        self.words.append(text.split("\n", maxsplit=1)[0])
+
+
+Body = Callable[[Life, Told], Awaitable[None]]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setattr(life_module, "_LOOK_S", 0.02)
+    file = tmp_path / "tsstack.yaml"
+    file.write_text("host: {name: h, tailnet: t.test}\nmonitor: {targets: [{icmp: 127.0.0.1}]}\n")
+    (tmp_path / "state").mkdir()
+    return Home(
+        file, Paths(state=tmp_path / "state", tailscale_socket=tmp_path / "none"), tmp_path / "m.sock"
+    )
+
+
+def live(home: Home, body: Body) -> Told:
+    """One life, until `body` is done or it ends by itself."""
+    told = Told()
+
+    async def main() -> None:
+        life = Life(home, read_settings(home.file), told)
+        living = asyncio.create_task(life.live())
+        try:
+            async with asyncio.timeout(15):
+                await until(lambda: "READY=1" in told.words)
+                await body(life, told)
+                life._ending.set()
+                await living
+        finally:
+            living.cancel()
+
+    asyncio.run(main())
+    return told
+
+
+async def until(happened: Callable[[], object]) -> None:
+    while not happened():
+        await asyncio.sleep(0.01)
+
+
+def test_a_fault_in_a_callback_ends_the_daemon(home: Home) -> None:
+    async def body(life: Life, told: Told) -> None:
+        def fail() -> None:
+            raise Fault
+
+        asyncio.get_running_loop().call_soon(fail)
+        await until(life._ending.is_set)
+
+    with pytest.raises(Fault):
+        live(home, body)
+
+
+def test_a_reload_that_fails_in_a_way_that_nobody_foresaw_ends_the_daemon(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: Path, source: bytes | None = None) -> Settings:
+        raise Fault
+
+    async def body(life: Life, told: Told) -> None:
+        monkeypatch.setattr(life_module, "read_settings", fail)
+        life._reload_soon()
+        await until(life._ending.is_set)
+
+    with pytest.raises(Fault):
+        live(home, body)
+
+
+@pytest.mark.parametrize("error", [TsstackError("no presets"), OSError(5, "Input/output error")])
+def test_a_file_that_cannot_be_read_is_a_trouble_and_the_old_one_stays(
+    home: Home, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(file: Path, source: bytes | None = None) -> Settings:
+        raise error
+
+    async def body(life: Life, told: Told) -> None:
+        monkeypatch.setattr(life_module, "read_settings", fail)
+        assert await life.reload() == str(error)
+        assert [each.about for each in life._monitor.troubles.standing()] == ["file"]
+        assert told.words.count("READY=1") == 2
+
+    live(home, body)
+
+
+def test_each_fault_of_the_file_is_told(home: Home) -> None:
+    async def body(life: Life, told: Told) -> None:
+        good = home.file.read_bytes()
+
+        def said() -> list[str]:
+            events = life._monitor.listeners.recent
+            return [each.text for each in events if each.about == "file" and each.code == "trouble"]
+
+        home.file.unlink()
+        await life.reload()
+        await until(lambda: len(said()) == 1)
+        home.file.write_bytes(b"\x00\xff\x00")
+        await life.reload()
+        await until(lambda: len(said()) == 2)
+        home.file.unlink()
+        home.file.mkdir()
+        await life.reload()
+        await until(lambda: len(said()) == 3)
+        home.file.rmdir()
+        home.file.write_bytes(good)
+        assert await life.reload() == ""
+        await until(lambda: len(said()) == 4)
+        assert said()[3].removeprefix("over: ") in said()[2]
+
+    live(home, body)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go, reads = threading.Event(), []
+
+    def read(file: Path, source: bytes | None = None) -> Settings:
+        reads.append(file)
+        may_go.wait(10)
+        return read_settings(file, source)
+
+    async def body(life: Life, told: Told) -> None:
+        monkeypatch.setattr(life_module, "read_settings", read)
+        life._reload_soon()
+        await until(lambda: reads)
+        life._reload_soon()
+        life._reload_soon()
+        may_go.set()
+        await until(lambda: told.words.count("READY=1") == 3)
+        assert len(reads) == 2
+
+    live(home, body)
+
+
+def test_the_watchdog_is_fed_only_while_probes_go_out(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(life: Life, told: Told) -> None:
+        await until(lambda: "WATCHDOG=1" in told.words)
+        monkeypatch.setattr(type(life._monitor.prober), "overdue_s", 11.0)
+        await asyncio.sleep(0.1)
+        told.words.clear()
+        await until(lambda: told.words.count("STATUS=1 paths") > 3)
+        assert "WATCHDOG=1" not in told.words
+
+    live(home, body)
+
+
+def test_a_switch_is_at_work_until_the_file_of_its_generation_is_in_force(home: Home) -> None:
+    async def body(life: Life, told: Told) -> None:
+        assert not life._is_changing()
+        (home.paths.state / "current").symlink_to("generations/2")
+        assert life._is_changing()
+        await until(lambda: not life._is_changing())
+        assert life._generation == "generations/2"
+
+    live(home, body)
