@@ -301,6 +301,10 @@ def shapes_of(tree: Mapping[str, str]) -> dict[str, Shape]:
     return shapes
 
 
+# What a choice of upstreams adds, as it is written: a value that grew by a word would make other counts.
+_CHOICE = {
+    "proxy_next_upstream +2 ;", "proxy_next_upstream_tries +1 ;", "server +1 ;", "server +3 ;", "server +4 ;"
+}  # fmt: skip
 _NFT_QUOTED = re.compile(r'"[^"\n]*"')
 
 
@@ -315,10 +319,15 @@ def _nft_shape(text: str) -> Shape:
     return found
 
 
+def _without_choice(shape: Shape) -> Shape:
+    """Without what a service has only where there are two upstreams: that one of two equal ones changes."""
+    return Counter({words: count for words, count in shape.items() if words[-1] not in _CHOICE})
+
+
 def differing(mine: dict[str, Shape], other: dict[str, Shape]) -> str:
     """What two sets of shapes differ in, or nothing."""
     for path in sorted({*mine, *other}):
-        left, right = mine.get(path, Counter()), other.get(path, Counter())
+        left, right = (_without_choice(each.get(path, Counter())) for each in (mine, other))
         if left != right:
             return f"{path}: more {dict(left - right)}, less {dict(right - left)}"[:600]
     return ""
