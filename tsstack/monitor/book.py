@@ -112,9 +112,10 @@ class Book:
         self._touched.add(sample.path)
 
     def note(self, sample: Sample) -> None:
-        """A sample that says nothing of its path: its error is shown, nothing is counted or judged."""
+        """A sample that says nothing of its path: it was sent, its error is shown, that is all."""
         if entry := self.entries.get(sample.path):
             entry.last = sample
+            self.sent += 1
 
     def renew(self, keys: Iterable[str]) -> None:
         """These lead another way from now on: what spoke against them before does not count."""
