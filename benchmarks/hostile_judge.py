@@ -261,7 +261,9 @@ class Judge:
             self.tally.behind_the_model["refused"] += 1
             return
         try:
-            if difference := differing(shapes_of(tree), shapes_of(expected)):
+            if difference := differing(
+                shapes_of(tree), shapes_of(expected), loose=not _ENDING.search(hostile)
+            ):
                 self._fault(given, "injected", difference)
                 return
             if self.engines and NFT in tree and tree[NFT] != expected[NFT]:
@@ -301,7 +303,8 @@ def shapes_of(tree: Mapping[str, str]) -> dict[str, Shape]:
     return shapes
 
 
-# What a choice of upstreams adds, as it is written: a value that grew by a word would make other counts.
+# What a choice of upstreams adds. It is let pass for a text that can end no statement, and for no other.
+_ENDING = re.compile(r"[;{}#\s\"'\\$]")
 _CHOICE = {
     "proxy_next_upstream +2 ;", "proxy_next_upstream_tries +1 ;", "server +1 ;", "server +3 ;", "server +4 ;"
 }  # fmt: skip
@@ -324,10 +327,12 @@ def _without_choice(shape: Shape) -> Shape:
     return Counter({words: count for words, count in shape.items() if words[-1] not in _CHOICE})
 
 
-def differing(mine: dict[str, Shape], other: dict[str, Shape]) -> str:
-    """What two sets of shapes differ in, or nothing."""
+def differing(mine: dict[str, Shape], other: dict[str, Shape], *, loose: bool = False) -> str:
+    """What two sets of shapes differ in, or nothing. `loose`: a choice of upstreams is no difference."""
     for path in sorted({*mine, *other}):
-        left, right = (_without_choice(each.get(path, Counter())) for each in (mine, other))
+        left, right = mine.get(path, Counter()), other.get(path, Counter())
+        if loose:
+            left, right = _without_choice(left), _without_choice(right)
         if left != right:
             return f"{path}: more {dict(left - right)}, less {dict(right - left)}"[:600]
     return ""
