@@ -208,10 +208,14 @@ def world_links(topology: Topology, pids: dict[str, int]) -> str:
 
 
 def loopback_addresses(node: Node) -> str:
-    """`ip -batch` lines for a node's loopback: up, and in world with the internet's addresses."""
+    """`ip -batch` lines for a node's loopback: up, and in world with the internet's addresses.
+
+    Even there an IPv6 address may not be bound for a moment, until a kernel worker has seen that there is
+    nothing to detect (net/ipv6/addrconf.c: addrconf_dad_work), unless `nodad` says so.
+    """
     if node.name != "world":
         return "link set lo up\n"
-    return f"link set lo up\naddr add {node.address}/32 dev lo\naddr add {node.address6}/128 dev lo\n"
+    return f"link set lo up\naddr add {node.address}/32 dev lo\naddr add {node.address6}/128 dev lo nodad\n"
 
 
 def kernelcore_links(pids: dict[str, int]) -> str:
