@@ -71,9 +71,10 @@ from tsstack.parts.firewall.rulebook import (
     log_statement,
 )
 from tsstack.parts.firewall.text import Chain, Table, interface, print_table
+from tsstack.parts.firewall.zones import ZONES_FILE, describe_zones
 
 FILE = "nftables/tsstack.nft"
-"""The part's one file in a generation."""
+"""What the kernel loads; nothing else in a generation touches it."""
 
 _TAILSCALED_PORT = 41641
 # No map: an open connection must not lose a packet while the table is replaced (`add_whole_accept`).
@@ -86,11 +87,12 @@ _HEADER = (
 
 
 def desired(stack: Stack, facts: Facts) -> dict[str, str]:
-    """The tree: `FILE` alone, or nothing when the file asks for no firewall."""
+    """The tree: `FILE` and what it says for people, or nothing when the file asks for no firewall."""
     firewall = stack.firewall
     if firewall is None or not firewall.enabled:
         return {}
-    return {FILE: print_table(build_table(stack, firewall, facts), _HEADER)}
+    text = print_table(build_table(stack, firewall, facts), _HEADER)
+    return {FILE: text, ZONES_FILE: describe_zones(stack, firewall)}
 
 
 def build_table(stack: Stack, firewall: Firewall, facts: Facts) -> Table:
