@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tsstack"
 
 # From the top down; a module may import from its own layer's package and from lower ones.
 LAYERS = {
-    "cli": 6,
-    "tui": 6,
+    "cli": 7,
+    "tui": 7,
+    "status": 6,
     "explain": 5,
     "switch": 5,
     "monitor": 5,
