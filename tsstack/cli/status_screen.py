@@ -6,7 +6,7 @@ from tsstack.cli.glyphs import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tsstack.cli.glyphs import Terminal
     from tsstack.status.shape import Counter, Peer, Service, Status, Zone
@@ -58,7 +58,7 @@ def _tailnet(status: Status, terminal: Terminal) -> Iterator[str]:
     parts += [" ".join(map(clean, tailnet["tags"]))] if tailnet["tags"] else []
     parts.append(f"tailscaled {clean(tailnet['version'])}")
     state = tailnet["state"] or "no state"
-    text = terminal.clip(dot.join(filter(None, parts)), terminal.width - _LABEL - 6 - len(state))
+    text = _fitting(filter(None, parts), dot, terminal, terminal.width - _LABEL - 6 - len(state))
     label = terminal.paint(f"{'tailnet':<{_LABEL}}", "dim")
     yield f"  {label} {terminal.level(level, state)}{dot}{text}"
     offers = [_offer(offer["route"], offer["approved"], offer["withdrawn"]) for offer in tailnet["offers"]]
@@ -66,6 +66,17 @@ def _tailnet(status: Status, terminal: Terminal) -> Iterator[str]:
         offers.insert(0, _offer("exit node", tailnet["exit_approved"], withdrawn=False))
     if offers:
         yield _row(terminal, "offers", ", ".join(offers))
+
+
+def _fitting(parts: Iterable[str], between: str, terminal: Terminal, width: int) -> str:
+    """As many of `parts` as have room, the first of them cut if need be."""
+    text = ""
+    for part in parts:
+        longer = f"{text}{between}{part}" if text else part
+        if len(longer) > width:
+            return text or terminal.clip(part, width)
+        text = longer
+    return text
 
 
 def _offer(what: str, approved: bool, withdrawn: bool) -> str:
@@ -129,6 +140,7 @@ def _peer(peer: Peer, terminal: Terminal, width: int) -> str:
     if len(cells) + len(path) > room:
         cells, tail = f"{name:<{width}}  ", ""
     tail = terminal.clip(tail, max(0, room - len(cells) - len(path)))
+    path = path if tail else path.rstrip()
     return f"  {' ' * _LABEL}   {cells}{terminal.level(level, path) if level else path}{tail}".rstrip()
 
 

@@ -92,8 +92,8 @@ def render_pages() -> str:
     lines = [
         "# Codes",
         "",
-        "What `tsstack check` says (TS0xx to TS6xx), what `ts-status`, `tsstack doctor` and `tsstack top` say "
-        "of a running host (TS7xx), then what a command that fails says. `tsstack explain CODE` prints one of "
+        "What `tsstack check` says (TS0xx to TS6xx), what `ts-status` and `tsstack doctor` say of a "
+        "running host (TS7xx), then what a command that fails says. `tsstack explain CODE` prints one of "
         "these, `tsstack explain` lists them.",
         "",
     ]

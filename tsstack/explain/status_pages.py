@@ -22,8 +22,8 @@ REMARKS = (
         "TS701",
         "critical",
         "tailscaled does not answer",
-        "Nothing of the tailnet can be told, changed or failed over. Traffic that was set up may still flow. The "
-        "message says what the socket answered.",
+        "Nothing of the tailnet can be told, changed or failed over. Traffic that was set up may still flow. "
+        "The message says what the socket answered.",
         "tailscaled does not answer on /var/run/tailscale/tailscaled.sock",
         "systemctl status tailscaled\njournalctl -u tailscaled -n 50",
     ),
@@ -31,7 +31,8 @@ REMARKS = (
         "TS702",
         "critical",
         "This host is not connected to its tailnet",
-        "tailscaled runs, and its state is another than Running: it wants a login, an approval, or was stopped.",
+        "tailscaled runs, and its state is another than Running: it wants a login, an approval, or was "
+        "stopped.",
         "tailscaled is not connected: NeedsLogin",
         "tsstack switch      # enrols with the file's key\ntailscale up        # after a `tailscale down`",
     ),
@@ -47,8 +48,9 @@ REMARKS = (
         "TS704",
         "warning",
         "A route is offered and not approved",
-        "The file offers a subnet, and as far as this node has heard nobody approved it: no peer gets the route. "
-        "Headscale tells a node of an approval only with its next full map, so it may be there already.",
+        "The file offers a subnet, and as far as this node has heard nobody approved it: no peer gets the "
+        "route. Headscale tells a node of an approval only with its next full map, so it may be there "
+        "already.",
         "192.168.15.0/24: offered, and not approved as far as this node knows",
         "headscale nodes list-routes\nheadscale nodes approve-routes -i ID -r 192.168.15.0/24",
     ),
@@ -56,7 +58,7 @@ REMARKS = (
         "TS705",
         "warning",
         "An exit node is offered and not approved",
-        "As TS704, for 0.0.0.0/0 and ::/0.",
+        "As TS704, for 0.0.0.0/0 and ::/0: nobody can use this host as an exit node.",
         "offered as an exit node, and not approved as far as this node knows",
         "headscale nodes approve-routes -i ID -r 0.0.0.0/0,::/0",
     ),
@@ -64,8 +66,8 @@ REMARKS = (
         "TS706",
         "warning",
         "This node's key expires soon",
-        "When it has expired (critical) the host drops out of the tailnet until somebody logs it in again, and "
-        "whoever can reach it only by the tailnet is locked out.",
+        "When it has expired (critical) the host drops out of the tailnet until somebody logs it in again, "
+        "and whoever can reach it only by the tailnet is locked out.",
         "this node's key expires in 9 days",
         "tailscale up --force-reauth\n# or switch key expiry off for this machine on the control server",
     ),
@@ -73,8 +75,8 @@ REMARKS = (
         "TS707",
         "critical",
         "No exit node works, and nothing may leave",
-        "All candidates of `tailscale.exit_node.use` are bad and the file says `otherwise: block`. What leaves "
-        "this host for the internet is dropped until one of them is good again.",
+        "All candidates of `tailscale.exit_node.use` are bad and the file says `otherwise: block`. What "
+        "leaves this host for the internet is dropped until one of them is good again.",
         "no exit node works, and nothing may leave: exit-a is dead: no answer for 3.2 s",
         "tsstack exit-node list\nts-quality",
     ),
@@ -82,8 +84,8 @@ REMARKS = (
         "TS708",
         "critical",
         "The exit node in use is offline",
-        "Control sees it offline, tailscaled goes on sending there, so there is no internet for this host. With "
-        "`monitor.failover` the next candidate is taken within seconds; without, nobody moves.",
+        "Control sees it offline, tailscaled goes on sending there, so there is no internet for this host. "
+        "With `monitor.failover` the next candidate is taken within seconds; without, nobody moves.",
         "exit-a is in use and offline: no internet through it",
         "tsstack exit-node list\nsystemctl status tsstack-monitor",
     ),
@@ -158,8 +160,8 @@ REMARKS = (
         "TS731",
         "critical",
         "The firewall's table is not loaded",
-        "The live generation has zones and the kernel has no table inet tsstack: somebody flushed the ruleset, "
-        "and nothing is closed.",
+        "The live generation has zones and the kernel has no table inet tsstack: somebody flushed the "
+        "ruleset, and nothing is closed.",
         "table inet tsstack is not loaded: nothing is closed",
         "tsstack switch",
     ),
@@ -215,8 +217,8 @@ REMARKS = (
         "TS752",
         "warning",
         "A switch is not over",
-        "A switch is at work, or was killed; in that case the next command, or the boot, brings the host wholly "
-        "to one generation.",
+        "A switch is at work, or was killed; in that case the next command, or the boot, brings the host "
+        "wholly to one generation.",
         "a switch to 12 is at work, or was cut off",
         "tsstack recover",
     ),
