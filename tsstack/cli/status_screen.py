@@ -134,13 +134,15 @@ def _peer(peer: Peer, terminal: Terminal, width: int) -> str:
     level = {"direct": "good", "relay": "poor", "peer-relay": "poor", "unknown": "unknown"}.get(way, "")
     name = terminal.clip(clean(peer["name"]), width)
     cells = f"{name:<{width}}  {peer['address']:<15}  "
-    path = f"{clean(way + by):<14}"
-    tail = f"  {_milliseconds(peer['rtt_s']):>9}  {clean(', '.join(notes))}".rstrip()
+    path = f"{clean(way + by):<12}"
     room = terminal.width - _LABEL - 5
+    tail = f"  {_milliseconds(peer['rtt_s']):>8}"
     if len(cells) + len(path) > room:
         cells, tail = f"{name:<{width}}  ", ""
-    tail = terminal.clip(tail, max(0, room - len(cells) - len(path)))
-    path = path if tail else path.rstrip()
+    elif len(cells) + len(path) + len(tail) + 2 < room:
+        told = _fitting(map(clean, notes), ", ", terminal, room - len(cells) - len(path) - len(tail) - 2)
+        tail = f"{tail}  {told}".rstrip()
+    path = path if tail.strip() else path.rstrip()
     return f"  {' ' * _LABEL}   {cells}{terminal.level(level, path) if level else path}{tail}".rstrip()
 
 
@@ -184,12 +186,13 @@ def _zones(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[
     dropped = ", ".join(
         f"{_number(counter['packets'])} {name}" for name, counter in firewall["dropped"].items()
     )
+    zones_told = f"{len(firewall['zones'])} zone{'' if len(firewall['zones']) == 1 else 's'}"
     if firewall["error"]:
-        yield _row(terminal, "firewall", f"{len(firewall['zones'])} zones; {clean(firewall['error'])}")
+        yield _row(terminal, "firewall", f"{zones_told}; {clean(firewall['error'])}")
     elif firewall["loaded"] is False:
         yield _row(terminal, "firewall", "not loaded: nothing is closed", "red")
     else:
-        yield _row(terminal, "firewall", f"{len(firewall['zones'])} zones; dropped: {dropped}")
+        yield _row(terminal, "firewall", f"{zones_told}; dropped: {dropped}")
     zones = firewall["zones"] if everything else firewall["zones"][:_ZONES_SHOWN]
     width = min(max((len(zone["name"]) for zone in zones), default=0), 20)
     for zone in zones:
@@ -206,7 +209,8 @@ def _zone(zone: Zone, terminal: Terminal, width: int) -> str:
     if zone["refused"] is not None or zone["accepted"] is not None:
         counts = f"  accepted {_count(zone['accepted'])}, refused {_count(zone['refused'])}"
     room = terminal.width - _LABEL - 5 - width
-    text = f"  {terminal.clip(members, max(8, room - len(counts) - 2)):<20}{counts}"
+    members = terminal.clip(members, max(8, room - len(counts) - 2))
+    text = f"  {members:<{max(0, min(20, room - len(counts) - 2))}}{counts}"
     name = terminal.clip(zone["name"], width)
     return f"  {' ' * _LABEL}   {name:<{width}}{terminal.clip(text, room)}".rstrip()
 
