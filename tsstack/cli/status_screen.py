@@ -139,6 +139,8 @@ def _peer(peer: Peer, terminal: Terminal, width: int) -> str:
     tail = f"  {_milliseconds(peer['rtt_s']):>8}"
     if len(cells) + len(path) > room:
         cells, tail = f"{name:<{width}}  ", ""
+    elif len(cells) + len(path) + len(tail) > room:
+        tail = ""
     elif len(cells) + len(path) + len(tail) + 2 < room:
         told = _fitting(map(clean, notes), ", ", terminal, room - len(cells) - len(path) - len(tail) - 2)
         tail = f"{tail}  {told}".rstrip()
