@@ -6,13 +6,16 @@ import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from tsstack.status.shape import Counter, Firewall, Zone
+    from tsstack.status.shape import Counter, Firewall, Rule, Zone
 
 ABOVE_ZONES = ("unzoned", "invalid", "spoofed", "misdirected")
 """Counters of what is dropped by no zone's own rules, as `parts/firewall/desired.py` names them."""
+# The last word of the other counters' names; what is neither is accepted for this host itself.
+_REFUSING = frozenset({"refused"})
+_FORWARDING = frozenset({"published", "exit", "routes"})
 
 
 def read_firewall(generation: str, run: str) -> Firewall:
@@ -49,7 +52,7 @@ def read_firewall(generation: str, run: str) -> Firewall:
         **found,
         "enabled": True,
         "default_policy": described["default_policy"],
-        "zones": [_zone(zone, counters) for zone in described["zones"]],
+        "zones": [_zone(zone, described["counters"], counters) for zone in described["zones"]],
         "dropped": {name: count for name in ABOVE_ZONES if (count := _counter(counters, name)) is not None},
     }
 
@@ -66,10 +69,20 @@ def _is_changed(run: str) -> bool | None:
     return bool(fingerprint("tsstack") != noted)
 
 
-def _zone(zone: Mapping[str, Any], counters: Mapping[str, tuple[int, int]]) -> Zone:
-    name = zone["name"]
+def _zone(
+    zone: Mapping[str, Any], described: Sequence[Mapping[str, str]], counters: Mapping[str, tuple[int, int]]
+) -> Zone:
+    rules: list[Rule] = [
+        {"name": each["name"], "path": each["path"], "packets": counts[0], "bytes": counts[1]}
+        for each in described
+        if each["zone"] == zone["name"] and (counts := counters.get(each["name"])) is not None
+    ]
+    kinds = [(rule, rule["name"].rpartition(".")[2]) for rule in rules]
+    refused = [rule for rule, kind in kinds if kind in _REFUSING]
+    forwarded = [rule for rule, kind in kinds if kind in _FORWARDING or kind.isdigit()]
+    accepted = [rule for rule in rules if rule not in refused and rule not in forwarded]
     return {
-        "name": name,
+        "name": zone["name"],
         "path": zone["path"],
         "interfaces": zone["interfaces"],
         "sources": zone["sources"],
@@ -77,10 +90,15 @@ def _zone(zone: Mapping[str, Any], counters: Mapping[str, tuple[int, int]]) -> Z
         "allow": zone["allow"],
         "ping": zone["ping"],
         "open": zone["open"],
-        "accepted": _counter(counters, f"{name}.accepted"),
-        "forwarded": _counter(counters, f"{name}.forwarded"),
-        "refused": _counter(counters, f"{name}.refused"),
+        "accepted": _sum(accepted) if counters else None,
+        "forwarded": _sum(forwarded) if counters else None,
+        "refused": _sum(refused) if counters else None,
+        "rules": rules,
     }
+
+
+def _sum(rules: Sequence[Rule]) -> Counter:
+    return {"packets": sum(rule["packets"] for rule in rules), "bytes": sum(rule["bytes"] for rule in rules)}
 
 
 def _counter(counters: Mapping[str, tuple[int, int]], name: str) -> Counter | None:

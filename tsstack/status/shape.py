@@ -120,6 +120,16 @@ class Counter(TypedDict):
     bytes: int
 
 
+class Rule(TypedDict):
+    """What one rule has counted, and the line of the file behind it."""
+
+    name: str
+    """The counter's: `dmz.tcp`, `forward.2`, `dmz.refused`."""
+    path: str
+    packets: int
+    bytes: int
+
+
 class Opening(TypedDict):
     """Ports that a zone may reach on this host, and the line of the file that says so."""
 
@@ -140,8 +150,11 @@ class Zone(TypedDict):
     ping: bool
     open: list[Opening]
     accepted: Counter | None
+    """New connections to this host; None where the counters cannot be read."""
     forwarded: Counter | None
+    """New connections through this host."""
     refused: Counter | None
+    rules: list[Rule]
 
 
 class Firewall(TypedDict):

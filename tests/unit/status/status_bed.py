@@ -93,6 +93,10 @@ def a_status(**more: Any) -> dict[str, Any]:
                     "open": [{"protocol": "tcp", "ports": "443", "path": "firewall.zones.dmz.tcp[1]"}],
                     "accepted": {"packets": 12345, "bytes": 1}, "forwarded": None,
                     "refused": {"packets": 42, "bytes": 1},
+                    "rules": [
+                        {"name": "dmz.tcp", "path": "firewall.zones.dmz", "packets": 12345, "bytes": 1},
+                        {"name": "dmz.refused", "path": "firewall.zones.dmz", "packets": 42, "bytes": 1},
+                    ],
                 },
             ],
             "dropped": {"unzoned": {"packets": 3, "bytes": 180}},

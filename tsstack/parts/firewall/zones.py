@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tsstack.parts.firewall.members import open_ports
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tsstack.model.firewall import Firewall
     from tsstack.model.stack import Stack
 
@@ -16,8 +18,12 @@ SOURCES_MOST = 32
 """So many networks of a zone are written out; `source_count` tells how many there are."""
 
 
-def describe_zones(stack: Stack, firewall: Firewall) -> str:
-    """JSON: `default_policy`, and of each zone its members and what it opens, with the file's key paths."""
+def describe_zones(stack: Stack, firewall: Firewall, counters: Mapping[str, str]) -> str:
+    """JSON: `default_policy`, each zone's members and what it opens, and the counters; all with key paths.
+
+    A counter belongs to a zone by its name (`ZONE.tcp`) or by the zone that a forward rule is from
+    (`forward.2`); what is dropped above all zones belongs to none.
+    """
     zones = []
     for name, zone in firewall.zones.items():
         path = f"firewall.zones.{name}"
@@ -38,5 +44,15 @@ def describe_zones(stack: Stack, firewall: Firewall) -> str:
                 ],
             }
         )
-    described = {"default_policy": firewall.default_policy, "zones": zones}
+    counted = [
+        {"name": name, "zone": _zone_of(name, firewall), "path": path} for name, path in counters.items()
+    ]
+    described = {"default_policy": firewall.default_policy, "zones": zones, "counters": counted}
     return json.dumps(described, separators=(",\n", ": ")) + "\n"
+
+
+def _zone_of(counter: str, firewall: Firewall) -> str:
+    zone, _, what = counter.rpartition(".")
+    if zone == "forward" and what.isdigit():
+        return firewall.forward[int(what)].from_zone
+    return zone
