@@ -186,7 +186,7 @@ def _zones(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[
     if not firewall["enabled"]:
         return
     dropped = ", ".join(
-        f"{_number(counter['packets'])} {name}" for name, counter in firewall["dropped"].items()
+        f"{number(counter['packets'])} {name}" for name, counter in firewall["dropped"].items()
     )
     zones_told = f"{len(firewall['zones'])} zone{'' if len(firewall['zones']) == 1 else 's'}"
     if firewall["error"]:
@@ -280,10 +280,10 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _count(counter: Counter | None) -> str:
-    return "-" if counter is None else _number(counter["packets"])
+    return "-" if counter is None else number(counter["packets"])
 
 
-def _number(value: int) -> str:
+def number(value: int) -> str:
     """At most four figures and a letter: 987, 12.3k, 4.56M."""
     if value < 1000:
         return str(value)
