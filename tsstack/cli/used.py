@@ -82,7 +82,8 @@ def describe_line(
     """One request or session in one line; `widest` is the length of the longest service's name."""
     code = f"{exchange.status:03d}"
     head = f"{_clock(exchange.unix_s)} {service:<{widest}} "
-    middle = f" {duration(exchange.took_s):>6} {size(exchange.sent_bytes):>6}  "
+    narrow = clip and terminal.width < 50
+    middle = "  " if narrow else f" {duration(exchange.took_s):>6} {size(exchange.sent_bytes):>6}  "
     who = f"{exchange.user} {exchange.client}" if exchange.user else exchange.client
     what = f"{exchange.method} {exchange.host}{exchange.uri}"
     if exchange.tcp:
