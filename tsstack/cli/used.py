@@ -85,7 +85,7 @@ def describe_line(
     narrow = clip and terminal.width < 50
     middle = "  " if narrow else f" {duration(exchange.took_s):>6} {size(exchange.sent_bytes):>6}  "
     who = f"{exchange.user} {exchange.client}" if exchange.user else exchange.client
-    what = f"{exchange.method} {exchange.host}{exchange.uri}"
+    what = f"{exchange.method} {exchange.uri}"
     if exchange.tcp:
         what = f"{size(exchange.received_bytes)} received, upstream {exchange.upstream or 'none'}"
     why = " (rate limit)" if exchange.is_limited else " (not in allow)" if exchange.is_denied else ""

@@ -167,7 +167,7 @@ def test_following_shows_lines_until_it_is_ended(site, monkeypatch, capsys):
     assert len(out.splitlines()) == 2
     assert (
         " ".join(out.splitlines()[0].split()[1:])
-        == "wiki 502 3ms 100B al@example.com 100.64.0.7 GET wiki.box.tail.test/"
+        == "wiki 502 3ms 100B al@example.com 100.64.0.7 GET /"
     )
     assert "following db, wiki" in err
     rounds.clear()

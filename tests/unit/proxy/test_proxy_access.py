@@ -54,6 +54,7 @@ def test_times_of_other_zones_and_summer_are_one_time():
         (http_line(status=403, upstream="", upstream_time=""), False, True),
         (http_line(status=403), False, False),
         (http_line(limit="DELAYED"), False, False),
+        (http_line(status=429, limit="PASSED", upstream="", upstream_time=""), False, False),
     ],
 )
 def test_refusals_of_nginx_are_told_from_those_of_the_upstream(line, limited, denied):

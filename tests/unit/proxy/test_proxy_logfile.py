@@ -88,10 +88,9 @@ def test_bisection_finds_what_reading_all_finds(tmp_path_factory, made):
 
 
 def test_lines_a_little_out_of_order_are_found(tmp_path):
-    filler = [http_line(NOW - HOUR - 500 + n, uri="/" + "x" * 500) for n in range(490)]
-    log = write_log(
-        tmp_path / "a.log", [*filler, http_line(NOW - HOUR + 1), http_line(NOW - HOUR - 3), http_line()]
-    )
+    before = [http_line(NOW - 2 * HOUR + n, uri="/" + "x" * 500) for n in range(1000)]
+    late = [http_line(NOW - HOUR - 3, uri="/" + "x" * 500)] * 1000
+    log = write_log(tmp_path / "a.log", [*before, http_line(NOW - HOUR + 1), *late, http_line()])
     assert len(times(log)[0]) == 2
 
 

@@ -184,7 +184,8 @@ def _certificate_faults(answer: Answer, leaf: x509.Certificate, now: datetime.da
     if answer.distrust:
         return [("critical", f"clients refuse its certificate: {answer.distrust}", _RENEW)]
     if left < warned_before(leaf):
-        return [("warning", f"its certificate ends in {left.days} days", _RENEW)]
+        days = f"{left.days} day" + "s" * (left.days != 1)
+        return [("warning", f"its certificate ends in {days}", _RENEW)]
     return []
 
 
