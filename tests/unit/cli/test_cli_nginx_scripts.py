@@ -165,10 +165,7 @@ def test_following_shows_lines_until_it_is_ended(site, monkeypatch, capsys):
     code, out, err = run(monkeypatch, capsys, "-f", "--errors")
     assert code == 0
     assert len(out.splitlines()) == 2
-    assert (
-        " ".join(out.splitlines()[0].split()[1:])
-        == "wiki 502 3ms 100B al@example.com 100.64.0.7 GET /"
-    )
+    assert " ".join(out.splitlines()[0].split()[1:]) == "wiki 502 3ms 100B al@example.com 100.64.0.7 GET /"
     assert "following db, wiki" in err
     rounds.clear()
     _, out, _ = run(monkeypatch, capsys, "-f", "wiki", "--json")

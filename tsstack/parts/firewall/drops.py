@@ -66,10 +66,9 @@ def parse_drop(text: str, unix_s: float) -> Refused | None:
     found = _PREFIX.match(text)
     if found is None:
         return None
-    # An ICMP error quotes the packet that it is about in brackets; that is not the one that was dropped.
-    body = text[found.end() : found.end() + _MOST_CHARACTERS].partition("[")[0]
     fields: dict[str, str] = {}
-    for name, value in _FIELD.findall(body):
+    for name, value in _FIELD.findall(text[found.end() : found.end() + _MOST_CHARACTERS]):
+        # The first of each name: behind them an ICMP error quotes, in brackets, the packet that it is about.
         fields.setdefault(name, value)
     source, destination = _address(fields.get("SRC", "")), _address(fields.get("DST", ""))
     protocol = fields.get("PROTO", "").lower()
