@@ -19,7 +19,7 @@ from tsstack.cli.status_screen import number
 if TYPE_CHECKING:
     from tsstack.parts.firewall.drops import Drops
     from tsstack.parts.firewall.kernel_log import Reading
-    from tsstack.status.shape import Firewall, Rule, Zone
+    from tsstack.status.shape import Counter, Firewall, Rule, Zone
 
 _DROPS_SHOWN = 10
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -55,7 +55,7 @@ class Span(click.ParamType[float]):
 @watch_option
 @click.option("--state", type=click.Path(path_type=Path), default="/var/lib/tsstack", hidden=True)
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), default="/run/tsstack", hidden=True)
-def fw_status(
+def fw_status(  # noqa: PLR0917  click passes them by name
     zones: Sequence[str], since_s: float, rules: bool, as_json: bool, every_s: float | None, state: Path,
     run_folder: Path,
 ) -> None:  # fmt: skip
@@ -215,7 +215,8 @@ def _head(found: Found, out: Terminal) -> Iterator[str]:
         "unknown": clean(firewall["error"]) or "it cannot be read",
     }[found.level]
     name = out.paint("table inet tsstack", "bold")
-    yield f"{out.sign(found.level)} {name}: {out.level(found.level, words)}, by default {firewall['default_policy']}"
+    policy = f", by default {firewall['default_policy']}"
+    yield f"{out.sign(found.level)} {name}: {out.level(found.level, words)}{policy}"
 
 
 def _zones(found: Found, out: Terminal, *, rules: bool) -> Iterator[str]:
@@ -224,12 +225,13 @@ def _zones(found: Found, out: Terminal, *, rules: bool) -> Iterator[str]:
     rows += [
         (
             zone["name"],
-            *(number(count["packets"]) if (count := zone[kind]) else "-"
-              for kind in ("accepted", "forwarded", "refused")),
+            _packets(zone["accepted"]),
+            _packets(zone["forwarded"]),
+            _packets(zone["refused"]),
             _members(zone),
         )
         for zone in zones
-    ]  # fmt: skip
+    ]
     widths = [min(max(len(row[at]) for row in rows), 20) for at in range(4)]
     for at, row in enumerate(rows):
         cells = [out.clip(row[0], widths[0]).ljust(widths[0])]
@@ -239,6 +241,10 @@ def _zones(found: Found, out: Terminal, *, rules: bool) -> Iterator[str]:
         yield out.paint(line.rstrip(), "dim" if not at else "")
         if at and rules:
             yield from _opened(zones[at - 1], found, out)
+
+
+def _packets(count: Counter | None) -> str:
+    return "-" if count is None else number(count["packets"])
 
 
 def _members(zone: Zone) -> str:
@@ -256,7 +262,7 @@ def _opened(zone: Zone, found: Found, out: Terminal) -> Iterator[str]:
         room = max(8, out.width - len(head) - len(place) - 2)
         text = out.clip(what, room).ljust(room)
         looks = "dim" if not rule["packets"] else ""
-        yield out.paint(f"{head}{text}  {place}".rstrip(), looks)
+        yield out.paint(out.clip(f"{head}{text}  {place}".rstrip(), out.width), looks)
 
 
 def _what(rule: Rule, zone: Zone) -> str:

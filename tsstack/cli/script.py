@@ -25,7 +25,7 @@ watch_option = click.option(
     is_flag=False,
     flag_value=2.0,
     type=click.FloatRange(min=0.2),
-    metavar="SECONDS",
+    metavar="[SECONDS]",
     help="Show it again and again, each 2 s or so many.",
 )
 
