@@ -44,6 +44,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "exit-node": ("exit_node", "exit_node", "Show the exit nodes with their quality; choose one."),
     },
     "Trying it": {
+        "completion": ("completion", "completion", "Print what a shell needs to complete these commands."),
         "lab": ("lab", "lab", "A whole tailnet in namespaces: Headscale, nodes, faults."),
     },
     "": {  # called by units, not by people

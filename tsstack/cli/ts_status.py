@@ -8,6 +8,8 @@ from tsstack.status.gather import Sources, gather
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+
     from tsstack.status.shape import Status
 
 EXIT_CODE = {"ok": 0, "warning": 1, "critical": 2}
@@ -68,6 +70,13 @@ def run(words: list[str]) -> int:
 
 def read_options(words: list[str]) -> Options:
     """The options that `words` say. SystemExit with 0 after `--help`, with 3 for words that are none."""
+    given = make_parser().parse_args(words)
+    sources = Sources(state=given.state, run=given.run, tailscaled=given.tailscaled, monitor=given.monitor)
+    return Options(all_=given.all, json=given.json, every_s=given.watch, sources=sources)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, for those who give words, and for completion."""
     import argparse
 
     class Parser(argparse.ArgumentParser):
@@ -97,9 +106,7 @@ def read_options(words: list[str]) -> Options:
     ):
         default = getattr(defaults, name)
         parser.add_argument(f"--{name}", default=default, metavar="PATH", help=f"{about}  [{default}]")
-    given = parser.parse_args(words)
-    sources = Sources(state=given.state, run=given.run, tailscaled=given.tailscaled, monitor=given.monitor)
-    return Options(all_=given.all, json=given.json, every_s=given.watch, sources=sources)
+    return parser
 
 
 def _seconds(text: str) -> float:
