@@ -27,7 +27,8 @@ KINDS: tuple[PathKind, ...] = ("exit", "target", "route", "service", "peer")
 ENDED_S = 900.0
 """Without a monitor: the links that the history names in its last quarter of an hour."""
 _DIGITS = 6
-_BADNESS: dict[str, int] = {"dead": 4, "poor": 3, "suspect": 2, "unknown": 1, "good": 0}
+BADNESS: dict[str, int] = {"dead": 4, "poor": 3, "suspect": 2, "unknown": 1, "good": 0}
+"""How much a level wants to be seen: what is not known yet more than what is well."""
 _FIGURES = tuple(each.name for each in fields(Quality))
 
 
@@ -134,34 +135,36 @@ def chosen(links: Iterable[Link], words: Sequence[str]) -> list[Link]:
 
 
 def worst_first(links: Iterable[Link], *, by_figures: bool = False) -> list[Link]:
-    """The links in the order that an admin reads them: the worst level first, then by kind, as in the file.
+    """The links in the order that an admin reads them: the worst first, then by kind, as in the file.
 
-    `by_figures`: within a level the lossiest, then the slowest come first, whatever their kind.
+    Over a span the worst is what was bad for longest. `by_figures`: among equals the lossiest, then the
+    slowest come first, whatever their kind.
     """
 
     def rank(link: Link) -> tuple[float, ...]:
-        quality = link.quality
-        spent = (-link.bad.bad_s, -_BADNESS[link.worst or "good"]) if link.bad is not None else ()
-        if not by_figures:
-            return (-_BADNESS[link.level], *spent, KINDS.index(link.kind))
-        loss, slow_s = (quality.loss, quality.rtt_p95_s) if quality is not None else (None, None)
-        return (-_BADNESS[link.level], *spent, -(loss or 0.0), -(slow_s or 0.0))
+        if link.bad is not None:
+            badness = (-link.bad.bad_s, -BADNESS[link.worst or "good"])
+        else:
+            badness = (-BADNESS[link.level], 0)
+        if not by_figures or link.quality is None:
+            return (*badness, 0, 0, KINDS.index(link.kind))
+        return (*badness, -(link.quality.loss or 0), -(link.quality.rtt_p95_s or 0), KINDS.index(link.kind))
 
     return sorted(links, key=rank)
 
 
 def worst_level(links: Iterable[Link]) -> Level:
     """The worst level of all; `good` for none."""
-    return max((each.level for each in links), key=_BADNESS.__getitem__, default="good")
+    return max((each.level for each in links), key=BADNESS.__getitem__, default="good")
 
 
 def counts(links: Iterable[Link]) -> dict[PathKind, dict[Level, int]]:
-    """How many links of each kind have each level, the worst level first; kinds without links are left out."""
+    """How many links of each kind have each level, the worst first. A kind without links is left out."""
     found: dict[PathKind, dict[Level, int]] = {}
     links = list(links)
     for kind in KINDS:
         levels = [each.level for each in links if each.kind == kind]
-        ordered = sorted(set(levels), key=_BADNESS.__getitem__, reverse=True)
+        ordered = sorted(set(levels), key=BADNESS.__getitem__, reverse=True)
         if levels:
             found[kind] = {level: levels.count(level) for level in ordered}
     return found
