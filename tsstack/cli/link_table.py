@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
 from tsstack.cli.spans import span_words
 from tsstack.monitor.archive import Point
-from tsstack.monitor.links import Link, Report, counts, worst_first, worst_level
+from tsstack.monitor.links import Link, Report, counts, shown, worst_first, worst_level
 
-MOST = 40
-"""Of more links than this, those that are well are only counted, unless all are asked for."""
 _PATH_LEAST, _SPARK_LEAST, _SPARK_USUAL = 20, 9, 16
 _NOTHING = "-"
 
@@ -26,16 +24,15 @@ class _Column:
 def table(report: Report, terminal: Terminal, *, most: int | None = None, every: bool = False) -> list[str]:
     """A summary by kind, then a row for each link, the worst first, with what speaks against it below.
 
-    `most`: so many rows, the worst by their figures. Else all, or (of more than MOST, without `every`) those
-    that are not well and as many others as there is room for.
+    `most` and `every` choose the rows as `links.shown` says.
     """
-    links = worst_first(report.links, by_figures=most is not None)
     lines = _summary(report, terminal)
-    if not links:
+    if not report.links:
         return [*lines, "nothing is watched" if report.live else "nothing was measured in that time"]
-    shown = links[: most or _room(links, every)]
-    lines += _rows(shown, report, terminal)
-    rest = links[len(shown) :]
+    rows = shown(report.links, most, every=every)
+    lines += _rows(rows, report, terminal)
+    keys = {each.key for each in rows}
+    rest = [each for each in worst_first(report.links) if each.key not in keys]
     if rest:
         levels = ", ".join(
             f"{sum(each.level == level for each in rest)} {level}"
@@ -45,7 +42,7 @@ def table(report: Report, terminal: Terminal, *, most: int | None = None, every:
             terminal.paint(terminal.clip(f"and {levels} more: --all shows them", terminal.width), "dim")
         )
     if report.window_s is None:
-        to_s = max((each.bad.to_s for each in shown if each.bad), default=10)
+        to_s = max((each.bad.to_s for each in rows if each.bad), default=10)
         foot = f"BAD: how long it was poor or dead, each time up to {span_words(to_s)} too much"
         lines.append(terminal.paint(terminal.clip(foot, terminal.width), "dim"))
     return lines
@@ -63,7 +60,7 @@ def spark(series: Sequence[Point], width: int, terminal: Terminal) -> str:
     ]
     values = [_highest(group) for group in groups]
     known = sorted(each for each in values if each is not None)
-    top = max(known[-1], 2 * known[len(known) // 2]) if known else 0.0
+    top = max(known[-1], 2 * known[(len(known) - 1) // 2]) if known else 0.0
     bars = terminal.spark([*values, top])[:-1]
     lost = "×" if terminal.unicode else "x"  # noqa: RUF001  the sign is meant
     signs = ""
@@ -81,12 +78,6 @@ _SEVERITY = ("unknown", "good", "suspect", "poor", "dead")
 
 def _highest(group: Iterable[Point]) -> float | None:
     return max((each.quality.rtt_p50_s for each in group if each.quality.rtt_p50_s is not None), default=None)
-
-
-def _room(links: Sequence[Link], every: bool) -> int:
-    if every or len(links) <= MOST:
-        return len(links)
-    return max(MOST, sum(each.level in {"suspect", "poor", "dead"} for each in links))
 
 
 def _summary(report: Report, terminal: Terminal) -> list[str]:

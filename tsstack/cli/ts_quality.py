@@ -17,11 +17,12 @@ from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
 from tsstack.cli.spans import Span
+from tsstack.errors import TsstackError
 from tsstack.monitor.archive import Archive
 from tsstack.monitor.client import DEFAULT_PATH as SOCKET
 from tsstack.monitor.client import Client
 from tsstack.monitor.history import DEFAULT_PATH as HISTORY
-from tsstack.monitor.links import Asked, Report, as_json, read, worst_first, worst_level
+from tsstack.monitor.links import POINTS, Asked, Report, read, report_json, worst_first, worst_level
 
 if TYPE_CHECKING:
     from tsstack.monitor.verdict import Level
@@ -105,16 +106,23 @@ def command(
         raise click.UsageError("say either --worst or --all")
     if plot is not None:
         _check_picture(plot)
-    asked = Asked(WINDOWS_S[window], span_s, words=words)
-    if plot is not None:
-        asked = replace(asked, points=_PLOT_POINTS)
+    all_of_it = every or as_json or plot is not None
+    points = _PLOT_POINTS if plot is not None else POINTS
+    asked = Asked(WINDOWS_S[window], span_s, points, words, None if all_of_it else most, all_of_it)
     client, archive = Client(socket), Archive(history)
+    began: list[bool] = []
 
     def draw() -> tuple[str, str]:
-        report = read(client, archive, asked)
+        try:
+            report = read(client, archive, asked)
+        except TsstackError as error:
+            if not began:
+                raise
+            return f"{error.message}: waiting for it", "unknown"  # it was there, so it will be again
+        began.append(True)
         level = _STATUS[worst_level(report.links)]
         if as_json:
-            return _json(report, indent=None if every_s is not None else 2), level
+            return json.dumps(report_json(report)), level  # one line: a thousand links are long enough
         out = terminal()
         lines = table(report, out, most=most, every=every)
         if every_s is None:
@@ -142,10 +150,6 @@ def fit(lines: list[str], out: Terminal, height: int | None) -> list[str]:
 
 def _height() -> int | None:
     return get_terminal_size().lines if sys.stdout.isatty() else None
-
-
-def _json(report: Report, *, indent: int | None) -> str:
-    return json.dumps(as_json(report), indent=indent)
 
 
 def _check_picture(file: Path) -> None:

@@ -20,6 +20,8 @@ from tsstack.monitor.snapshot import PathKind
 from tsstack.monitor.verdict import Level
 
 HOUR_S = 3600.0
+MOST = 40
+"""Of more links than this, those that are well are only counted, unless all are asked for."""
 POINTS = 60
 """So many steps has the series of each link."""
 KINDS: tuple[PathKind, ...] = ("exit", "target", "route", "service", "peer")
@@ -88,6 +90,9 @@ class Asked:
     points: int = POINTS
     words: tuple[str, ...] = ()
     """Which links; none: all."""
+    most: int | None = None
+    every: bool = True
+    """As in `shown`: only these get a series, which is most of the work for a thousand links."""
 
 
 def read(client: Client, archive: Archive, asked: Asked, *, clock: Callable[[], float] = time.time) -> Report:
@@ -137,20 +142,32 @@ def chosen(links: Iterable[Link], words: Sequence[str]) -> list[Link]:
 def worst_first(links: Iterable[Link], *, by_figures: bool = False) -> list[Link]:
     """The links in the order that an admin reads them: the worst first, then by kind, as in the file.
 
-    Over a span the worst is what was bad for longest. `by_figures`: among equals the lossiest, then the
-    slowest come first, whatever their kind.
+    Over a span: what is poor or dead now, then what was bad for longest. `by_figures`: among equals the
+    lossiest, then the slowest come first, whatever their kind.
     """
 
     def rank(link: Link) -> tuple[float, ...]:
         if link.bad is not None:
-            badness = (-link.bad.bad_s, -BADNESS[link.worst or "good"])
+            now = BADNESS[link.level] if link.level in {"poor", "dead"} else 0
+            badness = (-now, -link.bad.bad_s, -BADNESS[link.worst or "good"])
         else:
-            badness = (-BADNESS[link.level], 0)
+            badness = (-BADNESS[link.level], 0, 0)
         if not by_figures or link.quality is None:
             return (*badness, 0, 0, KINDS.index(link.kind))
         return (*badness, -(link.quality.loss or 0), -(link.quality.rtt_p95_s or 0), KINDS.index(link.kind))
 
     return sorted(links, key=rank)
+
+
+def shown(links: Iterable[Link], most: int | None, *, every: bool = False) -> list[Link]:
+    """The links that a screen has rows for, in order: so many of the worst, by their figures.
+
+    Without `most` all; of more than MOST (and without `every`) those that are not well and others up to MOST.
+    """
+    ordered = worst_first(links, by_figures=most is not None)
+    if most is None and not every:
+        most = max(MOST, sum(each.level in {"suspect", "poor", "dead"} for each in ordered))
+    return ordered[:most]
 
 
 def worst_level(links: Iterable[Link]) -> Level:
@@ -170,7 +187,7 @@ def counts(links: Iterable[Link]) -> dict[PathKind, dict[Level, int]]:
     return found
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def report_json(report: Report) -> dict[str, Any]:
     """The report as JSON values. docs/link-quality.md lists the keys; they stay."""
     return {
         "at": report.at,
@@ -288,11 +305,12 @@ def _with_series(
     links: Sequence[Link], archive: Archive, since: float, until: float, asked: Asked
 ) -> tuple[list[Link], tuple[str, ...]]:
     """The steps of the last hour or of the span. Without a history the rest is shown all the same."""
+    keys = [each.key for each in shown(links, asked.most, every=asked.every)]
     try:
-        series = archive.many_series([each.key for each in links], since, until, points=asked.points)
+        series = archive.many_series(keys, since, until, points=asked.points)
     except TsstackError as error:
         return list(links), (f"no course of the last hour: {error.message}",)
-    return [replace(each, series=tuple(series[each.key])) for each in links], ()
+    return [replace(each, series=tuple(series.get(each.key, ()))) for each in links], ()
 
 
 def _span(now: float, asked: Asked) -> tuple[float, float]:
