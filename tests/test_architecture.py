@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tsstack"
 
 # From the top down; a module may import from its own layer's package and from lower ones.
 LAYERS = {
-    "cli": 6,
-    "tui": 6,
+    "cli": 7,
+    "tui": 7,
+    "bench": 6,
     "explain": 5,
     "switch": 5,
     "monitor": 5,
@@ -59,6 +60,9 @@ MONITOR_JUDGEMENT = (
     *("probes/dns_message", "probes/echo", "probes/probe", "probes/targets", "probes/wheel"),
 )
 
+# What a benchmark's figures mean, and what is asked next; the rest of it measures.
+BENCH_JUDGEMENT = ("figures", "grades", "iperf", "kernels", "mtu_search", "peers", "wire")
+
 
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if "_assets" not in path.parts)
@@ -87,6 +91,7 @@ def is_pure(path: Path) -> bool:
             "switch/ways.py",
             "switch/kernel_ways.py",
             *(f"monitor/{name}.py" for name in MONITOR_JUDGEMENT),
+            *(f"bench/{name}.py" for name in BENCH_JUDGEMENT),
             "prove/expected.py",
         }
     )
