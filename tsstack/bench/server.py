@@ -118,6 +118,7 @@ class Server:
             agreed = wire.agree(wire.read_request(line), self._most_s, self._most_bytes)
             connection.sendall(wire.ok_line(agreed))
             if agreed.verb == "hello":
+                _part(connection)
                 return
             moved, span_s = (
                 self._take(connection, agreed) if agreed.verb == "up" else self._give(connection, agreed)
@@ -126,6 +127,7 @@ class Server:
         except wire.WireError as error:
             with contextlib.suppress(OSError):
                 connection.send(f"no {error}\n".encode()[: wire.LONGEST_LINE_BYTES])
+                _part(connection)
             self._tell(f"{name}: {error}")
         except TimeoutError:
             self._tell(f"{name}: said nothing")
@@ -144,14 +146,7 @@ class Server:
         span_s = time.monotonic() - begun_s
         connection.settimeout(_GRACE_S)
         connection.sendall(wire.done_line(moved, span_s))
-        connection.shutdown(socket.SHUT_WR)
-        # Unread bytes at a close would overtake the line as a reset: read on until the sender is gone.
-        until_s = time.monotonic() + _GRACE_S
-        with contextlib.suppress(OSError):
-            while (left_s := until_s - time.monotonic()) > 0:
-                connection.settimeout(left_s)
-                if not connection.recv_into(buffer):
-                    break
+        _part(connection)
         return moved, span_s
 
     def _read(
@@ -181,7 +176,24 @@ class Server:
                 continue
             except (BrokenPipeError, ConnectionResetError):
                 break  # the receiver has enough
+        if moved >= agreed.most_bytes:
+            _part(connection)  # what is still on its way belongs to the test
         return moved, time.monotonic() - begun_s
+
+
+def _part(connection: socket.socket) -> None:
+    """End our side, and wait until the other end has closed its own.
+
+    Unread bytes at a close would overtake our last line as a reset.
+    """
+    buffer = bytearray(PIECE_BYTES)
+    until_s = time.monotonic() + _GRACE_S
+    with contextlib.suppress(OSError):  # it is gone already
+        connection.shutdown(socket.SHUT_WR)
+        while (left_s := until_s - time.monotonic()) > 0:
+            connection.settimeout(left_s)
+            if not connection.recv_into(buffer):
+                break
 
 
 def _listen(address: str, port: int, interface: str) -> socket.socket:

@@ -136,21 +136,25 @@ def _receive(connection: socket.socket, agreed: wire.Request, already: int) -> T
     buffer = bytearray(PIECE_BYTES)
     moved_bytes = already
     begun_s = time.monotonic()
-    last_s = begun_s
+    broke_off = False
     while (left_s := begun_s + agreed.span_s - time.monotonic()) > 0:
         connection.settimeout(left_s)
         try:
             count = connection.recv_into(buffer)
-        except (TimeoutError, ConnectionResetError):
+        except TimeoutError:
             break
+        except ConnectionResetError:
+            count = 0
         if not count:
+            broke_off = moved_bytes < agreed.most_bytes
             break
         moved_bytes += count
-        last_s = time.monotonic()
-    ended_early = last_s - begun_s < agreed.span_s * 0.8 and moved_bytes < agreed.most_bytes
-    if ended_early and moved_bytes == 0:
+    span_s = time.monotonic() - begun_s
+    if broke_off and span_s < agreed.span_s * 0.8:
+        raise wire.WireError("it broke off")
+    if not moved_bytes:
         raise wire.WireError("it sent nothing")
-    return _throughput("down", moved_bytes, time.monotonic() - begun_s)
+    return _throughput("down", moved_bytes, span_s)
 
 
 def _throughput(direction: Direction, moved_bytes: int, span_s: float) -> Throughput:

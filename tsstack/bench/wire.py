@@ -21,8 +21,8 @@ MOST_S = 30.0
 MOST_BYTES = 8 << 30
 """A test's limits at the server, whatever a client asks for."""
 
-_REQUEST = re.compile(rb"tsstack-bench 1 (hello|up|down) (\d{1,4}\.\d{3}) (\d{1,15})\n")
-_OK = re.compile(rb"ok (\d{1,4}\.\d{3}) (\d{1,15})\n")
+_REQUEST = re.compile(rb"tsstack-bench 1 (hello|up|down) (\d{1,4}\.\d{3}) (\d{1,16})\n")
+_OK = re.compile(rb"ok (\d{1,4}\.\d{3}) (\d{1,16})\n")
 _DONE = re.compile(rb"done (\d{1,15}) (\d{1,4}\.\d{6})\n")
 
 

@@ -10,7 +10,7 @@ from tsstack.bench.figures import Latency, Load, Report, Throughput
 from tsstack.bench.grades import Change
 from tsstack.bench.measure import told_of_mtu
 from tsstack.bench.mtu_search import TAILNET_DEFAULT
-from tsstack.cli.glyphs import Terminal, clean
+from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
 
 _LABEL_WIDTH = 13
 _GRADE_LOOKS = {"A+": "green", "A": "green", "B": "green", "C": "yellow", "D": "red", "F": "red"}
@@ -33,8 +33,7 @@ def report_lines(
 ) -> list[str]:
     """The whole screen. `before` is when the last run to this peer was, empty when there was none."""
     rows = _Rows(terminal)
-    name = terminal.paint(terminal.clip(clean(report.peer), terminal.width - 12), "bold")
-    rows.lines.append(f"{terminal.sign(level)} {name}  {clean(report.address)}")
+    rows.head(level, report, [change for change in changes if change.worse])
     _way(rows, report)
     rows.row("latency", _latency(report.idle))
     for load in report.loads:
@@ -134,6 +133,22 @@ class _Rows:
         self.lines: list[str] = []
         self._terminal = terminal
 
+    def head(self, level: str, report: Report, worse: Sequence[Change]) -> None:
+        why = [_WORDS[report.way.via]] if report.way.relayed else []
+        why += ["worse than the last run"] if worse else []
+        pieces = [
+            (report.peer, "bold"),
+            (f"  {report.address}  ", ""),
+            (f"{level}: {', '.join(why)}" if why else level, COLOUR_OF[level]),
+        ]
+        left = self._terminal.width - 2
+        line = self._terminal.sign(level) + " "
+        for words, look in pieces:
+            shown = self._terminal.clip(clean(words), left)
+            line += self._terminal.paint(shown, look)
+            left -= len(shown)
+        self.lines.append(line.rstrip())
+
     def row(self, label: str, pieces: Iterable[Piece]) -> None:
         left = self._terminal.width - _LABEL_WIDTH
         line = self._terminal.paint(label.ljust(_LABEL_WIDTH), "dim")
@@ -164,21 +179,26 @@ def _way(rows: _Rows, report: Report) -> None:
 
 
 def _latency(latency: Latency) -> list[Piece]:
-    pieces = [(milliseconds(latency.p50_s), "bold"), (f"   p95 {milliseconds(latency.p95_s)}", "")]
+    lost = f"lost {latency.lost} of {latency.sent}" if latency.lost else f"none of {latency.sent} lost"
+    pieces = [
+        (milliseconds(latency.p50_s).ljust(14), "bold"),
+        (f"p95 {milliseconds(latency.p95_s)}   ", ""),
+        (lost, "yellow" if latency.lost else ""),
+    ]
     if latency.jitter_s is not None:
         pieces.append((f"   jitter {milliseconds(latency.jitter_s)}", ""))
-    lost = f"   lost {latency.lost} of {latency.sent}" if latency.lost else f"   none of {latency.sent} lost"
-    pieces.append((lost, "yellow" if latency.lost else ""))
+    if latency.method != "icmp":
+        pieces.append((f"   by {latency.method}", "dim"))
     return pieces
 
 
 def _load(load: Load) -> list[Piece]:
     through = load.throughput
     pieces: list[Piece] = [(bits(through.bits_s).ljust(14), "bold")]
-    if load.added_s is not None:
-        pieces.append((f"+{milliseconds(load.added_s)} under load".ljust(24), ""))
     if load.grade:
-        pieces.append((f"grade {load.grade}", _GRADE_LOOKS.get(load.grade, "")))
+        pieces.append((f"grade {load.grade}".ljust(11), _GRADE_LOOKS.get(load.grade, "")))
+    if load.added_s is not None:
+        pieces.append((f"+{milliseconds(load.added_s)} under load", ""))
     if load.latency and load.latency.lost:
         pieces.append((f"   lost {load.latency.lost} of {load.latency.sent}", "yellow"))
     if through.retransmits:
@@ -191,7 +211,7 @@ def _underlay(rows: _Rows, report: Report) -> None:
     if below is None:
         return
     ratio = f": the tailnet takes {report.ratio:.1f} times that" if report.ratio else ""
-    rows.row("past it", [(f"{below.address} {milliseconds(below.latency.p50_s)}{ratio}", "")])
+    rows.row("underlay", [(f"{below.address} {milliseconds(below.latency.p50_s)}{ratio}", "")])
     through: dict[str, Throughput] = {each.direction: each for each in below.loads}
     for load in report.loads:
         direct = through.pop(load.throughput.direction, None)
@@ -212,7 +232,7 @@ def _mtu(rows: _Rows, report: Report) -> None:
     else:
         words = f"not found on the tailnet: {report.mtu.why}" if report.mtu else "not found"
     below = report.underlay.mtu.found_bytes if report.underlay and report.underlay.mtu else None
-    rows.row("MTU", [(words + (f", {below} past it" if below else ""), "")])
+    rows.row("MTU", [(words + (f", {below} on the underlay" if below else ""), "")])
     if said := told_of_mtu(report):
         rows.text("", said, "yellow")
 
