@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _EVERY_S = 0.1
 _COUNT, _QUICK_COUNT = 20, 10
+# Wakes an idle session; and that all of them get lost on a way that answers at all is rare.
+_WARM_UP = 4
 _DISCO_TRIES, _DISCO_EVERY_S = 6, 0.5
 _IPERF_GRACE_S = 10.0
 _DIRECTIONS: tuple[Direction, ...] = ("up", "down")
@@ -166,7 +168,7 @@ class Benchmark:
         """Latency before any load, by the first of the methods that gets answers."""
         count = _QUICK_COUNT if self.plan.quick else _COUNT
         echoes = Echoes(peer.address)
-        found = measure(echoes, 2, _EVERY_S, self.tell)
+        found = measure(echoes, _WARM_UP, _EVERY_S, self.tell)
         if found.p50_s is not None:
             return echoes, measure(echoes, count, _EVERY_S, self.tell)
         pings = DaemonPings(self._api, peer.address, "TSMP" if way.tsmp_s is not None else "disco")
@@ -204,7 +206,7 @@ class Benchmark:
             if bind is None:
                 continue
             echoes = Echoes(address, interface=bind, timeout_s=1.0)
-            if measure(echoes, 2, _EVERY_S, self.tell).p50_s is None:
+            if measure(echoes, _WARM_UP, _EVERY_S, self.tell).p50_s is None:
                 continue
             count = _QUICK_COUNT if self.plan.quick else _COUNT
             latency = measure(echoes, count, _EVERY_S, self.tell)
