@@ -252,3 +252,43 @@ def test_it_listens_on_its_interface_alone() -> None:
     (listener,) = server._listeners
     assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
     server.close()
+
+
+def test_a_slow_receiver_gets_all_of_a_test_that_bytes_end() -> None:
+    """What still waits in the sender's buffer then is part of the test."""
+    with a_server() as (server, _), socket.socket() as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        opened.settimeout(5)
+        opened.connect(("127.0.0.1", server.port))
+        opened.sendall(wire.Request("down", 5.0, 10**9).line())
+        got = len(opened.recv(1 << 16))
+        time.sleep(0.3)
+        while data := opened.recv(1 << 16):
+            got += len(data)
+    assert got == MOST_BYTES + len(wire.ok_line(wire.Request("down", 5.0, MOST_BYTES)))
+
+
+def test_the_load_ends_in_time_although_the_other_end_never_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tsstack.bench.transfer._ANSWER_S", 0.7)
+    listener = socket.create_server(("127.0.0.1", 0))
+    last_s: list[float] = []
+
+    def swallow() -> None:
+        opened, _ = listener.accept()
+        with opened, suppress(OSError):
+            line_of(opened)
+            opened.sendall(wire.ok_line(wire.Request("up", 0.2, wire.MOST_BYTES)))
+            while opened.recv(1 << 16):
+                last_s[:] = [time.monotonic()]
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=swallow)
+    thread.start()
+    begun_s = time.monotonic()
+    with pytest.raises(TransferFailed, match="fell silent"):
+        transfer("127.0.0.1", "up", 0.2, port=listener.getsockname()[1])
+    assert time.monotonic() - begun_s < 2.0
+    thread.join()
+    listener.close()
+    # A moment for what waited in buffers; without an end of feeding it would be 0.9 s.
+    assert last_s[0] - begun_s < 0.6
