@@ -15,6 +15,7 @@ LAYERS = {
     "cli": 7,
     "tui": 7,
     "status": 6,
+    "bench": 6,
     "explain": 5,
     "switch": 5,
     "monitor": 5,
@@ -60,6 +61,9 @@ MONITOR_JUDGEMENT = (
     *("probes/dns_message", "probes/echo", "probes/probe", "probes/targets", "probes/wheel"),
 )
 
+# What a benchmark's figures mean, and what is asked next; the rest of it measures.
+BENCH_JUDGEMENT = ("figures", "grades", "iperf", "kernels", "mtu_search", "peers", "wire")
+
 
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if "_assets" not in path.parts)
@@ -88,6 +92,7 @@ def is_pure(path: Path) -> bool:
             "switch/ways.py",
             "switch/kernel_ways.py",
             *(f"monitor/{name}.py" for name in MONITOR_JUDGEMENT),
+            *(f"bench/{name}.py" for name in BENCH_JUDGEMENT),
             "prove/expected.py",
         }
     )

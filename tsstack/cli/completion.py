@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 # Console script -> (module, its command). `ts-status` reads its words itself, so that it starts quickly.
 SCRIPTS = {
     "tsstack": ("main", "cli"),
-    "ts-quality": ("ts_quality", "ts_quality"),
-    "ts-monitor-logs": ("ts_monitor_logs", "ts_monitor_logs"),
-    "ts-benchmark": ("ts_benchmark", "ts_benchmark"),
-    "fw-status": ("fw_status", "fw_status"),
-    "nginx-test": ("nginx_test", "nginx_test"),
-    "nginx-logs": ("nginx_logs", "nginx_logs"),
+    "ts-quality": ("ts_quality", "command"),
+    "ts-monitor-logs": ("ts_monitor_logs", "command"),
+    "ts-benchmark": ("ts_benchmark", "command"),
+    "fw-status": ("fw_status", "command"),
+    "nginx-test": ("nginx_test", "command"),
+    "nginx-logs": ("nginx_logs", "command"),
 }
 SHELLS = ("bash", "zsh", "fish")
 

@@ -14,6 +14,7 @@ from tsstack.cli.glyphs import Terminal, clean, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import result_json
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
+from tsstack.cli.spans import Span
 from tsstack.cli.status_screen import number
 
 if TYPE_CHECKING:
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
     from tsstack.status.shape import Counter, Firewall, Rule, Zone
 
 _DROPS_SHOWN = 10
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-class Span(click.ParamType[float]):
-    """A span of time: 90s, 15m, 1h, 2d."""
-
-    name = "span"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        number_, unit = value[:-1], value[-1:]
-        if unit not in _UNITS or not number_.isdigit() or not 0 < int(number_) < 10_000_000:
-            self.fail(f"{value!r} is not a span; write 15m, 1h or 2d", param, ctx)
-        return int(number_) * _UNITS[unit]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -55,7 +41,7 @@ class Span(click.ParamType[float]):
 @watch_option
 @click.option("--state", type=click.Path(path_type=Path), default="/var/lib/tsstack", hidden=True)
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), default="/run/tsstack", hidden=True)
-def fw_status(  # noqa: PLR0917  click passes them by name
+def command(  # noqa: PLR0917  click passes them by name
     zones: Sequence[str], since_s: float, rules: bool, as_json: bool, every_s: float | None, state: Path,
     run_folder: Path,
 ) -> None:  # fmt: skip
@@ -342,4 +328,4 @@ def _age(seconds: float) -> str:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run_script(fw_status, "fw-status"))
+    sys.exit(run_script(command, "fw-status"))
