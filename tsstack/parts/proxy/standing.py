@@ -217,6 +217,12 @@ def _judge_configuration(nginx: Engine, generation: Path, plan: Plan, facts: Fac
 
             rehearse(generation, plan, facts, going_back=True)
     except TsstackError as error:
+        # Somebody else's key, or a kernel that lets only root have a network namespace.
+        hidden = isinstance(error.__cause__, PermissionError) or "unshare" in error.message
+        if hidden and os.geteuid() != 0:
+            return Point(
+                about, "unknown", f"only root can let nginx judge it: {error.message}", "try with sudo"
+            )
         return Point(about, "critical", error.message, error.hint)
     if whole or not nginx.included:
         return Point(about, "ok", f"nginx accepts {nginx.config}")
