@@ -7,11 +7,8 @@ import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "proxy"))
 from access_lines import http_line, tcp_line, write_log
 
 from tsstack.cli import nginx_logs, nginx_test, stood
