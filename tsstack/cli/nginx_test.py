@@ -126,6 +126,8 @@ def _render_and_check(file: Path, site: Site, told: dict[str, Any]) -> tuple[Fin
     from tsstack.switch.intent import load, located
     from tsstack.system.scratch import Scratch
 
+    if not os.access(file, os.R_OK):
+        raise UsageError(f"{file} is not there, or may not be read by this user")
     facts = site.facts()
     loaded, findings = load(file, facts)
     if loaded.stack.proxy is None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _ROWS = 12
 """Of each table, beyond what is wrong: a host with a thousand services still fits one screen."""
 
+_FAULTS = 6
+
 _VHOSTS = (
     Column("", right=False),
     Column("NAME", right=False),
@@ -36,9 +38,7 @@ def describe(standing: Standing, terminal: Terminal) -> list[str]:
     lines += _part(
         terminal, _VHOSTS, standing.vhosts, [_vhost_row(each, terminal) for each in standing.vhosts], "names"
     )
-    for vhost in standing.vhosts:
-        if vhost.level != "ok":
-            lines += _sentence(terminal, vhost.level, f"{vhost.name}: {clean(vhost.words)}", vhost.hint)
+    lines += _faults(standing.vhosts, terminal)
     rows = [_service_row(each, terminal) for each in standing.services]
     return lines + _part(terminal, _SERVICES, standing.services, rows, "services")
 
@@ -46,6 +46,21 @@ def describe(standing: Standing, terminal: Terminal) -> list[str]:
 def standing_json(standing: Standing) -> dict[str, Any]:
     """What `--json` prints."""
     return {"status": standing.level, **asdict(standing)}
+
+
+def _faults(vhosts: Sequence[VhostState], terminal: Terminal) -> list[str]:
+    """What is wrong with names, each fault once: when nginx is down all of them have the same."""
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for vhost in vhosts:
+        if vhost.level != "ok":
+            names.setdefault((vhost.level, vhost.words, vhost.hint), []).append(vhost.name)
+    lines: list[str] = []
+    for (level, words, hint), owners in list(names.items())[:_FAULTS]:
+        more = f" and {len(owners) - 3} more" if len(owners) > 3 else ""
+        lines += _sentence(terminal, level, clean(f"{', '.join(owners[:3])}{more}: {words}"), hint)
+    if len(names) > _FAULTS:
+        lines.append(f"  and {len(names) - _FAULTS} more faults: see --json")
+    return lines
 
 
 def _verdict(standing: Standing, terminal: Terminal) -> str:

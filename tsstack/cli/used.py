@@ -109,7 +109,7 @@ def usage_json(usage: Usage) -> dict[str, Any]:
 
 def line_json(service: str, exchange: Exchange) -> dict[str, Any]:
     """One request or session, as `--json` prints it."""
-    return {**asdict(exchange), "service": service}
+    return {**exchange._asdict(), "service": service}
 
 
 def _use_json(use: Use) -> dict[str, Any]:

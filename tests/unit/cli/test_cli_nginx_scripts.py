@@ -7,11 +7,8 @@ import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "proxy"))
 from access_lines import http_line, tcp_line, write_log
 
 from tsstack.cli import nginx_logs, nginx_test, stood
@@ -226,6 +223,20 @@ def test_a_thousand_names_fit_a_screen_and_what_is_wrong_is_among_them():
         assert len(lines) < 40 and max(map(len, lines)) <= width
         assert any(line.startswith("▲ api") for line in lines)
         assert "  and 989 more names, all ok" in lines
+
+
+def test_a_thousand_names_that_fail_alike_are_told_once():
+    dead = replace(STANDING.vhosts[0], level="critical", words="does not answer: refused", hint="see the log")
+    many = replace(STANDING, vhosts=tuple(replace(dead, name=f"s{n}.box") for n in range(1000)))
+    lines = stood.describe(many, Terminal(colour=False, unicode=True, width=80))
+    assert len(lines) < 50
+    assert "✖ s0.box, s1.box, s2.box and 997 more: does not answer: refused" in lines
+    different = tuple(replace(dead, name=f"s{n}.box", words=f"does not answer: {n}") for n in range(1000))
+    lines = stood.describe(
+        replace(STANDING, vhosts=different), Terminal(colour=False, unicode=True, width=80)
+    )
+    assert len(lines) < 60
+    assert "  and 994 more faults: see --json" in lines
 
 
 def test_nginx_test_without_a_live_proxy_cannot_tell(monkeypatch, capsys, tmp_path):

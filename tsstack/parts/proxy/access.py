@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 # nginx writes the time first; so a line's place in time is known without parsing it.
 _TIME = re.compile(rb'\{"time":"([0-9T:+-]{19,32}Z?)"')
@@ -21,11 +20,17 @@ _ZEROS = re.compile(rb'"status":0+(?=\d)')
 # ngx_http_upstream_response_time_variable(): one value for each server tried; ":" where nginx began anew.
 _SEPARATORS = re.compile(r"\s*[,:]\s*")
 _LARGEST = 1 << 62
+_WORDS = (
+    *("service", "client", "user", "method", "host", "uri"),
+    *("upstream", "upstream_response_time", "limit", "agent"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request, or one session of a TCP service. Texts are as the client wrote them."""
+class Exchange(NamedTuple):
+    """One request, or one session of a TCP service. Texts are as the client wrote them.
+
+    A tuple, as there may be millions of them.
+    """
 
     unix_s: float
     tcp: bool
@@ -88,23 +93,25 @@ def parse_line(line: bytes) -> Exchange | None:
     sent = _number(raw.get("bytes"))
     if took_s is None or status is None or sent is None:
         return None
+    words = [value if isinstance(value := raw.get(name), str) else "" for name in _WORDS]
+    service, client, user, method, host, uri, upstream, upstream_time, limit, agent = words
     return Exchange(
         unix_s=when,
         tcp=tcp,
-        service=_text(raw, "service"),
-        client=_text(raw, "client"),
-        user=_text(raw, "user"),
-        method=_text(raw, "method"),
-        host=_text(raw, "host"),
-        uri=_text(raw, "uri"),
+        service=service,
+        client=client,
+        user=user,
+        method=method,
+        host=host,
+        uri=uri,
         status=int(status),
         sent_bytes=int(sent),
         received_bytes=int(_number(raw.get("received")) or 0),
         took_s=took_s,
-        upstream=_addresses(raw),
-        upstream_s=_sum_of(_text(raw, "upstream_response_time")),
-        limit=_text(raw, "limit"),
-        agent=_text(raw, "agent"),
+        upstream="" if upstream == "-" else upstream,
+        upstream_s=_sum_of(upstream_time),
+        limit=limit,
+        agent=agent,
     )
 
 
@@ -127,23 +134,15 @@ def _decoded(line: bytes) -> dict[str, Any] | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is not float and type(value) is not int:  # bool is an int, too
         return None
     return value if 0 <= value < _LARGEST and math.isfinite(value) else None
 
 
-def _text(raw: dict[str, Any], name: str) -> str:
-    value = raw.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _addresses(raw: dict[str, Any]) -> str:
-    value = _text(raw, "upstream")
-    return "" if value == "-" else value
-
-
 def _sum_of(times: str) -> float | None:
     total: float | None = None
+    if not times:
+        return None
     for each in _SEPARATORS.split(times[:1024]):
         try:
             value = float(each)

@@ -29,6 +29,7 @@ Fault = tuple[Level, str, str]
 """How bad it is, what it is, what to do about it."""
 
 _RENEW = "`tsstack certificates renew`, or switch again"
+_MOST_DRIFT = 5
 _DRIFT = ("link ", "certificate for ", "identity daemon")
 
 
@@ -216,6 +217,12 @@ def _judge_configuration(nginx: Engine, generation: Path, plan: Plan, facts: Fac
 
             rehearse(generation, plan, facts, going_back=True)
     except TsstackError as error:
+        # Somebody else's key, or a kernel that lets only root have a network namespace.
+        hidden = isinstance(error.__cause__, PermissionError) or "unshare" in error.message
+        if hidden and os.geteuid() != 0:
+            return Point(
+                about, "unknown", f"only root can let nginx judge it: {error.message}", "try with sudo"
+            )
         return Point(about, "critical", error.message, error.hint)
     if whole or not nginx.included:
         return Point(about, "ok", f"nginx accepts {nginx.config}")
@@ -275,7 +282,7 @@ def _judge_drift(generation: Path, facts: Facts) -> list[Point]:
         changes = find_drift(generation, facts)
     except TsstackError as error:
         return [Point("drift", "unknown", error.message, error.hint)]
-    return [
+    found = [
         # Without the daemon every service with `allow` refuses everybody.
         Point(
             "drift", "critical" if each.subject == "identity daemon" else "warning", str(each), "switch again"
@@ -283,3 +290,8 @@ def _judge_drift(generation: Path, facts: Facts) -> list[Point]:
         for each in changes
         if each.subject.startswith(_DRIFT)
     ]
+    found.sort(key=lambda one: one.level != "critical")
+    if len(found) > _MOST_DRIFT:
+        left = len(found) - _MOST_DRIFT
+        found[_MOST_DRIFT:] = [Point("drift", "warning", f"and {left} more; `tsstack doctor` lists them")]
+    return found

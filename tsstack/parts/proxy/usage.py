@@ -44,7 +44,8 @@ class Logs:
     """The access logs of the chosen services of a plan, and whose each line in them is."""
 
     def __init__(self, plan: Plan, folder: Path, chosen: Iterable[str] = ()) -> None:
-        self.services = tuple(chosen) or tuple(sorted(plan.services))
+        self.services = tuple(dict.fromkeys(chosen)) or tuple(sorted(plan.services))
+        self._chosen = frozenset(self.services)
         served = len(plan.services)
         self.paths: dict[Path, list[str]] = {}
         for service in self.services:
@@ -61,12 +62,11 @@ class Logs:
 
         In the log that all share a TCP line does not name its service: its upstream tells.
         """
-        among = self.paths[path]
         if path.name != SHARED_LOG:
-            return among[0]
+            return self.paths[path][0]
         asked = exchange.upstream.rpartition(",")[2].strip()
         name = self._tcp.get(asked, "") if exchange.tcp else exchange.service
-        return name if name in among else None
+        return name if name in self._chosen else None
 
 
 def is_tcp(plan: Plan, service: str) -> bool:
