@@ -48,9 +48,17 @@ _LEVEL = {"info": "ok", "warning": "warning", "critical": "critical"}
 @click.option("--full", is_flag=True, help="Whole sentences on a terminal, on as many lines as they take.")
 @json_option
 @watch_option
-@click.option("--socket", type=click.Path(path_type=Path), default=SOCKET, help="Where the monitor listens.")
 @click.option(
-    "--history", type=click.Path(path_type=Path), default=HISTORY, help="Where the monitor keeps its memory."
+    "--socket",
+    type=click.Path(path_type=Path, readable=False),
+    default=SOCKET,
+    help="Where the monitor listens.",
+)
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path, readable=False),
+    default=HISTORY,
+    help="Where the monitor keeps its memory.",
 )
 def command(
     *,

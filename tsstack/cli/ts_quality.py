@@ -64,9 +64,17 @@ _STATUS: dict[Level, str] = {
 )
 @json_option
 @watch_option
-@click.option("--socket", type=click.Path(path_type=Path), default=SOCKET, help="Where the monitor listens.")
 @click.option(
-    "--history", type=click.Path(path_type=Path), default=HISTORY, help="Where the monitor keeps its memory."
+    "--socket",
+    type=click.Path(path_type=Path, readable=False),
+    default=SOCKET,
+    help="Where the monitor listens.",
+)
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path, readable=False),
+    default=HISTORY,
+    help="Where the monitor keeps its memory.",
 )
 def command(
     *,

@@ -218,15 +218,18 @@ class Archive:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            there = self.path.exists()
-        except OSError as error:  # its folder is closed to us
+            with self.path.open("rb"):  # SQLite says of a closed door only that it could not open
+                pass
+        except FileNotFoundError:
+            raise TsstackError(
+                f"there is no history at {self.path}", hint="it begins with the first run of the monitor"
+            ) from None
+        except PermissionError as error:
             raise TsstackError(
                 f"the history {self.path} cannot be read: {error.strerror}", hint="it is root's: use sudo"
             ) from error
-        if not there:
-            raise TsstackError(
-                f"there is no history at {self.path}", hint="it begins with the first run of the monitor"
-            )
+        except OSError as error:
+            raise TsstackError(f"the history {self.path} cannot be read: {error.strerror}") from error
         try:
             with closing(self._connect()) as sql:
                 (application,) = sql.execute("PRAGMA application_id").fetchone()
