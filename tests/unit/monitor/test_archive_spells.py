@@ -77,7 +77,7 @@ def test_where_it_ends_and_what_was_there(tmp_path: Path) -> None:
     rows = course("exit:a", [(600, "good"), (300, "dead")]) + course("exit:b", [(300, "good")])
     write_history(file, rows)
     archive = Archive(file)
-    assert archive.end() == NOON + 900
+    assert (archive.begin(), archive.end()) == (NOON // 21600 * 21600, NOON + 900), "six hours are a bucket"
     assert archive.levels(NOON) == {"exit:a": "dead", "exit:b": "good"}
     assert archive.levels(NOON + 600) == {"exit:a": "dead"}
 
