@@ -74,7 +74,7 @@ def drawing(report: Report) -> Drawing:
     links = report.links
     height = _HEAD + max(1, len(links)) * _PANEL + _FOOT
     span = span_words(report.until - report.since)
-    title = f"{clean(report.host) or 'links'}: {span} until {_clock(report.until, '%Y-%m-%d %H:%M')}"
+    title = f"{report.host or 'links'}: {span} until {_clock(report.until, '%Y-%m-%d %H:%M')}"
     shapes = [_box("page", 0, 0, _WIDTH, height), *_head(title)]
     if not links:
         shapes.append(_text("ink", _LEFT, _HEAD + 40, "nothing was measured in this time"))
@@ -94,7 +94,7 @@ def svg(picture: Drawing) -> str:
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-family="system-ui, sans-serif">\n'
-        f"<title>{escape(picture.title)}</title>\n"
+        f"<title>{escape(clean(picture.title))}</title>\n"
         f"<style>{light}polyline{{fill:none;stroke-width:1.5;stroke-linejoin:round}}"
         f"@media (prefers-color-scheme: dark){{{dark}}}</style>\n"
         f"{body}\n</svg>\n"
@@ -139,7 +139,7 @@ def _panel(link: Link, report: Report, top: float) -> Iterator[Shape]:
     right = _WIDTH - _RIGHT
     zero = top + _TITLE + _RTT
     loss_zero = zero + _GAP + _LOSS
-    yield _text("ink", _LEFT, top + 14, _short(clean(link.key), 60), bold=True, size=13)
+    yield _text("ink", _LEFT, top + 14, _short(link.key, 60), bold=True, size=13)
     yield _text("faint", right, top + 14, _figures(link), anchor="end", size=11)
     highest = _rtt_top(link.series)
     most_lost = max([_LOSS_LEAST, *(each.quality.loss or 0.0 for each in link.series)])

@@ -179,6 +179,12 @@ class Archive:
             if path in names
         }
 
+    def begin(self) -> float:
+        """When the oldest that is kept begins, seconds since 1970; 0 for an empty history."""
+        with self._reading() as sql:
+            kept = kept_by(sql)
+        return float(min((each.first for each in kept if each), default=0))
+
     def end(self) -> float:
         """When the newest that is kept ends, seconds since 1970; 0 for an empty history."""
         with self._reading() as sql:

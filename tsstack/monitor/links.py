@@ -28,6 +28,7 @@ KINDS: tuple[PathKind, ...] = ("exit", "target", "route", "service", "peer")
 """The order that people care in: without a way out nothing else matters."""
 ENDED_S = 900.0
 """Without a monitor: the links that the history names in its last quarter of an hour."""
+_LATE_S = 60.0
 _DIGITS = 6
 BADNESS: dict[str, int] = {"dead": 4, "poor": 3, "suspect": 2, "unknown": 1, "good": 0}
 """How much a level wants to be seen: what is not known yet more than what is well."""
@@ -118,6 +119,7 @@ def read(client: Client, archive: Archive, asked: Asked, *, clock: Callable[[], 
     else:
         links = chosen(links, asked.words)
     links, notes = _with_series(links, archive, since, until, asked)
+    notes += _begins_late(archive, since, asked)
     window_s = None if asked.span_s is not None else asked.window_s
     return Report(now, True, state["host"], since, until, window_s, tuple(links), notes)
 
@@ -280,8 +282,8 @@ def _of_history(archive: Archive, asked: Asked, now: float, error: NotRunning) -
         links = _with_past(chosen(known, asked.words), archive, since, until)
         links = [each for each in links if each.quality is not None]
     links, notes = _with_series(links, archive, since, until, asked)
-    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(end))
-    notes = (f"{error.message}: this is from the history, which ends {clock}", *notes)
+    ends = f"{error.message}: this is from the history, which ends {_clock(end)}"
+    notes = (ends, *notes, *_begins_late(archive, since, asked))
     window_s = None if asked.span_s is not None else asked.window_s
     return Report(now, False, "", since, until, window_s, tuple(links), notes)
 
@@ -311,6 +313,16 @@ def _with_series(
     except TsstackError as error:
         return list(links), (f"no course of the last hour: {error.message}",)
     return [replace(each, series=tuple(series.get(each.key, ()))) for each in links], ()
+
+
+def _begins_late(archive: Archive, since: float, asked: Asked) -> tuple[str, ...]:
+    """That the figures are of less than the span, where nothing older is kept."""
+    begin = archive.begin() if asked.span_s is not None else 0.0
+    return (f"the history begins {_clock(begin)}",) if begin > since + _LATE_S else ()
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _span(now: float, asked: Asked) -> tuple[float, float]:

@@ -104,6 +104,11 @@ def test_a_day_from_the_history(run, monitor: Watching) -> None:
     assert re.search(r"exit:exit-a +good dead +9m5\ds|exit:exit-a +good dead +10m", table)
 
 
+def test_a_span_that_reaches_beyond_the_history_is_told(run, monitor: Watching) -> None:
+    assert "the history begins" in run("--since", "7d")[2]
+    assert run("--since", "90m")[2] == ""
+
+
 def test_the_keys_of_json_stay(run, monitor: Watching) -> None:
     told = json.loads(run("--json", "--window", "15m")[1])
     assert set(told) == {

@@ -31,10 +31,18 @@ def test_bad_times_are_those_of_each_level(tmp_path: Path) -> None:
     assert BadTime(20, 60, 300).bad_s == 360
 
 
-def test_what_is_probed_rarely_is_bad_until_its_next_probe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pace_s", [10, 30, 60])
+def test_what_is_probed_rarely_is_bad_until_its_next_probe(tmp_path: Path, pace_s: int) -> None:
     file = tmp_path / "history.db"
-    write_history(file, course("service:a", [(600, "good"), (900, "dead"), (600, "good")], pace_s=30))
+    write_history(file, course("service:a", [(600, "good"), (900, "dead"), (600, "good")], pace_s=pace_s))
     assert Archive(file).bad_times(NOON, NOON + 2100) == {"service:a": BadTime(0, 0, 900, 10)}
+
+
+def test_a_suspicion_alone_is_counted_and_is_not_bad(tmp_path: Path) -> None:
+    file = tmp_path / "history.db"
+    write_history(file, course("exit:a", [(100, "good"), (20, "suspect"), (100, "good")]))
+    (spent,) = Archive(file).bad_times(NOON, NOON + 220).values()
+    assert (spent, spent.bad_s) == (BadTime(20, 0, 0, 10), 0)
 
 
 def test_a_pause_of_the_monitor_is_not_bad(tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_where_it_ends_and_what_was_there(tmp_path: Path) -> None:
     rows = course("exit:a", [(600, "good"), (300, "dead")]) + course("exit:b", [(300, "good")])
     write_history(file, rows)
     archive = Archive(file)
-    assert archive.end() == NOON + 900
+    assert (archive.begin(), archive.end()) == (NOON // 21600 * 21600, NOON + 900), "six hours are a bucket"
     assert archive.levels(NOON) == {"exit:a": "dead", "exit:b": "good"}
     assert archive.levels(NOON + 600) == {"exit:a": "dead"}
 
