@@ -85,8 +85,8 @@ def command(  # noqa: PLR0917  click passes them by name
     """How good the way to PEER is: a name or a tailnet address; without one, the exit node in use.
 
     Latency idle and under load, throughput both ways, direct or relayed, the same without the tailnet, MTU,
-    offloads, and what is worse than in the last run. Nothing is sent through an exit node, and with --watch nothing
-    is loaded.
+    offloads, and what is worse than in the last run. Nothing is sent through an exit node, and
+    with --watch nothing is loaded.
 
     Throughput needs the other end's help: `iperf3 -s` there, or `ts-benchmark --serve`, which none but peers
     of the tailnet can reach.
