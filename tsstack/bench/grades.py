@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,12 @@ _FIGURES = (
     _Figure("MTU below the tailnet", "bytes", ("underlay", "mtu", "found_bytes"), 1.0, 1),
 )
 _LOSS_BY = 0.02
+
+
+def predecessor(runs: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The run to compare with: the last one, of those with load when `now` has some. `runs`: oldest first."""
+    alike = [run for run in runs if run.get("loads")] if now.get("loads") else []
+    return (alike or runs)[-1] if runs else None
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Change, ...]:

@@ -32,6 +32,7 @@ from tsstack.bench.netcheck import ask_netcheck
 from tsstack.bench.transfer import NobodyThere, TransferFailed, transfer
 from tsstack.errors import CommandFailed, TsstackError
 from tsstack.system.command import run, which
+from tsstack.system.inventory import default_interface
 from tsstack.system.localapi import LocalApi, LocalApiError, LocalApiTimeout
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Benchmark:
         addresses = peers.underlay_addresses(way, peer, networks, own)
         for address in addresses[:4]:
             source = offloads.source_for(address)
-            bind = peers.binding(address, source, networks, own, offloads.default_interface())
+            bind = peers.binding(address, source, networks, own, default_interface())
             if bind is None:
                 continue
             echoes = Echoes(address, interface=bind, timeout_s=1.0)
@@ -288,7 +289,7 @@ class Benchmark:
 
     def _host(self, status: dict[str, Any], tunnel: str) -> Host:
         release = os.uname().release
-        shown = [name for name in (offloads.default_interface(), tunnel) if name]
+        shown = [name for name in (default_interface(), tunnel) if name]
         try:
             warning = self._api.udp_gro_warning()
         except LocalApiError as error:

@@ -116,17 +116,3 @@ def source_for(address: str) -> str:
         except OSError:
             return ""
         return str(asker.getsockname()[0])
-
-
-def default_interface() -> str:
-    """The interface of the main table's default route; empty without one (proc(5), net/route)."""
-    best: list[tuple[int, str]] = []
-    try:
-        lines = Path("/proc/net/route").read_text().splitlines()[1:]
-    except OSError:
-        lines = []
-    for line in lines:
-        fields = line.split()
-        if len(fields) >= 8 and fields[1] == "00000000" and fields[7] == "00000000":
-            best.append((int(fields[6]), fields[0]))
-    return min(best)[1] if best else ""

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -85,7 +85,8 @@ def command(  # noqa: PLR0917  click passes them by name
     """How good the way to PEER is: a name or a tailnet address; without one, the exit node in use.
 
     Latency idle and under load, throughput both ways, direct or relayed, the same without the tailnet, MTU,
-    offloads, and what is worse than in the last run. Nothing is sent through an exit node.
+    offloads, and what is worse than in the last run. Nothing is sent through an exit node, and
+    with --watch nothing is loaded.
 
     Throughput needs the other end's help: `iperf3 -s` there, or `ts-benchmark --serve`, which none but peers
     of the tailnet can reach.
@@ -129,7 +130,7 @@ def _screen(
     daemon: Path, plan: Plan, peer: str, folder: Path, *, as_json: bool, keep: bool = False
 ) -> tuple[str, str]:
     """Measure once; the text and its level. An unreachable peer is critical, and said as any error."""
-    from tsstack.bench.grades import changes
+    from tsstack.bench.grades import changes, predecessor
     from tsstack.bench.measure import Benchmark, Unreachable
 
     line = _Progress()
@@ -140,7 +141,7 @@ def _screen(
         return _unreachable(error, as_json=as_json), "critical"
     finally:
         line.clear()
-    before = _last(folder, report.peer)
+    before = predecessor(_runs(folder, report.peer), report.as_json())
     found = changes(before, report.as_json()) if before else ()
     level = "warning" if report.way.relayed or any(each.worse for each in found) else "ok"
     if keep:
@@ -175,16 +176,17 @@ def _unreachable(error: TsstackError, *, as_json: bool) -> str:
     return f"{shown.sign('critical')} {clean(error.message)}\n  {clean(error.hint)}"
 
 
-def _last(folder: Path, peer: str) -> dict[str, object] | None:
+def _runs(folder: Path, peer: str) -> tuple[dict[str, Any], ...]:
+    """The runs to this peer that are kept; that they cannot be read hinders nothing."""
     from tsstack.bench.kept import load
 
     try:
         kept = load(folder, peer)
     except OSError as error:
         chatter(f"the runs of the past cannot be read: {error}")
-        return None
+        return ()
     _tell_damaged(kept)
-    return kept.runs[-1] if kept.runs else None
+    return kept.runs
 
 
 def _keep(folder: Path, report: Report) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstack.bench.figures import latency
-from tsstack.bench.grades import added_s, changes, grade
+from tsstack.bench.grades import added_s, changes, grade, predecessor
 from tsstack.bench.kernels import troubles, version_of
 
 IDLE = latency([0.010, 0.011, 0.012], "icmp")
@@ -92,6 +92,14 @@ def test_a_run_is_no_worse_than_itself() -> None:
         *("MTU", "MTU below the tailnet", "loss", "way"),
     }
     assert not any(each.worse for each in found)
+
+
+def test_a_run_with_load_is_compared_with_one_that_had_some() -> None:
+    loaded, quick = a_run(at="1"), a_run(at="2", loads=[])
+    assert predecessor([loaded, quick], a_run()) is loaded
+    assert predecessor([loaded, quick], a_run(loads=[])) is quick
+    assert predecessor([quick], a_run()) is quick
+    assert predecessor([], a_run()) is None
 
 
 def test_each_figure_that_got_worse_is_told_and_no_other() -> None:

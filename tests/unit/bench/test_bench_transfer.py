@@ -278,7 +278,7 @@ def test_the_load_ends_in_time_although_the_other_end_never_says_so(monkeypatch:
         with opened, suppress(OSError):
             line_of(opened)
             opened.sendall(wire.ok_line(wire.Request("up", 0.2, wire.MOST_BYTES)))
-            while opened.recv(1 << 16):
+            while opened.recv(1 << 20):
                 last_s[:] = [time.monotonic()]
                 time.sleep(0.001)
 
