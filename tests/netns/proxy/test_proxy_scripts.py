@@ -47,7 +47,7 @@ def test_what_clients_did_is_told_by_service(host):
         assert host.curl("https://wiki.box.tail.test/page")[0] == 200
     assert [host.curl("https://few.box.tail.test/")[0] for _ in range(3)].count(429) == 2
     assert host.curl("https://closed.box.tail.test/")[0] == 403
-    evil = b'GET /\xff\x1b[31m HTTP/1.1\r\nHost: wiki.box.tail.test\r\nUser-Agent: \x1b]0;x"\\\r\n\r\n'
+    evil = b'GET /\xff HTTP/1.1\r\nHost: wiki.box.tail.test\r\nUser-Agent: \x1b]0;x"\\\r\n\r\n'
     host.run(
         sys.executable, "-c",
         "import socket,ssl,sys; c=ssl._create_unverified_context().wrap_socket(socket.create_connection("
