@@ -258,7 +258,7 @@ def _judge_process(nginx: Engine, answers: Sequence[Answer]) -> Point:
         return Point(
             about, "critical", f"its master is dead, {len(orphans)} workers serve on", "switch again"
         )
-    return Point(about, "critical", "does not run", "systemctl start nginx, or switch again")
+    return Point(about, "critical", "does not run", "`tsstack switch` starts it")
 
 
 def _judge_generation(plan: Plan, answers: Sequence[Answer]) -> Point:
