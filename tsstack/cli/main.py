@@ -35,7 +35,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "confirm": ("change", "confirm", "Keep a switch that waits for its confirmation."),
         "rollback": ("change", "rollback", "Go back to an earlier generation."),
         "generations": ("show", "generations", "List what this host has been."),
-        "doctor": ("show", "doctor", "Look for what is wrong or missing on this host."),
+        "doctor": ("doctor", "doctor", "Look for what is wrong, all along from the file to a packet."),
         "certificates": ("certificates", "certificates", "Renew certificates; hand out the local CA's root."),
         "units": ("units", "units", "The systemd units: what a boot needs, renewal, the monitor."),
     },

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tsstack.errors import UsageError
+from tsstack.explain.doctor_pages import FINDINGS
 from tsstack.explain.error_pages import ERRORS
 from tsstack.explain.examples import FILES, whole_file
 from tsstack.explain.status_pages import REMARKS
@@ -32,7 +33,7 @@ class Page:
 
 
 def all_pages() -> tuple[Page, ...]:
-    """Every page: the codes of `tsstack check`, those of `ts-status`, the errors by exit code."""
+    """Every page: the codes of `tsstack check`, of `ts-status` and `doctor`, the errors by exit code."""
     codes = [
         Page(
             each.code,
@@ -51,7 +52,7 @@ def all_pages() -> tuple[Page, ...]:
     ]
     remarks = [
         Page(each.code, f"{STATUS} {each.level}", each.title, each.text, each.seen, each.mend)
-        for each in REMARKS
+        for each in (*REMARKS, *FINDINGS)
     ]
     return (*codes, *remarks, *errors)
 
@@ -93,8 +94,8 @@ def render_pages() -> str:
         "# Codes",
         "",
         "What `tsstack check` says (TS0xx to TS6xx), what `ts-status` and `tsstack doctor` say of a "
-        "running host (TS7xx), then what a command that fails says. `tsstack explain CODE` prints one of "
-        "these, `tsstack explain` lists them.",
+        "running host (TS7xx), what the doctor finds beside that (TS8xx), then what a command that fails "
+        "says. `tsstack explain CODE` prints one of these, `tsstack explain` lists them.",
         "",
     ]
     for page in all_pages():
