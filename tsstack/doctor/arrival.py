@@ -1,4 +1,4 @@
-"""Whether a new connection arrives: over loopback, at each socket, and, as far as one can, from a peer. Pure."""
+"""Whether a new connection arrives: over loopback, at each socket, as far as one can from a peer. Pure."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ class Archive:
                     for level, from_s, to_s in _spells(seen, width):
                         each[level] += max(0.0, min(to_s, until) - max(from_s, since))
         return {
-            names[path]: BadTime(*each[_SUSPECT:], to_s=coarsest[path])
+            names[path]: BadTime(each[_SUSPECT], each[_SUSPECT + 1], each[_SUSPECT + 2], coarsest[path])
             for path, each in spent.items()
             if path in names
         }

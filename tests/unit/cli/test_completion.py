@@ -74,6 +74,7 @@ def test_words_are_completed_in_a_real_bash(words: str, expected: list[str], tmp
 
 def test_ts_status_is_completed_without_starting_it(tmp_path: Path) -> None:
     (tmp_path / "c").write_text(completion_script("bash"))
-    code = f"source {tmp_path}/c; how=$(complete -p ts-status); how=${{how% *}}; eval compgen ${{how#complete }} -- --j"
+    how = "how=$(complete -p ts-status); how=${how% *}; eval compgen ${how#complete } -- --j"
+    code = f"source {tmp_path}/c; {how}"
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split()[:1] == ["--json"], done.stderr
