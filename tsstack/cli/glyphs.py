@@ -108,7 +108,17 @@ def terminal() -> Terminal:
         is_terminal, width = False, 0
     told = os.environ.get("COLUMNS", "")
     colour = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    encoding = (out.encoding or "ascii").lower().replace("-", "")
     return Terminal(
-        colour=colour, unicode=encoding == "utf8", width=int(told) if told.isdigit() else width or 80
+        colour=colour, unicode=_is_utf8(), width=int(told) if told.isdigit() else width or 80
     )
+
+
+def _is_utf8() -> bool:
+    """Whether the user's locale has UTF-8 (locale(7): LC_ALL before LC_CTYPE before LANG).
+
+    Python writes UTF-8 in the C locale too (PEP 540), whatever the terminal makes of it.
+    """
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next(filter(None, names), "C").lower()
+    return encoding == "utf8" and locale not in {"c", "posix"}
