@@ -108,9 +108,7 @@ def terminal() -> Terminal:
         is_terminal, width = False, 0
     told = os.environ.get("COLUMNS", "")
     colour = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Terminal(
-        colour=colour, unicode=_is_utf8(), width=int(told) if told.isdigit() else width or 80
-    )
+    return Terminal(colour=colour, unicode=_is_utf8(), width=int(told) if told.isdigit() else width or 80)
 
 
 def _is_utf8() -> bool:

@@ -173,20 +173,12 @@ class Archive:
                     coarsest[path] = max(coarsest.get(path, 0), width)
                     for level, from_s, to_s in _spells(seen, width):
                         each[level] += max(0.0, min(to_s, until) - max(from_s, since))
-<<<<<<< HEAD
-        return {
-            names[path]: BadTime(each[_SUSPECT], each[_SUSPECT + 1], each[_SUSPECT + 2], coarsest[path])
-            for path, each in spent.items()
-            if path in names
-        }
-=======
         found = {}
         for path, each in spent.items():
             suspect_s, poor_s, dead_s = each[_SUSPECT:]
             if path in names:
                 found[names[path]] = BadTime(suspect_s, poor_s, dead_s, coarsest[path])
         return found
->>>>>>> c2360e2f5f985425f43421f4416445c5df7a8ac0
 
     def begin(self) -> float:
         """When the oldest that is kept begins, seconds since 1970; 0 for an empty history."""
