@@ -224,7 +224,7 @@ def _zones(found: Found, out: Terminal, *, rules: bool) -> Iterator[str]:
         cells += [row[column].rjust(widths[column]) for column in (1, 2, 3)]
         line = "  " + "  ".join(cells) + "  "
         line += out.clip(row[4], max(8, out.width - len(line)))
-        yield out.paint(line.rstrip(), "dim" if not at else "")
+        yield out.paint(line.rstrip(), "bold" if at else "dim")
         if at and rules:
             yield from _opened(zones[at - 1], found, out)
 
@@ -240,7 +240,7 @@ def _members(zone: Zone) -> str:
 
 
 def _opened(zone: Zone, found: Found, out: Terminal) -> Iterator[str]:
-    for rule in zone["rules"]:
+    for rule in sorted(zone["rules"], key=_order):
         what = _what(rule, zone)
         counted = f"{number(rule['packets']):>7}  {_size(rule['bytes']):>7}"
         place = found.lines.get(rule["path"], "")
@@ -249,6 +249,14 @@ def _opened(zone: Zone, found: Found, out: Terminal) -> Iterator[str]:
         text = out.clip(what, room).ljust(room)
         looks = "dim" if not rule["packets"] else ""
         yield out.paint(out.clip(f"{head}{text}  {place}".rstrip(), out.width), looks)
+
+
+def _order(rule: Rule) -> int:
+    """What lets in stands before what lets through, what refuses last; else as the kernel asks them."""
+    kind = rule["name"].rpartition(".")[2]
+    if kind == "refused":
+        return 2
+    return 1 if kind in {"published", "exit", "routes"} or kind.isdigit() else 0
 
 
 def _what(rule: Rule, zone: Zone) -> str:

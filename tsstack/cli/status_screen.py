@@ -154,9 +154,10 @@ def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterat
         return
     up = sum(service["level"] in {"good", "suspect", "poor"} for service in services)
     watched = sum(service["level"] != "unknown" for service in services)
-    told = f"{up} of {watched} up" if watched else "not watched: no monitor runs"
+    unknown = "nothing is known yet" if status["monitor"]["running"] else "not watched: no monitor runs"
+    told = f"{up} of {watched} up" if watched else unknown
     if watched and watched < len(services):
-        told += f", {len(services) - watched} not watched"
+        told += f", {len(services) - watched} unknown"
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
     if ends:
         told += f"; certificates for {_span(min(ends) - status['at'])}"

@@ -59,14 +59,16 @@ def read_firewall(generation: str, run: str) -> Firewall:
 
 def _is_changed(run: str) -> bool | None:
     """Whether the table is another than the one that was loaded; None when nothing was noted of that."""
-    from tsstack.parts.firewall.fingerprint import fingerprint
+    from tsstack.parts.firewall.fingerprint import fingerprint, present_moment
 
     try:
         with open(f"{run}/firewall.json", "rb") as file:  # noqa: PTH123
-            noted = json.load(file)["fingerprint"]
+            noted = json.load(file)
+        mark, moment = noted["fingerprint"], noted["moment"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return bool(fingerprint("tsstack") != noted)
+    # Others may have changed their own tables since: then ours is read whole.
+    return bool((moment is None or present_moment() != moment) and fingerprint("tsstack") != mark)
 
 
 def _zone(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsstack.system.nfnetlink import attribute, attributes, dump, open_link, text_of
+from tsstack.system.nfnetlink import Link, attribute, attributes, dump, text_of
 
 TABLE = "tsstack"
 _GET_TABLE, _GET_OBJECT = 1, 19  # linux/netfilter/nf_tables.h: NFT_MSG_*
@@ -26,7 +26,7 @@ def read_counters(table: str = TABLE) -> dict[str, tuple[int, int]] | None:
 
 def _read(table: str) -> dict[str, tuple[int, int]] | None:
     found = {}
-    with open_link() as link:
+    with Link() as link:
         if table not in [text_of(payload, _TABLE) for payload in dump(link, _GET_TABLE, b"")]:
             return None
         for payload in dump(link, _GET_OBJECT, attribute(_TABLE, table)):
