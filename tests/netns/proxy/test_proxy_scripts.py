@@ -182,6 +182,23 @@ def test_a_certificate_that_ends_soon_is_a_warning(host):
     assert "its certificate ends in 1 day" in screen
 
 
+def test_a_dead_identity_daemon_is_critical(host):
+    host.serve("wiki", "tcp:127.0.0.1:8000")
+    host.localapi({})
+    host.run("mkdir", "-p", "/run/tailscale")
+    host.run("ln", "-s", "/run/tailscaled.sock", "/run/tailscale/tailscaled.sock")
+    guarded = WIKI.replace("upstream: 8000", "upstream: 8000, allow: [alice@example.com]")
+    host.switch(guarded, socket="/var/run/tailscale/tailscaled.sock")
+    judged(host, code=0)
+    pid = json.loads(host.path("/run/tsstack/identity.state").read_text())["pid"]
+    host.run("kill", str(pid))
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and host.run("kill", "-0", str(pid), check=False).returncode == 0:
+        time.sleep(0.05)
+    screen = " ".join(judged(host, code=2).split())
+    assert "identity daemon: does not answer: services with `allow` refuse everybody" in screen
+
+
 def test_a_file_is_judged_before_a_switch(host):
     host.serve("wiki", "tcp:127.0.0.1:8000")
     good = HOST + "proxy: {listen: [127.0.0.9], tls: off, services: {wiki: {upstream: 8000}}}\n"
