@@ -49,6 +49,8 @@ _TCP = (
     Column("SENT", 2),
     Column("RECEIVED", 4),
 )
+_TOLD = 4
+"""Sentences of a kind: a thousand services can have the same trouble."""
 
 
 def describe(usage: Usage, terminal: Terminal, *, span: str, top: int, errors: bool) -> list[str]:
@@ -59,7 +61,9 @@ def describe(usage: Usage, terminal: Terminal, *, span: str, top: int, errors: b
         if rows:
             lines += ["", *table(terminal, _TCP if tcp else _HTTP, rows, stretch=1)]
     told = [f"{use.service}: {use.trouble}" for use in usage.uses if use.trouble]
-    told += usage.notes
+    if len(told) > _TOLD:
+        told[_TOLD:] = [f"and {len(told) - _TOLD} more services alike: see --json"]
+    told += usage.notes[:_TOLD]
     if usage.broken:
         told.append(f"{usage.broken} lines could not be read and are left out")
     if told:

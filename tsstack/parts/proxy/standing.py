@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsstack.errors import TsstackError
+from tsstack.parts.proxy import doorkeeper
 from tsstack.parts.proxy.engine import Engine, engine, workers
 from tsstack.parts.proxy.host import find_drift
 from tsstack.parts.proxy.probe import ask_status, silent_upstreams
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from tsstack.model.facts import Facts
+    from tsstack.parts.part import Change
     from tsstack.parts.proxy.plan import Plan, Vhost
     from tsstack.parts.proxy.survey import Answer
 
@@ -282,16 +284,19 @@ def _judge_drift(generation: Path, facts: Facts) -> list[Point]:
         changes = find_drift(generation, facts)
     except TsstackError as error:
         return [Point("drift", "unknown", error.message, error.hint)]
-    found = [
-        # Without the daemon every service with `allow` refuses everybody.
-        Point(
-            "drift", "critical" if each.subject == "identity daemon" else "warning", str(each), "switch again"
-        )
-        for each in changes
-        if each.subject.startswith(_DRIFT)
-    ]
+    found = [_judge_change(each, facts) for each in changes if each.subject.startswith(_DRIFT)]
     found.sort(key=lambda one: one.level != "critical")
     if len(found) > _MOST_DRIFT:
         left = len(found) - _MOST_DRIFT
         found[_MOST_DRIFT:] = [Point("drift", "warning", f"and {left} more; `tsstack doctor` lists them")]
     return found
+
+
+def _judge_change(change: Change, facts: Facts) -> Point:
+    if change.subject != "identity daemon" or change.after is None:
+        return Point("drift", "warning", str(change), "switch again")
+    if doorkeeper.answers(facts):
+        words = "runs with other code or settings than the live generation's"
+        return Point("identity daemon", "warning", words, "switch again")
+    words = "does not answer: services with `allow` refuse everybody"
+    return Point("identity daemon", "critical", words, "`tsstack switch` starts it")
