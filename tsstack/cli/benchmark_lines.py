@@ -41,7 +41,7 @@ def report_lines(
     if report.loads:
         engine = report.loads[0].throughput.engine
         own = "own test" if engine == "own" else engine
-        rows.row("", [(f"{own}, {report.loads[0].throughput.span_s:.0f} s each way", "dim")])
+        rows.row("", [(f"{own}, {report.loads[0].throughput.span_s:.2g} s each way", "dim")])
     _underlay(rows, report)
     _mtu(rows, report)
     relays = report.relays

@@ -143,10 +143,10 @@ def test_who_does_not_answer_has_no_mtu(bed: Bed) -> None:
 
 
 def test_a_full_queue_gets_its_grade(bed: Bed) -> None:
-    """10 Mbit/s with 400 ms of queue on the way up, nothing on the way down."""
+    """A router with 4 Mbit/s and 400 ms of queue on the way up."""
     bed.permit("0 2147483647")
-    tbf = ("root", "tbf", "rate", "10mbit", "burst", "16kb", "latency", "400ms")
-    sh("ip", "netns", "exec", bed.near, "tc", "qdisc", "add", "dev", "a0", *tbf)
+    tbf = ("root", "tbf", "rate", "4mbit", "burst", "16kb", "latency", "400ms")
+    sh("ip", "netns", "exec", bed.mid, "tc", "qdisc", "add", "dev", "c0", *tbf)
     try:
         with serving(bed.far, FAR) as port:
 
@@ -158,12 +158,12 @@ def test_a_full_queue_gets_its_grade(bed: Bed) -> None:
 
             idle, loaded, through = within(bed.near, run)
     finally:
-        sh("ip", "netns", "exec", bed.near, "tc", "qdisc", "del", "dev", "a0", "root")
-    assert 6e6 < through.bits_s < 11e6  # type: ignore[attr-defined]
+        sh("ip", "netns", "exec", bed.mid, "tc", "qdisc", "del", "dev", "c0", "root")
+    assert 2e6 < through.bits_s < 5e6  # type: ignore[attr-defined]
     grown_s = added_s(idle, loaded)  # type: ignore[arg-type]
     assert grown_s is not None
-    assert 0.1 < grown_s < 0.6
-    assert grade(idle, loaded) in {"C", "D", "F"}  # type: ignore[arg-type]
+    assert 0.2 < grown_s < 0.6
+    assert grade(idle, loaded) in {"D", "F"}  # type: ignore[arg-type]
 
 
 def test_the_other_end_is_not_reached_by_another_interface(bed: Bed) -> None:
