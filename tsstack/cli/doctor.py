@@ -183,7 +183,6 @@ def _wrapped(text: str, to: Terminal, indent: int) -> list[str]:
         max(min(to.width, _WRAPPED), 20),
         initial_indent=blank,
         subsequent_indent=blank,
-        break_long_words=False,
         break_on_hyphens=False,
     )
 

@@ -1,4 +1,6 @@
-"""Whether a new connection arrives: over loopback, at each socket, as far as one can from a peer. Pure."""
+"""Whether a new connection arrives: over loopback, at each socket, and, as far as that can be told, from
+a peer. Pure.
+"""
 
 from __future__ import annotations
 

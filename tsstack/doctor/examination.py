@@ -42,6 +42,9 @@ Report = Callable[[str], None]
 _HIDDEN = ("the packet filter", "other owners' tables", "whose the sockets are", "private keys", "the kernel")
 
 
+_THOROUGH = ("what the parts remark", "what the engines say of the live generation")
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """One area of the walk and what was found there."""
@@ -157,9 +160,8 @@ def examine(site: Site, request: Request, report: Report) -> Examination:
             if slow and request.quick:
                 left_out.append(name)
                 continue
-            if needed(scene):
-                report(name)
-                findings += _guarded(name, check, scene)
+            report(name)
+            findings += _guarded(name, needed, check, scene)
         if findings:
             sections.append(Section(area, tuple(findings)))
     return Examination(
@@ -167,15 +169,20 @@ def examine(site: Site, request: Request, report: Report) -> Examination:
         generation=site.store.current(),
         sections=tuple(sections),
         unproven=_unproven(scene),
-        left_out=tuple(left_out),
+        left_out=(*left_out, *(_THOROUGH if request.quick else ())),
         duration_s=time.monotonic() - began_s,
     )
 
 
-def _guarded(name: str, check: Callable[[_Scene], Iterable[Finding]], scene: _Scene) -> list[Finding]:
+def _guarded(
+    name: str,
+    needed: Callable[[_Scene], bool],
+    check: Callable[[_Scene], Iterable[Finding]],
+    scene: _Scene,
+) -> list[Finding]:
     """A check that cannot be made is a finding, and no reason not to make the others."""
     try:
-        return list(check(scene))
+        return list(check(scene)) if needed(scene) else []
     except (TsstackError, OSError) as error:
         hint = getattr(error, "hint", "")
         return [Finding("TS805", "warning", name, f"this could not be asked: {error}", hint)]
@@ -235,11 +242,12 @@ def _units(scene: _Scene) -> Iterable[Finding]:
 def _generation(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.generations import look_at_generation
 
-    facts = look_at_generation(scene.site, scene.facts, engines=not scene.request.quick)
+    facts = look_at_generation(scene.site, scene.facts, thorough=not scene.request.quick)
     firewall = scene.status["firewall"]
     told = ("firewall",) if firewall["loaded"] is False or firewall["changed"] else ()
+    dead = [each["about"] for each in scene.status["warnings"] if each["code"] == "TS721"]
     yield from check_remarks(scene.status, "generation")
-    yield from check_generation(facts, told=told)
+    yield from check_generation(facts, told=told, dead=dead)
 
 
 def _remarks(area: str) -> Callable[[_Scene], Iterable[Finding]]:

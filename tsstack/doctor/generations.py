@@ -31,8 +31,10 @@ class GenerationFacts:
     """(part, why its engine refuses what is live, hint); empty where that was not asked."""
 
 
-def check_generation(facts: GenerationFacts, *, told: Sequence[str] = ()) -> Iterator[Finding]:
-    """`told`: parts whose drift another finding tells already."""
+def check_generation(
+    facts: GenerationFacts, *, told: Sequence[str] = (), dead: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """`told`: parts whose drift another finding tells; `dead`: services of which one tells that already."""
     if facts.abandoned is not None:
         words = f"the switch to generation {facts.abandoned} was cut off half-way"
         yield Finding("TS835", "error", "switch", words, "tsstack recover")
@@ -57,6 +59,8 @@ def check_generation(facts: GenerationFacts, *, told: Sequence[str] = ()) -> Ite
         words = f"the host differs from generation {facts.live}: {listed(lines, _SHOWN)}"
         yield Finding("TS831", "warning", part, words, "tsstack dry-activate; tsstack switch")
     for part, line in facts.remarks:
+        if line.startswith(tuple(f"{name}: nothing answers" for name in dead)):
+            continue
         yield Finding("TS832", "warning", part, line)
     for part, words, hint in facts.refusals:
         evidence = f"refuses what is live, so a boot or a rollback would fail: {words}"

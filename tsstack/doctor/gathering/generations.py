@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tsstack.doctor.generations import GenerationFacts
 from tsstack.errors import CheckFailed, TsstackError
 from tsstack.parts.dns.host import doctor as resolver_faults
+from tsstack.switch.generations import MANIFEST
 from tsstack.switch.record import read_pending
 from tsstack.switch.transaction import observe_changes
 from tsstack.system.processes import process_start
@@ -21,28 +23,35 @@ if TYPE_CHECKING:
 _TOLD_ELSEWHERE = {"tailscale": ("tailscale.advertise:", "tailscale.exit_node:")}
 
 
-def look_at_generation(site: Site, facts: Facts, *, engines: bool) -> GenerationFacts:
-    """`engines`: let them judge it too. Raises RollbackFailed for a record that nobody understands."""
+def look_at_generation(site: Site, facts: Facts, *, thorough: bool) -> GenerationFacts:
+    """`thorough`: let the parts remark on it and the engines judge it, which may take seconds.
+
+    Raises RollbackFailed for a pending record that nobody understands.
+    """
     store = site.store
     live, boot = store.current(), store.boot()
-    told: dict[str, object] = {
-        "live": live,
-        "boot": boot,
-        "boot_exists": not boot or (store.folder / str(boot) / "manifest.json").is_file(),
-        "kept": tuple(each.number for each in store.list() if each.number),
-        "abandoned": _abandoned(site),
-    }
+    told = GenerationFacts(
+        live=live,
+        boot=boot,
+        boot_exists=not boot or (store.folder / str(boot) / MANIFEST).is_file(),
+        kept=tuple(each.number for each in store.list() if each.number),
+        abandoned=_abandoned(site),
+    )
     if not live:
-        return GenerationFacts(**told)  # type: ignore[arg-type]  # its own fields by name
+        return told
     try:
         _, plan = observe_changes(site, store.tree(live), facts)
-        told["drift"] = tuple((part.part, str(change)) for part in plan.parts for change in part.changes)
-        told["remarks"] = tuple(dict.fromkeys((*_remarks(site, facts, live), *plan.unmet)))
-        if engines:
-            told["refusals"] = tuple(_refusals(site, facts, live))
+        told = replace(
+            told,
+            drift=tuple((part.part, str(change)) for part in plan.parts for change in part.changes),
+            remarks=plan.unmet,
+        )
+        if thorough:
+            remarks = tuple(dict.fromkeys((*_remarks(site, facts, live), *plan.unmet)))
+            told = replace(told, remarks=remarks, refusals=tuple(_refusals(site, facts, live)))
     except TsstackError as error:
-        told["fault"], told["hint"] = error.message, error.hint
-    return GenerationFacts(**told)  # type: ignore[arg-type]  # its own fields by name
+        return replace(told, fault=error.message, hint=error.hint)
+    return told
 
 
 def _abandoned(site: Site) -> int | None:
