@@ -64,11 +64,12 @@ def _faults(vhosts: Sequence[VhostState], terminal: Terminal) -> list[str]:
 
 
 def _verdict(standing: Standing, terminal: Terminal) -> str:
-    everything = (*standing.points, *standing.vhosts, *standing.services)
-    bad = sum(each.level != "ok" for each in everything)
+    levels = [each.level for each in standing.points]
+    levels += [each.level for each in standing.vhosts] + [each.level for each in standing.services]
+    bad = sum(level != "ok" for level in levels)
     names, services = len(standing.vhosts), len(standing.services)
     words = f"{names} name{'s' * (names != 1)}, {services} service{'s' * (services != 1)}"
-    words += f"; {bad} of {len(everything)} judgements are not ok" if bad else "; all is well"
+    words += f"; {bad} of {len(levels)} judgements are not ok" if bad else "; all is well"
     head = f" {standing.level}"
     rest = terminal.clip(f"  {words}", terminal.width - len(head) - 1)
     return terminal.sign(standing.level) + terminal.level(standing.level, head) + rest
