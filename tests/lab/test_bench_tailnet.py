@@ -65,7 +65,7 @@ def test_a_direct_way_is_measured_both_ways_and_kept(lab: Lab, served: Path) -> 
     assert told["ratio"] > 1
     assert report["relays"]["home"] == "hs"
     assert {"eth0", "tailscale0"} <= set(report["host"]["offloads"])
-    assert served.read_text().count("laptop: ") == 2
+    assert served.read_text().count("laptop: ") == 8
     again, told, _ = benchmark(laptop, "exit-b", "--quick")
     assert told["last_run"] == report["at"]
     assert again in {0, 1}  # two runs on a busy machine may differ by much
