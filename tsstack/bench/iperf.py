@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Any
 
 from tsstack.bench.figures import Direction, Throughput
+from tsstack.bench.wire import STREAMS
 
 PORT = 5201
 
@@ -27,6 +28,7 @@ def argv(
     With `interface` it sends by that one alone (iperf3 from 3.12 on).
     """
     words = ["iperf3", "--client", address, "--port", str(port), "--time", str(span_s), "--json"]
+    words += ["--parallel", str(STREAMS)]
     words += ["--connect-timeout", "2000"]
     words += ["--bind-dev", interface] if interface else []
     return [*words, "--reverse"] if direction == "down" else words

@@ -2,7 +2,7 @@
 
 It listens at the tailnet's addresses and, where their interface is known, on that interface alone: Linux
 would otherwise take packets for them from any interface (SO_BINDTODEVICE in socket(7)). Who calls is asked of
-tailscaled before a byte is read. One test at a time, bounded in time and bytes.
+tailscaled before a byte is read. One peer at a time, bounded in connections, time and bytes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Server:
     ) -> None:
         self._whois, self._tell = whois, tell
         self._most_s, self._most_bytes = most_s, most_bytes
-        self._free = threading.Lock()
+        self._lock = threading.Lock()
+        self._served = ""
+        self._places_taken = 0
         self._end = threading.Event()
         self._workers: list[threading.Thread] = []
         self._listeners: list[socket.socket] = []
@@ -86,7 +88,7 @@ class Server:
             listener.close()
 
     def _admit(self, connection: socket.socket) -> None:
-        """Send strangers away without a word; others get the one place, or hear that it is taken."""
+        """Send strangers away without a word; others get a place, or hear that all are taken."""
         try:
             address, port = connection.getpeername()[:2]
         except OSError:  # gone already
@@ -103,7 +105,7 @@ class Server:
             self._tell(f"{address}: refused, no node of this tailnet")
             discard(connection)
             return
-        if not self._free.acquire(blocking=False):
+        if not self._enter(address):
             with contextlib.suppress(OSError):
                 connection.send(b"busy\n")
             connection.close()
@@ -111,6 +113,15 @@ class Server:
         worker = threading.Thread(target=self._work, args=(connection, name), daemon=True)
         self._workers.append(worker)
         worker.start()
+
+    def _enter(self, address: str) -> bool:
+        """Take one of the places of a test; they are all for one peer."""
+        with self._lock:
+            if self._places_taken and (self._served != address or self._places_taken >= wire.STREAMS):
+                return False
+            self._served = address
+            self._places_taken += 1
+            return True
 
     def _work(self, connection: socket.socket, name: str) -> None:
         try:
@@ -135,7 +146,8 @@ class Server:
             self._tell(f"{name}: broke off ({str(error.strerror or error).lower()})")
         finally:
             discard(connection)
-            self._free.release()
+            with self._lock:
+                self._places_taken -= 1
 
     def _take(self, connection: socket.socket, agreed: wire.Request) -> tuple[int, float]:
         """Count what comes for the agreed time, tell the sender, and wait until it has heard."""

@@ -1,4 +1,4 @@
-"""The client of our own throughput test: one TCP connection, one direction, an end that is kept.
+"""The client of our own throughput test: some TCP connections, one direction, an end that is kept.
 
 However slow the way is, the load ends with the time: what then still waits in buffers is thrown away with the
 connection (SO_LINGER with 0 seconds, tcp(7)).
@@ -11,7 +11,9 @@ import os
 import select
 import socket
 import struct
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tsstack.bench import wire
 from tsstack.bench.figures import Direction, Throughput
@@ -21,6 +23,7 @@ PIECE_BYTES = 256 << 10
 _CONNECT_S = 2.0
 _ANSWER_S = 3.0
 _BUSY_S = 3.0
+_TURN_S = 0.2
 
 
 class TransferFailed(TsstackError):
@@ -62,7 +65,7 @@ def transfer(address: str, direction: Direction, span_s: float, *, port: int = w
     asked = wire.Request(direction, span_s, wire.MOST_BYTES)
     where = f"the other end at {address} port {port}"
     try:
-        return _patiently(asked, address, direction, port)
+        return _together(asked, address, direction, port)
     except wire.WireError as error:
         raise TransferFailed(f"{where}: {error}") from error
     except TimeoutError as error:
@@ -71,27 +74,50 @@ def transfer(address: str, direction: Direction, span_s: float, *, port: int = w
         raise TransferFailed(f"{where} broke off: {str(error.strerror or error).lower()}") from error
 
 
-def _patiently(asked: wire.Request, address: str, direction: Direction, port: int) -> Throughput:
-    """One test; where the last one is just ending there, a moment later."""
+def _together(asked: wire.Request, address: str, direction: Direction, port: int) -> Throughput:
+    """All connections of a test at once; when one fails the others are ended, and its error raised."""
+    end = threading.Event()
+    with ThreadPoolExecutor(max_workers=wire.STREAMS) as pool:
+        streams = [pool.submit(_patiently, asked, address, direction, port, end) for _ in range(wire.STREAMS)]
+        try:
+            found = [stream.result() for stream in as_completed(streams)]
+        except BaseException:
+            end.set()
+            raise
+    return Throughput(
+        direction,
+        "own",
+        bits_s=sum(each.bits_s for each in found),
+        moved_bytes=sum(each.moved_bytes for each in found),
+        span_s=max(each.span_s for each in found),
+    )
+
+
+def _patiently(
+    asked: wire.Request, address: str, direction: Direction, port: int, end: threading.Event
+) -> Throughput:
+    """One connection; where the last test is just ending there, a moment later."""
     until_s = time.monotonic() + _BUSY_S
     while True:
         try:
-            return _once(asked, address, direction, port)
+            return _once(asked, address, direction, port, end)
         except wire.Busy:
-            if time.monotonic() > until_s:
+            if end.is_set() or time.monotonic() > until_s:
                 raise
             time.sleep(0.25)
 
 
-def _once(asked: wire.Request, address: str, direction: Direction, port: int) -> Throughput:
+def _once(
+    asked: wire.Request, address: str, direction: Direction, port: int, end: threading.Event
+) -> Throughput:
     connection = _connect(address, port)
     try:
         connection.sendall(asked.line())
         line, rest = read_line(connection, time.monotonic() + _ANSWER_S)
         agreed = wire.read_ok(line, asked)
         if direction == "up":
-            return _send(connection, agreed)
-        return _receive(connection, agreed, len(rest))
+            return _send(connection, agreed, end)
+        return _receive(connection, agreed, len(rest), end)
     finally:
         discard(connection)
 
@@ -106,7 +132,7 @@ def _connect(address: str, port: int) -> socket.socket:
         ) from error
 
 
-def _send(connection: socket.socket, agreed: wire.Request) -> Throughput:
+def _send(connection: socket.socket, agreed: wire.Request, end: threading.Event) -> Throughput:
     """Send until the receiver says that the time is over; the figures are the receiver's."""
     piece = memoryview(os.urandom(PIECE_BYTES))
     connection.setblocking(False)
@@ -115,7 +141,7 @@ def _send(connection: socket.socket, agreed: wire.Request) -> Throughput:
     answer = b""
     while b"\n" not in answer:
         since_s = time.monotonic() - begun_s
-        if since_s > agreed.span_s + _ANSWER_S:
+        if since_s > agreed.span_s + _ANSWER_S or end.is_set():
             raise TimeoutError
         feeding = left > 0 and since_s < agreed.span_s
         readable, writable, _ = select.select([connection], [connection] if feeding else [], [], 0.1)
@@ -131,18 +157,20 @@ def _send(connection: socket.socket, agreed: wire.Request) -> Throughput:
     return _throughput("up", moved_bytes, span_s)
 
 
-def _receive(connection: socket.socket, agreed: wire.Request, already: int) -> Throughput:
+def _receive(
+    connection: socket.socket, agreed: wire.Request, already: int, end: threading.Event
+) -> Throughput:
     """Count until the time is over."""
     buffer = bytearray(PIECE_BYTES)
     moved_bytes = already
     begun_s = time.monotonic()
     broke_off = False
-    while (left_s := begun_s + agreed.span_s - time.monotonic()) > 0:
-        connection.settimeout(left_s)
+    while (left_s := begun_s + agreed.span_s - time.monotonic()) > 0 and not end.is_set():
+        connection.settimeout(min(left_s, _TURN_S))
         try:
             count = connection.recv_into(buffer)
         except TimeoutError:
-            break
+            continue
         except ConnectionResetError:
             count = 0
         if not count:

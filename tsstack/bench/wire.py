@@ -1,6 +1,7 @@
 """The words of our own throughput test. Pure.
 
-Over one TCP connection, a line each way, then bytes that mean nothing:
+A test is up to four TCP connections at a time: one alone backs off before it has filled a queue in seconds.
+On each a line each way, then bytes that mean nothing:
 
     client: tsstack-bench 1 up 5.000 8589934592      seconds and bytes at most
     server: ok 5.000 8589934592                      what it agrees to, never more; or `busy`, or `no WORDS`
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 PORT = 5299
 LONGEST_LINE_BYTES = 100
 MOST_S = 30.0
-MOST_BYTES = 8 << 30
-"""A test's limits at the server, whatever a client asks for."""
+MOST_BYTES = 2 << 30
+"""The limits of one connection at the server, whatever a client asks for."""
+STREAMS = 4
+"""Connections of one test."""
 
 _REQUEST = re.compile(rb"tsstack-bench 1 (hello|up|down) (\d{1,4}\.\d{3}) (\d{1,16})\n")
 _OK = re.compile(rb"ok (\d{1,4}\.\d{3}) (\d{1,16})\n")

@@ -243,7 +243,7 @@ def _serve(daemon: Path, port: int, serve_s: float) -> int:
     try:
         chatter(
             f"serving peers of this tailnet at {', '.join(addresses)} port {port} for {serve_s:.0f} s; "
-            f"one test at a time, {wire.MOST_S:.0f} s each at most. Ctrl-C ends it."
+            f"one at a time, {wire.MOST_S:.0f} s a test at most. Ctrl-C ends it."
         )
         server.serve(time.monotonic() + serve_s)
     except KeyboardInterrupt:

@@ -66,6 +66,7 @@ def test_iperf_is_asked_for_a_bounded_test() -> None:
     words = iperf.argv("100.64.0.2", "down", 5, interface="eth0")
     assert words[:3] == ["iperf3", "--client", "100.64.0.2"]
     assert words[words.index("--time") + 1] == "5"
+    assert words[words.index("--parallel") + 1] == "4"
     assert words[words.index("--bind-dev") + 1] == "eth0"
     assert "--reverse" in words and "--reverse" not in iperf.argv("100.64.0.2", "up", 5)
 
