@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from tsstack.status.shape import Monitor, Status
 
+    Heard = tuple[Mapping[str, Any], Mapping[str, Any], str]
+
 VERSION = 1
 _TIMEOUT_S = 3.0
 
@@ -49,14 +51,16 @@ class Sources:
         self.timeout_s = timeout_s
 
 
-def gather(sources: Sources) -> Status:
-    """All that is known now. Whoever does not answer is told as such; nothing of that raises."""
+def gather(sources: Sources, heard: Heard | None = None) -> Status:
+    """All that is known now. Whoever does not answer is told as such; nothing of that raises.
+
+    `heard` is what tailscaled said a moment ago: who asks many times a second spares it that.
+    """
     generation = f"{sources.state}/current"
     monitor = ask_monitor(sources)
     state = monitor["state"] or {}
     paths = state.get("paths") or ()
-    answers, error = _ask_tailscaled(sources)
-    status, prefs = answers
+    status, prefs, error = heard or ask_tailscaled(sources)
     withdrawn = [route["network"] for route in state.get("routes") or () if route["withdrawn"]]
     services, certificates, unread = read_proxy(generation, paths)
     firewall = read_firewall(generation, sources.run)
@@ -105,17 +109,17 @@ def ask_monitor(sources: Sources) -> Monitor:
     return {"running": False, "wanted": wanted, "error": why, "state": None}
 
 
-def _ask_tailscaled(sources: Sources) -> tuple[tuple[Mapping[str, Any], Mapping[str, Any]], str]:
-    """Status and prefs, and why they cannot be had (empty: they can)."""
+def ask_tailscaled(sources: Sources) -> Heard:
+    """Status and prefs, and why they cannot be had (empty: they can). Raises nothing of that."""
     try:
-        return (_local_api(sources, "status"), _local_api(sources, "prefs")), ""
+        return _local_api(sources, "status"), _local_api(sources, "prefs"), ""
     except (FileNotFoundError, ConnectionRefusedError):
         why = f"tailscaled does not answer on {sources.tailscaled}"
     except TimeoutError:
         why = f"tailscaled did not answer within {sources.timeout_s:g} s"
     except (OSError, Garbled, ValueError) as error:
         why = f"tailscaled cannot be asked: {error}"
-    return ({}, {}), why
+    return {}, {}, why
 
 
 def _local_api(sources: Sources, name: str) -> Mapping[str, Any]:
