@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.message import Message
 from textual.scrollbar import ScrollBar, ScrollBarRender
 
@@ -92,7 +91,7 @@ class Dashboard(App[None]):
         yield self.head
         yield self.bar
         yield self.banner
-        yield Vertical(self.overview, id="body")
+        yield self.overview
         yield self.foot
 
     def on_mount(self) -> None:
@@ -161,7 +160,7 @@ class Dashboard(App[None]):
         if made:
             return made[0]
         tab = ALL[name](self.signs)
-        await self.query_one("#body").mount(tab)
+        await self.mount(tab, before=self.foot)
         return tab
 
     def _open(self, tab: Tab) -> None:

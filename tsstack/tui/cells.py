@@ -6,6 +6,7 @@ No text is ever markup here, so words of others cannot be.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
@@ -122,46 +123,52 @@ class Signs:
         text = clean(text)
         return text if self.unicode else text.encode("ascii", "replace").decode()
 
-    def spark(self, values: Sequence[float | None], width: int, look: str = "accent") -> Line:
+    def spark(self, values: tuple[float | None, ...], width: int, look: str = "accent") -> Line:
         """The latest `width` values, what was lost as a red cross, blanks where there is nothing."""
-        shown = list(values[-width:])
-        text = spark([None if value is None or value < 0 else value for value in shown], self.bars)
-        spans: list[Span] = [(" " * (width - len(shown)), "")] if len(shown) < width else []
-        start = 0
-        for at, value in enumerate(shown):
-            if value is not None and value < 0:
-                spans += [(text[start:at], look), (_CROSS[self._at], "critical")]
-                start = at + 1
-        return tuple(span for span in (*spans, (text[start:], look)) if span[0])
+        return _spark(values[-width:] if width else (), width, look, self.bars, _CROSS[self._at])
 
-    def chart(self, values: Sequence[float | None], width: int, height: int) -> list[Line]:
+    def chart(self, values: tuple[float | None, ...], width: int, height: int) -> list[Line]:
         """The latest `width` values in `height` lines, the highest of them at the top."""
-        shown = list(values[-width:])
-        top = max((value for value in shown if value is not None and value >= 0), default=0.0)
-        steps = len(self.bars)
-        lines: list[Line] = []
-        for floor in range((height - 1) * steps, -1, -steps):
-            spans: list[Span] = [(" " * (width - len(shown)), "")]
-            for value in shown:
-                spans.append(self._piece(value, top, floor, height))
-            lines.append(_merged(spans))
-        return lines
+        return _chart(values[-width:] if width else (), width, height, self.bars, _CROSS[self._at])
 
-    def _piece(self, value: float | None, top: float, floor: int, height: int) -> Span:
-        if value is None:
-            return " ", ""
-        if value < 0:
-            return (_CROSS[self._at], "critical") if floor == 0 else (" ", "")
-        steps = len(self.bars)
-        full = max(1, round(value / top * height * steps)) if top else 1
-        part = min(steps, full - floor)
-        return (self.bars[part - 1], "accent") if part > 0 else (" ", "")
+
+# Both are drawn again with every frame, and their values come once a second.
+@lru_cache(maxsize=512)
+def _spark(shown: tuple[float | None, ...], width: int, look: str, bars: str, cross: str) -> Line:
+    text = spark([None if value is None or value < 0 else value for value in shown], bars)
+    spans: list[Span] = [(" " * (width - len(shown)), "")]
+    start = 0
+    for at, value in enumerate(shown):
+        if value is not None and value < 0:
+            spans += [(text[start:at], look), (cross, "critical")]
+            start = at + 1
+    return _merged((*spans, (text[start:], look)))
+
+
+@lru_cache(maxsize=16)
+def _chart(shown: tuple[float | None, ...], width: int, height: int, bars: str, cross: str) -> list[Line]:
+    top = max((value for value in shown if value is not None and value >= 0), default=0.0)
+    steps = len(bars)
+    lines: list[Line] = []
+    for floor in range((height - 1) * steps, -1, -steps):
+        spans: list[Span] = [(" " * (width - len(shown)), "")]
+        for value in shown:
+            if value is None or (value < 0 and floor):
+                spans.append((" ", ""))
+            elif value < 0:
+                spans.append((cross, "critical"))
+            else:
+                full = max(1, round(value / top * height * steps)) if top else 1
+                part = min(steps, full - floor)
+                spans.append((bars[part - 1], "accent") if part > 0 else (" ", ""))
+        lines.append(_merged(spans))
+    return lines
 
 
 def _merged(spans: Sequence[Span]) -> Line:
     merged: list[Span] = []
     for text, look in spans:
-        if merged and merged[-1][1] == look:
+        if merged and (merged[-1][1] == look or not text.strip(" ")):  # blanks have any look
             merged[-1] = (merged[-1][0] + text, look)
         elif text:
             merged.append((text, look))
@@ -203,6 +210,9 @@ GAP = 2
 """Columns of the terminal between two columns of a table."""
 
 
+_GAP = " " * GAP
+
+
 def lay_out(columns: Sequence[Column], width: int) -> list[int]:
     """How wide each column is in a table of `width`; 0 for those that have no room."""
     kept = set(range(len(columns)))
@@ -229,11 +239,11 @@ def row_line(columns: Sequence[Column], widths: Sequence[int], cells: Cells, end
         if not width:
             continue
         if line:
-            line.append((" " * GAP, ""))
+            line.append((_GAP, ""))
         shown = fitted(cell, width, end)
-        room = " " * (width - sum(width_of(text) for text, _ in shown))
+        room = " " * (width - sum([width_of(text) for text, _ in shown]))
         line += [(room, ""), *shown] if column.right else [*shown, (room, "")]
-    return tuple(span for span in line if span[0])
+    return _merged(line)
 
 
 def heading(columns: Sequence[Column], widths: Sequence[int]) -> Line:

@@ -11,21 +11,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tsstack.errors import TsstackError
-from tsstack.status.gather import Sources, ask_tailscaled, gather
+from tsstack.status.gather import Heard, Sources, ask_tailscaled, gather
 from tsstack.tui.frame import Frame, Generation, Permissions, next_frame
-
-if TYPE_CHECKING:
-    from tsstack.status.gather import Heard
 
 TAILSCALED_PACE_S = 0.95
 """tailscaled is asked no more often, however often the rest is: with many peers each answer costs it work."""
 _FIRST_ANSWER_S = 0.25
 _RETRY_S = 2.0
 _EVENTS = 500
-_SILENT: Heard = ({}, {}, "tailscaled has not answered yet")
+_SILENT = Heard({}, {}, "tailscaled has not answered yet")
 
 
 @dataclass(frozen=True, slots=True)

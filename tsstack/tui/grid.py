@@ -90,7 +90,7 @@ class Grid(Painted, can_focus=True):
     def _keep_cursor(self, key: str) -> None:
         keys = self._table.keys
         at = self._cursor
-        if at >= len(keys) or keys[at] != key:
+        if key != (keys[at] if at < len(keys) else ""):
             # A cursor that nobody has moved from the top stays there: news comes in above.
             at = 0 if at == 0 else keys.index(key) if key in keys else min(at, max(0, len(keys) - 1))
             self._go(at, follow=False)
@@ -106,12 +106,10 @@ class Grid(Painted, can_focus=True):
         for row in visible:
             cells = self._table.cells(row, self._widths)
             drawn[row] = cells
-            if self._drawn.get(row) != cells:
-                self.refresh_line(row + 1)
-        for row in self._drawn:
-            if row not in drawn:
-                self.refresh_line(row + 1)
+        changed = [row for row in {*drawn, *self._drawn} if drawn.get(row) != self._drawn.get(row)]
         self._drawn = drawn
+        for start, count in _runs(sorted(changed)):
+            self.refresh_lines(start + 1, count)
 
     def _lay_out(self) -> None:
         self._laid_for = self.size.width
@@ -142,7 +140,7 @@ class Grid(Painted, can_focus=True):
         line = row_line(table.columns, self._widths, cells, self._end)
         base = None
         if row == self._cursor:
-            base = self.rich_style + self.get_component_rich_style("look-cursor", partial=True)
+            base = self.ground("cursor")
         return self.strip_of(dimmed(line) if table.stale else line, width, base)
 
     def _go(self, row: int, *, follow: bool = True) -> None:
@@ -198,3 +196,14 @@ class Grid(Painted, can_focus=True):
     def texts(self) -> Sequence[str]:
         """What is on the screen, without looks: the heading, then the rows in sight."""
         return [self.render_line(y).text.rstrip() for y in range(self.size.height)]
+
+
+def _runs(rows: Sequence[int]) -> list[tuple[int, int]]:
+    """Rows that follow each other, as where they begin and how many they are."""
+    runs: list[tuple[int, int]] = []
+    for row in rows:
+        if runs and row == sum(runs[-1]):
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((row, 1))
+    return runs

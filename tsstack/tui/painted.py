@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
+from rich.style import Style
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -16,10 +17,12 @@ from textual.strip import Strip
 from tsstack.tui.cells import LOOKS, Line, width_of
 
 if TYPE_CHECKING:
-    from rich.style import Style
     from textual import events
 
     from tsstack.tui.views.bars import Part
+
+
+_WITH_GROUND = frozenset({"tab", "cursor"})
 
 
 class Painted(ScrollView):
@@ -27,19 +30,40 @@ class Painted(ScrollView):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"look-{look}" for look in (*LOOKS, "tab", "cursor")}
 
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._mixed: dict[tuple[Style, str], Style] = {}
+        self._own: Style | None = None
+
     def strip_of(self, line: Line, width: int, base: Style | None = None) -> Strip:
         """The line in exactly `width` columns, on the widget's own colours or on `base`."""
-        ground = base or self.rich_style
-        segments = [
-            Segment(
-                text,
-                ground + self.get_component_rich_style(f"look-{look}", partial=True) if look else ground,
-            )
-            for text, look in line
-        ]
+        ground = base or self._own
+        if ground is None:
+            ground = self._own = self.rich_style
+        segments = [Segment(text, self._painted(ground, look) if look else ground) for text, look in line]
         length = sum(width_of(text) for text, _ in line)
         strip = Strip(segments, length)
         return strip.adjust_cell_length(width, ground) if length != width else strip
+
+    def _painted(self, ground: Style, look: str) -> Style:
+        """The look over `ground`."""
+        found = self._mixed.get((ground, look))
+        if found is None:
+            style = self.get_component_rich_style(f"look-{look}")
+            if look not in _WITH_GROUND:
+                # Blended with the background by Textual; the ground here may be the cursor's.
+                style = Style(color=style.color, bold=style.bold, dim=style.dim, reverse=style.reverse)
+            found = self._mixed[ground, look] = ground + style
+        return found
+
+    def ground(self, look: str) -> Style:
+        """The widget's own colours with those of a look under them."""
+        return self._painted(self.rich_style, look)
+
+    def notify_style_update(self) -> None:
+        """Another theme, or a focus that has come or gone."""
+        self._mixed, self._own = {}, None
+        super().notify_style_update()
 
 
 class Panel(Painted, can_focus=False):

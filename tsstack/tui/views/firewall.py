@@ -24,7 +24,7 @@ ZONES = (
 )
 _SPARK = len(ZONES) - 1
 _DROPS = {
-    "unzoned": "from no zone",
+    "unzoned": "of no zone",
     "invalid": "invalid",
     "spoofed": "spoofed",
     "misdirected": "misdirected",
@@ -54,8 +54,13 @@ def zone_cells(zone: Zone, frame: Frame, signs: Signs, spark_width: int) -> Cell
         say(count(zone["forwarded"])),
         say(count(zone["refused"])),
         say(per_second(refused), "critical" if refused and refused.packets else "dim"),
-        signs.spark(frame.drops.get(f"{name}/refused", ()), spark_width, "critical"),
+        _spark(frame, f"{name}/refused", signs, spark_width),
     )
+
+
+def _spark(frame: Frame, name: str, signs: Signs, width: int) -> Line:
+    series = frame.drops.get(name, ())
+    return signs.spark(series, width, "critical" if any(series[-width:]) else "dim")
 
 
 def members(zone: Zone) -> str:
@@ -97,7 +102,7 @@ def drops(frame: Frame, signs: Signs, width: int) -> list[Line]:
         look = "critical" if rate and rate.packets else ""
         line = labelled(_DROPS.get(name, name), (told, look))
         room = width - sum(len(text) for text, _ in line)
-        lines.append((*line, *signs.spark(frame.drops.get(name, ()), max(0, min(room, 60)), "critical")))
+        lines.append((*line, *_spark(frame, name, signs, max(0, min(room, 60)))))
     return [fitted(line, width, signs.end) for line in lines]
 
 

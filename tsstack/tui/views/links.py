@@ -54,7 +54,7 @@ def links(frame: Frame, signs: Signs, window: int) -> Table:
 
 
 def link_cells(
-    path: Mapping[str, Any], rtts: Sequence[float | None], signs: Signs, window: int, spark_width: int
+    path: Mapping[str, Any], rtts: tuple[float | None, ...], signs: Signs, window: int, spark_width: int
 ) -> Cells:
     """One path in the columns of `LINKS`."""
     figures = window_of(path, window)
