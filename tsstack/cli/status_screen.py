@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tsstack.status.words import clean, milliseconds, number, span
+from tsstack.status.words import clean, milliseconds, number, span, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from tsstack.cli.glyphs import Terminal
     from tsstack.status.shape import Counter, Peer, Service, Status, Zone
@@ -249,27 +249,11 @@ def _warnings(status: Status, terminal: Terminal) -> Iterator[str]:
     for warning in status["warnings"]:
         head = f"{warning['code']} {warning['about']}: "
         room = terminal.width - 4
-        lines = _wrapped(clean(head + warning["message"]), room)
+        lines = wrapped(clean(head + warning["message"]), room)
         yield f"  {terminal.sign(warning['level'])} {terminal.level(warning['level'], lines[0])}"
         yield from (f"    {terminal.level(warning['level'], line)}" for line in lines[1:])
         if warning["hint"]:
             yield f"      {terminal.paint(terminal.clip(clean(warning['hint']), terminal.width - 6), 'dim')}"
-
-
-def _wrapped(text: str, width: int) -> Sequence[str]:
-    """`text` in lines of at most `width` columns, broken at blanks where that is possible."""
-    lines, line = [], ""
-    for word in text.split(" "):
-        while len(word) > width:
-            head = width - len(line) - bool(line)
-            lines.append(f"{line} {word[:head]}".lstrip())
-            line, word = "", word[head:]  # noqa: PLW2901
-        if line and len(line) + 1 + len(word) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line]
 
 
 def _count(counter: Counter | None) -> str:

@@ -90,6 +90,23 @@ def span(seconds: float) -> str:
     return f"{seconds / _DAY_S:.0f} days"
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` characters, broken at blanks where that is possible."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        rest = word
+        while len(rest) > width:
+            head = max(0, width - len(line) - bool(line))
+            lines.append(f"{line} {rest[:head]}".strip() if line else rest[:head])
+            line, rest = "", rest[head:]
+        if line and len(line) + 1 + len(rest) > width:
+            lines.append(line)
+            line = rest
+        else:
+            line = f"{line} {rest}" if line else rest
+    return [*lines, line]
+
+
 def speaks_utf8(environment: Mapping[str, str]) -> bool:
     """Whether the locale is one of UTF-8 (locale(7): the first of these that is set and not empty decides).
 

@@ -249,20 +249,3 @@ def row_line(columns: Sequence[Column], widths: Sequence[int], cells: Cells, end
 def heading(columns: Sequence[Column], widths: Sequence[int]) -> Line:
     """The titles, each above its column."""
     return row_line(columns, widths, tuple(say(column.title, "head") for column in columns))
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` characters, broken at blanks where that is possible."""
-    lines, line = [], ""
-    for word in text.split(" "):
-        rest = word
-        while len(rest) > width:
-            head = width - len(line) - bool(line)
-            lines.append(f"{line} {rest[:head]}".lstrip())
-            line, rest = "", rest[head:]
-        if line and len(line) + 1 + len(rest) > width:
-            lines.append(line)
-            line = rest
-        else:
-            line = f"{line} {rest}" if line else rest
-    return [*lines, line]

@@ -70,22 +70,24 @@ def a_host(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
     service = {"url": "https://ollama.kernelcore.tail.test/", "level": "dead", "rtt_s": None, "name": "ollama",
                "error": "connection refused", "certificate_expires": NOW + 80 * DAY_S}  # fmt: skip
-    status = a_status(
-        monitor={"state": a_state(*paths, exit=way)},
-        exit={"why": way["why"]},
-        firewall={
+    told: dict[str, Any] = {
+        "monitor": {"state": a_state(*paths, exit=way)},
+        "exit": {"why": way["why"]},
+        "firewall": {
             "zones": [
                 zone,
-                {**zone, "name": "internal", "interfaces": ["tailscale0"], "forwarded": {"packets": 88, "bytes": 1},
-                 "path": "firewall.zones.internal", "refused": {"packets": 17, "bytes": 1}},
+                {**zone, "name": "internal", "interfaces": ["tailscale0"], "path": "firewall.zones.internal",
+                 "forwarded": {"packets": 88, "bytes": 1}, "refused": {"packets": 17, "bytes": 1}},
                 {**zone, "name": "admin", "interfaces": [], "sources": ["100.64.0.10/32"], "source_count": 1,
                  "path": "firewall.zones.admin", "allow": "all", "open": [], "refused": None},
             ],
             "dropped": {name: {"packets": count, "bytes": 9} for name, count in
                         (("unzoned", 3), ("invalid", 640), ("spoofed", 0), ("misdirected", 12))},
         },
-        **more,
-    )  # fmt: skip
+    }  # fmt: skip
+    for key, value in more.items():
+        told[key] = {**told[key], **value} if key in told else value
+    status = a_status(**told)
     if "services" not in more:
         status["services"].append(service)
     status["warnings"] = judge(status)

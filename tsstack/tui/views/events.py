@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from time import localtime, strftime
 from typing import Any
 
-from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, joined, labelled, say, wrapped
+from tsstack.status.words import wrapped
+from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, joined, labelled, say
 
 Event = Mapping[str, Any]
 """As `docs/monitor-socket.md` describes it."""

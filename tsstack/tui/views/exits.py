@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tsstack.status.words import milliseconds, percent
-from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, dimmed, labelled, say, wrapped
+from tsstack.status.words import milliseconds, percent, wrapped
+from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, dimmed, labelled, say
 from tsstack.tui.frame import Frame
 from tsstack.tui.views.overview import exit_in_use
 

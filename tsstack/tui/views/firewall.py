@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tsstack.status.words import number
-from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, fitted, joined, labelled, say, wrapped
+from tsstack.status.words import number, wrapped
+from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, fitted, joined, labelled, say
 from tsstack.tui.frame import Frame, Rate
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tsstack.status.words import milliseconds, number, span
+from tsstack.status.words import milliseconds, number, span, wrapped
 from tsstack.tui.cells import (
     LOOK_OF,
     Cells,
@@ -19,7 +19,6 @@ from tsstack.tui.cells import (
     joined,
     labelled,
     say,
-    wrapped,
 )
 from tsstack.tui.frame import Frame
 
