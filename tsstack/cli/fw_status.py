@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tsstack.cli.glyphs import Terminal, clean, terminal
+from tsstack.cli.glyphs import Terminal, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import result_json
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
 from tsstack.cli.spans import Span
-from tsstack.cli.status_screen import number
+from tsstack.status.words import clean, number
 
 if TYPE_CHECKING:
     from tsstack.parts.firewall.drops import Drops

@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
+from tsstack.status.words import BARS, COLOUR_OF, SIGNS, clean, spark
+
+__all__ = ["COLOUR_OF", "Terminal", "clean", "terminal"]
+
 _SGR = {
     "red": "31",
     "green": "32",
@@ -19,32 +23,6 @@ _SGR = {
     "bold": "1",
     "dim": "2",
 }
-COLOUR_OF = {
-    "ok": "green",
-    "warning": "yellow",
-    "critical": "red",
-    "unknown": "blue",
-    "good": "green",
-    "suspect": "yellow",
-    "poor": "yellow",
-    "dead": "red",
-}
-"""What a level looks like, everywhere: of a status (ok, warning, critical) and of a path (good to dead)."""
-
-_SIGNS = {
-    "ok": ("●", "*"),
-    "warning": ("▲", "!"),
-    "critical": ("✖", "X"),
-    "unknown": ("○", "?"),
-    "good": ("●", "*"),
-    "suspect": ("▲", "!"),
-    "poor": ("▲", "!"),
-    "dead": ("✖", "X"),
-    "arrow": ("→", "->"),
-    "dot": ("·", "-"),
-    "line": ("─", "-"),
-}
-_BARS = ("▁▂▃▄▅▆▇█", "_.-~=+*#")
 
 
 class Terminal:
@@ -68,22 +46,12 @@ class Terminal:
 
     def sign(self, name: str) -> str:
         """The sign of a level, coloured, or one of the plain signs (`arrow`, `dot`, `line`)."""
-        sign = _SIGNS[name][0 if self.unicode else 1]
+        sign = SIGNS[name][0 if self.unicode else 1]
         return self.paint(sign, COLOUR_OF[name]) if name in COLOUR_OF else sign
 
     def spark(self, values: list[float | None]) -> str:
         """One sign for each value, higher for more; a blank where nothing was measured (None)."""
-        bars = _BARS[0 if self.unicode else 1]
-        known = [value for value in values if value is not None]
-        top = max(known, default=0.0)
-        return "".join(
-            " "
-            if value is None
-            else bars[min(len(bars) - 1, int(value / top * len(bars)))]
-            if top
-            else bars[0]
-            for value in values
-        )
+        return spark(values, BARS[0 if self.unicode else 1])
 
     def clip(self, text: str, width: int) -> str:
         """`text` in at most `width` columns, with a sign where it was cut. For text without colour."""
@@ -91,11 +59,6 @@ class Terminal:
             return text
         end = "…" if self.unicode else "~"
         return text[: max(width - 1, 0)] + end if width > 0 else ""
-
-
-def clean(text: str) -> str:
-    """Words of others (peers, services, the kernel log) without what a terminal would act on."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def terminal() -> Terminal:

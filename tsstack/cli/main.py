@@ -40,6 +40,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "units": ("units", "units", "The systemd units: what a boot needs, renewal, the monitor."),
     },
     "The links": {
+        "top": ("top", "top", "Watch it all on one screen: the dashboard."),
         "monitor": ("monitor", "monitor", "Watch the links and fail over; ask the monitor that runs."),
         "exit-node": ("exit_node", "exit_node", "Show the exit nodes with their quality; choose one."),
     },

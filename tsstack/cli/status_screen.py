@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tsstack.cli.glyphs import clean
+from tsstack.status.words import clean, milliseconds, number, span, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from tsstack.cli.glyphs import Terminal
     from tsstack.status.shape import Counter, Peer, Service, Status, Zone
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 _LABEL = 11
 _PEERS_SHOWN, _SERVICES_SHOWN, _ZONES_SHOWN = 12, 16, 16
 _HEADLINES = {"ok": "all is well", "warning": "to be looked at", "critical": "something is broken"}
-_DAY_S = 86400.0
 _LEVEL_OF_STATE = {"Running": "ok", "Starting": "warning"}
 
 
@@ -136,7 +135,7 @@ def _peer(peer: Peer, terminal: Terminal, width: int) -> str:
     cells = f"{name:<{width}}  {peer['address']:<15}  "
     path = f"{clean(way + by):<12}"
     room = terminal.width - _LABEL - 5
-    tail = f"  {_milliseconds(peer['rtt_s']):>8}"
+    tail = f"  {milliseconds(peer['rtt_s']):>8}"
     if len(cells) + len(path) > room:
         cells, tail = f"{name:<{width}}  ", ""
     elif len(cells) + len(path) + len(tail) > room:
@@ -160,7 +159,7 @@ def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterat
         told += f", {len(services) - watched} unknown"
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
     if ends:
-        told += f"; certificates for {_span(min(ends) - status['at'])}"
+        told += f"; certificates for {span(min(ends) - status['at'])}"
     yield _row(terminal, "services", told)
     worst_first = sorted(services, key=lambda service: service["level"] != "dead")
     shown = services if everything else worst_first[:_SERVICES_SHOWN]
@@ -175,7 +174,7 @@ def _service(service: Service, terminal: Terminal, width: int) -> str:
     room = terminal.width - _LABEL - 7 - width
     name = terminal.clip(clean(service["name"]), width)
     rest = f"  {clean(service['url'])}"
-    said = clean(service["error"]) if service["level"] == "dead" else _milliseconds(service["rtt_s"])
+    said = clean(service["error"]) if service["level"] == "dead" else milliseconds(service["rtt_s"])
     if said and len(rest) + len(said) + 2 <= room:
         rest += f"  {said}"
     sign = terminal.sign(service["level"])
@@ -240,7 +239,7 @@ def _generation(status: Status, terminal: Terminal) -> Iterator[str]:
         yield _row(terminal, "generation", "none: `tsstack switch` makes the first")
         return
     made = generation["made"]
-    age = f", made {_span(status['at'] - made)} ago" if made is not None else ""
+    age = f", made {span(status['at'] - made)} ago" if made is not None else ""
     boot = "" if generation["boot"] == generation["current"] else f", boots {generation['boot']}"
     yield _row(
         terminal, "generation", f"{generation['current']}{age}{boot} {clean(generation['source'])}".rstrip()
@@ -251,54 +250,12 @@ def _warnings(status: Status, terminal: Terminal) -> Iterator[str]:
     for warning in status["warnings"]:
         head = f"{warning['code']} {warning['about']}: "
         room = terminal.width - 4
-        lines = _wrapped(clean(head + warning["message"]), room)
+        lines = wrapped(clean(head + warning["message"]), room)
         yield f"  {terminal.sign(warning['level'])} {terminal.level(warning['level'], lines[0])}"
         yield from (f"    {terminal.level(warning['level'], line)}" for line in lines[1:])
         if warning["hint"]:
             yield f"      {terminal.paint(terminal.clip(clean(warning['hint']), terminal.width - 6), 'dim')}"
 
 
-def _wrapped(text: str, width: int) -> Sequence[str]:
-    """`text` in lines of at most `width` columns, broken at blanks where that is possible."""
-    lines, line = [], ""
-    for word in text.split(" "):
-        while len(word) > width:
-            head = width - len(line) - bool(line)
-            lines.append(f"{line} {word[:head]}".lstrip())
-            line, word = "", word[head:]  # noqa: PLW2901
-        if line and len(line) + 1 + len(word) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line]
-
-
-def _milliseconds(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
-
-
 def _count(counter: Counter | None) -> str:
     return "-" if counter is None else number(counter["packets"])
-
-
-def number(value: int) -> str:
-    """At most four figures and a letter: 987, 12.3k, 4.56M."""
-    if value < 1000:
-        return str(value)
-    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
-        if value < size * 1000 or unit == "T":
-            return f"{value / size:.3g}{unit}" if value < size * 999.5 else f"{value / size:.0f}{unit}"
-    return str(value)
-
-
-def _span(seconds: float) -> str:
-    """The largest unit that says enough: 40 s, 12 min, 5 h, 86 days."""
-    if seconds < 0:
-        return "no time"
-    for limit_s, size_s, unit in ((120, 1, "s"), (7200, 60, "min"), (2 * _DAY_S, 3600, "h")):
-        if seconds < limit_s:
-            return f"{seconds / size_s:.0f} {unit}"
-    return f"{seconds / _DAY_S:.0f} days"

@@ -14,7 +14,13 @@ from tsstack.status.firewall import read_firewall
 from tsstack.status.generation import read_generation
 from tsstack.status.judge import judge, worst
 from tsstack.status.proxy import read_proxy
-from tsstack.status.tailnet import read_exit, read_peers, read_tailnet, silent_tailnet
+from tsstack.status.tailnet import (
+    read_exit,
+    read_tailnet,
+    read_unwatched_peers,
+    silent_tailnet,
+    with_round_trips,
+)
 from tsstack.system.unix_http import Garbled, exchange, parse_reply, request
 
 TYPE_CHECKING = False
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from tsstack.status.shape import Monitor, Status
+    from tsstack.status.shape import Monitor, Peer, Status
 
 VERSION = 1
 _TIMEOUT_S = 3.0
@@ -49,14 +55,29 @@ class Sources:
         self.timeout_s = timeout_s
 
 
-def gather(sources: Sources) -> Status:
-    """All that is known now. Whoever does not answer is told as such; nothing of that raises."""
+class Heard:
+    """What tailscaled said: its status, the prefs, and why they cannot be had (empty: they can)."""
+
+    __slots__ = ("error", "peers", "prefs", "status")
+
+    def __init__(self, status: Mapping[str, Any], prefs: Mapping[str, Any], error: str = "") -> None:
+        self.status = status
+        self.prefs = prefs
+        self.error = error
+        self.peers: list[Peer] = read_unwatched_peers(status)
+
+
+def gather(sources: Sources, heard: Heard | None = None) -> Status:
+    """All that is known now. Whoever does not answer is told as such; nothing of that raises.
+
+    `heard` is what tailscaled said a moment ago: who asks many times a second spares it that.
+    """
     generation = f"{sources.state}/current"
     monitor = ask_monitor(sources)
     state = monitor["state"] or {}
     paths = state.get("paths") or ()
-    answers, error = _ask_tailscaled(sources)
-    status, prefs = answers
+    heard = heard or ask_tailscaled(sources)
+    status, prefs, error = heard.status, heard.prefs, heard.error
     withdrawn = [route["network"] for route in state.get("routes") or () if route["withdrawn"]]
     services, certificates, unread = read_proxy(generation, paths)
     firewall = read_firewall(generation, sources.run)
@@ -68,7 +89,7 @@ def gather(sources: Sources) -> Status:
         "level": "ok",
         "tailnet": silent_tailnet(error) if error else read_tailnet(status, prefs, withdrawn),
         "exit": read_exit(status, prefs, _wanted_exit(generation), state.get("exit")),
-        "peers": read_peers(status, paths),
+        "peers": with_round_trips(heard.peers, paths),
         "services": services,
         "certificates": certificates,
         "firewall": firewall,
@@ -105,17 +126,17 @@ def ask_monitor(sources: Sources) -> Monitor:
     return {"running": False, "wanted": wanted, "error": why, "state": None}
 
 
-def _ask_tailscaled(sources: Sources) -> tuple[tuple[Mapping[str, Any], Mapping[str, Any]], str]:
-    """Status and prefs, and why they cannot be had (empty: they can)."""
+def ask_tailscaled(sources: Sources) -> Heard:
+    """Status and prefs, or why they cannot be had. Raises nothing of that."""
     try:
-        return (_local_api(sources, "status"), _local_api(sources, "prefs")), ""
+        return Heard(_local_api(sources, "status"), _local_api(sources, "prefs"))
     except (FileNotFoundError, ConnectionRefusedError):
         why = f"tailscaled does not answer on {sources.tailscaled}"
     except TimeoutError:
         why = f"tailscaled did not answer within {sources.timeout_s:g} s"
     except (OSError, Garbled, ValueError) as error:
         why = f"tailscaled cannot be asked: {error}"
-    return ({}, {}), why
+    return Heard({}, {}, why)
 
 
 def _local_api(sources: Sources, name: str) -> Mapping[str, Any]:

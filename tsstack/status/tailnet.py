@@ -66,17 +66,32 @@ def read_tailnet(status: Mapping[str, Any], prefs: Mapping[str, Any], withdrawn:
 
 def read_peers(status: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> list[Peer]:
     """The other nodes: those online first, then by name. `paths` are the monitor's, for round trips."""
-    rtts = {str(path["key"]): path["rtt_s"] for path in paths if path["kind"] in {"exit", "peer"}}
-    peers = [_peer(peer, rtts) for peer in (status.get("Peer") or {}).values()]
+    return with_round_trips(read_unwatched_peers(status), paths)
+
+
+def read_unwatched_peers(status: Mapping[str, Any]) -> list[Peer]:
+    """The same without round trips."""
+    peers = [_peer(peer) for peer in (status.get("Peer") or {}).values()]
     peers.sort(key=lambda peer: (not peer["online"], peer["name"].lower(), peer["address"]))
     return peers
 
 
-def _peer(peer: Mapping[str, Any], rtts: Mapping[str, float | None]) -> Peer:
+def with_round_trips(peers: Sequence[Peer], paths: Sequence[Mapping[str, Any]]) -> list[Peer]:
+    """The peers with the monitor's latest round trip of each that it watches; the others are as they were."""
+    rtts = {path["key"]: path["rtt_s"] for path in paths if path["kind"] in {"exit", "peer"}}
+    found = list(peers)
+    for at, peer in enumerate(peers if rtts else ()):
+        key = peer["name"].partition(".")[0].lower()
+        rtt_s = rtts.get(f"exit:{key}", rtts.get(f"peer:{key}"))
+        if rtt_s is not None:
+            found[at] = {**peer, "rtt_s": rtt_s}
+    return found
+
+
+def _peer(peer: Mapping[str, Any]) -> Peer:
     name = peer_name(peer)
     addresses = peer.get("TailscaleIPs") or ()
     online = bool(peer.get("Online"))
-    key = name.partition(".")[0].lower()
     return {
         "name": name,
         "address": str(addresses[0]) if addresses else "",
@@ -84,7 +99,7 @@ def _peer(peer: Mapping[str, Any], rtts: Mapping[str, float | None]) -> Peer:
         "online": online,
         "way": _way(peer),
         "relay": str(peer.get("Relay") or ""),
-        "rtt_s": rtts.get(f"exit:{key}", rtts.get(f"peer:{key}")),
+        "rtt_s": None,
         "exit_node": bool(peer.get("ExitNodeOption")),
         "routes": [
             str(route)
