@@ -126,5 +126,13 @@ def unproven(sockets: tuple[Socket, ...], peer: PeerFacts | None, url: str) -> I
     if peer.address:
         yield (
             f"that {peer.name} itself lets them out and that the tailnet's policy allows it: only a "
-            f"connection made there shows that; on {peer.name}: curl -kI {url or 'URL'}"
+            f"connection made there shows that; on {peer.name}: {_connecting(url)}"
         )
+
+
+def _connecting(url: str) -> str:
+    """The command that opens a new connection to a service."""
+    if url.startswith("tcp://"):
+        host, _, port = url.removeprefix("tcp://").rpartition(":")
+        return f"nc -vz {host} {port}"
+    return f"curl -I {url}"

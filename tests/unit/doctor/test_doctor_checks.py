@@ -338,7 +338,9 @@ def test_what_cannot_be_shown_from_here_is_said() -> None:
     (alone,) = unproven(SOCKETS, None, "")
     assert "--from PEER" in alone
     (with_peer,) = unproven(SOCKETS, PEER, f"https://{NAME}/")
-    assert f"on laptop: curl -kI https://{NAME}/" in with_peer
+    assert f"on laptop: curl -I https://{NAME}/" in with_peer
+    (by_tcp,) = unproven(SOCKETS, PEER, "tcp://kernelcore.tail.test:5432")
+    assert by_tcp.endswith("nc -vz kernelcore.tail.test 5432")
     assert list(unproven((), None, "")) == []
 
 
