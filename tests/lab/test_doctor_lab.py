@@ -1,4 +1,4 @@
-"""The doctor on a host of a real tailnet: all is well after a switch, then one thing after the other is not."""
+"""The doctor on a host of a real tailnet: all is well after a switch, then one thing after the other not."""
 
 from __future__ import annotations
 
@@ -143,13 +143,13 @@ def test_pitfall_04_a_foreign_drop_is_named_and_shown_for_a_peer(
     host: Machine, mend: Callable[..., None]
 ) -> None:
     rules = (
-        "table ip strict { chain in { type filter hook input priority 50; policy drop; "
-        'ct state established accept; iifname "lo" accept; } }'
+        "table ip strict { chain guard { type filter hook input priority 50; policy drop; "
+        'ct state established accept; iifname "lo" accept; }; }'
     )
     host.run(["nft", "-f", "-"], stdin=rules)
     mend("nft", "delete", "table", "ip", "strict")
     found = bad(examine(host, "--from", "laptop"))
-    assert found["TS864"]["fix"].startswith('nft insert rule ip strict in iifname "tailscale0" accept')
+    assert found["TS864"]["fix"].startswith('nft insert rule ip strict guard iifname "tailscale0" accept')
     assert "strict" in found["TS876"]["evidence"]
     fix = found["TS864"]["fix"].partition("#")[0]
     host.run(["sh", "-c", fix])
@@ -165,10 +165,13 @@ def test_forwarding_that_was_switched_off(host: Machine, mend: Callable[..., Non
 
 
 def test_pitfall_09_a_strict_reverse_path_filter(host: Machine, mend: Callable[..., None]) -> None:
-    host.run(["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1"])
+    own = "net.ipv4.conf.eth0.rp_filter"
+    before = host.run(["sysctl", "-n", own]).stdout.strip()
+    mend("sysctl", "-qw", f"{own}={before}")
     mend(*_TSSTACK, "switch")
+    host.run(["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", f"{own}=1"])
     found = bad(examine(host))
-    assert "tailscale0" in found["TS862"]["evidence"]
+    assert "strict on eth0" in found["TS862"]["evidence"]
     host.run(found["TS862"]["fix"].split())
     assert "TS862" not in bad(examine(host))
 
@@ -208,8 +211,8 @@ def test_a_name_that_leads_elsewhere(own_lab: Lab, host: Machine) -> None:
 
 
 def test_a_full_disk(host: Machine, mend: Callable[..., None]) -> None:
-    host.run(["sh", "-c", f"cp -a {STATE} /tmp/state && mount -t tmpfs -o size=6m,nr_inodes=90 none {STATE} && "
-                          f"cp -a /tmp/state/. {STATE}/"])  # fmt: skip
+    small = f"mount -t tmpfs -o size=6m,nr_inodes=90 none {STATE}"
+    host.run(["sh", "-c", f"cp -a {STATE} /tmp/state && {small} && cp -a /tmp/state/. {STATE}/"])
     mend("rm", "-rf", "/tmp/state")
     mend("umount", STATE)
     found = bad(examine(host))

@@ -24,6 +24,7 @@ _GLYPH: dict[Level, str] = {"ok": "ok", "warning": "warning", "error": "critical
 _EXIT: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
 _AREA_WIDTH = 13
 _UNBOUNDED = 100_000
+"""Where nobody reads a screen, each sentence stays in one line, for grep(1)."""
 _WRAPPED = 100
 
 
@@ -180,7 +181,7 @@ def _wrapped(text: str, to: Terminal, indent: int) -> list[str]:
     blank = " " * indent
     return textwrap.wrap(
         text,
-        max(min(to.width, _WRAPPED), 20),
+        to.width if to.width == _UNBOUNDED else max(min(to.width, _WRAPPED), 20),
         initial_indent=blank,
         subsequent_indent=blank,
         break_on_hyphens=False,

@@ -39,7 +39,14 @@ _R = TypeVar("_R")
 Report = Callable[[str], None]
 """Takes the name of what is being asked."""
 
-_HIDDEN = ("the packet filter", "other owners' tables", "whose the sockets are", "private keys", "the kernel")
+_HIDDEN = (
+    "what differs from the live generation",
+    "the packet filter",
+    "other firewalls",
+    "whose the sockets are",
+    "certificates",
+    "features of the kernel",
+)
 
 
 _THOROUGH = ("what the parts remark", "what the engines say of the live generation")

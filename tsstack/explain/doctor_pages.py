@@ -39,7 +39,7 @@ FINDINGS = (
         "Not everything could be asked",
         "The packet filter, private keys and whose a socket is are for root to see. What was not asked may "
         "be wrong, so this is no clean bill of health.",
-        "not root, so not asked: the packet filter, other owners' tables, whose the sockets are",
+        "not root, so not asked: what differs from the live generation, the packet filter, other firewalls",
         "sudo tsstack doctor",
     ),
     Remark(

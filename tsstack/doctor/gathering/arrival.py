@@ -44,8 +44,10 @@ def connect_to_self(plan: Plan | None, facts: Facts) -> ArrivalFacts:
             probe_vhosts(plan, ca_certificate(facts.paths.tls, plan.tailnet))
         except ApplyFailed as error:
             fault, hint = error.message, error.hint
-        except OSError as error:  # the CA's file, which only root may have
-            fault, hint = f"the services were not asked by name: {error}", "sudo tsstack doctor"
+        except PermissionError:  # the CA's folder: TS804 says that not everything was asked
+            return ArrivalFacts(loopback, sockets)
+        except OSError as error:
+            fault, hint = f"the services were not asked by name: {error}", "tsstack certificates renew"
     return ArrivalFacts(loopback, sockets, fault, hint, len(plan.vhosts))
 
 
