@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,6 @@ from tsstack.cli.options import Shared, file_option, json_option
 from tsstack.cli.output import result, result_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from tsstack.doctor.examination import Examination, Section
     from tsstack.doctor.finding import Finding, Level
 
@@ -59,7 +59,8 @@ def doctor(
     from tsstack.doctor.examination import Request, examine
     from tsstack.switch.site import Site
 
-    found = examine(Site(), Request(file, _is_named(context), peer, quick), _reporter())
+    with _progress() as report:
+        found = examine(Site(), Request(file, _is_named(context), peer, quick), report)
     if as_json:
         result_json(examination_dict(found))
     else:
@@ -77,23 +78,22 @@ def _is_named(context: click.Context) -> bool:
     return before or context.get_parameter_source("file") is ParameterSource.COMMANDLINE
 
 
-def _reporter() -> Callable[[str], None]:
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
     """What is being asked, in one line of stderr that goes again; nothing where that is no terminal."""
     if not sys.stderr.isatty():
-        return lambda _: None
-
-    import atexit
-
-    def clear() -> None:
-        sys.stderr.write("\r\033[K")
-        sys.stderr.flush()
+        yield lambda _: None
+        return
 
     def report(name: str) -> None:
         sys.stderr.write(f"\r\033[Kasking: {name} ...")
         sys.stderr.flush()
 
-    atexit.register(clear)
-    return report
+    try:
+        yield report
+    finally:
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
 
 
 def examination_dict(found: Examination) -> dict[str, Any]:

@@ -102,11 +102,14 @@ def check_peer(facts: PeerFacts) -> Iterator[Finding]:
         yield Finding("TS874", "ok", facts.name, words)
     if facts.rules_fault:
         yield Finding("TS877", "warning", "rules", f"not asked: {facts.rules_fault}", "sudo tsstack doctor")
+    refused: dict[tuple[str, str, str], list[str]] = {}
     for each in facts.rulings:
         if each.verdict != "accepted":
-            words = f"{each.service} from {facts.address} would be {each.verdict}: {each.reason}"
-            fix = each.fix or f"tsstack explain --live {facts.address} {each.service}"
-            yield Finding("TS876", "error", each.service, words, fix)
+            refused.setdefault((each.verdict, each.reason, each.fix), []).append(each.service)
+    for (verdict, reason, mend), services in refused.items():
+        words = f"{listed(services)} from {facts.address} would be {verdict}: {reason}"
+        fix = mend or f"tsstack explain --live {facts.address} {services[0]}"
+        yield Finding("TS876", "error", facts.name, words, fix)
     passed = [each.service for each in facts.rulings if each.verdict == "accepted"]
     if passed:
         words = f"the live rules accept {listed(passed)} from {facts.address}, all owners' chains asked"
