@@ -381,6 +381,13 @@ def _silent_status() -> dict[str, Any]:
     return {"monitor": {"running": True, "state": {"paths": [1, 2]}}}
 
 
+def test_what_is_refused_for_one_reason_is_one_finding() -> None:
+    rulings = tuple(Ruling(f"tcp/{port}", "dropped", "box.yaml:3:1: closed") for port in (80, 443))
+    (_, finding) = check_peer(replace(PEER, rulings=rulings))
+    assert finding.evidence == "tcp/80, tcp/443 from 100.64.0.10 would be dropped: box.yaml:3:1: closed"
+    assert finding.fix == "tsstack explain --live 100.64.0.10 tcp/80"
+
+
 def test_listed_says_how_many_more() -> None:
     assert listed(["a", "b", "a"]) == "a, b"
     assert listed("abcdefg", 3) == "a, b, c and 4 more"

@@ -196,9 +196,5 @@ def _rule(source: str, services: list[str], facts: Facts, loaded: LoadedStack | 
                 raise ApplyFailed(error.message, hint=error.hint) from error
         answer = explained.answer
         place = f"{explained.place}: " if explained.place else ""
-        yield Ruling(
-            service,
-            answer.verdict,
-            f"{place}{answer.reason}",
-            answer.fix.words if answer.fix else answer.hint,
-        )
+        fix = answer.fix.words if answer.fix else ""
+        yield Ruling(service, answer.verdict, f"{place}{answer.reason}", fix)
