@@ -91,7 +91,7 @@ def test_after_a_switch_all_is_well_and_what_is_not_proven_is_said(host: Machine
         "names", "certificates", "services", "arrival", "peer",
     ]  # fmt: skip
     told = {each["code"]: each["evidence"] for each in said["findings"]}
-    assert "3 names" in told["TS841"]
+    assert "4 names" in told["TS841"]  # three vhosts, and the host itself for the database
     assert "both ways" in told["TS874"]
     assert "tcp/443" in told["TS876"]
     (unproven,) = said["unproven"]

@@ -4,7 +4,7 @@ a peer. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tsstack.doctor.finding import Finding, listed
@@ -42,6 +42,8 @@ class Ruling:
     """accepted, dropped, rejected or lost."""
     reason: str = ""
     fix: str = ""
+    source: str = ""
+    """The peer's address that it would come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +104,22 @@ def check_peer(facts: PeerFacts) -> Iterator[Finding]:
         yield Finding("TS874", "ok", facts.name, words)
     if facts.rules_fault:
         yield Finding("TS877", "warning", "rules", f"not asked: {facts.rules_fault}", "sudo tsstack doctor")
-    refused: dict[tuple[str, str, str], list[str]] = {}
+    refused: dict[tuple[str, str, str], list[Ruling]] = {}
     for each in facts.rulings:
         if each.verdict != "accepted":
-            refused.setdefault((each.verdict, each.reason, each.fix), []).append(each.service)
-    for (verdict, reason, mend), services in refused.items():
-        words = f"{listed(services)} from {facts.address} would be {verdict}: {reason}"
-        fix = mend or f"tsstack explain --live {facts.address} {services[0]}"
+            refused.setdefault((each.verdict, each.reason, each.fix), []).append(each)
+    for (verdict, reason, mend), rulings in refused.items():
+        words = f"{_what(rulings)} would be {verdict}: {reason}"
+        fix = mend or f"tsstack explain --live {rulings[0].source} {rulings[0].service}"
         yield Finding("TS876", "error", facts.name, words, fix)
-    passed = [each.service for each in facts.rulings if each.verdict == "accepted"]
+    passed = [each for each in facts.rulings if each.verdict == "accepted"]
     if passed:
-        words = f"the live rules accept {listed(passed)} from {facts.address}, all owners' chains asked"
-        yield Finding("TS876", "ok", "rules", words)
+        yield Finding("TS876", "ok", "rules", f"{_what(passed)} is accepted, all owners' chains asked")
+
+
+def _what(rulings: Sequence[Ruling]) -> str:
+    sources = " and ".join(dict.fromkeys(each.source for each in rulings))
+    return f"{listed(each.service for each in rulings)} from {sources}"
 
 
 def unproven(sockets: tuple[Socket, ...], peer: PeerFacts | None, url: str) -> Iterator[str]:

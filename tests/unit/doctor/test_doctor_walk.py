@@ -195,7 +195,9 @@ def test_colour_adds_nothing_but_colour() -> None:
 
 def test_words_of_others_cannot_steer_the_terminal() -> None:
     evil = Section("names", (Finding("TS842", "error", "a\033[2Jb", "x\033]0;t\007y", "z\033[H"),))
-    for line in doctor_lines(replace(FOUND, sections=(evil,)), PLAIN):
+    good = Section("names", (Finding("TS842", "ok", "a\033[2Jb", "x\033]0;t\007y"),))
+    found = replace(FOUND, host="h\033c", sections=(evil, good), unproven=("\033[2J",))
+    for line in (*doctor_lines(found, PLAIN), *doctor_lines(found, PLAIN, everything=True)):
         assert "\033" not in line
 
 

@@ -65,7 +65,8 @@ def ask_peer(name: str, plan: Plan | None, facts: Facts, loaded: LoadedStack | N
     services = dict.fromkeys(f"{each.protocol}/{each.port}" for each in plan.listeners) if plan else {}
     if not rules_fault and services:
         try:
-            rulings = tuple(_rule(address, list(services)[:_MOST_RULINGS], facts, loaded))
+            sources = [str(each) for each in peer["TailscaleIPs"]]
+            rulings = tuple(_rule(sources, list(services)[:_MOST_RULINGS], facts, loaded))
         except (TsstackError, OSError) as error:
             rules_fault = str(error)
     return PeerFacts(
@@ -164,7 +165,9 @@ def _way(api: LocalApi, address: str) -> str:
     return f"by relay {answer['DERPRegionCode']}" if answer.get("DERPRegionCode") else ""
 
 
-def _rule(source: str, services: list[str], facts: Facts, loaded: LoadedStack | None) -> Iterator[Ruling]:
+def _rule(
+    sources: list[str], services: list[str], facts: Facts, loaded: LoadedStack | None
+) -> Iterator[Ruling]:
     """As `tsstack explain --live` does it: each packet is sent through a copy of all owners' rules."""
     from tsstack.explain.kernel_copy import read_ruleset
     from tsstack.explain.packet import Ground, explain_live
@@ -186,8 +189,8 @@ def _rule(source: str, services: list[str], facts: Facts, loaded: LoadedStack | 
     )
     ground = Ground(stack, facts, Places(loaded) if loaded else None)
     copy = read_ruleset()
-    to = next((each for each in own if (":" in each) == (":" in source)), "")
-    for service in services:
+    for source, service in ((source, service) for source in sources for service in services):
+        to = next((each for each in own if (":" in each) == (":" in source)), "")
         with World() as world:
             try:
                 asked = Asked(source, parse_service(service, stack), "tailscale0", to)
@@ -197,4 +200,4 @@ def _rule(source: str, services: list[str], facts: Facts, loaded: LoadedStack | 
         answer = explained.answer
         place = f"{explained.place}: " if explained.place else ""
         fix = answer.fix.words if answer.fix else ""
-        yield Ruling(service, answer.verdict, f"{place}{answer.reason}", fix)
+        yield Ruling(service, answer.verdict, f"{place}{answer.reason}", fix, source)
