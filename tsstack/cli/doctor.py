@@ -142,14 +142,14 @@ def _section_lines(section: Section, to: Terminal, everything: bool) -> Iterator
     bad = sorted(
         (each for each in section.findings if each.level != "ok"), key=lambda each: -_EXIT[each.level]
     )
+    for number, each in enumerate(bad):
+        yield from _bad_lines(to, each, "" if number else section.area)
+    head = "" if bad else section.area
     if everything:
         for number, each in enumerate(good):
-            yield _row(to, "ok", "" if number else section.area, _said(each, section.area), each.code)
-    elif good and not bad:
-        yield _row(to, "ok", section.area, "; ".join(_said(each, section.area) for each in good))
-    for number, each in enumerate(bad):
-        first = "" if number or (everything and good) else section.area
-        yield from _bad_lines(to, each, first)
+            yield _row(to, "ok", "" if number else head, _said(each, section.area), each.code)
+    elif good:
+        yield _row(to, "ok", head, "; ".join(_said(each, section.area) for each in good))
 
 
 def _said(finding: Finding, area: str) -> str:
