@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,6 @@ from tsstack.cli.options import Shared, file_option, json_option
 from tsstack.cli.output import result, result_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from tsstack.doctor.examination import Examination, Section
     from tsstack.doctor.finding import Finding, Level
 
@@ -24,6 +24,7 @@ _GLYPH: dict[Level, str] = {"ok": "ok", "warning": "warning", "error": "critical
 _EXIT: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
 _AREA_WIDTH = 13
 _UNBOUNDED = 100_000
+"""Where nobody reads a screen, each sentence stays in one line, for grep(1)."""
 _WRAPPED = 100
 
 
@@ -58,7 +59,8 @@ def doctor(
     from tsstack.doctor.examination import Request, examine
     from tsstack.switch.site import Site
 
-    found = examine(Site(), Request(file, _is_named(context), peer, quick), _reporter())
+    with _progress() as report:
+        found = examine(Site(), Request(file, _is_named(context), peer, quick), report)
     if as_json:
         result_json(examination_dict(found))
     else:
@@ -76,23 +78,22 @@ def _is_named(context: click.Context) -> bool:
     return before or context.get_parameter_source("file") is ParameterSource.COMMANDLINE
 
 
-def _reporter() -> Callable[[str], None]:
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
     """What is being asked, in one line of stderr that goes again; nothing where that is no terminal."""
     if not sys.stderr.isatty():
-        return lambda _: None
-
-    import atexit
-
-    def clear() -> None:
-        sys.stderr.write("\r\033[K")
-        sys.stderr.flush()
+        yield lambda _: None
+        return
 
     def report(name: str) -> None:
         sys.stderr.write(f"\r\033[Kasking: {name} ...")
         sys.stderr.flush()
 
-    atexit.register(clear)
-    return report
+    try:
+        yield report
+    finally:
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
 
 
 def examination_dict(found: Examination) -> dict[str, Any]:
@@ -141,14 +142,14 @@ def _section_lines(section: Section, to: Terminal, everything: bool) -> Iterator
     bad = sorted(
         (each for each in section.findings if each.level != "ok"), key=lambda each: -_EXIT[each.level]
     )
+    for number, each in enumerate(bad):
+        yield from _bad_lines(to, each, "" if number else section.area)
+    head = "" if bad else section.area
     if everything:
         for number, each in enumerate(good):
-            yield _row(to, "ok", "" if number else section.area, _said(each, section.area), each.code)
-    elif good and not bad:
-        yield _row(to, "ok", section.area, "; ".join(_said(each, section.area) for each in good))
-    for number, each in enumerate(bad):
-        first = "" if number or (everything and good) else section.area
-        yield from _bad_lines(to, each, first)
+            yield _row(to, "ok", "" if number else head, _said(each, section.area), each.code)
+    elif good:
+        yield _row(to, "ok", head, "; ".join(_said(each, section.area) for each in good))
 
 
 def _said(finding: Finding, area: str) -> str:
@@ -180,7 +181,7 @@ def _wrapped(text: str, to: Terminal, indent: int) -> list[str]:
     blank = " " * indent
     return textwrap.wrap(
         text,
-        max(min(to.width, _WRAPPED), 20),
+        to.width if to.width == _UNBOUNDED else max(min(to.width, _WRAPPED), 20),
         initial_indent=blank,
         subsequent_indent=blank,
         break_on_hyphens=False,

@@ -4,7 +4,7 @@ a peer. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tsstack.doctor.finding import Finding, listed
@@ -42,6 +42,8 @@ class Ruling:
     """accepted, dropped, rejected or lost."""
     reason: str = ""
     fix: str = ""
+    source: str = ""
+    """The peer's address that it would come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +104,22 @@ def check_peer(facts: PeerFacts) -> Iterator[Finding]:
         yield Finding("TS874", "ok", facts.name, words)
     if facts.rules_fault:
         yield Finding("TS877", "warning", "rules", f"not asked: {facts.rules_fault}", "sudo tsstack doctor")
+    refused: dict[tuple[str, str, str], list[Ruling]] = {}
     for each in facts.rulings:
         if each.verdict != "accepted":
-            words = f"{each.service} from {facts.address} would be {each.verdict}: {each.reason}"
-            fix = each.fix or f"tsstack explain --live {facts.address} {each.service}"
-            yield Finding("TS876", "error", each.service, words, fix)
-    passed = [each.service for each in facts.rulings if each.verdict == "accepted"]
+            refused.setdefault((each.verdict, each.reason, each.fix), []).append(each)
+    for (verdict, reason, mend), rulings in refused.items():
+        words = f"{_what(rulings)} would be {verdict}: {reason}"
+        fix = mend or f"tsstack explain --live {rulings[0].source} {rulings[0].service}"
+        yield Finding("TS876", "error", facts.name, words, fix)
+    passed = [each for each in facts.rulings if each.verdict == "accepted"]
     if passed:
-        words = f"the live rules accept {listed(passed)} from {facts.address}, all owners' chains asked"
-        yield Finding("TS876", "ok", "rules", words)
+        yield Finding("TS876", "ok", "rules", f"{_what(passed)} is accepted, all owners' chains asked")
+
+
+def _what(rulings: Sequence[Ruling]) -> str:
+    sources = " and ".join(dict.fromkeys(each.source for each in rulings))
+    return f"{listed(each.service for each in rulings)} from {sources}"
 
 
 def unproven(sockets: tuple[Socket, ...], peer: PeerFacts | None, url: str) -> Iterator[str]:
@@ -126,5 +135,13 @@ def unproven(sockets: tuple[Socket, ...], peer: PeerFacts | None, url: str) -> I
     if peer.address:
         yield (
             f"that {peer.name} itself lets them out and that the tailnet's policy allows it: only a "
-            f"connection made there shows that; on {peer.name}: curl -kI {url or 'URL'}"
+            f"connection made there shows that; on {peer.name}: {_connecting(url)}"
         )
+
+
+def _connecting(url: str) -> str:
+    """The command that opens a new connection to a service."""
+    if url.startswith("tcp://"):
+        host, _, port = url.removeprefix("tcp://").rpartition(":")
+        return f"nc -vz {host} {port}"
+    return f"curl -I {url}"

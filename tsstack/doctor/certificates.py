@@ -41,7 +41,7 @@ def check_certificates(certificates: Sequence[CertificateFacts], now: float) -> 
     if whole and not any(_faulty(each, now) for each in certificates):
         first = min(each.ends for each in whole)
         days = f"{(first - now) / 86400:.0f} days"
-        words = f"{len(whole)} fit their keys, names and issuers; the first ends in {days}"
+        words = f"{len(whole)} in all: key, names and issuer fit; the first ends in {days}"
         if first > now:
             yield Finding("TS848", "ok", "certificates", words)
 

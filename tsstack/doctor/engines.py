@@ -30,6 +30,7 @@ class EngineFacts:
     nft_fault: str = ""
     """Why libnftables cannot be loaded."""
     kernel: tuple[int, int] = (0, 0)
+    sops: bool = True
     tc: bool = True
     netfilter_fault: str | None = None
     tun_fault: str | None = None
@@ -44,6 +45,9 @@ def check_engines(facts: EngineFacts) -> Iterator[Finding]:
     yield from _nginx(facts)
     yield from _tailscaled(facts)
     yield from _nft(facts)
+    if facts.needs.secrets and not facts.sops:
+        words = "not installed; the auth key in secrets.file cannot be read, so this host could not join anew"
+        yield Finding("TS811", "warning", "sops", words, "install sops: see docs/secrets.md")
     yield from _kernel(facts)
 
 

@@ -39,7 +39,14 @@ _R = TypeVar("_R")
 Report = Callable[[str], None]
 """Takes the name of what is being asked."""
 
-_HIDDEN = ("the packet filter", "other owners' tables", "whose the sockets are", "private keys", "the kernel")
+_HIDDEN = (
+    "what differs from the live generation",
+    "the packet filter",
+    "other firewalls",
+    "whose the sockets are",
+    "certificates",
+    "features of the kernel",
+)
 
 
 _THOROUGH = ("what the parts remark", "what the engines say of the live generation")
@@ -198,7 +205,10 @@ def _sound(read: Callable[[_T], _R], tree: _T) -> _R:
 
 
 def _unproven(scene: _Scene) -> tuple[str, ...]:
-    url = next(iter(scene.plan.urls.values()), "") if scene.arrival.sockets and scene.plan else ""
+    if not scene.arrival.sockets or scene.plan is None:
+        return ()
+    urls = sorted(scene.plan.urls.values(), key=lambda url: url.startswith("tcp://"))
+    url = next(iter(urls), "")
     return tuple(unproven(scene.arrival.sockets, scene.peer, url))
 
 
@@ -273,7 +283,8 @@ def _certificates(scene: _Scene) -> Iterable[Finding]:
 def _forwarding(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.forwarding import look_at_forwarding
 
-    return check_forwarding(look_at_forwarding(scene.needs, scene.facts, scene.status))
+    live = _sound(needs_of, scene.live_tree)
+    return check_forwarding(look_at_forwarding(live, scene.facts, scene.status))
 
 
 def _foreign(scene: _Scene) -> Iterable[Finding]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tsstack import errors
 from tsstack.doctor.finding import Finding, Level
 
-_LEVELS: dict[str, Level] = {"error": "error", "warning": "warning", "info": "ok"}
+_LEVELS: dict[str, Level] = {"error": "error", "warning": "warning"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,19 @@ def check_file(facts: FileFacts) -> Iterator[Finding]:
     if not facts.present:
         yield _absent(facts)
         return
+    if not facts.fault and all(each.severity == "info" for each in facts.findings):
+        count = len(facts.findings)
+        notes = f", {count} remark{'' if count == 1 else 's'} (tsstack check)" if count else ""
+        yield Finding("TS801", "ok", "file", f"{facts.path}: no faults{notes}")
     for each in facts.findings:
+        if each.severity == "info":
+            continue
         place = f"{each.file}:{each.line}:{each.column}: " if each.line else ""
         path = f"{each.path}: " if each.path else ""
-        fix = each.hint or ("" if each.severity == "info" else f"tsstack explain {each.code}")
+        fix = each.hint or f"tsstack explain {each.code}"
         yield Finding(each.code, _LEVELS[each.severity], "file", f"{place}{path}{each.message}", fix)
     if facts.fault:
         yield Finding("TS803", "error", "file", facts.fault, facts.hint)
-    if not facts.fault and all(each.severity == "info" for each in facts.findings):
-        yield Finding("TS801", "ok", "file", f"{facts.path}: no faults")
     if facts.same_as_live is False:
         yield Finding(
             "TS802",

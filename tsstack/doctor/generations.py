@@ -24,6 +24,10 @@ class GenerationFacts:
     """(part, what would be changed to make the host as the generation says)."""
     remarks: tuple[tuple[str, str], ...] = ()
     """(part, what it warns of)."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(part, what this kernel has not and the file can do without)."""
+    compared: bool = True
+    """Whether the host was compared with it; only root can."""
     fault: str = ""
     """Why the host cannot be compared with it."""
     hint: str = ""
@@ -50,20 +54,29 @@ def check_generation(
             )
         yield Finding("TS831", "ok", "generation", words)
         return
+    if not facts.compared:
+        yield Finding("TS831", "ok", "generation", f"{facts.live} is live")
+    elif not facts.drift and not facts.fault:
+        yield Finding("TS831", "ok", "generation", f"{facts.live} is live and the host is as it says")
     if facts.fault:
         yield Finding("TS833", "error", "host", facts.fault, facts.hint)
+    yield from _drift(facts, told)
+    for part, line in facts.remarks:
+        if line.startswith(tuple(f"{name}: nothing answers" for name in dead)):
+            continue
+        yield Finding("TS832", "warning", part, line)
+    for part, line in facts.notes:
+        yield Finding("TS832", "ok", part, line)
+    for part, words, hint in facts.refusals:
+        evidence = f"refuses what is live, so a boot or a rollback would fail: {words}"
+        yield Finding("TS834", "error", part, evidence, hint)
+
+
+def _drift(facts: GenerationFacts, told: Sequence[str]) -> Iterator[Finding]:
+    """One finding for each part that differs."""
     for part in dict.fromkeys(part for part, _ in facts.drift):
         if part in told:
             continue
         lines = [line for each, line in facts.drift if each == part]
         words = f"the host differs from generation {facts.live}: {listed(lines, _SHOWN)}"
         yield Finding("TS831", "warning", part, words, "tsstack dry-activate; tsstack switch")
-    for part, line in facts.remarks:
-        if line.startswith(tuple(f"{name}: nothing answers" for name in dead)):
-            continue
-        yield Finding("TS832", "warning", part, line)
-    for part, words, hint in facts.refusals:
-        evidence = f"refuses what is live, so a boot or a rollback would fail: {words}"
-        yield Finding("TS834", "error", part, evidence, hint)
-    if not facts.drift and not facts.fault:
-        yield Finding("TS831", "ok", "generation", f"{facts.live} is live and the host is as it says")

@@ -68,7 +68,8 @@ def _at_tailnet(facts: NameFacts) -> Iterator[Finding]:
     for cause in dict.fromkeys(answers[name].cause for name in missing if name not in hopeless):
         names = [name for name in missing if name not in hopeless and answers[name].cause == cause]
         words = f"{listed(names)}: {cause}, says {RESOLVER}"
-        yield Finding("TS841", "error", "names", words, _record(facts, names[0]))
+        more = "; the like for the others" if len(names) > 1 else ""
+        yield Finding("TS841", "error", "names", words, _record(facts, names[0]) + more)
     for name in _wrong(facts, answers):
         said = ", ".join(answers[name].addresses)
         words = f"{name} is {said} to {RESOLVER}, and this host is {', '.join(sorted(facts.expected))}"

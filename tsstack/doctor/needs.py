@@ -30,6 +30,8 @@ class Needs:
     congestion: str = ""
     """The congestion control that the file itself names or a profile would like."""
     congestion_is_own: bool = False
+    secrets: bool = False
+    """Whether an enrolment would need a key from the sops-encrypted file."""
     forwarding: bool = False
     """Whether the file makes this host forward."""
 
@@ -40,6 +42,7 @@ def needs_of(tree: Mapping[str, str] | None) -> Needs:
         return Needs(known=tree is not None)
     sysctl = json.loads(tree.get("kernel/sysctl.json", "{}"))
     origins = json.loads(tree.get("kernel/origins.json", "{}"))
+    enrolment = json.loads(tree.get("tailscale/enrolment.json", "{}"))
     links = json.loads(tree.get("kernel/links.json", "{}"))
     plan = plan_of(tree)
     return Needs(
@@ -53,6 +56,7 @@ def needs_of(tree: Mapping[str, str] | None) -> Needs:
         ingress=any("ingress" in entry for entry in links.values()),
         congestion=str(sysctl.get(_CONGESTION, "")),
         congestion_is_own=str(origins.get(_CONGESTION, "")).startswith(_OWN),
+        secrets="secrets_file" in (enrolment.get("auth_key") or {}),
         forwarding=sysctl.get(_FORWARDING) == "1",
     )
 

@@ -39,7 +39,7 @@ FINDINGS = (
         "Not everything could be asked",
         "The packet filter, private keys and whose a socket is are for root to see. What was not asked may "
         "be wrong, so this is no clean bill of health.",
-        "not root, so not asked: the packet filter, other owners' tables, whose the sockets are",
+        "not root, so not asked: what differs from the live generation, the packet filter, other firewalls",
         "sudo tsstack doctor",
     ),
     Remark(
@@ -302,7 +302,7 @@ FINDINGS = (
         "error",
         "Forwarding is off, and this host routes",
         "It offers routes or an exit node, or the file has forward rules, and the kernel passes nothing on.",
-        "net.ipv4.ip_forward is 0, and 192.168.15.0/24 needs forwarding",
+        "net.ipv4.ip_forward is 0, and this host has to forward for 192.168.15.0/24",
         "tsstack switch\n# or, without a file that asks for it:\nsysctl -w net.ipv4.ip_forward=1",
     ),
     Remark(

@@ -45,7 +45,7 @@ NAME = "wiki.kernelcore.tail.test"
 
 ALL_NEEDED = Needs(
     known=True, firewall=True, tailnet=True, proxy=True, streams=True, identity=True, egress=True,
-    ingress=True, congestion="bbr", congestion_is_own=True, forwarding=True,
+    ingress=True, congestion="bbr", congestion_is_own=True, secrets=True, forwarding=True,
 )  # fmt: skip
 ENGINES = EngineFacts(
     needs=ALL_NEEDED, nginx=NginxFacts((1, 22, 1)), tailscaled=(1, 102, 3), nft="1.0.6", kernel=(6, 1),
@@ -70,7 +70,7 @@ SOCKETS = (Socket(f"{OWN}:443", "proxy.https_port"), Socket(f"{OWN}:5432", "prox
 ARRIVAL = ArrivalFacts(sockets=SOCKETS, vhosts=3)
 PEER = PeerFacts(
     "laptop", "100.64.0.10", online=True, tunnel_s=0.0123, way="direct by 192.0.2.7:41641",
-    rulings=(Ruling("tcp/443", "accepted"),),
+    rulings=(Ruling("tcp/443", "accepted", source="100.64.0.10"),),
 )  # fmt: skip
 GENERATION = GenerationFacts(live=7, boot=7, kept=(6, 7))
 SOUND_FILE = FileFacts("/etc/tsstack/tsstack.yaml", True, live=7, same_as_live=True)
@@ -168,6 +168,7 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "no libnftables": (engines(nft_fault="cannot be loaded"), [("TS811", "error")]),
     "no nf_tables": (engines(netfilter_fault="not supported"), [("TS814", "error")]),
     "no tun": (engines(tun_fault="No such file"), [("TS814", "error")]),
+    "no sops": (engines(sops=False), [("TS811", "warning")]),
     "no tc": (engines(tc=False), [("TS811", "error")]),
     "no tbf": (engines(egress_fault="no tbf"), [("TS814", "error")]),
     "no ifb": (engines(ingress_fault="no ifb"), [("TS814", "error")]),
@@ -338,7 +339,9 @@ def test_what_cannot_be_shown_from_here_is_said() -> None:
     (alone,) = unproven(SOCKETS, None, "")
     assert "--from PEER" in alone
     (with_peer,) = unproven(SOCKETS, PEER, f"https://{NAME}/")
-    assert f"on laptop: curl -kI https://{NAME}/" in with_peer
+    assert f"on laptop: curl -I https://{NAME}/" in with_peer
+    (by_tcp,) = unproven(SOCKETS, PEER, "tcp://kernelcore.tail.test:5432")
+    assert by_tcp.endswith("nc -vz kernelcore.tail.test 5432")
     assert list(unproven((), None, "")) == []
 
 
@@ -348,12 +351,13 @@ def test_needs_come_from_a_rendered_tree() -> None:
     tree = {
         "nftables/tsstack.nft": "",
         "tailscale/prefs.json": "{}",
+        "tailscale/enrolment.json": '{"auth_key": {"secrets_file": "/s.yaml", "key": "authkey"}}',
         "kernel/sysctl.json": '{"net.ipv4.ip_forward": "1", "net.ipv4.tcp_congestion_control": "bbr"}',
         "kernel/origins.json": '{"net.ipv4.tcp_congestion_control": "kernel.profile"}',
         "kernel/links.json": '{"eth0": {"egress": {}}, "lan0": {"udp_gro": "required"}}',
     }
     assert needs_of(tree) == Needs(
-        known=True, firewall=True, tailnet=True, egress=True, congestion="bbr", forwarding=True
+        known=True, firewall=True, tailnet=True, egress=True, congestion="bbr", secrets=True, forwarding=True
     )
     with pytest.raises(ValueError):
         needs_of({"kernel/sysctl.json": "{"})
@@ -377,6 +381,19 @@ def test_remarks_are_those_of_the_status_and_in_its_words() -> None:
 
 def _silent_status() -> dict[str, Any]:
     return {"monitor": {"running": True, "state": {"paths": [1, 2]}}}
+
+
+def test_what_is_refused_for_one_reason_is_one_finding() -> None:
+    rulings = tuple(
+        Ruling(f"tcp/{port}", "dropped", "box.yaml:3:1: closed", source=source)
+        for source in ("100.64.0.10", "fd7a::a")
+        for port in (80, 443)
+    )
+    (_, finding) = check_peer(replace(PEER, rulings=rulings))
+    assert finding.evidence == (
+        "tcp/80, tcp/443 from 100.64.0.10 and fd7a::a would be dropped: box.yaml:3:1: closed"
+    )
+    assert finding.fix == "tsstack explain --live 100.64.0.10 tcp/80"
 
 
 def test_listed_says_how_many_more() -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -151,6 +152,13 @@ def test_a_name_may_lead_to_all_that_nginx_binds() -> None:
     }
     claimed = a_plan(Listener("127.0.0.1", 443, "tcp", "p", claimed=True))
     assert names._expected(claimed, facts) == frozenset()
+
+
+def test_the_names_are_those_of_vhosts_and_of_tcp_services() -> None:
+    plan = replace(a_plan(), urls={"wiki": f"https://{NAME}/", "db": "tcp://box.tail.test:5432"})
+    assert names._names(plan) == (NAME, "box.tail.test")
+    assert names._names(replace(plan, urls={"db": "tcp://100.64.0.2:5432"})) == (NAME,)
+    assert names._names(replace(plan, vhosts=(), urls={"db": "tcp://box:5432"})) == ()
 
 
 def a_plan(*listeners: Listener, certificates: tuple[Certificate, ...] = ()) -> Plan:

@@ -44,8 +44,10 @@ def connect_to_self(plan: Plan | None, facts: Facts) -> ArrivalFacts:
             probe_vhosts(plan, ca_certificate(facts.paths.tls, plan.tailnet))
         except ApplyFailed as error:
             fault, hint = error.message, error.hint
-        except OSError as error:  # the CA's file, which only root may have
-            fault, hint = f"the services were not asked by name: {error}", "sudo tsstack doctor"
+        except PermissionError:  # the CA's folder: TS804 says that not everything was asked
+            return ArrivalFacts(loopback, sockets)
+        except OSError as error:
+            fault, hint = f"the services were not asked by name: {error}", "tsstack certificates renew"
     return ArrivalFacts(loopback, sockets, fault, hint, len(plan.vhosts))
 
 
@@ -63,7 +65,8 @@ def ask_peer(name: str, plan: Plan | None, facts: Facts, loaded: LoadedStack | N
     services = dict.fromkeys(f"{each.protocol}/{each.port}" for each in plan.listeners) if plan else {}
     if not rules_fault and services:
         try:
-            rulings = tuple(_rule(address, list(services)[:_MOST_RULINGS], facts, loaded))
+            sources = [str(each) for each in peer["TailscaleIPs"]]
+            rulings = tuple(_rule(sources, list(services)[:_MOST_RULINGS], facts, loaded))
         except (TsstackError, OSError) as error:
             rules_fault = str(error)
     return PeerFacts(
@@ -162,7 +165,9 @@ def _way(api: LocalApi, address: str) -> str:
     return f"by relay {answer['DERPRegionCode']}" if answer.get("DERPRegionCode") else ""
 
 
-def _rule(source: str, services: list[str], facts: Facts, loaded: LoadedStack | None) -> Iterator[Ruling]:
+def _rule(
+    sources: list[str], services: list[str], facts: Facts, loaded: LoadedStack | None
+) -> Iterator[Ruling]:
     """As `tsstack explain --live` does it: each packet is sent through a copy of all owners' rules."""
     from tsstack.explain.kernel_copy import read_ruleset
     from tsstack.explain.packet import Ground, explain_live
@@ -184,8 +189,8 @@ def _rule(source: str, services: list[str], facts: Facts, loaded: LoadedStack | 
     )
     ground = Ground(stack, facts, Places(loaded) if loaded else None)
     copy = read_ruleset()
-    to = next((each for each in own if (":" in each) == (":" in source)), "")
-    for service in services:
+    for source, service in ((source, service) for source in sources for service in services):
+        to = next((each for each in own if (":" in each) == (":" in source)), "")
         with World() as world:
             try:
                 asked = Asked(source, parse_service(service, stack), "tailscale0", to)
@@ -194,9 +199,5 @@ def _rule(source: str, services: list[str], facts: Facts, loaded: LoadedStack | 
                 raise ApplyFailed(error.message, hint=error.hint) from error
         answer = explained.answer
         place = f"{explained.place}: " if explained.place else ""
-        yield Ruling(
-            service,
-            answer.verdict,
-            f"{place}{answer.reason}",
-            answer.fix.words if answer.fix else answer.hint,
-        )
+        fix = answer.fix.words if answer.fix else ""
+        yield Ruling(service, answer.verdict, f"{place}{answer.reason}", fix, source)

@@ -41,6 +41,7 @@ def look_at_engines(needs: Needs, facts: Facts) -> EngineFacts:
         nft=_nft_version(),
         nft_fault=nft_fault,
         kernel=facts.kernel,
+        sops=which("sops") is not None,
         tc=which("tc") is not None,
         netfilter_fault=netfilter_fault,
         tun_fault=_try_tun() if root and needs.tailnet else None,

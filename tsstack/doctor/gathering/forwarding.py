@@ -21,12 +21,15 @@ _TAILNET = "tailscale0"
 _NO_INTERFACES = ("all", "default", "lo")
 
 
-def look_at_forwarding(needs: Needs, facts: Facts, status: Mapping[str, Any]) -> ForwardingFacts:
-    """`status` is a `status.shape.Status`: what tailscaled offers, whoever told it so."""
+def look_at_forwarding(live: Needs, facts: Facts, status: Mapping[str, Any]) -> ForwardingFacts:
+    """What tailscaled offers decides, whoever told it so, or else what the live generation needs.
+
+    `status` is a `status.shape.Status`.
+    """
     tailnet = status["tailnet"]
     reasons = [str(offer["route"]) for offer in tailnet["offers"]]
     reasons += ["the exit node"] if tailnet["offers_exit"] else []
-    reason = " and ".join(reasons) or ("the file's forward rules" if needs.forwarding else "")
+    reason = " and ".join(reasons) or ("the live generation" if live.forwarding else "")
     uses_exit = str(status["exit"]["using"])
     if not reason and not uses_exit:
         return ForwardingFacts()
@@ -66,9 +69,10 @@ def _interface(name: str) -> str:
 
 def _gro_warning(facts: Facts) -> str:
     try:
-        return LocalApi(facts.paths.tailscale_socket, timeout_s=3.0).udp_gro_warning()
+        words = LocalApi(facts.paths.tailscale_socket, timeout_s=3.0).udp_gro_warning().split()
     except LocalApiError:
         return ""  # TS701 tells of a daemon that does not answer
+    return " ".join(words)
 
 
 def _gro_fixed(uplink: str) -> bool:

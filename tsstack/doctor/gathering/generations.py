@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ def look_at_generation(site: Site, facts: Facts, *, thorough: bool) -> Generatio
     )
     if not live:
         return told
+    if os.geteuid() != 0:  # the packet filter cannot be read, and the engines' files partly
+        return replace(told, compared=False)
     try:
         _, plan = observe_changes(site, store.tree(live), facts)
         told = replace(
@@ -47,8 +50,16 @@ def look_at_generation(site: Site, facts: Facts, *, thorough: bool) -> Generatio
             remarks=plan.unmet,
         )
         if thorough:
-            remarks = tuple(dict.fromkeys((*_remarks(site, facts, live), *plan.unmet)))
-            told = replace(told, remarks=remarks, refusals=tuple(_refusals(site, facts, live)))
+            said = tuple(_remarks(site, facts, live))
+            # What it cannot do of the user's own wishes is unmet; the rest a profile would merely like.
+            notes = tuple(each for each in said if each[0] == "kernel" and each not in plan.unmet)
+            remarks = (*(each for each in said if each not in notes), *plan.unmet)
+            told = replace(
+                told,
+                remarks=tuple(dict.fromkeys(remarks)),
+                notes=notes,
+                refusals=tuple(_refusals(site, facts, live)),
+            )
     except TsstackError as error:
         return replace(told, fault=error.message, hint=error.hint)
     return told
@@ -67,8 +78,8 @@ def _remarks(site: Site, facts: Facts, live: int) -> Iterator[tuple[str, str]]:
     files = _own_certificates(site, live)
     known = set(resolver_faults(facts.paths)) if facts.resolved else set()
     for part in site.parts:
-        if part.name == "firewall":
-            continue  # TS864
+        if part.name in {"firewall", "monitor"}:
+            continue  # TS864, TS741
         for line in part.warnings(generation, facts):
             if line in known or line.startswith(_TOLD_ELSEWHERE.get(part.name) or "\0"):
                 continue

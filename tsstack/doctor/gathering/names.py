@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tsstack.doctor.names import RESOLVER, SILENT, Answer, NameFacts
 from tsstack.monitor.probes.dns_message import AAAA, NO_ADDRESS, A, query, question, read_addresses
@@ -31,9 +32,9 @@ def look_up_names(plan: Plan | None, facts: Facts, own_name: str) -> NameFacts:
     from tsstack.parts.tailscale.desired import is_hosted
 
     faults = resolver_faults(facts.paths) if facts.resolved else ()
-    if plan is None or not plan.vhosts:
+    names = _names(plan) if plan is not None else ()
+    if plan is None or not names:
         return NameFacts(resolver_faults=faults)
-    names = tuple(dict.fromkeys(vhost.name for vhost in plan.vhosts))
     server = next(iter(_nameservers(facts)), "")
     return NameFacts(
         names=names,
@@ -45,6 +46,13 @@ def look_up_names(plan: Plan | None, facts: Facts, own_name: str) -> NameFacts:
         system_server=server,
         resolver_faults=faults,
     )
+
+
+def _names(plan: Plan) -> tuple[str, ...]:
+    """Of the vhosts, and of what is passed on byte by byte; addresses that stand for a name are none."""
+    found = [vhost.name for vhost in plan.vhosts]
+    found += [urlsplit(url).hostname or "" for url in plan.urls.values()]
+    return tuple(dict.fromkeys(name for name in found if "." in name and not name.replace(".", "").isdigit()))
 
 
 def ask(
