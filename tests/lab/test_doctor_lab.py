@@ -212,10 +212,13 @@ def test_a_name_that_leads_elsewhere(own_lab: Lab, host: Machine) -> None:
 
 
 def test_a_full_disk(host: Machine, mend: Callable[..., None]) -> None:
-    small = f"mount -t tmpfs -o size=6m,nr_inodes=90 none {STATE}"
-    host.run(["sh", "-c", f"cp -a {STATE} /tmp/state && {small} && cp -a /tmp/state/. {STATE}/"])
     mend("rm", "-rf", "/tmp/state")
-    mend("umount", STATE)
+    mend("sh", "-c", f"! mountpoint -q {STATE} || umount {STATE}")
+    # What is there, and 4 MiB and some files more.
+    kib, files = f"du -sk --apparent-size {STATE} | cut -f1", f"find {STATE} | wc -l"
+    room = f"size=$(($({kib}) + 4096))k,nr_inodes=$(($({files}) + 500))"
+    small = f"mount -t tmpfs -o {room} none {STATE}"
+    host.run(["sh", "-c", f"cp -a {STATE} /tmp/state && {small} && cp -a /tmp/state/. {STATE}/"])
     found = bad(examine(host))
     assert found["TS821"]["level"] == "error"
     assert found["TS821"]["about"] == STATE
