@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tsstack"
 # From the top down; a module may import from its own layer's package and from lower ones.
 LAYERS = {
     "cli": 8,
-    "tui": 8,
+    "tui": 7,
     "doctor": 7,
     "status": 6,
     "bench": 6,

@@ -178,6 +178,8 @@ def follower(socket: Path, history: Path, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell starts its background jobs with SIGINT ignored, and that is inherited (signal(7)).
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  one thread
     )
 
 
