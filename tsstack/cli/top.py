@@ -69,6 +69,8 @@ def top(
     if theme is not None and theme not in look.THEMES:
         raise UsageError(f"there is no theme {theme!r}", hint=f"there are: {', '.join(look.THEMES)}")
     plain = look.is_plain(os.environ)
+    if not plain:
+        os.environ.pop("NO_COLOR", None)  # empty: to Textual it would say the same as 1
     app = Dashboard(feed, Signs(unicode=speaks_utf8(os.environ)), theme=theme or look.THEMES[0], plain=plain)
     app.run()
     feed.stop()

@@ -71,7 +71,8 @@ class Dashboard(App[None]):
         plain: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__()
+        # Colours of the terminal itself are the ones that Textual can leave out (NO_COLOR) altogether.
+        super().__init__(ansi_color=True if plain else None)
         self.feed = feed
         self.signs = signs
         self.clock = clock
@@ -168,7 +169,8 @@ class Dashboard(App[None]):
             other.set_class(other is tab, "-open")
         if tab.name_ == "generations":
             self.feed.wants_generations.set()
-        tab.grid.focus()
+        # At once, so that a key that follows quickly is not lost.
+        self.screen.set_focus(tab.grid, scroll_visible=False)
         self.redraw()
 
     async def action_tab_by(self, step: int) -> None:

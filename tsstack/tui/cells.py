@@ -169,7 +169,7 @@ def _merged(spans: Sequence[Span]) -> Line:
     merged: list[Span] = []
     for text, look in spans:
         if merged and (merged[-1][1] == look or not text.strip(" ")):  # blanks have any look
-            merged[-1] = (merged[-1][0] + text, look)
+            merged[-1] = (merged[-1][0] + text, merged[-1][1])
         elif text:
             merged.append((text, look))
     return tuple(merged)

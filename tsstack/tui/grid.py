@@ -187,8 +187,9 @@ class Grid(Painted, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         """The cursor to the row under the mouse; two clicks choose it."""
-        row = self.scroll_offset.y + event.y - 1
-        if event.y >= 1 and row < len(self._table.keys):
+        at = event.get_content_offset(self)  # None on the border
+        row = self.scroll_offset.y + at.y - 1 if at is not None and at.y else len(self._table.keys)
+        if row < len(self._table.keys):
             self._go(row)
             if event.chain == 2:
                 self.action_choose()

@@ -88,7 +88,7 @@ class Overview(Tab):
         """Show this frame."""
         self.summary.show(overview.summary(frame, self.signs, self.room))
         said = overview.remarks(frame.status, self.signs, self.room)
-        most = max(2, (self.app.size.height - 15) // 2)
+        most = max(1, (self.app.size.height - 17) // 2)
         self.remarks.set_class(not said, "-none")
         self.remarks.show(_at_most(said, most))
         self.grid.show(overview.peers(frame, self.signs))
@@ -237,13 +237,7 @@ class Events(Tab):
             empty=why or "nothing has happened yet",
         )
         self.grid.show(table)
-        of = (
-            ""
-            if self.least == "info"
-            else f", {self.least} and worse"
-            if self.least == "warning"
-            else ", critical"
-        )
+        of = {"info": "", "warning": ", warnings and worse", "critical": ", critical"}[self.least]
         _title(self.grid, f"events{of}{': of the history, no monitor tells' if why and self.shown else ''}")
         event = self.shown[self.grid.row] if self.grid.row < len(self.shown) else None
         self.show_details(events.event_details(event, self.signs, self.room))
@@ -292,8 +286,8 @@ if tuple(ALL) != bars.TABS:
 
 
 def _at_most(lines: Sequence[Line], most: int) -> Sequence[Line]:
-    if len(lines) <= most:
-        return lines
+    if len(lines) <= most or most < 2:
+        return lines[:most]
     return [*lines[: most - 1], ((f"and {len(lines) - most + 1} lines more", "dim"),)]
 
 

@@ -96,6 +96,12 @@ class TestCells:
         assert [look for text, look in line if "✕" in text] == ["critical"]
         assert text_of(ASCII.spark((0.0, LOST, 0.04), 3)) == "_x#"
 
+    def test_a_row_keeps_the_look_of_each_cell(self) -> None:
+        columns = (Column("", 1), Column("a", 6), Column("b", 6, right=True))
+        line = row_line(columns, [1, 6, 6], (say("x", "ok"), say("two", "warning"), say("3")))
+        assert text_of(line) == "x  two          3"
+        assert [(text.strip(), look) for text, look in line] == [("x", "ok"), ("two", "warning"), ("3", "")]
+
     def test_a_chart_is_highest_where_the_value_is(self) -> None:
         lines = [text_of(line) for line in UTF8.chart((0.01, 0.02, LOST), 4, 2)]
         assert lines == ["  █ ", " ██✕"]
@@ -156,7 +162,9 @@ class TestFrame:
         assert overview.peers(later, UTF8).stale
         assert [row[1] for row in rows_of(overview.peers(later, UTF8))] == ["exit-a", "phone", "attic"]
         (line,) = bars.banner(later, UTF8, 100, NOW + 12)
-        assert text_of(line) == "! tailscaled does not answer since 08:00:09 (3 s); what it said last is dim"
+        assert text_of(line) == (
+            "! tailscaled is away since 08:00:09 (3 s); what it said last is dim: tailscaled does not answer"
+        )
         assert later.status["level"] == "critical"
 
     def test_a_host_that_wants_no_monitor_misses_none(self) -> None:
@@ -221,7 +229,7 @@ class TestViews:
 
     def test_zones_show_what_is_counted_in_a_second(self) -> None:
         rows = rows_of(firewall.zones(frames(a_host(), 90), UTF8))
-        assert rows[0][:6] == ["dmz", "eth0", "1.23M", "240/s", "-", "4.42k"]
+        assert rows[0][:6] == ["dmz", "eth0", "1.23M", "240/s", "-", "4.48k"]
         assert rows[0][6].endswith("/s")
         assert rows[2][5:7] == ["-", ""]
 

@@ -34,15 +34,16 @@ def link(key: str, typical_s: float, level: str = "good", *, lost: int = 0, **mo
 
 
 CAUSE = {
-    "rule": "loss", "seen": 0.12, "limit": 0.05, "over_s": 60.0, "text": "12 % lost in 60 s, the limit is 5 %",
+    "rule": "loss", "seen": 0.12, "limit": 0.05, "over_s": 60.0,
+    "text": "12 % lost in 60 s, the limit is 5 %",
 }  # fmt: skip
 
 
 def a_host(**more: Any) -> dict[str, Any]:
     """A host with something on every screen, not all of it good."""
     zone = {
-        "name": "dmz", "path": "firewall.zones.dmz", "interfaces": ["eth0"], "sources": [], "source_count": 0,
-        "allow": "", "ping": True,
+        "name": "dmz", "path": "firewall.zones.dmz", "interfaces": ["eth0"], "sources": [],
+        "source_count": 0, "allow": "", "ping": True,
         "open": [
             {"protocol": "tcp", "ports": "80, 443", "path": "firewall.zones.dmz.tcp"},
             {"protocol": "udp", "ports": "443", "path": "firewall.zones.dmz.udp[0]"},
@@ -68,7 +69,8 @@ def a_host(**more: Any) -> dict[str, Any]:
             {"name": "exit-b", "offered": True, "level": "poor", "barred_s": 34.0},
         ],
     }  # fmt: skip
-    service = {"url": "https://ollama.kernelcore.tail.test/", "level": "dead", "rtt_s": None, "name": "ollama",
+    service = {"url": "https://ollama.kernelcore.tail.test/", "level": "dead", "rtt_s": None,
+               "name": "ollama",
                "error": "connection refused", "certificate_expires": NOW + 80 * DAY_S}  # fmt: skip
     told: dict[str, Any] = {
         "monitor": {"state": a_state(*paths, exit=way)},
@@ -104,7 +106,7 @@ def moved_on(status: dict[str, Any], seconds: int) -> dict[str, Any]:
 
     zones = [
         {**zone, "accepted": counted(zone["accepted"], 240), "forwarded": counted(zone["forwarded"], 1),
-         "refused": zone["refused"] and {**zone["refused"], "packets": zone["refused"]["packets"] + seconds * seconds // 40}}
+         "refused": counted(zone["refused"], 3)}
         for zone in firewall["zones"]
     ]  # fmt: skip
     dropped = {
@@ -143,14 +145,16 @@ def frames(status: dict[str, Any], seconds: int = 90, permissions: Permissions =
 
 
 def event(at: float, code: str, severity: str, about: str, text: str, **more: Any) -> dict[str, Any]:
-    return {"at": at, "code": code, "severity": severity, "about": about, "text": text, "data": {}, "over": False,
+    return {"at": at, "code": code, "severity": severity, "about": about, "text": text, "data": {},
+            "over": False,
             **more}  # fmt: skip
 
 
 EVENTS = (
     event(NOW - 3000, "started", "info", "monitor", "watching 8 paths"),
     event(NOW - 400, "path-dead", "critical", "exit:exit-a", "3 probes in a row were lost", data={"lost": 3}),
-    event(NOW - 399, "moved", "warning", "exit-node", "moved from exit-a to exit-b: exit-a is dead, exit-b is good",
+    event(NOW - 399, "moved", "warning", "exit-node",
+          "moved from exit-a to exit-b: 3 probes in a row were lost",
           data={"from": "exit-a", "to": "exit-b", "took_s": 0.21}),
     event(NOW - 200, "path-good", "info", "exit:exit-a", "good again for 2 min", over=True),
     event(NOW - 80, "home", "info", "exit-node", "back to exit-a, the first in the file", over=True),

@@ -97,12 +97,10 @@ def banner(frame: Frame | None, signs: Signs, width: int, now: float) -> list[Li
         return []
     lines: list[Line] = []
     for name, away in frame.away.items():
-        # The sentence names who it is; one that does not gets the name before it.
-        why = signs.words(away.why)
-        said = why if name in why else f"{name}: {why}"
         since = strftime("%H:%M:%S", localtime(away.since))
-        tail = f" since {since} ({span(now - away.since)}); what it said last is dim"
-        lines.append((("! ", "critical"), (said, "critical"), (tail, "critical")))
+        said = f"the {name}" if name == "monitor" else name
+        said = f"{said} is away since {since} ({span(now - away.since)}); what it said last is dim"
+        lines.append((("! ", "critical"), (said, "critical"), (f": {signs.words(away.why)}", "dim")))
     age_s = now - frame.status["at"]
     if age_s > LATE_S:
         lines.append((("! ", "warning"), (f"these figures are {span(age_s)} old", "warning")))

@@ -12,13 +12,13 @@ from tsstack.tui.views.overview import exit_in_use
 
 EXITS = (
     Column("", 2),
-    Column("exit node", 14, grow=2),
+    Column("exit node", 14, grow=1),
     Column("level", 9),
     Column("loss", 6, right=True),
     Column("p50", 8, right=True),
     Column("p95", 8, right=True, leave=1),
     Column("via", 10, leave=3),
-    Column("", 12, grow=3, leave=2),
+    Column("", 12, grow=8, leave=2),
 )
 DIRECT = "direct"
 """The bare uplink, as `tsstack exit-node use` names it."""

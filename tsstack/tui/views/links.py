@@ -26,7 +26,7 @@ from tsstack.tui.frame import Frame
 
 LINKS = (
     Column("", 1),
-    Column("link", 18, grow=2),
+    Column("link", 22, grow=2),
     Column("level", 7, leave=4),
     Column("loss", 6, right=True),
     Column("p50", 8, right=True),
