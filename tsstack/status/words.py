@@ -59,9 +59,11 @@ def spark(values: Sequence[float | None], bars: str, top: float | None = None) -
 
 
 def milliseconds(seconds: float | None) -> str:
-    """A round trip: 1.2 ms, 120 ms; empty when it is not known."""
+    """A round trip: 0.05 ms, 1.2 ms, 120 ms; empty when it is not known."""
     if seconds is None:
         return ""
+    if 0 < seconds < 0.001:
+        return f"{seconds * 1000:.2f} ms"
     return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
 
 

@@ -9,6 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
+from tsstack.status.words import wrapped
 from tsstack.tui.cells import Line, say
 from tsstack.tui.painted import Bar, Panel
 from tsstack.tui.views.bars import Key, footer
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 _NAMES = {"?": "question_mark"}
 """Keys that Textual calls otherwise."""
+
+
+_WIDTH, _INSET = 66, 6
+"""Columns for the lines of a dialog where there is room."""
 
 
 class Dialog(ModalScreen[str]):
@@ -45,9 +50,13 @@ class Dialog(ModalScreen[str]):
     def on_mount(self) -> None:
         """Fill it."""
         self.panel.can_focus = True
-        self.panel.show(self._lines)
+        self.on_resize()
         self.bar.show(footer(self._keys, 200))
         self.panel.focus()
+
+    def on_resize(self) -> None:
+        """The lines broken to what there is."""
+        self.panel.show(within(self._lines, min(_WIDTH, self.app.size.width * 94 // 100 - _INSET)))
 
     def action_leave(self) -> None:
         """Nothing is done."""
@@ -58,6 +67,21 @@ class Dialog(ModalScreen[str]):
         self.dismiss(word)
 
 
+def within(lines: Sequence[Line], width: int) -> list[Line]:
+    """The lines broken to a width: the last span of each, below itself."""
+    found: list[Line] = []
+    for line in lines:
+        *before, (text, look) = line
+        indent = sum(len(each) for each, _ in before)
+        if indent + len(text) <= width or indent > width // 2:
+            found.append(line)
+            continue
+        first, *more = wrapped(text, width - indent)
+        found.append((*before, (first, look)))
+        found += [((" " * indent, ""), (rest, look)) for rest in more]
+    return found
+
+
 def question(title: str, lines: Sequence[Line], answers: Sequence[tuple[str, str, str]]) -> Dialog:
     """A question: each answer is a key, what it does, and the word that the dialog gives for it."""
     keys = [Key(key, what, f"screen.answer('{word}')") for key, what, word in answers]
@@ -65,18 +89,18 @@ def question(title: str, lines: Sequence[Line], answers: Sequence[tuple[str, str
 
 
 _HELP = (
-    ("1 ... 7", "a tab; tab and shift+tab the next and the one before"),
-    ("up, down, j, k", "a row; page up, page down, home and end as anywhere"),
-    ("enter", "use the exit node, see the differences of the generation"),
+    ("1 ... 7", "open a tab; tab and shift+tab go through them"),
+    ("up, down, j, k", "a row; page up and down, home, end as anywhere"),
+    ("enter", "use the exit node; differences of the generation"),
     ("w", "links: figures of the last 10 s, 60 s, 15 min"),
     ("f", "events: all, warnings and worse, critical"),
-    ("u, d, a", "exit nodes: use this one, the bare uplink, let the monitor choose"),
-    ("m", "exit nodes: maintenance, in which the monitor changes nothing"),
-    ("d, r", "generations: differences from the live one, go to it"),
+    ("u, d, a", "exit nodes: use it, bare uplink, automatic"),
+    ("m", "exit nodes: the monitor changes nothing for now"),
+    ("d, r", "generations: differences, roll back to it"),
     ("c", "keep the switch that waits for its confirmation"),
-    ("p", "pause: the screen stands still, the figures go on"),
+    ("p", "pause: the screen stands still"),
     ("t", "the next theme; NO_COLOR=1 takes all colour away"),
-    ("?, q", "this help, the end"),
+    ("?, q", "this help; the end"),
 )
 
 
@@ -85,15 +109,19 @@ def help_screen() -> Dialog:
     lines: list[Line] = [((f"{keys:<16}", "accent"), (words, "")) for keys, words in _HELP]
     lines += [
         say(""),
-        say("The mouse works as well: tabs, rows, keys of the bottom line, the wheel.", "dim"),
-        say("Whatever changes the host is asked once. Without permission all can be read.", "dim"),
+        say("The mouse works: tabs, rows, the keys below, the wheel.", "dim"),
+        say("Whatever changes the host is asked once.", "dim"),
         say("What was said last by someone who is away is shown dim.", "dim"),
     ]
     return Dialog("keys", lines, [Key("escape", "close", "screen.leave"), Key("?", "close", "screen.leave")])
 
 
 class Difference(Dialog):
-    """A long text over the whole screen."""
+    """A long text over the whole screen, its lines as they are."""
+
+    def on_resize(self) -> None:
+        """All of them."""
+        self.panel.show(self._lines)
 
     def __init__(self, title: str, lines: Sequence[Line]) -> None:
         super().__init__(title, lines, [Key("escape", "close", "screen.leave")])

@@ -77,7 +77,7 @@ class Grid(Painted, can_focus=True):
         """Show these rows instead. The cursor stays on its key, or at its place when that has left."""
         key, before = self.key, self._table
         self._table = table
-        if table.columns != before.columns:
+        if table.columns != before.columns or self._laid_for != self._room:
             self._lay_out()
             self.refresh()
         if len(table.keys) != len(before.keys):
@@ -111,8 +111,13 @@ class Grid(Painted, can_focus=True):
         for start, count in _runs(sorted(changed)):
             self.refresh_lines(start + 1, count)
 
+    @property
+    def _room(self) -> int:
+        """Columns for a row, without the scroll bar's."""
+        return self.scrollable_content_region.width
+
     def _lay_out(self) -> None:
-        self._laid_for = self.size.width
+        self._laid_for = self._room
         self._widths = lay_out(self._table.columns, self._laid_for)
         self._drawn = {}
 
@@ -126,9 +131,9 @@ class Grid(Painted, can_focus=True):
         """The heading, then the rows from where they are scrolled to."""
         width = self.size.width
         table = self._table
-        if self._laid_for != width:  # a scroll bar has come or gone
-            self._lay_out()
         if y == 0:
+            if self._laid_for != self._room:  # a scroll bar has come or gone
+                self._lay_out()
             return self.strip_of(heading(table.columns, self._widths), width)
         row = self.scroll_offset.y + y - 1
         if row >= len(table.keys):

@@ -95,7 +95,7 @@ Dialog Bar { margin-top: 1; }
 Difference > Vertical { width: 100%; max-width: 100%; height: 100%; max-height: 100%; padding: 0 1; }
 Difference Panel { height: 1fr; }
 Difference Bar { margin-top: 0; }
-.-ascii .box, .-ascii Dialog > Vertical { border: ascii $secondary; }
+.-ascii .box, Dialog.-ascii > Vertical { border: ascii $secondary; }
 .-ascii Grid.box:focus { border: ascii $accent; }
 .-plain .look-dim, .-plain .look-head { text-style: dim; }
 .-plain .look-tab, .-plain .look-cursor { text-style: reverse; }
@@ -103,5 +103,6 @@ Difference Bar { margin-top: 0; }
 .-plain Grid.box:focus { border: heavy $accent; }
 .-plain.-ascii Grid.box:focus { border: ascii $accent; }
 Screen.-low .box { border-bottom: none; }
+Toast { padding: 0 1; margin: 0; }
 ToastRack { align: right bottom; margin-bottom: 1; }
 """

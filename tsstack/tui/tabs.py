@@ -59,9 +59,10 @@ class Tab(Vertical):
 
     def show_details(self, lines: Sequence[Line]) -> None:
         """Below the grid; nothing where there is nothing, or no room for it."""
-        most = max(0, self.app.size.height - 12)
+        height = self.app.size.height
+        most = max(0, min(height - 12, max(9, height // 3)))
         self.details.set_class(not lines or most < 3, "-none")
-        self.details.show(lines[:most])
+        self.details.show(_at_most(lines, most))
 
 
 class Overview(Tab):

@@ -105,6 +105,14 @@ def test_picture(name: str) -> None:
     assert found == golden.read_text()
 
 
+@pytest.mark.parametrize(
+    "path", sorted((GOLDEN.parents[2] / "docs" / "pictures").glob("top-*.svg")), ids=lambda path: path.stem
+)
+def test_the_documents_show_what_is_drawn(path: Path) -> None:
+    """`cp tests/golden/tui/NAME.svg docs/pictures/top-NAME.svg` after a change of the looks."""
+    assert path.read_text() == (GOLDEN / path.name.removeprefix("top-")).read_text()
+
+
 def test_no_picture_is_left_over() -> None:
     assert {path.stem for path in GOLDEN.iterdir()} == set(CASES)
 

@@ -290,6 +290,14 @@ class TestBars:
         assert len(text) <= width
         assert f"{bars.TABS.index(tab) + 1} {tab[:4]}" in text
 
+    @pytest.mark.parametrize("width", [30, 40, 60, 80])
+    def test_help_and_the_end_are_always_in_the_bottom_line(self, width: int) -> None:
+        keys = [bars.Key(key, f"word {key}", "x") for key in "abcdef"]
+        keys += [bars.Key("?", "help", "x"), bars.Key("q", "quit", "x")]
+        text = "".join(text_of(part.spans) for part in bars.footer(keys, width)).rstrip()
+        assert text.endswith("? help  q quit")
+        assert len(text) <= width
+
     def test_whoever_may_change_nothing_is_told(self) -> None:
         told = text_of(bars.header(frames(a_host(), 1, NOBODY), UTF8, 80, NOW))
         assert "read-only" in told

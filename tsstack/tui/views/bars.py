@@ -79,16 +79,20 @@ def tabs(current: str, width: int) -> list[Part]:
 
 
 def footer(keys: Sequence[Key], width: int) -> list[Part]:
-    """The keys that do something here, as many as have room."""
-    parts, left = [Part(((" ", ""),))], width - 1
-    for key in keys:
-        size = len(key.key) + len(key.word) + 3
-        if size > left:
-            continue
+    """The keys that do something here, as many as have room; the last two, help and the end, always."""
+    parts, left = [Part(((" ", ""),))], width - 1 - sum(map(_size, keys[-2:]))
+    for at, key in enumerate(keys):
+        if at < len(keys) - 2:
+            if _size(key) > left:
+                continue
+            left -= _size(key)
         parts.append(Part(((key.key, "accent"), (f" {key.word}", "dim")), key.action))
         parts.append(Part((("  ", ""),)))
-        left -= size
     return parts
+
+
+def _size(key: Key) -> int:
+    return len(key.key) + len(key.word) + 3
 
 
 def banner(frame: Frame | None, signs: Signs, width: int, now: float) -> list[Line]:

@@ -13,7 +13,7 @@ GENERATIONS = (
     Column("", 2),
     Column("no.", 4, right=True),
     Column("made", 16),
-    Column("", 14),
+    Column("", 17),
     Column("what changed", 24, grow=4, leave=1),
 )
 MOST_LINES = 5000

@@ -27,14 +27,14 @@ from tsstack.tui.frame import Frame
 LINKS = (
     Column("", 1),
     Column("link", 22, grow=2),
-    Column("level", 7, leave=4),
+    Column("level", 7, leave=5),
     Column("loss", 6, right=True),
     Column("p50", 8, right=True),
-    Column("p95", 8, right=True),
-    Column("p99", 8, right=True, leave=3),
-    Column("jitter", 7, right=True, leave=2),
-    Column("via", 6, leave=5),
-    Column("round trips", 12, grow=3, leave=1),
+    Column("p95", 8, right=True, leave=1),
+    Column("p99", 8, right=True, leave=4),
+    Column("jitter", 7, right=True, leave=3),
+    Column("via", 6, leave=6),
+    Column("round trips", 12, grow=3, leave=2),
 )
 _SPARK = len(LINKS) - 1
 CHART_LINES = 3

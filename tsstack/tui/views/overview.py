@@ -137,7 +137,10 @@ def _services(status: Status, signs: Signs) -> Iterator[Line]:
     spans: list[Span] = [
         (f"{up} of {watched} up", "critical" if dead else "ok")
         if watched
-        else (f"{len(services)}, not watched", "dim")
+        else (
+            f"{len(services)}, {'nothing known yet' if status['monitor']['running'] else 'not watched'}",
+            "dim",
+        )
     ]
     spans += [(f"down: {', '.join(dead)}", "critical")] if dead else []
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
