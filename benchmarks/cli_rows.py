@@ -76,7 +76,8 @@ def _script(name: str, module: str, folder: Path) -> str:
         return str(installed)
     script = folder / name
     script.write_text(
-        f"#!{PYTHON}\nimport sys\nfrom {module} import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+        f"#!{PYTHON}\nimport sys\nfrom {module} import main\n\nif __name__ == '__main__':\n"
+        "    sys.exit(main())\n"
     )
     script.chmod(0o755)
     return str(script)

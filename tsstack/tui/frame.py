@@ -89,7 +89,7 @@ def counters(status: Status) -> dict[str, Counter]:
     found = dict(firewall["dropped"])
     for zone in firewall["zones"]:
         for name in ("accepted", "forwarded", "refused"):
-            counter = zone[name]  # type: ignore[literal-required]
+            counter = zone[name]
             if counter is not None:
                 found[f"{zone['name']}/{name}"] = counter
     return found
@@ -143,13 +143,13 @@ def _with_the_old(before: Frame | None, status: Status) -> Status:
     old = before.status
     if status["tailnet"]["error"] and old["tailnet"]["state"]:
         tailnet: Any = {**old["tailnet"], "error": status["tailnet"]["error"]}
-        way: Any = {**old["exit"], **{name: status["exit"][name] for name in ("why", "manual")}}  # type: ignore[literal-required]
+        way: Any = {**old["exit"], **{name: status["exit"][name] for name in ("why", "manual")}}
         status = {**status, "tailnet": tailnet, "peers": old["peers"], "exit": way}
     monitor = status["monitor"]
     if not monitor["running"] and old["monitor"]["state"] is not None:
         known = {service["name"]: service for service in old["services"]}
         services: Any = [
-            {**service, **{key: known[service["name"]][key] for key in ("level", "rtt_s", "error")}}  # type: ignore[literal-required]
+            {**service, **{key: known[service["name"]][key] for key in ("level", "rtt_s", "error")}}
             if service["name"] in known
             else service
             for service in status["services"]
