@@ -163,7 +163,8 @@ class Monitor:
             for span_s in (10.0, 60.0, 900.0)
         ]  # fmt: skip
         return {
-            "key": f"{kind}:{name}", "kind": kind, "source": "monitor.targets[0]", "level": "good", "causes": [],
+            "key": f"{kind}:{name}", "kind": kind, "source": "monitor.targets[0]", "level": "good",
+            "causes": [],
             "since": 0.0, "windows": windows, "rtt_s": rtt_s, "via": "direct", "interface": "",
             "error": "",
         }  # fmt: skip
