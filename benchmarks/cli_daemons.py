@@ -1,4 +1,4 @@
-"""A tailscaled and a monitor that answer as the real ones do, for so many peers: what the screens are measured on.
+"""A tailscaled and a monitor that answer as the real ones do, for so many peers.
 
     python benchmarks/cli_daemons.py FOLDER PEERS
 
@@ -10,7 +10,6 @@ generation.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 import threading
@@ -148,8 +147,9 @@ class Monitor:
             "maintenance": False, "moving": False, "why": ["peer-0 is good"], "moves": 0,
         }  # fmt: skip
         return {
-            "at": time.time(), "started": 0.0, "host": "bench", "version": "0.1.0", "paths": paths, "exit": way,
-            "routes": [], "troubles": [], "probes_sent": self._turn, "probes_lost": 0, "samples_behind_s": 0.0,
+            "at": time.time(), "started": 0.0, "host": "bench", "version": "0.1.0", "paths": paths,
+            "exit": way, "routes": [], "troubles": [], "probes_sent": self._turn, "probes_lost": 0,
+            "samples_behind_s": 0.0,
         }  # fmt: skip
 
     def _path(self, kind: str, name: str, number: int) -> dict[str, Any]:
@@ -163,11 +163,12 @@ class Monitor:
             for span_s in (10.0, 60.0, 900.0)
         ]  # fmt: skip
         return {
-            "key": f"{kind}:{name}", "kind": kind, "source": "monitor.targets[0]", "level": "good", "causes": [],
-            "since": 0.0, "windows": windows, "rtt_s": rtt_s, "via": "direct", "interface": "", "error": "",
+            "key": f"{kind}:{name}", "kind": kind, "source": "monitor.targets[0]", "level": "good",
+            "causes": [],
+            "since": 0.0, "windows": windows, "rtt_s": rtt_s, "via": "direct", "interface": "",
+            "error": "",
         }  # fmt: skip
 
 
 if __name__ == "__main__":
-    os.nice(0)
     main()

@@ -76,7 +76,8 @@ def _script(name: str, module: str, folder: Path) -> str:
         return str(installed)
     script = folder / name
     script.write_text(
-        f"#!{PYTHON}\nimport sys\nfrom {module} import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+        f"#!{PYTHON}\nimport sys\nfrom {module} import main\n\nif __name__ == '__main__':\n"
+        "    sys.exit(main())\n"
     )
     script.chmod(0o755)
     return str(script)
@@ -152,19 +153,19 @@ def _top(folder: Path) -> list[str]:
 
 def _paint_rows(folder: Path, runs: int) -> list[Row]:
     """From the start of the process to the first words on the screen, and to the first peer."""
-    painted, told = [], []
+    painted, told, cpu = [], [], []
     for _ in range(runs + 1):
         with Terminal(_top(folder), _environment()) as terminal:
             painted.append(terminal.wait_for(b"overview"))
+            cpu.append(terminal.cpu_s())
             told.append(terminal.wait_for(b"peer-1"))
+    first = Series(tuple(painted[1:]), tuple(cpu[1:]))
     bare = _interleave(runs, {"bare": lambda: _timed([str(PYTHON), "-c", "pass"])})["bare"]
     imports = "import textual.app; import textual.scroll_view"
     alone = _interleave(runs, {"alone": lambda: _timed([str(PYTHON), "-c", imports])})["alone"]
     return [
-        Row(
-            "tsstack top, first paint", Series(tuple(painted[1:])), _BARE, bare, target_s=FIRST_PAINT_TARGET_S
-        ),
-        Row("tsstack top, first paint", Series(tuple(painted[1:])), "import textual alone", alone),
+        Row("tsstack top, first paint", first, _BARE, bare, target_s=FIRST_PAINT_TARGET_S),
+        Row("tsstack top, first paint", first, "import textual alone", alone),
         Row("tsstack top, its figures", Series(tuple(told[1:])), "import textual alone", alone),
     ]
 

@@ -11,6 +11,7 @@ import struct
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hosts import Broken
 
@@ -27,7 +28,9 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
-            os.execvpe(argv[0], list(argv), {**env, "TERM": "xterm-256color", "COLORTERM": "truecolor"})
+            os.execvpe(  # noqa: S606  a program of ours
+                argv[0], list(argv), {**env, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+            )
         self.said = b""
 
     def __enter__(self) -> Terminal:
@@ -58,8 +61,7 @@ class Terminal:
 
     def cpu_s(self) -> float:
         """Processor time of the process until now (proc_pid_stat(5): utime, stime)."""
-        with open(f"/proc/{self.pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * _TICK_S
 
     def _read(self, timeout_s: float) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
@@ -14,11 +16,10 @@ from textual.scrollbar import ScrollBar, ScrollBarRender
 from tsstack.errors import TsstackError
 from tsstack.tui import acts, dialogs, look
 from tsstack.tui.cells import Line, Signs, say
-from tsstack.tui.grid import Grid
 from tsstack.tui.painted import Bar, Panel
 from tsstack.tui.tabs import ALL, Overview, Tab
 from tsstack.tui.views import bars
-from tsstack.tui.views.bars import Key, Part
+from tsstack.tui.views.bars import Key
 from tsstack.tui.views.exits import DIRECT
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ class Dashboard(App[None]):
         """Begin to listen to the feed."""
         self.screen.set_class(not self.signs.unicode, "-ascii")
         self.screen.set_class(self._plain, "-plain")
-        if not self.signs.unicode:
-            ScrollBar.renderer = _PlainScrollBar
+        ScrollBar.renderer = ScrollBarRender if self.signs.unicode else _PlainScrollBar
         self._open(self.overview)
         self.feed.on_news = self._tell
         self.set_interval(1.0, self._tick)
@@ -139,7 +139,7 @@ class Dashboard(App[None]):
         width, now = self.size.width, self.clock()
         frame = self._drawn
         self.head.show([bars.header(frame, self.signs, width, now)])
-        lines = bars.banner(frame, self.signs, width - 2, now)
+        lines = bars.banner(frame, self.signs, width - 2, now, self.feed.failed)
         if self._paused:
             lines.insert(0, say("paused: p goes on", "warning"))
         self.banner.set_class(not lines, "-none")
@@ -232,9 +232,14 @@ class Dashboard(App[None]):
             except TsstackError as error:
                 said = f"{error.message} ({error.hint})" if error.hint else error.message
                 severity = "error"
-            self.call_from_thread(self.say_so, said, severity)
+            self._from_thread(self.say_so, said, severity)
 
-        self.run_worker(work, thread=True)
+        _in_thread(work)
+
+    def _from_thread(self, do: Callable[..., None], *arguments: Any) -> None:
+        """Do it on the screen, if that is still there."""
+        with suppress(RuntimeError):
+            self.call_from_thread(do, *arguments)
 
     def _ask(self, dialog: dialogs.Dialog, then: Mapping[str, Callable[[], str]], doing: str = "") -> None:
         def answered(word: str | None) -> None:
@@ -329,12 +334,12 @@ class Dashboard(App[None]):
             try:
                 old, new = acts.read_trees(self.feed.places.state, live, number)
             except TsstackError as error:
-                self.call_from_thread(self.say_so, error.message, "error")
+                self._from_thread(self.say_so, error.message, "error")
                 return
             lines = difference(old, new, self.signs)
-            self.call_from_thread(self._show_text, f"from the live {live} to {number}", lines)
+            self._from_thread(self._show_text, f"from the live {live} to {number}", lines)
 
-        self.run_worker(work, thread=True)
+        _in_thread(work)
 
     def _show_text(self, title: str, lines: list[Line]) -> None:
         shown = lines or [say("They are the same.", "dim")]
@@ -346,4 +351,6 @@ class Dashboard(App[None]):
         self.exit()
 
 
-__all__ = ["Dashboard", "Grid", "Part"]
+def _in_thread(work: Callable[[], None]) -> None:
+    """Nobody waits for it at the end: what it has started elsewhere lives on."""
+    threading.Thread(target=work, daemon=True).start()

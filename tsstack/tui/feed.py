@@ -65,6 +65,8 @@ class Feed:
         """What happened, the newest last."""
         self.events_from = ""
         """Why the events are not live; empty: they are."""
+        self.failed = ""
+        """Why there is no new frame; empty: there is."""
         self.on_news: Callable[[], None] = lambda: None
         """Called in a thread of the feed's after `latest` or `events` are new."""
         self.wants_generations = threading.Event()
@@ -93,7 +95,12 @@ class Feed:
         self._first.wait(_FIRST_ANSWER_S)
         next_s = time.monotonic()
         while not self._stop.is_set():
-            self.take()
+            try:
+                self.take()
+                self.failed = ""
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                # An answer of a shape that nobody has foreseen: told, and asked again.
+                self.failed = f"{type(error).__name__}: {error}"
             next_s = max(next_s + self.every_s, time.monotonic())
             self._stop.wait(next_s - time.monotonic())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -17,6 +17,7 @@ from tsstack.tui.views.bars import Key
 if TYPE_CHECKING:
     from textual.widget import Widget
 
+    from tsstack.tui.app import Dashboard
     from tsstack.tui.frame import Frame
 
 _INSET = 4
@@ -46,7 +47,12 @@ class Tab(Vertical):
 
     def on_grid_moved(self) -> None:
         """The details are those of the row under the cursor."""
-        self.app.call_later(self.app.redraw)  # type: ignore[attr-defined]
+        self.board.call_later(self.board.redraw)
+
+    @property
+    def board(self) -> Dashboard:
+        """The dashboard that this is a tab of."""
+        return cast("Dashboard", self.app)
 
     @property
     def room(self) -> int:
@@ -113,7 +119,7 @@ class Links(Tab):
     def action_window(self) -> None:
         """The figures of the next window."""
         self.window = (self.window + 1) % 3
-        self.app.redraw()  # type: ignore[attr-defined]
+        self.board.redraw()
 
     def draw(self, frame: Frame) -> None:
         """Show this frame."""
@@ -153,19 +159,19 @@ class Exits(Tab):
     def action_use(self) -> None:
         """Use the exit node under the cursor, asked once."""
         if self.grid.key:
-            self.app.ask_exit(self.grid.key)  # type: ignore[attr-defined]
+            self.board.ask_exit(self.grid.key)
 
     def action_direct(self) -> None:
         """Use the bare uplink, asked once."""
-        self.app.ask_exit(exits.DIRECT)  # type: ignore[attr-defined]
+        self.board.ask_exit(exits.DIRECT)
 
     def action_automatic(self) -> None:
         """Let the monitor choose."""
-        self.app.choose_again()  # type: ignore[attr-defined]
+        self.board.choose_again()
 
     def action_maintenance(self) -> None:
         """Hold the monitor, or let it work again."""
-        self.app.hold()  # type: ignore[attr-defined]
+        self.board.hold()
 
 
 class Services(Tab):
@@ -223,11 +229,11 @@ class Events(Tab):
         """All of them, warnings and worse, critical ones."""
         at = events.SEVERITIES.index(self.least)
         self.least = events.SEVERITIES[(at + 1) % len(events.SEVERITIES)]
-        self.app.redraw()  # type: ignore[attr-defined]
+        self.board.redraw()
 
     def draw(self, frame: Frame) -> None:
         """Show this frame's time and the feed's events."""
-        feed = self.app.feed  # type: ignore[attr-defined]
+        feed = self.board.feed
         self.shown = events.at_least(feed.events, self.least)
         why = feed.events_from
         table = events.events(
@@ -271,12 +277,12 @@ class Generations(Tab):
     def action_difference(self) -> None:
         """How it differs from the live one."""
         if self.grid.key:
-            self.app.show_difference(int(self.grid.key))  # type: ignore[attr-defined]
+            self.board.show_difference(int(self.grid.key))
 
     def action_roll_back(self) -> None:
         """Go to it, asked once."""
         if self.grid.key:
-            self.app.ask_rollback(int(self.grid.key))  # type: ignore[attr-defined]
+            self.board.ask_rollback(int(self.grid.key))
 
 
 ALL: dict[str, type[Tab]] = {

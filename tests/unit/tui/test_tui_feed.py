@@ -16,7 +16,9 @@ from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 from tui_bed import EVENTS, event
 
 from tsstack.status.gather import Sources
+from tsstack.tui.cells import Signs, text_of
 from tsstack.tui.feed import Feed, Places
+from tsstack.tui.views.bars import banner
 
 
 def places(folder: Path) -> Places:
@@ -144,6 +146,21 @@ def test_who_goes_away_is_told_with_its_last_words_and_comes_back(tmp_path: Path
         assert feed.latest.away["tailscaled"].since == since
         with answering(tmp_path / "tailscaled", tailscaled):
             wait_for(lambda: not feed.latest.away, "it is back")
+
+
+def test_an_answer_that_nobody_has_foreseen_is_told_and_asked_again(tmp_path: Path) -> None:
+    broken = True
+
+    def strange(asked: bytes) -> bytes:
+        answer = {"v": 1, "id": None, "ok": True, "result": {"paths": [7]} if broken else a_state()}
+        return json.dumps(answer).encode() + b"\n"
+
+    with answering(tmp_path / "monitor", strange), running(tmp_path) as feed:
+        wait_for(lambda: feed.failed, "it fails")
+        told = text_of(banner(feed.latest, Signs(unicode=True), 80, time.time(), feed.failed)[0])
+        assert told.startswith("! asking went wrong: TypeError")
+        broken = False
+        wait_for(lambda: feed.latest and not feed.failed, "it is asked again")
 
 
 def test_events_are_those_of_the_monitor_live_and_none_is_missed_or_doubled(tmp_path: Path) -> None:

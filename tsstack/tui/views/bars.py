@@ -95,11 +95,13 @@ def _size(key: Key) -> int:
     return len(key.key) + len(key.word) + 3
 
 
-def banner(frame: Frame | None, signs: Signs, width: int, now: float) -> list[Line]:
+def banner(frame: Frame | None, signs: Signs, width: int, now: float, failed: str = "") -> list[Line]:
     """What matters on every screen: who is away since when, old figures, a switch to be confirmed."""
-    if frame is None:
-        return []
     lines: list[Line] = []
+    if failed:
+        lines.append((("! ", "critical"), ("asking went wrong: ", "critical"), (signs.words(failed), "")))
+    if frame is None:
+        return [fitted(line, width, signs.end) for line in lines]
     for name, away in frame.away.items():
         since = strftime("%H:%M:%S", localtime(away.since))
         said = f"the {name}" if name == "monitor" else name
