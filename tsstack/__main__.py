@@ -1,5 +1,0 @@
-"""`python -m tsstack`: the same as `tsstack`."""
-
-from tsstack.cli.main import main
-
-main()
