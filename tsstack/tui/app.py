@@ -23,6 +23,7 @@ from tsstack.tui.views.bars import Key
 from tsstack.tui.views.exits import DIRECT
 
 if TYPE_CHECKING:
+    from rich.style import Style
     from textual.widget import Widget
 
     from tsstack.tui.feed import Feed
@@ -81,12 +82,21 @@ class Dashboard(App[None]):
         self._told = False
         self._paused = False
         self._plain = plain
+        self._looks: tuple[str, Mapping[str, Style]] = ("", {})
         for each in look.OWN:
             self.register_theme(each)
         self.theme = look.PLAIN if plain else theme
         self.head, self.bar, self.foot = Panel(id="head"), Bar(id="tabs"), Bar(id="foot")
         self.banner = Panel(id="banner", classes="-none")
         self.overview = Overview(signs)
+
+    @property
+    def looks(self) -> Mapping[str, Style]:
+        """The looks in the colours of the theme."""
+        if self._looks[0] != self.theme:
+            ansi = self.current_theme.ansi
+            self._looks = (self.theme, look.styles(self.theme_variables, ansi=ansi, plain=self._plain))
+        return self._looks[1]
 
     def compose(self) -> Iterator[Widget]:
         """What every screen has, and the overview; other tabs are made when they are opened."""

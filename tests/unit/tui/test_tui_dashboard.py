@@ -198,6 +198,16 @@ def test_t_goes_through_the_themes_and_without_colour_says_why_not() -> None:
     drive(plain, dashboard(frames(a_host(), 1), plain=True))
 
 
+def test_help_on_a_low_terminal_scrolls_and_shows_how_to_leave() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("question_mark")
+        await told(app, pilot, "escape close")
+        await pilot.press("end")
+        await told(app, pilot, "What was said last by")
+
+    drive(test, dashboard(frames(a_host(), 1)), (60, 16))
+
+
 def test_help_is_on_the_question_mark_and_escape_closes_it() -> None:
     async def test(app: Dashboard, pilot: Any) -> None:
         await pilot.press("question_mark")
