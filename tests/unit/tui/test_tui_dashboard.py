@@ -490,6 +490,23 @@ def test_before_the_first_frame_every_key_is_safe() -> None:
     drive(test, dashboard(None, feed=feed))
 
 
+def test_a_tab_without_a_row_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = a_host(services=[])
+    status["services"] = []
+    drawn: list[int] = []
+    redraw = Dashboard.redraw
+    monkeypatch.setattr(Dashboard, "redraw", lambda app: (drawn.append(1), redraw(app))[1])
+
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("4")
+        await told(app, pilot, "has no services")
+        before = len(drawn)
+        await pilot.pause(0.2)
+        assert len(drawn) <= before + 1
+
+    drive(test, dashboard(frames(status, 1)))
+
+
 def test_only_lines_that_changed_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     status = a_host()
     status["peers"] = [
