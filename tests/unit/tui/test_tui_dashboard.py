@@ -104,6 +104,19 @@ def test_a_click_on_a_tab_opens_it_and_one_on_a_row_goes_there() -> None:
     drive(test, dashboard(frames(a_host(), 5)))
 
 
+def test_two_clicks_on_an_exit_node_ask_whether_to_use_it() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("3")
+        await pilot.pause()
+        await pilot.click(app.open_tab.grid, offset=(10, 3), times=2)
+        await told(app, pilot, "out by exit-b?")
+        await pilot.click(app.screen.query_one("Bar"), offset=(12, 0))  # escape leave it
+        await pilot.pause()
+        assert not isinstance(app.screen, Dialog)
+
+    drive(test, dashboard(frames(a_host(), 1)))
+
+
 def test_a_click_on_a_key_of_the_bottom_line_does_what_the_key_does() -> None:
     async def test(app: Dashboard, pilot: Any) -> None:
         await pilot.press("2")
