@@ -46,6 +46,7 @@ let
       pydantic
       ruamel-yaml
       ruamel-yaml-clib
+      textual
     ];
     # The same bindings, which nixpkgs builds from nftables itself.
     pythonRemoveDeps = [ "pip-nftables" ];

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.filter import ANSIToTruecolor
 from textual.message import Message
 from textual.scrollbar import ScrollBar, ScrollBarRender
 
@@ -24,6 +25,7 @@ from tsstack.tui.views.exits import DIRECT
 
 if TYPE_CHECKING:
     from rich.style import Style
+    from textual.filter import LineFilter
     from textual.widget import Widget
 
     from tsstack.tui.feed import Feed
@@ -97,6 +99,13 @@ class Dashboard(App[None]):
             ansi = self.current_theme.ansi
             self._looks = (self.theme, look.styles(self.theme_variables, ansi=ansi, plain=self._plain))
         return self._looks[1]
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Without the one that turns the terminal's colours into others: the themes that use any keep them.
+
+        It goes over every piece of text of every line, each time that one is drawn.
+        """
+        return [each for each in super().get_line_filters() if not isinstance(each, ANSIToTruecolor)]
 
     def compose(self) -> Iterator[Widget]:
         """What every screen has, and the overview; other tabs are made when they are opened."""

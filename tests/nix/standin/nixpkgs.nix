@@ -12,7 +12,7 @@ let
   python3 = {
     pkgs = stubs [
       "apprise" "click" "cryptography" "hatchling" "hypothesis" "jinja2" "mypy" "nftables" "prometheus-client" "psutil"
-      "pydantic" "pytest" "pytest-xdist" "ruamel-yaml" "ruamel-yaml-clib" "types-psutil"
+      "pydantic" "pytest" "pytest-xdist" "ruamel-yaml" "ruamel-yaml-clib" "textual" "types-psutil"
     ] // {
       buildPythonPackage = attrs: stub "library" // { inherit attrs; };
     };
