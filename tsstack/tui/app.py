@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.filter import ANSIToTruecolor
 from textual.message import Message
 from textual.scrollbar import ScrollBar, ScrollBarRender
 
@@ -23,6 +24,8 @@ from tsstack.tui.views.bars import Key
 from tsstack.tui.views.exits import DIRECT
 
 if TYPE_CHECKING:
+    from rich.style import Style
+    from textual.filter import LineFilter
     from textual.widget import Widget
 
     from tsstack.tui.feed import Feed
@@ -81,12 +84,28 @@ class Dashboard(App[None]):
         self._told = False
         self._paused = False
         self._plain = plain
+        self._looks: tuple[str, Mapping[str, Style]] = ("", {})
         for each in look.OWN:
             self.register_theme(each)
         self.theme = look.PLAIN if plain else theme
         self.head, self.bar, self.foot = Panel(id="head"), Bar(id="tabs"), Bar(id="foot")
         self.banner = Panel(id="banner", classes="-none")
         self.overview = Overview(signs)
+
+    @property
+    def looks(self) -> Mapping[str, Style]:
+        """The looks in the colours of the theme."""
+        if self._looks[0] != self.theme:
+            ansi = self.current_theme.ansi
+            self._looks = (self.theme, look.styles(self.theme_variables, ansi=ansi, plain=self._plain))
+        return self._looks[1]
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Without the one that turns the terminal's colours into others: the themes that use any keep them.
+
+        It goes over every piece of text of every line, each time that one is drawn.
+        """
+        return [each for each in super().get_line_filters() if not isinstance(each, ANSIToTruecolor)]
 
     def compose(self) -> Iterator[Widget]:
         """What every screen has, and the overview; other tabs are made when they are opened."""

@@ -22,8 +22,8 @@ _NAMES = {"?": "question_mark"}
 """Keys that Textual calls otherwise."""
 
 
-_WIDTH, _INSET = 66, 6
-"""Columns for the lines of a dialog where there is room."""
+_WIDTH, _INSET, _AROUND = 66, 7, 5
+"""Columns for the lines of a dialog where there is room; columns and lines that its box takes."""
 
 
 class Dialog(ModalScreen[str]):
@@ -56,6 +56,7 @@ class Dialog(ModalScreen[str]):
 
     def on_resize(self) -> None:
         """The lines broken to what there is."""
+        self.panel.styles.max_height = max(1, self.app.size.height - _AROUND)
         self.panel.show(within(self._lines, min(_WIDTH, self.app.size.width * 94 // 100 - _INSET)))
 
     def action_leave(self) -> None:

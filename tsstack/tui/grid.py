@@ -129,11 +129,11 @@ class Grid(Painted, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """The heading, then the rows from where they are scrolled to."""
-        width = self.size.width
         table = self._table
+        if y == 0 and self._laid_for != self._room:  # a scroll bar has come or gone
+            self._lay_out()
+        width = self._laid_for  # Textual fills up what is left; to ask for the size of each line costs more
         if y == 0:
-            if self._laid_for != self._room:  # a scroll bar has come or gone
-                self._lay_out()
             return self.strip_of(heading(table.columns, self._widths), width)
         row = self.scroll_offset.y + y - 1
         if row >= len(table.keys):

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from rich.style import Style
+from textual.color import Color
 from textual.theme import Theme
+
+if TYPE_CHECKING:
+    from rich.color import Color as RichColor
 
 OWN = (
     Theme(
@@ -60,22 +66,44 @@ def is_plain(environment: Mapping[str, str]) -> bool:
     return bool(environment.get("NO_COLOR"))
 
 
+def styles(colours: Mapping[str, str], *, ansi: bool, plain: bool) -> dict[str, Style]:
+    """The looks in a theme's colours (Textual's `theme_variables`), over a ground that they leave alone.
+
+    `ansi`: they are the terminal's own sixteen, which do not blend. `plain`: none is wanted.
+    """
+    if plain:
+        bold, dim, reverse = Style(bold=True), Style(dim=True), Style(reverse=True)
+        return {
+            "dim": dim, "bold": bold, "head": dim, "accent": Style(), "ok": Style(), "warning": bold,
+            "critical": bold, "unknown": Style(), "tab": reverse + bold, "cursor": reverse,
+        }  # fmt: skip
+
+    def colour(name: str) -> RichColor:
+        return Color.parse(colours[name]).rich_color
+
+    faint = Color.parse(colours["background"]).blend(Color.parse(colours["foreground"]), 0.55)
+    return {
+        "dim": Style(dim=True) if ansi else Style(color=faint.rich_color),
+        "bold": Style(bold=True),
+        "head": Style(color=colour("secondary"), bold=True),
+        "accent": Style(color="cyan") if ansi else Style(color=colour("accent")),
+        "ok": Style(color=colour("success")),
+        "warning": Style(color=colour("warning")),
+        "critical": Style(color=colour("error"), bold=True),
+        "unknown": Style(color=colour("primary")),
+        "tab": Style(reverse=True, bold=True)
+        if ansi
+        else Style(color=colour("background"), bgcolor=colour("accent"), bold=True),
+        "cursor": Style(bgcolor="bright_black") if ansi else Style(bgcolor=colour("panel")),
+    }
+
+
 CSS = """
 * { scrollbar-size: 1 1; scrollbar-background: $background; scrollbar-background-hover: $background;
     scrollbar-background-active: $background; scrollbar-color: $panel; scrollbar-color-hover: $secondary;
     scrollbar-color-active: $primary; scrollbar-corner-color: $background; }
 Screen { background: $background; color: $foreground; }
 Painted { background: $background; color: $foreground; }
-Painted > .look-dim { color: $foreground 55%; }
-Painted > .look-bold { text-style: bold; }
-Painted > .look-head { color: $secondary; text-style: bold; }
-Painted > .look-accent { color: $accent; }
-Painted > .look-ok { color: $success; }
-Painted > .look-warning { color: $warning; }
-Painted > .look-critical { color: $error; text-style: bold; }
-Painted > .look-unknown { color: $primary; }
-Painted > .look-tab { color: $background; background: $accent; text-style: bold; }
-Painted > .look-cursor { background: $panel; }
 Bar { height: 1; overflow: hidden; }
 Panel { height: auto; overflow: hidden; }
 #head { height: 1; background: $panel; }
@@ -88,18 +116,15 @@ Grid.box:focus { border: round $accent; border-title-color: $accent; }
 Grid { height: 1fr; min-height: 4; overflow-x: hidden; }
 .-none { display: none; }
 Dialog { align: center middle; background: $background 60%; }
-Dialog > Vertical { width: 72; max-width: 94%; height: auto; max-height: 90%; border: round $accent;
+Dialog > Vertical { width: 72; max-width: 94%; height: auto; border: round $accent;
     border-title-color: $accent; border-title-style: bold; background: $background; padding: 1 2 0 2; }
-Dialog Panel { height: auto; max-height: 100%; overflow-y: auto; }
+Dialog Panel { height: auto; overflow-y: auto; }
 Dialog Bar { margin-top: 1; }
 Difference > Vertical { width: 100%; max-width: 100%; height: 100%; max-height: 100%; padding: 0 1; }
 Difference Panel { height: 1fr; }
 Difference Bar { margin-top: 0; }
 .-ascii .box, Dialog.-ascii > Vertical { border: ascii $secondary; }
 .-ascii Grid.box:focus { border: ascii $accent; }
-.-plain .look-dim, .-plain .look-head { text-style: dim; }
-.-plain .look-tab, .-plain .look-cursor { text-style: reverse; }
-.-plain .look-warning { text-style: bold; }
 .-plain Grid.box:focus { border: heavy $accent; }
 .-plain.-ascii Grid.box:focus { border: ascii $accent; }
 Screen.-low .box { border-bottom: none; }

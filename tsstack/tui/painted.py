@@ -5,8 +5,8 @@ They draw line by line (Textual's line API) and only lines that have changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 from rich.style import Style
@@ -14,7 +14,7 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tsstack.tui.cells import LOOKS, Line, width_of
+from tsstack.tui.cells import Line, width_of
 
 if TYPE_CHECKING:
     from textual import events
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
     from tsstack.tui.views.bars import Part
 
 
-_WITH_GROUND = frozenset({"tab", "cursor"})
-
-
 class Painted(ScrollView):
-    """Draws lines of spans. The looks are component classes, so that a theme may colour them."""
+    """Draws lines of spans, in the looks that the app has for them.
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"look-{look}" for look in (*LOOKS, "tab", "cursor")}
+    Not by component classes: of so many, each widget's would be looked up anew with every change of a class.
+    """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -49,11 +47,8 @@ class Painted(ScrollView):
         """The look over `ground`."""
         found = self._mixed.get((ground, look))
         if found is None:
-            style = self.get_component_rich_style(f"look-{look}")
-            if look not in _WITH_GROUND:
-                # Blended with the background by Textual; the ground here may be the cursor's.
-                style = Style(color=style.color, bold=style.bold, dim=style.dim, reverse=style.reverse)
-            found = self._mixed[ground, look] = ground + style
+            looks: Mapping[str, Style] = self.app.looks  # type: ignore[attr-defined]
+            found = self._mixed[ground, look] = ground + looks[look]
         return found
 
     def ground(self, look: str) -> Style:

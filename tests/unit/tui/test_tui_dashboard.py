@@ -104,6 +104,19 @@ def test_a_click_on_a_tab_opens_it_and_one_on_a_row_goes_there() -> None:
     drive(test, dashboard(frames(a_host(), 5)))
 
 
+def test_two_clicks_on_an_exit_node_ask_whether_to_use_it() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("3")
+        await pilot.pause()
+        await pilot.click(app.open_tab.grid, offset=(10, 3), times=2)
+        await told(app, pilot, "out by exit-b?")
+        await pilot.click(app.screen.query_one("Bar"), offset=(12, 0))  # escape leave it
+        await pilot.pause()
+        assert not isinstance(app.screen, Dialog)
+
+    drive(test, dashboard(frames(a_host(), 1)))
+
+
 def test_a_click_on_a_key_of_the_bottom_line_does_what_the_key_does() -> None:
     async def test(app: Dashboard, pilot: Any) -> None:
         await pilot.press("2")
@@ -196,6 +209,16 @@ def test_t_goes_through_the_themes_and_without_colour_says_why_not() -> None:
 
     drive(test, dashboard(frames(a_host(), 1)))
     drive(plain, dashboard(frames(a_host(), 1), plain=True))
+
+
+def test_help_on_a_low_terminal_scrolls_and_shows_how_to_leave() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("question_mark")
+        await told(app, pilot, "escape close")
+        await pilot.press("end")
+        await told(app, pilot, "What was said last by")
+
+    drive(test, dashboard(frames(a_host(), 1)), (60, 16))
 
 
 def test_help_is_on_the_question_mark_and_escape_closes_it() -> None:
@@ -478,6 +501,23 @@ def test_before_the_first_frame_every_key_is_safe() -> None:
         await told(app, pilot, "kernelcore")
 
     drive(test, dashboard(None, feed=feed))
+
+
+def test_a_tab_without_a_row_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = a_host(services=[])
+    status["services"] = []
+    drawn: list[int] = []
+    redraw = Dashboard.redraw
+    monkeypatch.setattr(Dashboard, "redraw", lambda app: (drawn.append(1), redraw(app))[1])
+
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("4")
+        await told(app, pilot, "has no services")
+        before = len(drawn)
+        await pilot.pause(0.2)
+        assert len(drawn) <= before + 1
+
+    drive(test, dashboard(frames(status, 1)))
 
 
 def test_only_lines_that_changed_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,11 @@ class TestViews:
         assert "barred for 34 s more" in rows[1][7]
         assert rows[2][7] == "not in the file"
 
+    def test_the_exit_node_in_use_is_marked_though_it_is_not_the_first(self) -> None:
+        frame = frames(a_host(exit={"using": "exit-b"}), 1)
+        assert [row[0] for row in rows_of(exits.exits(frame, UTF8))] == ["", "→"]
+        assert text_of(exits.exit_details(frame, UTF8, 80)[0]).endswith("exit-b (not exit-a)")
+
     def test_exit_nodes_without_a_monitor_are_listed_all_the_same(self) -> None:
         none = {"running": False, "wanted": True, "error": "no monitor runs", "state": None}
         frame = next_frame(None, a_host(monitor=none), ROOT)
