@@ -7,6 +7,7 @@
   age,
   conntrack-tools,
   ethtool,
+  iperf3,
   iproute2,
   kmod,
   nftables,
@@ -46,6 +47,7 @@ let
       pydantic
       ruamel-yaml
       ruamel-yaml-clib
+      textual
     ];
     # The same bindings, which nixpkgs builds from nftables itself.
     pythonRemoveDeps = [ "pip-nftables" ];
@@ -58,7 +60,7 @@ let
   # interpreter must find the library. A wrapped script would not do.
   python = python3.withPackages (_: [ library ]);
 
-  programs = [ age conntrack-tools ethtool iproute2 kmod nftables nginx sops systemd tailscale util-linux ];
+  programs = [ age conntrack-tools ethtool iperf3 iproute2 kmod nftables nginx sops systemd tailscale util-linux ];
 in
 runCommand "tsstack-${version}"
   {

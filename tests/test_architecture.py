@@ -12,8 +12,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tsstack"
 
 # From the top down; a module may import from its own layer's package and from lower ones.
 LAYERS = {
-    "cli": 6,
-    "tui": 6,
+    "cli": 8,
+    "tui": 7,
+    "doctor": 7,
+    "status": 6,
+    "bench": 6,
     "explain": 5,
     "switch": 5,
     "monitor": 5,
@@ -59,6 +62,9 @@ MONITOR_JUDGEMENT = (
     *("probes/dns_message", "probes/echo", "probes/probe", "probes/targets", "probes/wheel"),
 )
 
+# What a benchmark's figures mean, and what is asked next; the rest of it measures.
+BENCH_JUDGEMENT = ("figures", "grades", "iperf", "kernels", "mtu_search", "peers", "wire")
+
 
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if "_assets" not in path.parts)
@@ -81,12 +87,14 @@ def is_pure(path: Path) -> bool:
         (relative.parts[0] == "model" and relative.name not in {"loader.py", "document.py"})
         or (relative.parts[0] == "parts" and relative.name == "desired.py")
         or (relative.parts[0] == "explain" and relative.stem not in EXPLAIN_EFFECTS)
+        or (relative.parts[0] == "doctor" and len(relative.parts) == 2 and relative.stem != "examination")
         or relative.as_posix()
         in {
             "switch/plan.py",
             "switch/ways.py",
             "switch/kernel_ways.py",
             *(f"monitor/{name}.py" for name in MONITOR_JUDGEMENT),
+            *(f"bench/{name}.py" for name in BENCH_JUDGEMENT),
             "prove/expected.py",
         }
     )

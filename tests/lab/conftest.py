@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tsstack.lab.lab import Lab, take_down
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from monitor_bed import Bed, Client
 
 
 def unique_name() -> str:
@@ -39,3 +44,24 @@ def lab(shared_lab: Lab) -> Iterator[Lab]:
 def own_lab() -> Iterator[Lab]:
     """A lab for one module, which may do with it what it likes."""
     yield from _bring_up()
+
+
+@pytest.fixture(scope="module")
+def whole_bed() -> Iterator[Bed]:
+    with Bed.up() as bed:
+        yield bed
+
+
+@pytest.fixture
+def bed(whole_bed: Bed) -> Iterator[Bed]:
+    """On exit-b, all well, with a monitor that remembers nothing."""
+    whole_bed.host.path("/var/lib/tsstack/monitor/state.json").unlink(missing_ok=True)
+    whole_bed.use("exit-b")
+    yield whole_bed
+    whole_bed.lab.heal()
+
+
+@pytest.fixture
+def client(bed: Bed) -> Iterator[Client]:
+    with bed.client() as client:
+        yield client

@@ -62,13 +62,14 @@ def test_the_package_puts_every_program_on_the_path(library: str) -> None:
         "age": {"age-keygen"},
         "conntrack-tools": {"conntrack"},
         "ethtool": {"ethtool"},
+        "iperf3": {"iperf3"},
         "iproute2": {"ip", "ss", "tc"},
         "kmod": {"modprobe"},
         "nftables": {"nft"},
         "nginx": {"nginx"},
         "sops": {"sops"},
-        "systemd": {"systemctl", "systemd-run", "resolvectl"},
-        "tailscale": {"tailscale"},
+        "systemd": {"journalctl", "systemctl", "systemd-run", "resolvectl"},
+        "tailscale": {"tailscale", "tailscaled"},
         "util-linux": {"unshare", "umount", "setpriv", "nsenter"},
     }
     started = set()

@@ -280,8 +280,9 @@ def _print_page(page: Page) -> None:
     result(style(f"{page.code} ({page.kind}): {page.title}", bold=True))
     result()
     result(wrap(page.text))
-    titles = ("Example:", "To mend it:") if page.kind.startswith("exit") else ("Wrong:", "Right:")
-    for title, text in zip(titles, (page.wrong, page.right), strict=True):
+    from tsstack.explain.pages import titles_of
+
+    for title, text in zip(titles_of(page), (page.wrong, page.right), strict=True):
         result()
         result(title)
         for line in text.splitlines():

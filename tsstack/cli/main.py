@@ -35,15 +35,17 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "confirm": ("change", "confirm", "Keep a switch that waits for its confirmation."),
         "rollback": ("change", "rollback", "Go back to an earlier generation."),
         "generations": ("show", "generations", "List what this host has been."),
-        "doctor": ("show", "doctor", "Look for what is wrong or missing on this host."),
+        "doctor": ("doctor", "doctor", "Look for what is wrong, all along from the file to a packet."),
         "certificates": ("certificates", "certificates", "Renew certificates; hand out the local CA's root."),
         "units": ("units", "units", "The systemd units: what a boot needs, renewal, the monitor."),
     },
     "The links": {
+        "top": ("top", "top", "Watch it all on one screen: the dashboard."),
         "monitor": ("monitor", "monitor", "Watch the links and fail over; ask the monitor that runs."),
         "exit-node": ("exit_node", "exit_node", "Show the exit nodes with their quality; choose one."),
     },
     "Trying it": {
+        "completion": ("completion", "completion", "Print what a shell needs to complete these commands."),
         "lab": ("lab", "lab", "A whole tailnet in namespaces: Headscale, nodes, faults."),
     },
     "": {  # called by units, not by people

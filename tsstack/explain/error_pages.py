@@ -37,6 +37,32 @@ ERRORS: tuple[ErrorPage, ...] = (
         "install the program, or mend what it complains of; `tsstack doctor` says which programs are missing",
     ),
     ErrorPage(
+        "TransferFailed",
+        1,
+        "A throughput test came to no result",
+        "`ts-benchmark` moved bytes to or from the other end, and that refused, fell silent or broke off. "
+        "The message has its words; everything else was measured.",
+        "the other end at 100.64.0.3 port 5299: it serves somebody else; try again in a minute",
+        "run it again; on the other end `ts-benchmark --serve` says what it saw",
+    ),
+    ErrorPage(
+        "NobodyThere",
+        1,
+        "Nobody answers a throughput test",
+        "Neither `iperf3 -s` nor `ts-benchmark --serve` listens on the other end, or its firewall does not "
+        "let this host in.",
+        "nobody answers at 100.64.0.3 port 5299: connection refused",
+        "start `ts-benchmark --serve` there, and let its firewall open that port to the tailnet",
+    ),
+    ErrorPage(
+        "Unreachable",
+        1,
+        "The peer cannot be reached",
+        "`ts-benchmark` got no answer from the peer at all: it is off, or no packet finds a way there.",
+        "exit-a does not answer: no reply to 3 pings",
+        "tailscale ping exit-a; tsstack doctor",
+    ),
+    ErrorPage(
         "LocalApiError",
         1,
         "tsstack cannot talk to tailscaled",

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tsstack.errors import UsageError
+from tsstack.explain.doctor_pages import FINDINGS
 from tsstack.explain.error_pages import ERRORS
 from tsstack.explain.examples import FILES, whole_file
+from tsstack.explain.status_pages import REMARKS
 from tsstack.model.codes import CODES
 
 _NEAR = 3
+STATUS = "status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Page:
 
     code: str
     kind: str
-    """error, warning or info; of an error that ends a command `exit N`."""
+    """error, warning or info; of a running host `status LEVEL`; of what ends a command `exit N`."""
     title: str
     text: str
     wrong: str
@@ -30,7 +33,7 @@ class Page:
 
 
 def all_pages() -> tuple[Page, ...]:
-    """Every page there is: the codes of `tsstack check` in their order, then the errors by exit code."""
+    """Every page: the codes of `tsstack check`, of `ts-status` and `doctor`, the errors by exit code."""
     codes = [
         Page(
             each.code,
@@ -47,7 +50,18 @@ def all_pages() -> tuple[Page, ...]:
         Page(each.name, f"exit {each.exit_code}", each.title, each.text, each.example, each.mend)
         for each in ERRORS
     ]
-    return (*codes, *errors)
+    remarks = [
+        Page(each.code, f"{STATUS} {each.level}", each.title, each.text, each.seen, each.mend)
+        for each in (*REMARKS, *FINDINGS)
+    ]
+    return (*codes, *remarks, *errors)
+
+
+def titles_of(page: Page) -> tuple[str, str]:
+    """What stands above a page's two examples."""
+    if page.kind.startswith("exit"):
+        return "Example:", "To mend it:"
+    return ("Seen as:", "To mend it:") if page.kind.startswith(STATUS) else ("Wrong:", "Right:")
 
 
 def find_pages(word: str) -> tuple[Page, ...]:
@@ -79,15 +93,14 @@ def render_pages() -> str:
     lines = [
         "# Codes",
         "",
-        "What `tsstack check` says, then what a command that fails says. `tsstack explain CODE` prints one "
-        "of these, `tsstack explain` lists them.",
+        "What `tsstack check` says (TS0xx to TS6xx), what `ts-status` and `tsstack doctor` say of a "
+        "running host (TS7xx), what the doctor finds beside that (TS8xx), then what a command that fails "
+        "says. `tsstack explain CODE` prints one of these, `tsstack explain` lists them.",
         "",
     ]
     for page in all_pages():
-        error = page.kind.startswith("exit")
-        language, first, second = (
-            ("text", "Example:", "To mend it:") if error else ("yaml", "Wrong:", "Right:")
-        )
+        first, second = titles_of(page)
+        language = "yaml" if first == "Wrong:" else "text"
         lines += [f"## {page.code}: {page.title}", "", f"*{page.kind}*", "", page.text, ""]
         for title, text in ((first, page.wrong), (second, page.right)):
             lines += [title, "", f"```{language}", text, "```", ""]

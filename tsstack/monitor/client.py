@@ -35,12 +35,17 @@ class Client:
             return self._result(answer)
         raise TsstackError("the monitor closed the connection without an answer")
 
-    def follow(self, *, state: bool = False) -> Iterator[dict[str, Any]]:
-        """What happens from now on: objects with `event`, or `state` each second if asked for."""
+    def follow(self, *, state: bool = False, begun: bool = False) -> Iterator[dict[str, Any]]:
+        """What happens from now on: objects with `event`, or `state` each second if asked for.
+
+        `begun`: the first is `{"subscribed": True}`, at once; from then on no event is missed.
+        """
         lines = self._lines(protocol.request_line("subscribe", state=state), None)
         for number, answer in enumerate(lines):
             if number == 0:
-                self._result(answer)
+                subscribed = self._result(answer)
+                if begun:
+                    yield subscribed
             else:
                 yield answer
 

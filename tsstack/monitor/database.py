@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from math import inf
@@ -366,20 +366,48 @@ def _forget_asides(path: Path) -> None:
 
 
 def bucket_rows(
-    sql: sqlite3.Connection, tier: int, start: int, end: int, path: int | None = None
+    sql: sqlite3.Connection, tier: int, start: int, end: int, paths: Collection[int] | None = None
 ) -> Iterator[tuple[int, int, Bucket]]:
-    """Start, path id and bucket of a tier from `start` to before `end`, oldest first."""
+    """Start, path id and bucket of a tier from `start` to before `end` (of these paths), oldest first."""
     rows = sql.execute(
         _of_tier(
             tier,
             "SELECT at, path, lost, rtts, relayed, known, jitter_us, worst FROM BUCKETS"
-            " WHERE at >= ? AND at < ? AND (? IS NULL OR path = ?) ORDER BY at, path",
+            " WHERE at >= ? AND at < ? AND (? OR path IN (SELECT value FROM json_each(?)))"
+            " ORDER BY at, path",
         ),
-        (start, end, path, path),
+        (start, end, paths is None, json.dumps(sorted(paths or ()))),
     )
     for at, id_, lost, rtts, relayed, known, jitter_us, worst in rows:
         jitter_s = None if jitter_us is None else jitter_us / 1e6
         yield at, id_, Bucket(lost, Histogram(unpack(rtts)), relayed, known, jitter_s, worst)
+
+
+def levels_of(
+    sql: sqlite3.Connection, tier: int, start: int, end: int, paths: Collection[int]
+) -> Iterator[tuple[int, int, int]]:
+    """Path id, start and worst level (its place in `SEVERITY`) of these paths' buckets, oldest first."""
+    yield from sql.execute(
+        _of_tier(
+            tier,
+            "SELECT path, at, worst FROM BUCKETS WHERE at >= ? AND at < ?"
+            " AND path IN (SELECT value FROM json_each(?)) ORDER BY at",
+        ),
+        (start, end, json.dumps(sorted(paths))),
+    )
+
+
+def worst_of(sql: sqlite3.Connection, tier: int, start: int, end: int) -> dict[int, int]:
+    """The worst level of each path in a tier's buckets of a span, by path id."""
+    statement = "SELECT path, max(worst) FROM BUCKETS WHERE at >= ? AND at < ? GROUP BY path"
+    return dict(sql.execute(_of_tier(tier, statement), (start, end)).fetchall())
+
+
+def newest_of(sql: sqlite3.Connection, tier: int, start: int) -> Iterator[tuple[int, int, int]]:
+    """Path id, start and worst level of each path's newest bucket from `start` on."""
+    # SQLite gives the other columns of the row that max() came from (sqlite.org/lang_select.html, 2.5).
+    statement = "SELECT path, max(at), worst FROM BUCKETS WHERE at >= ? GROUP BY path"
+    yield from sql.execute(_of_tier(tier, statement), (start,))
 
 
 def kept_by(sql: sqlite3.Connection) -> list[Kept | None]:

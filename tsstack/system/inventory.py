@@ -113,7 +113,7 @@ def discover(tailscale_socket: Path = Path("/var/run/tailscale/tailscaled.sock")
     return Found(
         hostname=socket.gethostname().split(".")[0],
         interfaces=_interfaces(),
-        default_interface=_default_interface(Path("/proc/net/route"), Path("/proc/net/ipv6_route")),
+        default_interface=default_interface(),
         listeners=_listeners(),
         tailscale_running=status.get("BackendState") == "Running",
         magic_dns_suffix=str((status.get("CurrentTailnet") or {}).get("MagicDNSSuffix") or "").rstrip("."),
@@ -151,7 +151,9 @@ def _interfaces() -> tuple[Interface, ...]:
     return tuple(found)
 
 
-def _default_interface(route: Path, ipv6_route: Path) -> str:
+def default_interface(
+    route: Path = Path("/proc/net/route"), ipv6_route: Path = Path("/proc/net/ipv6_route")
+) -> str:
     """The interface of the default route with the lowest metric, IPv4 before IPv6 (proc(5))."""
     best: list[tuple[int, str]] = []
     if route.exists():

@@ -207,9 +207,9 @@ def test_pitfall_05_neighbour_discovery_works_under_the_drop_policy(world: World
 
 
 def test_counters_tell_how_much_each_zone_took_and_refused(world: World) -> None:
-    accepted, refused = world.counter("dmz.accepted"), world.counter("dmz.refused")
+    accepted, refused = world.counter("dmz.tcp"), world.counter("dmz.refused")
     world.tcp("wan", "192.0.2.1", 80)
-    assert world.counter("dmz.accepted") == accepted + 1
+    assert world.counter("dmz.tcp") == accepted + 1
     world.udp("wan", "192.0.2.1", 22)
     assert world.counter("dmz.refused") == refused + 1
-    assert world.counter("dmz.accepted") == accepted + 1
+    assert world.counter("dmz.tcp") == accepted + 1

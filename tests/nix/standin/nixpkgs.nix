@@ -12,7 +12,7 @@ let
   python3 = {
     pkgs = stubs [
       "apprise" "click" "cryptography" "hatchling" "hypothesis" "jinja2" "mypy" "nftables" "prometheus-client" "psutil"
-      "pydantic" "pytest" "pytest-xdist" "ruamel-yaml" "ruamel-yaml-clib" "types-psutil"
+      "pydantic" "pytest" "pytest-xdist" "ruamel-yaml" "ruamel-yaml-clib" "textual" "types-psutil"
     ] // {
       buildPythonPackage = attrs: stub "library" // { inherit attrs; };
     };
@@ -20,7 +20,7 @@ let
   };
   runCommand = name: attrs: script: stub name // attrs // (attrs.passthru or { }) // { inherit script; };
   base = stubs [
-    "age" "conntrack-tools" "ethtool" "iproute2" "jq" "kmod" "makeWrapper" "nftables" "nginx" "ruff" "sops" "systemd"
+    "age" "conntrack-tools" "ethtool" "iperf3" "iproute2" "jq" "kmod" "makeWrapper" "nftables" "nginx" "ruff" "sops" "systemd"
     "tailscale" "util-linux"
   ] // {
     inherit system python3 runCommand;

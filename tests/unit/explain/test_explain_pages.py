@@ -11,9 +11,11 @@ import pytest
 from tsstack import assets, errors
 from tsstack.cli.main import run
 from tsstack.errors import ConfigError, Finding, TsstackError, UsageError
+from tsstack.explain.doctor_pages import FINDINGS
 from tsstack.explain.error_pages import ERRORS
 from tsstack.explain.examples import FILES, whole_file
 from tsstack.explain.pages import all_pages, find_pages, render_pages
+from tsstack.explain.status_pages import REMARKS
 from tsstack.model.codes import CODES
 from tsstack.model.lint import lint
 from tsstack.model.loader import load_presets, load_stack, parse_stack
@@ -87,7 +89,8 @@ def test_every_error_has_a_page_with_its_exit_code() -> None:
 
 def test_every_page_says_what_it_means_and_how_to_mend_it() -> None:
     pages = all_pages()
-    assert len({page.code for page in pages}) == len(pages) == len(CODES) + len(ERRORS)
+    told = (*REMARKS, *FINDINGS)
+    assert len({page.code for page in pages}) == len(pages) == len(CODES) + len(told) + len(ERRORS)
     for page in pages:
         assert len(page.text) > 40, page.code
         assert page.wrong, page.code

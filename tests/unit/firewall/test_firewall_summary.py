@@ -26,8 +26,7 @@ firewall:
 
 def rendered(text: str) -> str:
     loaded = parse_stack(text.encode(), Path("tsstack.yaml"), load_presets(assets.folder("zones")))
-    (table,) = PART.desired(loaded.stack, Facts()).values()
-    return table
+    return PART.desired(loaded.stack, Facts())["nftables/tsstack.nft"]
 
 
 @pytest.mark.parametrize(

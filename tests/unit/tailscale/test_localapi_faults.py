@@ -103,7 +103,7 @@ def test_no_socket_to_be_had_is_named(folder: Path, monkeypatch: pytest.MonkeyPa
     def none_left(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("socket.socket", none_left)
+    monkeypatch.setattr("_socket.socket", none_left)
     with pytest.raises(LocalApiError, match="Too many open files"):
         LocalApi(folder / "ts.sock").prefs()
 

@@ -6,7 +6,9 @@ monitor that has 40 MB in all.
 
 from __future__ import annotations
 
+import ipaddress
 import struct
+from collections.abc import Iterator
 
 A, AAAA = 1, 28
 _INTERNET = 1
@@ -25,6 +27,7 @@ _RCODES = {
 }
 NO_ADDRESS = "no address"
 """The name exists and has no address of the kind that was asked for."""
+_GARBLED = "garbled answer"
 
 
 def question(name: str, kind: int) -> bytes:
@@ -50,6 +53,43 @@ def read_answer(packet: bytes, ident: int, asked: bytes) -> str | None:
 
     None when it is not the answer to this query: wrong identifier, wrong question, no response at all.
     """
+    head = _read_head(packet, ident, asked)
+    if head is None:
+        return None
+    cause, truncated, answers = head
+    if cause or truncated:
+        return cause  # truncated: more answers than fit
+    (kind,) = struct.unpack_from("!H", asked, len(asked) - _TAIL.size)
+    try:
+        kinds = {found for found, _ in _records(packet, _HEADER.size + len(asked), answers)}
+    except (IndexError, struct.error):
+        return _GARBLED
+    return "" if kind in kinds else NO_ADDRESS
+
+
+def read_addresses(packet: bytes, ident: int, asked: bytes) -> tuple[tuple[str, ...], str] | None:
+    """The addresses in an answer, and why there are none (empty: there are); None as `read_answer`.
+
+    Those behind aliases (CNAME) are among them: a resolver puts the whole way into its answer.
+    """
+    head = _read_head(packet, ident, asked)
+    if head is None:
+        return None
+    cause, _, answers = head
+    if cause:
+        return (), cause
+    found = []
+    try:
+        for kind, data in _records(packet, _HEADER.size + len(asked), answers):
+            if (kind, len(data)) in {(A, 4), (AAAA, 16)}:
+                found.append(str(ipaddress.ip_address(data)))
+    except (IndexError, struct.error):
+        return (), _GARBLED
+    return tuple(found), "" if found else NO_ADDRESS
+
+
+def _read_head(packet: bytes, ident: int, asked: bytes) -> tuple[str, bool, int] | None:
+    """The cause why there is no answer (empty: there is), whether it was cut, and how many records follow."""
     end = _HEADER.size + len(asked)
     if len(packet) < end or packet[_HEADER.size : end].lower() != asked.lower():
         return None
@@ -57,28 +97,20 @@ def read_answer(packet: bytes, ident: int, asked: bytes) -> str | None:
     if theirs != ident or not flags & _RESPONSE or flags & _OPCODE or questions != 1:
         return None
     rcode = flags & _RCODE
-    if rcode:
-        return _RCODES.get(rcode, f"dns error {rcode}")
-    if flags & _TRUNCATED:
-        return ""  # more answers than fit
-    (kind,) = struct.unpack_from("!H", asked, len(asked) - _TAIL.size)
-    try:
-        return "" if kind in _record_kinds(packet, end, answers) else NO_ADDRESS
-    except (IndexError, struct.error):
-        return "garbled answer"
+    cause = _RCODES.get(rcode, f"dns error {rcode}") if rcode else ""
+    return cause, bool(flags & _TRUNCATED), answers
 
 
-def _record_kinds(packet: bytes, offset: int, count: int) -> set[int]:
-    """The types of the answer's records. Raises IndexError or struct.error where the packet lies."""
-    kinds = set()
+def _records(packet: bytes, offset: int, count: int) -> Iterator[tuple[int, bytes]]:
+    """Type and data of the answer's records. Raises IndexError or struct.error where the packet lies."""
     for _ in range(count):
         offset = _skip_name(packet, offset)
         kind, _, _, length = _RECORD.unpack_from(packet, offset)
-        offset += _RECORD.size + length
-        if offset > len(packet):
+        offset += _RECORD.size
+        if offset + length > len(packet):
             raise IndexError
-        kinds.add(kind)
-    return kinds
+        yield kind, packet[offset : offset + length]
+        offset += length
 
 
 def _skip_name(packet: bytes, offset: int) -> int:

@@ -71,14 +71,18 @@ from tsstack.parts.firewall.rulebook import (
     log_statement,
 )
 from tsstack.parts.firewall.text import Chain, Table, interface, print_table
+from tsstack.parts.firewall.zones import ZONES_FILE, describe_zones
 
 FILE = "nftables/tsstack.nft"
-"""The part's one file in a generation."""
+"""What the kernel loads; nothing else in a generation touches it."""
 
 _TAILSCALED_PORT = 41641
 # No map: an open connection must not lose a packet while the table is replaced (`add_whole_accept`).
 _ESTABLISHED = "ct state established,related accept"
 _MISDIRECTED = "always: tailnet address on another interface"
+_SPOOFED = "always: tailnet source on another interface"
+_INVALID, _TAILSCALED = "always: invalid", "always: tailscaled port"
+_DEFAULT = "firewall.default_policy"
 _HEADER = (
     "Written by tsstack from its configuration file; a change here is lost at the next switch.",
     "Comments in the rules are key paths of that file.",
@@ -86,11 +90,15 @@ _HEADER = (
 
 
 def desired(stack: Stack, facts: Facts) -> dict[str, str]:
-    """The tree: `FILE` alone, or nothing when the file asks for no firewall."""
+    """The tree: `FILE` and what it says for people, or nothing when the file asks for no firewall."""
     firewall = stack.firewall
     if firewall is None or not firewall.enabled:
         return {}
-    return {FILE: print_table(build_table(stack, firewall, facts), _HEADER)}
+    table = build_table(stack, firewall, facts)
+    return {
+        FILE: print_table(table, _HEADER),
+        ZONES_FILE: describe_zones(stack, firewall, table.counters),
+    }
 
 
 def build_table(stack: Stack, firewall: Firewall, facts: Facts) -> Table:
@@ -125,14 +133,19 @@ def _add_zone(book: Rulebook, name: str) -> None:
     chain = book.table.chain(f"zone.{name}")
     # Only a packet that is on its way through has an outgoing interface here.
     chain.add(f"oif != 0 goto from.{name}", "firewall.forward")
-    verdict = f"{book.table.counter(f'{name}.accepted')} accept" if zone.ping else f"goto refuse.{name}"
-    chain.add(f"icmp type echo-request {verdict}", f"{path}.ping")
-    chain.add(f"icmpv6 type echo-request {verdict}", f"{path}.ping")
-    accepted = f"{book.table.counter(f'{name}.accepted')} accept"
+    ping = (
+        f"{book.table.counter(f'{name}.ping', f'{path}.ping')} accept" if zone.ping else f"goto refuse.{name}"
+    )
+    chain.add(f"icmp type echo-request {ping}", f"{path}.ping")
+    chain.add(f"icmpv6 type echo-request {ping}", f"{path}.ping")
     if zone.allow == "all":
-        chain.add(accepted, f"{path}.allow")
+        chain.add(f"{book.table.counter(f'{name}.all', f'{path}.allow')} accept", f"{path}.allow")
         return
-    add_ports(chain, book.table, f"open.{name}", book.ports[name], verdict=accepted, path=path)
+
+    def accept(protocol: str) -> str:
+        return f"{book.table.counter(f'{name}.{protocol}', path)} accept"
+
+    add_ports(chain, book.table, f"open.{name}", book.ports[name], verdict=accept, path=path)
     chain.add(f"goto refuse.{name}", path)
 
 
@@ -168,18 +181,18 @@ def _add_misdirected(book: Rulebook) -> None:
     refuse = book.table.chain("always.misdirected")
     if book.firewall.log:
         refuse.add(log_statement("misdirected tailnet address"), "firewall.log")
-    refuse.add(f"{book.table.counter('misdirected')} drop", _MISDIRECTED)
+    refuse.add(f"{book.table.counter('misdirected', _MISDIRECTED)} drop", _MISDIRECTED)
 
 
 def _add_spoof_check(book: Rulebook) -> None:
     refuse = book.table.chain("always.spoofed")
     if book.firewall.log:
         refuse.add(log_statement("spoofed tailnet source"), "firewall.log")
-    refuse.add(f"{book.table.counter('spoofed')} drop", "always: tailnet source on another interface")
+    refuse.add(f"{book.table.counter('spoofed', _SPOOFED)} drop", _SPOOFED)
     chain = book.table.chain("prerouting", "type filter hook prerouting priority raw; policy accept;")
     others = f"iifname != {{ {interface('lo')}, {interface(TAILNET_INTERFACE)} }}"
     for match in _in_tailnet("saddr"):
-        chain.add(f"{match} {others} goto always.spoofed", "always: tailnet source on another interface")
+        chain.add(f"{match} {others} goto always.spoofed", _SPOOFED)
 
 
 def _in_tailnet(side: str) -> tuple[str, ...]:
@@ -195,8 +208,9 @@ def _add_input(book: Rulebook, tailscaled_port: int) -> None:
     chain.add(f"iifname {interface('lo')} accept", "always: loopback")
     # ICMP and ICMPv6 by number, see PROTOCOL_NUMBERS.
     chain.add("meta l4proto vmap { 1 : jump always.icmp, 58 : jump always.icmpv6 }", "always: ICMP")
-    chain.add(f"ct state invalid {table.counter('invalid')} drop", "always: invalid")
-    chain.add(f"udp dport {tailscaled_port} {table.counter('tailscaled')} accept", "always: tailscaled port")
+    chain.add(f"ct state invalid {table.counter('invalid', _INVALID)} drop", _INVALID)
+    own_port = f"udp dport {tailscaled_port} {table.counter('tailscaled', _TAILSCALED)} accept"
+    chain.add(own_port, _TAILSCALED)
     chain.add("meta nfproto ipv4 udp sport 67 udp dport 68 accept", "always: DHCP replies")
     chain.add("ip6 daddr fe80::/10 udp sport 547 udp dport 546 accept", "always: DHCPv6 replies")
     # After DHCP and tailscaled's port: a provider may give the uplink an address of 100.64.0.0/10.
@@ -206,7 +220,7 @@ def _add_input(book: Rulebook, tailscaled_port: int) -> None:
     policy = book.firewall.default_policy
     if book.firewall.log and policy != "accept":
         chain.add(log_statement("no zone"), "firewall.log")
-    add_policy(chain, policy, table.counter("unzoned"), "firewall.default_policy")
+    add_policy(chain, policy, table.counter("unzoned", _DEFAULT), _DEFAULT)
 
 
 def _add_forward(book: Rulebook) -> None:

@@ -11,6 +11,7 @@ from tsstack.parts.firewall.rulebook import Rulebook, add_ports, collect_ports
 from tsstack.parts.firewall.text import PROTOCOL_NUMBERS, Chain, interface
 
 _TUN = interface(TAILNET_INTERFACE)
+_EXIT_NODE, _ROUTES = "tailscale.advertise.exit_node", "tailscale.advertise.routes"
 
 
 def add_forwarding(book: Rulebook, zone: str) -> None:
@@ -21,10 +22,10 @@ def add_forwarding(book: Rulebook, zone: str) -> None:
         _add_pair(book, zone, target)
     table = book.table
     chain = table.chain(f"from.{zone}")
-    chain.add(f"ct state invalid {table.counter('invalid')} drop", "always: invalid")
+    chain.add(f"ct state invalid {table.counter('invalid', 'always: invalid')} drop", "always: invalid")
     from_tailnet = not book.is_isolated(zone) and _may_hold_tailnet(book, zone)
     if from_tailnet:
-        _add_routes(book, chain)
+        _add_routes(book, zone, chain)
     verdicts = {target: f"goto pair.{zone}.{target}" for target in pairs}
     if zone not in verdicts and not book.is_isolated(zone):
         verdicts[zone] = "accept"
@@ -39,8 +40,8 @@ def add_forwarding(book: Rulebook, zone: str) -> None:
         between = (
             (
                 f"iifname {_TUN} oifname {interface(book.uplink)} "
-                f"{table.counter(f'{zone}.forwarded')} accept",
-                "tailscale.advertise.exit_node",
+                f"{table.counter(f'{zone}.exit', _EXIT_NODE)} accept",
+                _EXIT_NODE,
             ),
         )
     if verdicts or between or book.opens(zone):
@@ -79,9 +80,10 @@ def _may_hold_tailnet(book: Rulebook, zone: str) -> bool:
 def _add_pair(book: Rulebook, source: str, target: str) -> None:
     """The chain of one pair of zones: what its forward rules list, and nothing else."""
     chain = book.table.chain(f"pair.{source}.{target}")
-    verdict = f"{book.table.counter(f'{source}.forwarded')} accept"
     for at in _rules(book, source, target):
-        _add_listed(book, chain, at, verdict)
+        _add_listed(
+            book, chain, at, f"{book.table.counter(f'forward.{at}', f'firewall.forward[{at}]')} accept"
+        )
     chain.add(f"goto {_refusal(book, source, target)}", "firewall.forward")
 
 
@@ -98,16 +100,17 @@ def _add_listed(book: Rulebook, chain: Chain, at: int, verdict: str) -> None:
         chain.add(verdict, f"{path}.allow")
     else:
         ports = open_ports(book.stack, rule, path)
-        add_ports(chain, book.table, f"forward.{at}", ports, verdict=verdict, path=path)
+        add_ports(chain, book.table, f"forward.{at}", ports, verdict=lambda _: verdict, path=path)
 
 
-def _add_routes(book: Rulebook, chain: Chain) -> None:
+def _add_routes(book: Rulebook, zone: str, chain: Chain) -> None:
     """From the tailnet to the networks that this host routes to, containers behind DNAT among them."""
     for version, family, kind in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
         routes = _collapsed(str(route) for route in book.advertise.routes if route.version == version)
         if routes:
             name = book.table.collect(f"routes.ip{version}", kind, routes, interval=True)
-            chain.add(f"iifname {_TUN} {family} daddr {name} accept", "tailscale.advertise.routes")
+            counter = book.table.counter(f"{zone}.routes", _ROUTES)
+            chain.add(f"iifname {_TUN} {family} daddr {name} {counter} accept", _ROUTES)
 
 
 def _collapsed(routes: Iterable[str]) -> list[str]:
@@ -119,9 +122,12 @@ def _collapsed(routes: Iterable[str]) -> list[str]:
 def _add_published(book: Rulebook, zone: str, chain: Chain) -> None:
     """A container's published port, DNATed before we see it: the zone must open the port that was asked."""
     path = f"firewall.zones.{zone}"
-    verdict = f"{book.table.counter(f'{zone}.forwarded')} accept"
+
+    def verdict() -> str:
+        return f"{book.table.counter(f'{zone}.published', path)} accept"
+
     if book.firewall.zones[zone].allow == "all":
-        chain.add(f"ct status dnat {verdict}", f"{path}.allow")
+        chain.add(f"ct status dnat {verdict()}", f"{path}.allow")
         return
     for protocol, ports in zip(("tcp", "udp"), book.ports[zone], strict=True):
         if ports:
@@ -129,7 +135,7 @@ def _add_published(book: Rulebook, zone: str, chain: Chain) -> None:
             # ct's ports have no fixed length for nft, so they cannot be a part of a concatenation.
             number = PROTOCOL_NUMBERS[protocol]
             chain.add(
-                f"ct status dnat meta l4proto {number} ct original proto-dst {reference} {verdict}", path
+                f"ct status dnat meta l4proto {number} ct original proto-dst {reference} {verdict()}", path
             )
 
 

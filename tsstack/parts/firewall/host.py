@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, RollbackFailed
-from tsstack.parts.firewall.fingerprint import fingerprint
+from tsstack.parts.firewall.fingerprint import fingerprint, moment_of
 from tsstack.parts.firewall.library import NftError, Session
 
 if TYPE_CHECKING:
@@ -140,7 +140,11 @@ class Firewall:
             if mark is not None:
                 raise ApplyFailed(f"{_SUBJECT} is there although the file asks for no firewall")
             return
-        if mark is None or record != {"fingerprint": mark, "text": path.read_text()}:
+        if (
+            mark is None
+            or record is None
+            or (record["fingerprint"], record["text"]) != (mark, path.read_text())
+        ):
             raise ApplyFailed(f"{_SUBJECT} is not as it was loaded: something else changes it", hint=_LOOK)
         _connect_to_self()
 
@@ -243,13 +247,14 @@ def _read_record(facts: Facts) -> dict[str, str] | None:
         record = json.loads(_record_path(facts).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return record if isinstance(record, dict) and record.keys() == {"fingerprint", "text"} else None
+    known = isinstance(record, dict) and record.keys() == {"fingerprint", "text", "moment"}
+    return record if known else None
 
 
 def _write_record(facts: Facts, text: str) -> None:
     from tsstack.system.files import write_durably
 
-    record = {"fingerprint": fingerprint(_TABLE), "text": text}
+    record = {"fingerprint": fingerprint(_TABLE), "text": text, "moment": moment_of(_TABLE)}
     facts.paths.run.mkdir(parents=True, exist_ok=True)
     write_durably(_record_path(facts), json.dumps(record), mode=0o600)
 

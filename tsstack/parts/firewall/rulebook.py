@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tsstack.model.firewall import Firewall
@@ -50,12 +50,14 @@ class Rulebook:
         return self.firewall.log if log is None else log
 
 
-def add_ports(chain: Chain, table: Table, name: str, ports: PortPair, *, verdict: str, path: str) -> None:
-    """Rules with `verdict` for the ports, by one set for each protocol: `NAME.tcp`, `NAME.udp`."""
+def add_ports(
+    chain: Chain, table: Table, name: str, ports: PortPair, *, verdict: Callable[[str], str], path: str
+) -> None:
+    """Rules with `verdict` of tcp and udp for the ports, by one set for each: `NAME.tcp`, `NAME.udp`."""
     for protocol, listed in zip(("tcp", "udp"), ports, strict=True):
         if listed:
             reference = collect_ports(table, f"{name}.{protocol}", listed)
-            chain.add(f"{protocol} dport {reference} {verdict}", path)
+            chain.add(f"{protocol} dport {reference} {verdict(protocol)}", path)
 
 
 def collect_ports(table: Table, name: str, ports: tuple[OpenPorts, ...]) -> str:
@@ -73,12 +75,12 @@ def add_refusal(book: Rulebook, zone: str) -> None:
     chain = book.table.chain(f"refuse.{zone}")
     path = f"firewall.zones.{zone}"
     if book.accepts_by_default(zone):
-        add_whole_accept(chain, "firewall.default_policy", book.table.counter(f"{zone}.default"))
+        add_whole_accept(chain, "firewall.default_policy", book.table.counter(f"{zone}.default", path))
         return
     if book.logs(zone):
         chain.add(log_statement(zone), f"{path}.log")
     policy = "reject" if book.firewall.default_policy == "reject" else "drop"
-    add_policy(chain, policy, book.table.counter(f"{zone}.refused"), path)
+    add_policy(chain, policy, book.table.counter(f"{zone}.refused", path), path)
 
 
 def add_policy(chain: Chain, policy: str, counter: str, path: str) -> None:

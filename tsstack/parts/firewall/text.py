@@ -67,15 +67,15 @@ class Chain:
 class Table:
     """Our table, in the order in which it is printed."""
 
-    counters: dict[str, None] = field(default_factory=dict)
-    """Their names, in the order in which they were first used."""
+    counters: dict[str, str] = field(default_factory=dict)
+    """Their names in the order in which they were first used, each with the key path of what it counts."""
     sets: dict[str, str] = field(default_factory=dict)
     chains: list[Chain] = field(default_factory=list)
 
-    def counter(self, name: str) -> str:
-        """Declare a counter; returns the statement that counts with it."""
+    def counter(self, name: str, path: str) -> str:
+        """Declare a counter, `path` being what it counts; returns the statement that counts with it."""
         if name not in self.counters:
-            self.counters[identifier(name)] = None
+            self.counters[identifier(name)] = path
         return f"counter name {name}"
 
     def collect(self, name: str, kind: str, elements: Iterable[str], *, interval: bool) -> str:

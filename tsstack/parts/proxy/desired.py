@@ -17,7 +17,7 @@ from tsstack.model.facts import NginxFacts
 from tsstack.model.names import Upstream
 from tsstack.parts.proxy.certificates import choose_certificates
 from tsstack.parts.proxy.naming import Place, place_services, served
-from tsstack.parts.proxy.plan import PLAN, PROBE_PATH, Certificate, Listener, Plan, Vhost
+from tsstack.parts.proxy.plan import PLAN, PROBE_PATH, Certificate, Listener, Plan, Vhost, log_name
 from tsstack.parts.proxy.wall import environment
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 # Rendering where no nginx is installed (a build elsewhere): the oldest one that has all we write.
 _ASSUMED = NginxFacts(version=(1, 22, 0))
-# Above this many services one shared log is written: nginx's master opens every log, and systemd starts
-# it with 1,024 descriptors (systemd.exec(5), LimitNOFILE).
-_OWN_LOGS = 256
 # A TCP connection may be idle much longer than an HTTP exchange; clients of databases expect hours.
 _TCP_IDLE_S = 3600.0
 # Where tailscaled hands over the connections of its services (see the tailscale part).
@@ -119,7 +116,7 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
     addresses, known = _addresses(proxy, facts)
     certificates = choose_certificates(stack, str(facts.paths.tls), places)
     backends = {
-        key: _backend(key, service, places[key], facts, shared_log=len(services) > _OWN_LOGS)
+        key: _backend(key, service, places[key], facts, served=len(services))
         for key, service in services.items()
     }
     servers = _servers(backends, certificates)
@@ -286,7 +283,7 @@ def _addresses(proxy: Proxy, facts: Facts) -> tuple[tuple[str, ...], bool]:
     return ("127.0.0.1",), False
 
 
-def _backend(key: str, service: Service, place: Place, facts: Facts, *, shared_log: bool) -> Backend:
+def _backend(key: str, service: Service, place: Place, facts: Facts, *, served: int) -> Backend:
     rate = service.rate_limit
     second = 0 if rate is None else rate.requests if rate.per == "s" else max(1, rate.requests // 60)
     read_s = service.read_timeout_s
@@ -308,7 +305,7 @@ def _backend(key: str, service: Service, place: Place, facts: Facts, *, shared_l
         buffering=service.buffering,
         guarded=service.allow is not None,
         verify=service.verify_upstream,
-        log=str(facts.paths.log / ("tsstack.services.log" if shared_log else f"tsstack-{key}.log")),
+        log=str(facts.paths.log / log_name(key, served)),
     )
 
 

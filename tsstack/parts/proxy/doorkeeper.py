@@ -39,6 +39,11 @@ def is_running(facts: Facts) -> bool:
     )
 
 
+def answers(facts: Facts) -> bool:
+    """Whether a daemon answers at all, with whatever code and arguments it runs."""
+    return _answers(_socket(facts))
+
+
 def ensure_running(facts: Facts) -> None:
     """Start the daemon, or restart one of other code or arguments. Idempotent. Raises ApplyFailed."""
     if is_running(facts):

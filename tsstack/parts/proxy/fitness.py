@@ -65,7 +65,7 @@ def list_warnings(certificate: Certificate) -> list[str]:
         for message, hint in _list_faults(leaf, certificate, now)
     ]
     left = leaf.not_valid_after_utc - now
-    if datetime.timedelta() < left < _warned_before(leaf):
+    if datetime.timedelta() < left < warned_before(leaf):
         lines.append(
             f"{certificate.source_certificate} expires on {_day(leaf.not_valid_after_utc)}, in "
             f"{max(1, round(left / datetime.timedelta(days=1)))} days: renew it; the next `switch` or "
@@ -74,7 +74,7 @@ def list_warnings(certificate: Certificate) -> list[str]:
     return lines
 
 
-def _warned_before(leaf: x509.Certificate) -> datetime.timedelta:
+def warned_before(leaf: x509.Certificate) -> datetime.timedelta:
     """14 days before the end; a third of its life if that is less, when renewing is due; at least 3 days."""
     life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
     return max(datetime.timedelta(days=LEAST_WARN_DAYS), min(datetime.timedelta(days=WARN_DAYS), life / 3))

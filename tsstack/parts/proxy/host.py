@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tsstack.model.stack import Stack
     from tsstack.parts.part import Change, JsonValue, Report, Snapshot, Tree
 
-__all__ = ["PART", "ProxyPart", "discover_nginx", "renew", "root_certificate"]
+__all__ = ["PART", "ProxyPart", "discover_nginx", "find_drift", "renew", "root_certificate"]
 
 _BAD_PLAN = (ValueError, KeyError, TypeError)
 
@@ -205,6 +205,12 @@ def renew(facts: Facts, report: Report, *, force: bool = False) -> tuple[str, ..
         report("nginx serves the new certificates")
         _write_record(facts, plan, nginx.master(), marks, started=bool(record.get("started")))
     return renewed
+
+
+def find_drift(generation: Path, facts: Facts) -> tuple[Change, ...]:
+    """What activating `generation` anew would change. Only root sees all of it. Raises as `Part.observe`."""
+    tree = {PLAN: (generation / PLAN).read_text(encoding="utf-8")}
+    return PART.changes(tree, PART.observe(tree, facts))
 
 
 def root_certificate(facts: Facts, tailnet: str) -> str:

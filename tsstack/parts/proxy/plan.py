@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 PLAN = "nginx/plan.json"
 PROBE_PATH = "/.well-known/tsstack"
 """Every vhost answers here with the generation's digest, from nginx itself."""
+# Above this many services one shared log is written: nginx's master opens every log, and systemd starts
+# it with 1,024 descriptors (systemd.exec(5), LimitNOFILE).
+_OWN_LOGS = 256
+SHARED_LOG = "tsstack.services.log"
+
+
+def log_name(service: str, served: int) -> str:
+    """The file that a service's access log goes to, in the log folder, where so many are served."""
+    return SHARED_LOG if served > _OWN_LOGS else f"tsstack-{service}.log"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ def ask_status(status: str) -> str:
     host, _, port = status.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=1.0) as connection:
-            _ask(connection, "/generation", [host], keep=False)
-            reply = _Replies(connection).next()
+            ask(connection, "/generation", [host], keep=False)
+            reply = Replies(connection).next()
     except OSError:
         return ""
     head, _, body = reply.partition("\r\n\r\n")
@@ -53,7 +53,7 @@ def probe_tcp(plan: Plan) -> None:
         if listener.protocol != "tcp":
             continue
         try:
-            with _connect(listener):
+            with connect(listener):
                 pass
         except OSError as error:
             raise ApplyFailed(
@@ -68,7 +68,7 @@ def probe_vhosts(plan: Plan, ca: Path) -> None:
     With TLS the certificate must cover the name and, for the local CA, be signed by it. What the
     upstreams say does not matter here. Raises ApplyFailed.
     """
-    context = _context(plan, ca) if any(vhost.tls for vhost in plan.vhosts) else None
+    context = client_context(plan, ca) if any(vhost.tls for vhost in plan.vhosts) else None
     for listener in plan.listeners:
         if listener.protocol != "tcp":
             continue
@@ -121,13 +121,13 @@ def _probe(
     name = first.name
     try:
         with contextlib.ExitStack() as stack:
-            connection: socket.socket = stack.enter_context(_connect(listener))
+            connection: socket.socket = stack.enter_context(connect(listener))
             if first.tls and context is not None:
                 connection = stack.enter_context(context.wrap_socket(connection, server_hostname=name))
-            replies = _Replies(connection)
+            replies = Replies(connection)
             for start in range(0, len(vhosts), _PIPELINED):
                 names = [vhost.name for vhost in vhosts[start : start + _PIPELINED]]
-                _ask(connection, PROBE_PATH, names, keep=True)
+                ask(connection, PROBE_PATH, names, keep=True)
                 for name in names:
                     _expect_digest(replies.next(), plan.digest, f"{name} at {listener.endpoint}")
     except OSError as error:  # ssl.SSLError is one
@@ -147,7 +147,8 @@ def _expect_digest(reply: str, digest: str, place: str) -> None:
     )
 
 
-def _connect(listener: Listener) -> socket.socket:
+def connect(listener: Listener) -> socket.socket:
+    """A new connection, with a PROXY header where nginx wants one. Raises OSError."""
     connection = socket.create_connection(
         (_LOOPBACK.get(listener.address, listener.address), listener.port), timeout=_TIMEOUT_S
     )
@@ -156,13 +157,14 @@ def _connect(listener: Listener) -> socket.socket:
     return connection
 
 
-def _ask(connection: socket.socket, path: str, hosts: Sequence[str], *, keep: bool) -> None:
+def ask(connection: socket.socket, path: str, hosts: Sequence[str], *, keep: bool) -> None:
+    """Send a request for `path` of each host."""
     end = "keep-alive" if keep else "close"
     requests = [f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {end}\r\n\r\n" for host in hosts]
     connection.sendall("".join(requests).encode("ascii"))
 
 
-class _Replies:
+class Replies:
     """The answers on one connection, in order."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -188,7 +190,11 @@ class _Replies:
         return bool(data)
 
 
-def _context(plan: Plan, ca: Path) -> ssl.SSLContext:
+def client_context(plan: Plan, ca: Path) -> ssl.SSLContext:
+    """As the plan's clients have it: they trust the local CA, or what the system trusts.
+
+    Raises OSError when the CA's certificate cannot be read.
+    """
     import ssl
 
     kinds = {certificate.kind for certificate in plan.certificates}

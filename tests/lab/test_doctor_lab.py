@@ -1,0 +1,301 @@
+"""The doctor on a host of a real tailnet: all is well after a switch, then one thing after the other not."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tsstack.lab.lab import Lab
+from tsstack.lab.machine import Machine
+from tsstack.parts.proxy import authority
+from tsstack.parts.proxy.plan import read_plan
+
+pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "kernelcore.yaml"
+FILE = "/etc/tsstack/tsstack.yaml"
+STATE = "/var/lib/tsstack"
+WIKI = "wiki.kernelcore.tail.test"
+_TSSTACK = (sys.executable, "-c", "from tsstack.cli.main import main; main()")
+_ENV = {"PYTHONPATH": str(ROOT)}
+
+
+def tsstack(node: Machine, *words: str, check: bool = True) -> str:
+    return node.run([*_TSSTACK, *words], env=_ENV, check=check).stdout
+
+
+def examine(node: Machine, *words: str) -> dict[str, Any]:
+    """What the doctor says, and that its exit code says the same."""
+    done = node.run([*_TSSTACK, "doctor", "--json", *words], env=_ENV, check=False)
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == said["status"]
+    return said
+
+
+def bad(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["code"]: each for each in said["findings"] if each["level"] != "ok"}
+
+
+def until(node: Machine, code: str, *, there: bool, timeout_s: float = 20.0) -> dict[str, dict[str, Any]]:
+    """The findings as soon as `code` is among them, or no longer: news of the tailnet take a moment."""
+    deadline_s = time.monotonic() + timeout_s
+    while ((found := bad(examine(node))).get(code) is not None) is not there:
+        assert time.monotonic() < deadline_s, found
+        time.sleep(0.3)
+    return found
+
+
+@pytest.fixture(scope="module")
+def host(own_lab: Lab) -> Iterator[Machine]:
+    """kernelcore as the example makes it, with its monitor; every test leaves it so."""
+    node = own_lab.node("kernelcore")
+    node.write(FILE, EXAMPLE.read_text())
+    tsstack(node, "switch")
+    own_lab.publish_services(EXAMPLE)
+    monitor = node.popen([*_TSSTACK, "monitor"], env=_ENV)
+    try:
+        until(node, "TS741", there=False)
+        until(node, "TS841", there=False)
+        yield node
+    finally:
+        monitor.kill()
+        monitor.communicate()
+
+
+@pytest.fixture
+def mend(host: Machine) -> Iterator[Callable[..., None]]:
+    """Takes commands that undo what a test did; afterwards all is well again."""
+    undoing: list[tuple[str, ...]] = []
+    yield lambda *words: undoing.append(words)
+    for words in reversed(undoing):
+        host.run(list(words), env=_ENV)
+    # tailscaled repeats what it once saw (TS703) until it looks again.
+    assert set(bad(examine(host))) <= {"TS703"}
+
+
+def test_after_a_switch_all_is_well_and_what_is_not_proven_is_said(host: Machine) -> None:
+    said = examine(host, "--from", "laptop")
+    assert bad(said) == {}
+    assert said["status"] == 0
+    areas = dict.fromkeys(each["area"] for each in said["findings"])
+    assert list(areas) == [
+        "file", "rights", "engines", "machine", "generation", "monitor", "tailnet", "forwarding", "firewall",
+        "names", "certificates", "services", "arrival", "peer",
+    ]  # fmt: skip
+    told = {each["code"]: each["evidence"] for each in said["findings"]}
+    assert "4 names" in told["TS841"]  # three vhosts, and the host itself for the database
+    assert "both ways" in told["TS874"]
+    assert "tcp/443" in told["TS876"]
+    (unproven,) = said["unproven"]
+    assert "on laptop: curl -I https://" in unproven
+
+
+def test_the_doctor_agrees_with_ts_status(host: Machine, mend: Callable[..., None]) -> None:
+    host.run(["nft", "delete", "table", "inet", "tsstack"])
+    mend(*_TSSTACK, "switch")
+    status = json.loads(
+        host.run(
+            [sys.executable, "-c", "from tsstack.cli.ts_status import main; main()", "--json"],
+            env=_ENV,
+            check=False,
+        ).stdout
+    )
+    said = {each["code"]: each for each in status["warnings"]}
+    found = bad(examine(host))
+    assert {code: each["message"] for code, each in said.items()} == {
+        code: each["evidence"] for code, each in found.items() if code.startswith("TS7")
+    }
+    assert "TS731" in found
+
+
+def test_a_flushed_table_is_told_once(host: Machine, mend: Callable[..., None]) -> None:
+    host.run(["nft", "flush", "table", "inet", "tsstack"])
+    mend(*_TSSTACK, "switch")
+    found = bad(examine(host))
+    assert "TS732" in found
+    assert "TS831" not in found
+
+
+def test_a_tailscaled_that_is_gone(host: Machine) -> None:
+    host.stop_daemon()
+    try:
+        found = bad(examine(host))
+        assert found["TS701"]["level"] == "error"
+        assert found["TS833"]["area"] == "generation"
+        assert "TS872" in found  # the addresses went with it
+    finally:
+        host.start_daemon()
+        host.await_tailnet()
+    until(host, "TS841", there=False)
+    tsstack(host, "switch")
+    until(host, "TS872", there=False)
+    assert bad(examine(host)) == {}
+
+
+def test_pitfall_04_a_foreign_drop_is_named_and_shown_for_a_peer(
+    host: Machine, mend: Callable[..., None]
+) -> None:
+    rules = (
+        "table ip strict { chain guard { type filter hook input priority 50; policy drop; "
+        'ct state established accept; iifname "lo" accept; }; }'
+    )
+    host.run(["nft", "-f", "-"], stdin=rules)
+    mend("nft", "delete", "table", "ip", "strict")
+    found = bad(examine(host, "--from", "laptop"))
+    assert found["TS864"]["fix"].startswith('nft insert rule ip strict guard iifname "tailscale0" accept')
+    assert "strict" in found["TS876"]["evidence"]
+    fix = found["TS864"]["fix"].partition("#")[0]
+    host.run(["sh", "-c", fix])
+    assert "TS876" not in bad(examine(host, "--from", "laptop"))
+
+
+def test_forwarding_that_was_switched_off(host: Machine, mend: Callable[..., None]) -> None:
+    host.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
+    mend(*_TSSTACK, "switch")
+    found = bad(examine(host))
+    assert "192.168.15.0/24" in found["TS861"]["evidence"]
+    assert "net.ipv4.ip_forward" in found["TS831"]["evidence"]
+
+
+def test_pitfall_09_a_strict_reverse_path_filter(host: Machine, mend: Callable[..., None]) -> None:
+    own = "net.ipv4.conf.eth0.rp_filter"
+    before = host.run(["sysctl", "-n", own]).stdout.strip()
+    mend("sysctl", "-qw", f"{own}={before}")
+    mend(*_TSSTACK, "switch")
+    host.run(["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", f"{own}=1"])
+    found = bad(examine(host))
+    assert "strict on eth0" in found["TS862"]["evidence"]
+    host.run(found["TS862"]["fix"].split())
+    assert "TS862" not in bad(examine(host))
+
+
+def test_an_expired_certificate(host: Machine, mend: Callable[..., None]) -> None:
+    plan = read_plan(host.path(f"{STATE}/current"))
+    assert plan is not None
+    (certificate,) = plan.certificates
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=200)
+    old, _, _ = authority.issue(host.path(f"{STATE}/tls"), plan.tailnet, certificate.names, then)
+    host.path(certificate.certificate).write_bytes(old)
+    host.run(["nginx", "-s", "reload"])
+    mend(*_TSSTACK, "certificates", "renew", "--force")
+    found = until(host, "TS873", there=True)
+    assert found["TS723"]["level"] == "error"
+    assert "expired" in found["TS873"]["evidence"]
+
+
+def test_a_key_that_others_may_read(host: Machine, mend: Callable[..., None]) -> None:
+    plan = read_plan(host.path(f"{STATE}/current"))
+    assert plan is not None
+    key = plan.certificates[0].key
+    host.run(["chmod", "0644", key])
+    mend("chmod", "0600", key)
+    assert bad(examine(host))["TS851"]["fix"] == f"chmod go= {key}"
+
+
+def test_a_name_that_leads_elsewhere(own_lab: Lab, host: Machine) -> None:
+    own_lab.publish({WIKI: ["100.64.0.99"]})
+    try:
+        found = until(host, "TS842", there=True)
+        assert "100.64.0.99" in found["TS842"]["evidence"]
+        assert host.tailnet_addresses()[0] in found["TS842"]["fix"]
+    finally:
+        own_lab.publish_services(EXAMPLE)
+    until(host, "TS842", there=False)
+
+
+def test_a_full_disk(host: Machine, mend: Callable[..., None]) -> None:
+    mend("rm", "-rf", "/tmp/state")
+    mend("sh", "-c", f"! mountpoint -q {STATE} || umount {STATE}")
+    # What is there, and 4 MiB and some files more.
+    kib, files = f"du -sk --apparent-size {STATE} | cut -f1", f"find {STATE} | wc -l"
+    room = f"size=$(($({kib}) + 4096))k,nr_inodes=$(($({files}) + 500))"
+    small = f"mount -t tmpfs -o {room} none {STATE}"
+    host.run(["sh", "-c", f"cp -a {STATE} /tmp/state && {small} && cp -a /tmp/state/. {STATE}/"])
+    found = bad(examine(host))
+    assert found["TS821"]["level"] == "error"
+    assert found["TS821"]["about"] == STATE
+    assert "TS822" in found
+
+
+def test_a_disk_that_turned_read_only(host: Machine, mend: Callable[..., None]) -> None:
+    host.run(["sh", "-c", f"mount --bind {STATE} {STATE} && mount -o remount,bind,ro {STATE}"])
+    mend("umount", STATE)
+    assert bad(examine(host))["TS823"]["level"] == "error"
+
+
+def test_a_program_on_our_port_while_nginx_is_gone(host: Machine) -> None:
+    address = host.tailnet_addresses()[0]
+    host.run(["nginx", "-s", "quit"])
+    taken = "import socket,time; s=socket.create_server((%r, 5432)); print('up', flush=True); time.sleep(99)"
+    deadline_s = time.monotonic() + 10
+    while host.path("/run/nginx.pid").exists() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    holder = host.popen([sys.executable, "-c", taken % address])
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
+        found = bad(examine(host))
+        assert "python" in found["TS865"]["evidence"]
+        assert "proxy.services.db" in found["TS865"]["evidence"]
+        assert "does not run" in found["TS866"]["evidence"]
+        assert "TS872" in found
+    finally:
+        holder.kill()
+        holder.communicate()
+    tsstack(host, "switch")
+    until(host, "TS866", there=False)
+    assert bad(examine(host)) == {}
+
+
+def test_a_file_with_a_fault_beside_a_host_that_is_well(host: Machine) -> None:
+    host.write(FILE, EXAMPLE.read_text().replace("tcp: [80, 443]", "tpc: [80, 443]"))
+    try:
+        found = bad(examine(host))
+        (fault,) = [each for each in found.values() if each["area"] == "file"]
+        assert fault["level"] == "error"
+        assert fault["evidence"].startswith(f"{FILE}:")
+        host.write(FILE, EXAMPLE.read_text() + "\n# later\n")
+        assert list(bad(examine(host))) == ["TS802"]
+    finally:
+        host.write(FILE, EXAMPLE.read_text())
+
+
+def test_a_peer_that_is_cut_off(own_lab: Lab, host: Machine) -> None:
+    own_lab.fault("cut", "laptop")
+    try:
+        found = bad(examine(host, "--quick", "--from", "laptop"))
+        assert found["TS874"]["level"] == "error"
+        assert "no answer" in found["TS874"]["evidence"]
+        assert "laptop" in bad(examine(host, "--quick", "--from", "leptop"))["TS874"]["evidence"]
+    finally:
+        own_lab.heal()
+
+
+def test_who_is_not_root_learns_what_was_not_asked(host: Machine) -> None:
+    done = host.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", *_TSSTACK, "doctor", "--json"], env=_ENV, check=False
+    )
+    found = bad(json.loads(done.stdout))
+    assert "TS804" in found
+    assert not any(each["level"] == "error" for each in found.values()), found
+
+
+def test_the_screen_of_a_host_that_is_well_fits_a_terminal(host: Machine) -> None:
+    lines = tsstack(host, "doctor", "--from", "laptop").splitlines()
+    assert len(lines) <= 24
+    assert lines[-1].startswith("all is well, ")
+
+
+def test_quick_leaves_out_what_asks_the_network(host: Machine) -> None:
+    said = examine(host, "--quick")
+    assert {"names", "the clock", "new connections"} <= set(said["left_out"])
+    assert not {"TS841", "TS825", "TS872"} & {each["code"] for each in said["findings"]}
+    assert said["duration_s"] < 10

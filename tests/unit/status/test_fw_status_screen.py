@@ -1,0 +1,85 @@
+"""The screen of `fw-status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from status_bed import a_status
+
+from tsstack.cli.fw_status import Found, firewall_lines
+from tsstack.cli.glyphs import Terminal
+from tsstack.parts.firewall.drops import Drops
+from tsstack.parts.firewall.kernel_log import Reading
+
+PLAIN = Terminal(colour=False, unicode=False, width=80)
+
+
+def found(*, drops: tuple[Drops, ...] = (), foreign: tuple[str, ...] = (), **firewall: Any) -> Found:
+    return Found(
+        firewall={**a_status()["firewall"], **firewall},
+        lines={"firewall.zones.dmz": "tsstack.yaml:12"},
+        reading=Reading((), "kmsg", 0.0, ""),
+        drops=drops,
+        foreign=foreign,
+        at=1000.0,
+    )
+
+
+def test_zones_with_their_rules_and_lines() -> None:
+    drop = Drops("dmz", "198.51.100.7", "tcp", 22, 31, 900.0, 990.0, "eth0", "", "192.0.2.1")
+    assert firewall_lines(found(drops=(drop,)), PLAIN) == [
+        "* table inet tsstack: loaded, as the file says, by default drop",
+        "  zone  accepted  through  refused  members",
+        "  dmz      12.3k        -       42  eth0",
+        "        12.3k       1B  tcp 443                                  tsstack.yaml:12",
+        "           42       1B  refused                                  tsstack.yaml:12",
+        "  dropped above the zones: 3 unzoned",
+        "",
+        "  dropped lately, as logged",
+        "      31 x  dmz          198.51.100.7         tcp/22     eth0         10 s ago",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "foreign", "level", "words"),
+    [
+        ({}, (), "ok", "as the file says"),
+        ({}, ("table ip filter drops too",), "warning", "table ip filter drops too"),
+        ({"changed": True}, (), "warning", "something changed it"),
+        ({"loaded": False}, (), "critical", "nothing is closed"),
+        ({"loaded": None, "error": "needs root"}, (), "unknown", "needs root"),
+        ({"enabled": False}, (), "ok", "closes nothing"),
+    ],
+)
+def test_its_level_and_its_first_words(
+    change: dict[str, Any], foreign: tuple[str, ...], level: str, words: str
+) -> None:
+    seen = found(foreign=foreign, **change)
+    assert seen.level == level
+    assert words in "\n".join(firewall_lines(seen, PLAIN))
+
+
+@pytest.mark.parametrize("width", [48, 60, 80, 140])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    drop = Drops(
+        "a" * 40,
+        "fd7a:115c:a1e0:1234:5678:9abc:def0:1234",
+        "tcp",
+        65535,
+        1,
+        0.0,
+        0.0,
+        "e" * 15,
+        "f" * 15,
+        "x",
+    )
+    out = Terminal(colour=False, unicode=True, width=width)
+    lines = firewall_lines(found(drops=(drop,) * 30, foreign=("other table " * 20,)), out)
+    assert max(map(len, lines)) <= width, [line for line in lines if len(line) > width]
+
+
+def test_json_has_every_rule_with_its_line() -> None:
+    told = found().as_json()
+    assert told["zones"][0]["rules"][0]["line"] == "tsstack.yaml:12"
+    assert told["level"] == "ok"

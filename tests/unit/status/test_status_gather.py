@@ -1,0 +1,217 @@
+"""Everyone who knows something is asked, and whoever does not answer is told as such."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
+
+from tsstack.status.expiry import not_after
+from tsstack.status.gather import Sources, gather
+from tsstack.status.proxy import read_proxy
+from tsstack.status.tailnet import read_peers, read_tailnet, read_time
+
+
+def certificate(end: datetime.datetime) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "wiki.test")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.datetime(1999, 1, 1, tzinfo=datetime.UTC))
+        .not_valid_after(end)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
+def sources(tmp_path: Path, **more: str) -> Sources:
+    places = {name: str(tmp_path / name) for name in ("state", "run", "tailscaled", "monitor")}
+    return Sources(**{**places, **more}, timeout_s=2.0)
+
+
+class TestExpiry:
+    @pytest.mark.parametrize("year", [2026, 2049, 2050, 9999])
+    def test_the_end_is_that_of_a_real_library(self, year: int) -> None:
+        end = datetime.datetime(year, 12, 31, 23, 59, 58, tzinfo=datetime.UTC)
+        assert not_after(b"# a key may come first\n" + certificate(end)) == end.timestamp()
+
+    @given(st.binary(max_size=200))
+    def test_garbage_is_a_value_error(self, garbage: bytes) -> None:
+        for text in (garbage, b"-----BEGIN CERTIFICATE-----\n" + garbage + b"-----END CERTIFICATE-----"):
+            with pytest.raises(ValueError, match=r"."):
+                not_after(text)
+
+    @given(at=st.integers(0, 600), value=st.integers(0, 255))
+    def test_a_damaged_certificate_never_ends_otherwise(self, at: int, value: int) -> None:
+        pem = bytearray(_SOUND)
+        pem[at % len(pem)] = value
+        try:
+            assert isinstance(not_after(bytes(pem)), float)
+        except ValueError as error:
+            assert str(error)
+
+
+_SOUND = certificate(datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC))
+
+
+class TestTailnet:
+    def test_what_is_offered_stands_beside_what_is_approved(self) -> None:
+        tailnet = read_tailnet(TAILSCALED, PREFS, ["172.16.0.0/12"])
+        assert tailnet["offers"] == [
+            {"route": "192.168.15.0/24", "approved": True, "withdrawn": False},
+            {"route": "10.9.0.0/24", "approved": False, "withdrawn": False},
+            {"route": "172.16.0.0/12", "approved": True, "withdrawn": True},
+        ]
+        assert (tailnet["offers_exit"], tailnet["exit_approved"]) == (True, False)
+        assert tailnet["name"] == "kernelcore.tail.test"
+        assert tailnet["version"] == "1.98.9"
+
+    def test_peers_have_the_way_that_packets_take(self) -> None:
+        peers = read_peers(TAILSCALED, [a_path("exit:exit-a")])
+        assert [(peer["name"], peer["online"], peer["way"], peer["rtt_s"]) for peer in peers] == [
+            ("exit-a", True, "direct", 0.012),
+            ("phone", True, "relay", None),
+            ("attic", False, "idle", None),
+        ]
+        assert peers[0]["routes"] == ["10.1.0.0/16"]
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [
+            ("2026-11-20T10:00:00Z", 1795168800.0),
+            ("2026-11-20T10:00:00.123456789Z", 1795168800.123456),
+            ("2026-11-20T11:00:00+01:00", 1795168800.0),
+            ("0001-01-01T00:00:00Z", None),
+            ("soon", None),
+            (None, None),
+        ],
+    )
+    def test_times_as_go_writes_them(self, text: Any, seconds: float | None) -> None:
+        assert read_time(text) == seconds
+
+
+class TestGather:
+    def test_without_anybody_to_ask_it_says_so(self, tmp_path: Path) -> None:
+        status = gather(sources(tmp_path))
+        assert status["level"] == "critical"
+        assert [warning["code"] for warning in status["warnings"]] == ["TS701"]
+        assert status["generation"]["current"] == 0
+
+    def test_all_sources_come_together(self, tmp_path: Path) -> None:
+        generation = tmp_path / "state" / "generations" / "7"
+        for name, content in (
+            ("manifest.json", {"created_unix_s": 5.0, "source": "/etc/tsstack/tsstack.yaml"}),
+            ("monitor/settings.json", {}),
+            ("tailscale/prefs.json", {"exit_node": {"use": ["exit-b", "exit-a"]}}),
+            (
+                "nginx/plan.json",
+                {
+                    "urls": {"wiki": "https://wiki.test/"},
+                    "certificates": [
+                        {"names": ["*.test"], "kind": "files", "certificate": str(tmp_path / "c.pem")}
+                    ],
+                },
+            ),
+        ):
+            path = generation / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content))
+        end = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+        (tmp_path / "c.pem").write_bytes(certificate(end))
+        for link in ("current", "boot"):
+            (tmp_path / "state" / link).symlink_to("generations/7")
+        state = a_state(a_path("service:wiki#0", "poor"), a_path("exit:exit-a"))
+
+        def tailscaled(asked: bytes) -> bytes:
+            return as_http(PREFS if b"/prefs " in asked else TAILSCALED)
+
+        def monitor(asked: bytes) -> bytes:
+            assert json.loads(asked) == {"v": 1, "do": "state"}
+            return json.dumps({"v": 1, "id": None, "ok": True, "result": state}).encode() + b"\n"
+
+        with answering(tmp_path / "tailscaled", tailscaled), answering(tmp_path / "monitor", monitor):
+            status = gather(sources(tmp_path))
+        assert status["monitor"]["state"] == state
+        assert status["services"] == [
+            {
+                "name": "wiki", "url": "https://wiki.test/", "level": "poor", "rtt_s": 0.012, "error": "",
+                "certificate_expires": end.timestamp(),
+            }
+        ]  # fmt: skip
+        assert status["exit"]["using"] == "exit-a"
+        assert {"TS704", "TS705", "TS710"} == {warning["code"] for warning in status["warnings"]}
+        assert (status["generation"]["current"], status["generation"]["made"]) == (7, 5.0)
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (b"", "does not speak HTTP"),
+            (b"SSH-2.0\r\n\r\n", "does not speak HTTP"),
+            (b"HTTP/1.0 500 no\r\n\r\n", "status 500"),
+            (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{}", "cut off"),
+            (b"HTTP/1.0 200 OK\r\n\r\n{", "cannot be asked"),
+            (b"HTTP/1.0 200 OK\r\n\r\n[]", "something else"),
+        ],
+    )
+    def test_a_broken_tailscaled_is_a_remark(self, tmp_path: Path, answer: bytes, words: str) -> None:
+        with answering(tmp_path / "tailscaled", lambda _: answer):
+            status = gather(sources(tmp_path))
+        assert words in status["tailnet"]["error"]
+
+    @pytest.mark.parametrize(
+        "answer", [b"", b"{}\n", b"[1]\n", b'{"ok": false, "error": {"message": "busy"}}\n']
+    )
+    def test_a_broken_monitor_is_no_monitor(self, tmp_path: Path, answer: bytes) -> None:
+        with answering(tmp_path / "monitor", lambda _: answer):
+            monitor = gather(sources(tmp_path))["monitor"]
+        assert not monitor["running"]
+        assert "cannot be asked" in monitor["error"]
+
+    def test_one_that_never_answers_costs_its_time_and_no_more(self, tmp_path: Path) -> None:
+        import socket
+
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(tmp_path / "tailscaled"))
+            silent.listen()
+            quick = sources(tmp_path)
+            quick.timeout_s = 0.2
+            assert "did not answer within 0.2 s" in gather(quick)["tailnet"]["error"]
+
+    def test_a_damaged_generation_is_a_remark(self, tmp_path: Path) -> None:
+        (tmp_path / "nginx").mkdir()
+        (tmp_path / "nginx" / "plan.json").write_text("{")
+        services, certificates, why = read_proxy(str(tmp_path), ())
+        assert (services, certificates) == ([], [])
+        assert "cannot be read" in why
+
+
+def test_what_is_asked_for_in_a_hurry_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from tsstack.cli import ts_status\n"
+        "assert ts_status.run([]) in {0, 1, 2}\n"
+        "print(*sorted(set(sys.modules) - before), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    heavy = {"click", "pydantic", "textual", "asyncio", "jinja2", "requests", "psutil", "nftables", "ruamel",
+             "cryptography", "http", "ssl", "pathlib", "typing", "dataclasses", "subprocess", "argparse",
+             "logging", "contextlib", "urllib", "email"}  # fmt: skip
+    assert loaded & heavy == set()
+    assert "generation" in done.stdout

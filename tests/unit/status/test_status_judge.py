@@ -1,0 +1,116 @@
+"""What is worth a remark, how bad it is, and that each code is explained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from status_bed import DAY_S, NOW, a_path, a_state, a_status
+
+import tsstack.status.gather
+import tsstack.status.judge
+from tsstack.explain.status_pages import REMARKS
+
+
+def codes(status: dict[str, Any]) -> list[str]:
+    return [warning["code"] for warning in status["warnings"]]
+
+
+def test_where_all_is_well_nothing_is_said() -> None:
+    status = a_status()
+    assert codes(status) == []
+    assert status["level"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"tailnet": {"error": "tailscaled does not answer"}}, ("TS701", "critical")),
+        ({"tailnet": {"state": "NeedsLogin"}}, ("TS702", "critical")),
+        ({"tailnet": {"health": ["no internet"]}}, ("TS703", "warning")),
+        (
+            {"tailnet": {"offers": [{"route": "10.0.0.0/8", "approved": False, "withdrawn": False}]}},
+            ("TS704", "warning"),
+        ),
+        ({"tailnet": {"exit_approved": False}}, ("TS705", "warning")),
+        ({"tailnet": {"key_expires": NOW + 9 * DAY_S}}, ("TS706", "warning")),
+        ({"tailnet": {"key_expires": NOW - 1}}, ("TS706", "critical")),
+        ({"exit": {"blocked": True}}, ("TS707", "critical")),
+        ({"exit": {"online": False}}, ("TS708", "critical")),
+        ({"exit": {"using": "", "online": None}}, ("TS709", "warning")),
+        ({"exit": {"using": "exit-b"}}, ("TS710", "warning")),
+        ({"exit": {"manual": "exit-a"}}, ("TS711", "warning")),
+        ({"exit": {"maintenance": True}}, ("TS712", "warning")),
+        ({"firewall": {"loaded": False}}, ("TS731", "critical")),
+        ({"firewall": {"changed": True}}, ("TS732", "warning")),
+        ({"monitor": {"running": False, "error": "no monitor runs", "state": None}}, ("TS741", "warning")),
+        ({"monitor": {"state": a_state(a_path("target:icmp:1.1.1.1", "dead"))}}, ("TS742", "warning")),
+        ({"monitor": {"state": a_state(a_path("exit:exit-a", "poor"))}}, ("TS743", "warning")),
+        (
+            {"monitor": {"state": a_state(troubles=[{"about": "x", "message": "m", "hint": "h"}])}},
+            ("TS744", "warning"),
+        ),
+        (
+            {"generation": {"pending": {"generation": 8, "phase": "unconfirmed", "left_s": 43.0}}},
+            ("TS751", "warning"),
+        ),
+        (
+            {"generation": {"pending": {"generation": 8, "phase": "activating", "left_s": None}}},
+            ("TS752", "warning"),
+        ),
+        (
+            {"generation": {"pending": {"generation": 0, "phase": "unknown", "left_s": None}}},
+            ("TS752", "warning"),
+        ),
+        ({"generation": {"boot": 6}}, ("TS753", "warning")),
+    ],
+)
+def test_each_thing_that_is_wrong_has_its_remark(change: dict[str, Any], expected: tuple[str, str]) -> None:
+    status = a_status(**change)
+    assert [(warning["code"], warning["level"]) for warning in status["warnings"]] == [expected]
+    assert status["level"] == expected[1]
+
+
+@pytest.mark.parametrize(
+    ("left_s", "level"),
+    [(11 * DAY_S, "ok"), (9 * DAY_S, "warning"), (2 * DAY_S, "critical"), (-1, "critical")],
+)
+def test_a_certificate_is_told_when_its_renewal_is_overdue(left_s: float, level: str) -> None:
+    certificate = {"names": ["a.test"], "kind": "local-ca", "expires": NOW + left_s, "error": ""}
+    status = a_status(certificates=[certificate])
+    assert status["level"] == level
+    assert set(codes(status)) <= {"TS723"}
+
+
+def test_a_certificate_that_is_not_there_is_critical_and_one_that_root_alone_reads_is_not() -> None:
+    gone = {"names": ["a.test"], "kind": "files", "expires": None, "error": "it is not there"}
+    assert codes(a_status(certificates=[gone])) == ["TS722"]
+    assert codes(a_status(certificates=[{**gone, "error": "reading it needs root"}])) == []
+
+
+def test_a_dead_service_is_critical_and_told_once() -> None:
+    dead = {
+        "name": "wiki", "url": "https://wiki.test/", "level": "dead", "rtt_s": None, "error": "refused",
+        "certificate_expires": None,
+    }  # fmt: skip
+    status = a_status(services=[dead], monitor={"state": a_state(a_path("service:wiki#0", "dead"))})
+    assert codes(status) == ["TS721"]
+    assert "refused" in status["warnings"][0]["message"]
+
+
+def test_the_worst_comes_first() -> None:
+    status = a_status(exit={"maintenance": True}, firewall={"loaded": False})
+    assert [warning["level"] for warning in status["warnings"]] == ["critical", "warning"]
+
+
+def test_a_host_that_wants_no_monitor_misses_none() -> None:
+    assert codes(a_status(monitor={"running": False, "wanted": False, "error": "x", "state": None})) == []
+
+
+def test_every_code_that_is_said_is_explained_and_no_other() -> None:
+    said = set()
+    for module in (tsstack.status.judge, tsstack.status.gather):
+        said |= set(re.findall(r'"(TS\d{3})"', Path(str(module.__file__)).read_text()))
+    assert said == {remark.code for remark in REMARKS}

@@ -1,0 +1,95 @@
+"""The screen of `ts-status`: what it says, at any width, in colour or not, in UTF-8 or not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from status_bed import a_state, a_status
+
+from tsstack.cli.glyphs import Terminal
+from tsstack.cli.status_screen import status_lines
+
+PLAIN = Terminal(colour=False, unicode=False, width=80)
+COLOUR = Terminal(colour=True, unicode=True, width=80)
+_SGR = re.compile(r"\033\[[0-9;]*m")
+
+
+def test_one_screen_says_all() -> None:
+    assert status_lines(a_status(), PLAIN) == [
+        "* kernelcore: all is well",
+        "  tailnet     Running - kernelcore.tail.test - 100.64.0.2 - fd7a:115c:a1e0::2",
+        "  offers      exit node, 192.168.15.0/24, 10.9.0.0/24",
+        "  exit node   exit-a, then exit-b",
+        "              exit-a is good",
+        "  peers       2 of 3 online: 1 direct, 1 relay",
+        "                exit-a    100.64.0.3       direct         12.0 ms  exit node",
+        "                phone     100.64.0.4       relay by lab",
+        "  services    1 of 1 up; certificates for 80 days",
+        "              * wiki  https://wiki.kernelcore.tail.test/  1.2 ms",
+        "  firewall    1 zone; dropped: 3 unzoned",
+        "                dmz  eth0                  accepted 12.3k, refused 42",
+        "  links       * 2 good",
+        "  generation  7, made 2 h ago /etc/tsstack/tsstack.yaml",
+    ]
+
+
+def test_a_remark_has_its_code_its_words_and_what_to_do() -> None:
+    lines = status_lines(a_status(generation={"boot": 6}), PLAIN)
+    assert lines[0] == "! kernelcore: to be looked at (1)"
+    assert lines[-2:] == [
+        "  ! TS753 generation: the next boot brings up generation 6, not 7",
+        "      tsstack switch makes this one permanent",
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 140])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    status = a_status(
+        exit={"why": ["because " * 30], "using": "exit-b"},
+        tailnet={"health": ["words " * 40 + "x" * 200]},
+        monitor={"running": False, "error": "no monitor runs", "state": None},
+    )
+    status["services"][0]["url"] = "https://" + "a" * 200
+    lines = status_lines(status, Terminal(colour=False, unicode=True, width=max(width, 40)))
+    assert max(map(len, lines)) <= max(width, 40), [line for line in lines if len(line) > width]
+
+
+def test_colour_adds_nothing_but_colour() -> None:
+    status = a_status(exit={"maintenance": True})
+    plain = Terminal(colour=False, unicode=True, width=80)
+    painted = status_lines(status, COLOUR)
+    assert [_SGR.sub("", line) for line in painted] == status_lines(status, plain)
+    assert any("\033[33m" in line for line in painted)
+
+
+def test_without_utf8_all_is_ascii() -> None:
+    text = "\n".join(status_lines(a_status(exit={"maintenance": True}), PLAIN))
+    assert text.isascii()
+
+
+def test_what_others_say_does_nothing_to_the_terminal() -> None:
+    status = a_status(tailnet={"health": ["\033[2Jgone\r\n\x07"], "name": "\033]0;title\x07"})
+    status["peers"][0]["name"] = "\033[31mred"
+    assert "\033" not in "".join(status_lines(status, PLAIN))
+    assert "\r" not in "".join(status_lines(status, PLAIN))
+
+
+def test_a_thousand_peers_are_counted_and_all_are_listed_when_asked() -> None:
+    status = a_status()
+    status["peers"] = [{**status["peers"][0], "name": f"peer-{number}"} for number in range(1000)]
+    assert len(status_lines(status, PLAIN)) < 40
+    assert len(status_lines(status, PLAIN, everything=True)) > 1000
+
+
+def test_where_the_monitor_is_away_services_are_not_called_up() -> None:
+    status = a_status(monitor={"running": False, "error": "no monitor runs", "state": None})
+    status["services"][0]["level"] = "unknown"
+    text = "\n".join(status_lines(status, PLAIN))
+    assert "not watched: no monitor runs" in text
+    assert "links       no monitor runs" in text
+
+
+def test_nothing_watched_is_said() -> None:
+    text = "\n".join(status_lines(a_status(monitor={"state": a_state()}), PLAIN))
+    assert "nothing is watched" in text

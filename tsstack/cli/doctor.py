@@ -1,0 +1,200 @@
+"""`tsstack doctor`: what is wrong on the way from the file to a packet, and how to mend it."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from tsstack.cli.glyphs import Terminal, clean, terminal
+from tsstack.cli.options import Shared, file_option, json_option
+from tsstack.cli.output import result, result_json
+
+if TYPE_CHECKING:
+    from tsstack.doctor.examination import Examination, Section
+    from tsstack.doctor.finding import Finding, Level
+
+_GLYPH: dict[Level, str] = {"ok": "ok", "warning": "warning", "error": "critical"}
+_EXIT: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
+_AREA_WIDTH = 13
+_UNBOUNDED = 100_000
+"""Where nobody reads a screen, each sentence stays in one line, for grep(1)."""
+_WRAPPED = 100
+
+
+@click.command(epilog="""\b
+Examples:
+  sudo tsstack doctor                 all of it; some seconds where something is silent
+  sudo tsstack doctor --quick         without what asks the network
+  sudo tsstack doctor --from laptop   could laptop open a new connection to this host?
+  tsstack doctor --json | jq '.findings[] | select(.level != "ok")'
+  tsstack explain TS861               what a code means
+""")  # fmt: skip
+@file_option
+@json_option
+@click.option("--quick", is_flag=True, help="Leave out what asks the network: DNS, clock, new connections.")
+@click.option("--from", "peer", metavar="PEER", default="", help="Ask for the way from this node as well.")
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Each check that went well in a line of its own."
+)
+@click.pass_context
+def doctor(
+    context: click.Context, *, file: Path, as_json: bool, quick: bool, peer: str, everything: bool
+) -> None:
+    """Look for what is wrong or missing, all along the way from the file to a packet.
+
+    The file, the engines and the kernel, disk and clock, units, the live generation and what differs from
+    it, the tailnet, forwarding, firewalls of others, each service's name at the tailnet's resolver and at
+    the system's, its certificate, its port, and whether a new connection arrives. Each finding has a code,
+    what was seen, and the command that mends it. Changes nothing.
+
+    Ends with 0 when all is well, 1 with a warning, 2 with an error, as check plugins do.
+    """
+    from tsstack.doctor.examination import Request, examine
+    from tsstack.switch.site import Site
+
+    with _progress() as report:
+        found = examine(Site(), Request(file, _is_named(context), peer, quick), report)
+    if as_json:
+        result_json(examination_dict(found))
+    else:
+        to = terminal()
+        wide = to if sys.stdout.isatty() else Terminal(colour=False, unicode=to.unicode, width=_UNBOUNDED)
+        for line in doctor_lines(found, wide, everything=everything):
+            result(line)
+    raise click.exceptions.Exit(_EXIT[found.level])
+
+
+def _is_named(context: click.Context) -> bool:
+    """Whether the file was named on the command line, before or after the verb."""
+    shared = context.find_object(Shared)
+    before = shared is not None and shared.file is not None
+    return before or context.get_parameter_source("file") is ParameterSource.COMMANDLINE
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is being asked, in one line of stderr that goes again; nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+
+    def report(name: str) -> None:
+        sys.stderr.write(f"\r\033[Kasking: {name} ...")
+        sys.stderr.flush()
+
+    try:
+        yield report
+    finally:
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
+
+
+def examination_dict(found: Examination) -> dict[str, Any]:
+    """As --json prints it. `status` is the exit code."""
+    return {
+        "status": _EXIT[found.level],
+        "level": found.level,
+        "host": found.host,
+        "generation": found.generation,
+        "duration_s": round(found.duration_s, 3),
+        "findings": [
+            {
+                "code": each.code,
+                "level": each.level,
+                "area": area,
+                "about": each.about,
+                "evidence": each.evidence,
+                "fix": each.fix,
+            }
+            for area, each in found.findings
+        ],
+        "unproven": list(found.unproven),
+        "left_out": list(found.left_out),
+    }
+
+
+def doctor_lines(found: Examination, to: Terminal, *, everything: bool = False) -> Iterator[str]:
+    """The screen: a row for each area, and below it what is not well there."""
+    generation = f"generation {found.generation}" if found.generation else "no generation"
+    dot = f" {to.sign('dot')} "
+    yield to.paint(
+        to.clip(dot.join((f"tsstack doctor on {clean(found.host)}", generation)), to.width), "bold"
+    )
+    for section in found.sections:
+        yield from _section_lines(section, to, everything)
+    yield ""
+    for sentence in found.unproven:
+        yield from _wrapped(f"Not proven: {clean(sentence)}", to, 0)
+    if found.left_out:
+        yield from _wrapped(f"Left out (--quick): {', '.join(found.left_out)}", to, 0)
+    yield _verdict(found, to)
+
+
+def _section_lines(section: Section, to: Terminal, everything: bool) -> Iterator[str]:
+    good = [each for each in section.findings if each.level == "ok"]
+    bad = sorted(
+        (each for each in section.findings if each.level != "ok"), key=lambda each: -_EXIT[each.level]
+    )
+    for number, each in enumerate(bad):
+        yield from _bad_lines(to, each, "" if number else section.area)
+    head = "" if bad else section.area
+    if everything:
+        for number, each in enumerate(good):
+            yield _row(to, "ok", "" if number else head, _said(each, section.area), each.code)
+    elif good:
+        yield _row(to, "ok", head, "; ".join(_said(each, section.area) for each in good))
+
+
+def _said(finding: Finding, area: str) -> str:
+    about = "" if finding.about == area else f"{clean(finding.about)}: "
+    return f"{about}{clean(finding.evidence)}"
+
+
+def _row(to: Terminal, level: Level, area: str, text: str, code: str = "") -> str:
+    head = f"{area:<{_AREA_WIDTH}}"
+    room = to.width - _AREA_WIDTH - 2 - (len(code) + 1 if code else 0)
+    tail = f" {to.paint(code, 'dim')}" if code else ""
+    return f"{to.sign(_GLYPH[level])} {to.paint(head, 'bold')}{to.clip(text, room)}{tail}".rstrip()
+
+
+def _bad_lines(to: Terminal, finding: Finding, area: str) -> Iterator[str]:
+    """The level, the code and what it is about; then the evidence, and the fix whole, to be copied."""
+    word = to.level(_GLYPH[finding.level], finding.level)
+    head = f"{area:<{_AREA_WIDTH}}"
+    room = to.width - _AREA_WIDTH - 2 - len(finding.level) - len(finding.code) - 2
+    about = to.clip(clean(finding.about), room)
+    yield f"{to.sign(_GLYPH[finding.level])} {to.paint(head, 'bold')}{word} {finding.code} {about}"
+    yield from _wrapped(clean(finding.evidence), to, 4)
+    if finding.fix:
+        # Whole: a command that is cut cannot be copied.
+        yield f"    {to.paint('fix:', 'green')} {clean(finding.fix)}"
+
+
+def _wrapped(text: str, to: Terminal, indent: int) -> list[str]:
+    blank = " " * indent
+    return textwrap.wrap(
+        text,
+        to.width if to.width == _UNBOUNDED else max(min(to.width, _WRAPPED), 20),
+        initial_indent=blank,
+        subsequent_indent=blank,
+        break_on_hyphens=False,
+    )
+
+
+def _verdict(found: Examination, to: Terminal) -> str:
+    counts = {level: sum(each.level == level for _, each in found.findings) for level in _EXIT}
+    words = [
+        f"{counts[level]} {level}{'s' if counts[level] != 1 else ''}"
+        for level in ("error", "warning")
+        if counts[level]
+    ]
+    said = ", ".join(words) if words else "all is well"
+    verdict = to.level(_GLYPH[found.level], said)
+    return f"{verdict}, {counts['ok']} checks went well, {found.duration_s:.1f} s"

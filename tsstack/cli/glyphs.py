@@ -1,0 +1,85 @@
+"""Signs and colours on a terminal, for the commands that show. Light: `ts-status` starts with it.
+
+A sign never stands alone for what it means: the word is beside it. What a terminal cannot show (no UTF-8)
+gets a sign of ASCII, what takes no colour gets none (no-color.org).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tsstack.status.words import BARS, COLOUR_OF, SIGNS, clean, spark
+
+__all__ = ["COLOUR_OF", "Terminal", "clean", "terminal"]
+
+_SGR = {
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "magenta": "35",
+    "cyan": "36",
+    "bold": "1",
+    "dim": "2",
+}
+
+
+class Terminal:
+    """How to write to a stream: in colour or not, in UTF-8 or ASCII, how wide."""
+
+    __slots__ = ("colour", "unicode", "width")
+
+    def __init__(self, *, colour: bool, unicode: bool, width: int) -> None:
+        self.colour = colour
+        self.unicode = unicode
+        self.width = width
+
+    def paint(self, text: str, *looks: str) -> str:
+        """`text` in the looks of `_SGR`; as it is without colour, or without looks."""
+        codes = ";".join(_SGR[look] for look in looks if look)
+        return f"\033[{codes}m{text}\033[0m" if self.colour and codes and text else text
+
+    def level(self, level: str, text: str | None = None) -> str:
+        """A word (the level itself by default) in the level's colour."""
+        return self.paint(level if text is None else text, COLOUR_OF.get(level, ""))
+
+    def sign(self, name: str) -> str:
+        """The sign of a level, coloured, or one of the plain signs (`arrow`, `dot`, `line`)."""
+        sign = SIGNS[name][0 if self.unicode else 1]
+        return self.paint(sign, COLOUR_OF[name]) if name in COLOUR_OF else sign
+
+    def spark(self, values: list[float | None]) -> str:
+        """One sign for each value, higher for more; a blank where nothing was measured (None)."""
+        return spark(values, BARS[0 if self.unicode else 1])
+
+    def clip(self, text: str, width: int) -> str:
+        """`text` in at most `width` columns, with a sign where it was cut. For text without colour."""
+        if len(text) <= width:
+            return text
+        end = "…" if self.unicode else "~"
+        return text[: max(width - 1, 0)] + end if width > 0 else ""
+
+
+def terminal() -> Terminal:
+    """What stdout is. 80 columns where nothing says otherwise; COLUMNS is honoured (environ(7))."""
+    out = sys.stdout
+    try:
+        is_terminal = out.isatty()
+        width = os.get_terminal_size(out.fileno()).columns if is_terminal else 0
+    except (OSError, ValueError):
+        is_terminal, width = False, 0
+    told = os.environ.get("COLUMNS", "")
+    colour = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Terminal(colour=colour, unicode=_is_utf8(), width=int(told) if told.isdigit() else width or 80)
+
+
+def _is_utf8() -> bool:
+    """Whether the user's locale has UTF-8 (locale(7): LC_ALL before LC_CTYPE before LANG).
+
+    Python writes UTF-8 in the C locale too (PEP 540), whatever the terminal makes of it.
+    """
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next(filter(None, names), "C").lower()
+    return encoding == "utf8" and locale not in {"c", "posix"}

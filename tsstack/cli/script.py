@@ -1,0 +1,80 @@
+"""What the console scripts beside `tsstack` share: how they end, and how they watch.
+
+They serve as check plugins: 0 all is well, 1 a warning, 2 critical, and 3 where that cannot be told
+(monitoring plugins' development guidelines, "plugin return codes").
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import click
+
+from tsstack.cli.options import Shared
+from tsstack.cli.output import chatter, print_error
+from tsstack.errors import TsstackError
+
+EXIT_CODE = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
+
+watch_option = click.option(
+    "--watch",
+    "every_s",
+    is_flag=False,
+    flag_value=2.0,
+    type=click.FloatRange(min=0.2),
+    metavar="[SECONDS]",
+    help="Show it again and again, each 2 s or so many.",
+)
+
+
+def run_script(command: click.Command, name: str) -> int:  # noqa: PLR0911  each way to end has its code
+    """Run a console script's command on sys.argv; returns its exit code. What failed is 3, told on stderr."""
+    shared = Shared()
+    try:
+        code = command.main(sys.argv[1:], prog_name=name, standalone_mode=False, obj=shared)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except TsstackError as error:
+        print_error(error, as_json=shared.as_json)
+        return EXIT_CODE["unknown"]
+    except click.ClickException as error:
+        error.show()
+        return EXIT_CODE["unknown"]
+    except BrokenPipeError:  # `ts-quality | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CODE["unknown"]
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except OSError as error:
+        chatter(f"error: {error}")
+        return EXIT_CODE["unknown"]
+    return code if isinstance(code, int) else 0
+
+
+def watch(draw: Callable[[], tuple[str, str]], every_s: float | None) -> str:
+    """Print what `draw` gives (a text and a level), once or each `every_s` seconds; returns the last level.
+
+    On a terminal each text replaces the one before; elsewhere they follow each other after an empty line.
+    Ends with Ctrl-C.
+    """
+    text, level = draw()
+    if every_s is None:
+        click.echo(text)
+        return level
+    in_place = sys.stdout.isatty()
+    try:
+        while True:
+            if in_place:
+                # Home, each line cleared to its end, then what is below: no flicker (ECMA-48: CUP, EL, ED).
+                lines = "".join(f"{line}\033[K\n" for line in text.split("\n"))
+                sys.stdout.write(f"\033[H{lines}\033[J")
+                sys.stdout.flush()
+            else:
+                click.echo(f"{text}\n")
+            time.sleep(every_s)
+            text, level = draw()
+    except KeyboardInterrupt:
+        return level

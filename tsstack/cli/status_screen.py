@@ -1,0 +1,261 @@
+"""A status as lines for people, on a terminal of any width. Pure. Light: `ts-status` starts with it."""
+
+from __future__ import annotations
+
+from tsstack.status.words import clean, milliseconds, number, span, wrapped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tsstack.cli.glyphs import Terminal
+    from tsstack.status.shape import Counter, Peer, Service, Status, Zone
+
+_LABEL = 11
+_PEERS_SHOWN, _SERVICES_SHOWN, _ZONES_SHOWN = 12, 16, 16
+_HEADLINES = {"ok": "all is well", "warning": "to be looked at", "critical": "something is broken"}
+_LEVEL_OF_STATE = {"Running": "ok", "Starting": "warning"}
+
+
+def status_lines(status: Status, terminal: Terminal, *, everything: bool = False) -> list[str]:
+    """The whole screen. `everything` lists all peers, services and zones, however many there are."""
+    return [
+        *_head(status, terminal),
+        *_tailnet(status, terminal),
+        *_exit(status, terminal),
+        *_peers(status, terminal, everything=everything),
+        *_services(status, terminal, everything=everything),
+        *_zones(status, terminal, everything=everything),
+        *_links(status, terminal),
+        *_generation(status, terminal),
+        *_warnings(status, terminal),
+    ]
+
+
+def _row(terminal: Terminal, label: str, text: str, *looks: str) -> str:
+    shown = terminal.clip(text, terminal.width - _LABEL - 3)
+    return f"  {terminal.paint(f'{label:<{_LABEL}}', 'dim')} {terminal.paint(shown, *looks)}"
+
+
+def _head(status: Status, terminal: Terminal) -> Iterator[str]:
+    level = status["level"]
+    count = len(status["warnings"])
+    more = f" ({count})" if count else ""
+    name = terminal.paint(terminal.clip(clean(status["host"]), 40), "bold")
+    yield f"{terminal.sign(level)} {name}: {terminal.level(level, _HEADLINES[level] + more)}"
+
+
+def _tailnet(status: Status, terminal: Terminal) -> Iterator[str]:
+    tailnet = status["tailnet"]
+    if tailnet["error"]:
+        yield _row(terminal, "tailnet", clean(tailnet["error"]), "red")
+        return
+    level = _LEVEL_OF_STATE.get(tailnet["state"], "critical")
+    dot = f" {terminal.sign('dot')} "
+    parts = [clean(tailnet["name"]), *tailnet["addresses"][:2]]
+    parts += [f"relay {clean(tailnet['relay'])}"] if tailnet["relay"] else []
+    parts += [" ".join(map(clean, tailnet["tags"]))] if tailnet["tags"] else []
+    parts.append(f"tailscaled {clean(tailnet['version'])}")
+    state = tailnet["state"] or "no state"
+    text = _fitting(filter(None, parts), dot, terminal, terminal.width - _LABEL - 6 - len(state))
+    label = terminal.paint(f"{'tailnet':<{_LABEL}}", "dim")
+    yield f"  {label} {terminal.level(level, state)}{dot}{text}"
+    offers = [_offer(offer["route"], offer["approved"], offer["withdrawn"]) for offer in tailnet["offers"]]
+    if tailnet["offers_exit"]:
+        offers.insert(0, _offer("exit node", tailnet["exit_approved"], withdrawn=False))
+    if offers:
+        yield _row(terminal, "offers", ", ".join(offers))
+
+
+def _fitting(parts: Iterable[str], between: str, terminal: Terminal, width: int) -> str:
+    """As many of `parts` as have room, the first of them cut if need be."""
+    text = ""
+    for part in parts:
+        longer = f"{text}{between}{part}" if text else part
+        if len(longer) > width:
+            return text or terminal.clip(part, width)
+        text = longer
+    return text
+
+
+def _offer(what: str, approved: bool, withdrawn: bool) -> str:
+    if withdrawn:
+        return f"{what} (withdrawn: its LAN is dead)"
+    return what if approved else f"{what} (not approved)"
+
+
+def _exit(status: Status, terminal: Terminal) -> Iterator[str]:
+    way = status["exit"]
+    if not (way["using"] or way["wanted"] or way["blocked"]):
+        return
+    bad = way["blocked"] or way["online"] is False
+    text = "blocked" if way["blocked"] else clean(way["using"]) or "the bare uplink"
+    notes = [
+        word
+        for word, holds in (
+            ("offline", way["online"] is False),
+            ("by hand", way["manual"] is not None),
+            ("moving", way["moving"]),
+            ("maintenance", way["maintenance"]),
+        )
+        if holds
+    ]
+    others = [name for name in way["wanted"] if name.lower() != way["using"].lower()]
+    text += f" ({', '.join(notes)})" if notes else ""
+    text += f", then {', '.join(map(clean, others))}" if others and way["wanted"][0] not in others else ""
+    home = not way["wanted"] or way["using"].lower() == way["wanted"][0].lower()
+    yield _row(terminal, "exit node", text, "red" if bad else "" if home else "yellow")
+    for sentence in way["why"][:2]:
+        yield _row(terminal, "", clean(sentence), "dim")
+
+
+def _peers(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[str]:
+    peers = status["peers"]
+    if not peers:
+        return
+    online = [peer for peer in peers if peer["online"]]
+    counts = [
+        (way, sum(peer["way"] == way for peer in online)) for way in ("direct", "relay", "peer-relay", "idle")
+    ]
+    told = ", ".join(f"{count} {way}" for way, count in counts if count)
+    yield _row(terminal, "peers", f"{len(online)} of {len(peers)} online" + (f": {told}" if told else ""))
+    listed = peers if everything else [peer for peer in online if peer["way"] != "idle"][:_PEERS_SHOWN]
+    width = max((len(peer["name"]) for peer in listed), default=0)
+    for peer in listed:
+        yield _peer(peer, terminal, min(max(width, 8), 24))
+
+
+def _peer(peer: Peer, terminal: Terminal, width: int) -> str:
+    way = peer["way"] if peer["online"] else "offline"
+    by = f" by {peer['relay']}" if way == "relay" else ""
+    notes = ["exit node"] if peer["exit_node"] else []
+    notes += peer["routes"][:3]
+    level = {"direct": "good", "relay": "poor", "peer-relay": "poor", "unknown": "unknown"}.get(way, "")
+    name = terminal.clip(clean(peer["name"]), width)
+    cells = f"{name:<{width}}  {peer['address']:<15}  "
+    path = f"{clean(way + by):<12}"
+    room = terminal.width - _LABEL - 5
+    tail = f"  {milliseconds(peer['rtt_s']):>8}"
+    if len(cells) + len(path) > room:
+        cells, tail = f"{name:<{width}}  ", ""
+    elif len(cells) + len(path) + len(tail) > room:
+        tail = ""
+    elif len(cells) + len(path) + len(tail) + 2 < room:
+        told = _fitting(map(clean, notes), ", ", terminal, room - len(cells) - len(path) - len(tail) - 2)
+        tail = f"{tail}  {told}".rstrip()
+    path = path if tail.strip() else path.rstrip()
+    return f"  {' ' * _LABEL}   {cells}{terminal.level(level, path) if level else path}{tail}".rstrip()
+
+
+def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[str]:
+    services = status["services"]
+    if not services:
+        return
+    up = sum(service["level"] in {"good", "suspect", "poor"} for service in services)
+    watched = sum(service["level"] != "unknown" for service in services)
+    unknown = "nothing is known yet" if status["monitor"]["running"] else "not watched: no monitor runs"
+    told = f"{up} of {watched} up" if watched else unknown
+    if watched and watched < len(services):
+        told += f", {len(services) - watched} unknown"
+    ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
+    if ends:
+        told += f"; certificates for {span(min(ends) - status['at'])}"
+    yield _row(terminal, "services", told)
+    worst_first = sorted(services, key=lambda service: service["level"] != "dead")
+    shown = services if everything else worst_first[:_SERVICES_SHOWN]
+    width = min(max(len(service["name"]) for service in shown), 20)
+    for service in shown:
+        yield _service(service, terminal, width)
+    if len(shown) < len(services):
+        yield _row(terminal, "", f"and {len(services) - len(shown)} more: ts-status --all", "dim")
+
+
+def _service(service: Service, terminal: Terminal, width: int) -> str:
+    room = terminal.width - _LABEL - 7 - width
+    name = terminal.clip(clean(service["name"]), width)
+    rest = f"  {clean(service['url'])}"
+    said = clean(service["error"]) if service["level"] == "dead" else milliseconds(service["rtt_s"])
+    if said and len(rest) + len(said) + 2 <= room:
+        rest += f"  {said}"
+    sign = terminal.sign(service["level"])
+    return f"  {' ' * _LABEL} {sign} {name:<{width}}{terminal.clip(rest, room)}".rstrip()
+
+
+def _zones(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[str]:
+    firewall = status["firewall"]
+    if not firewall["enabled"]:
+        return
+    dropped = ", ".join(
+        f"{number(counter['packets'])} {name}" for name, counter in firewall["dropped"].items()
+    )
+    zones_told = f"{len(firewall['zones'])} zone{'' if len(firewall['zones']) == 1 else 's'}"
+    if firewall["error"]:
+        yield _row(terminal, "firewall", f"{zones_told}; {clean(firewall['error'])}")
+    elif firewall["loaded"] is False:
+        yield _row(terminal, "firewall", "not loaded: nothing is closed", "red")
+    else:
+        yield _row(terminal, "firewall", f"{zones_told}; dropped: {dropped}")
+    zones = firewall["zones"] if everything else firewall["zones"][:_ZONES_SHOWN]
+    width = min(max((len(zone["name"]) for zone in zones), default=0), 20)
+    for zone in zones:
+        yield _zone(zone, terminal, width)
+    if len(zones) < len(firewall["zones"]):
+        yield _row(terminal, "", f"and {len(firewall['zones']) - len(zones)} more: ts-status --all", "dim")
+
+
+def _zone(zone: Zone, terminal: Terminal, width: int) -> str:
+    members = ", ".join((*zone["interfaces"], *zone["sources"][:2]))
+    hidden = zone["source_count"] - len(zone["sources"][:2])
+    members += f" +{hidden}" if hidden > 0 else ""
+    counts = ""
+    if zone["refused"] is not None or zone["accepted"] is not None:
+        counts = f"  accepted {_count(zone['accepted'])}, refused {_count(zone['refused'])}"
+    room = terminal.width - _LABEL - 5 - width
+    members = terminal.clip(members, max(8, room - len(counts) - 2))
+    text = f"  {members:<{max(0, min(20, room - len(counts) - 2))}}{counts}"
+    name = terminal.clip(zone["name"], width)
+    return f"  {' ' * _LABEL}   {name:<{width}}{terminal.clip(text, room)}".rstrip()
+
+
+def _links(status: Status, terminal: Terminal) -> Iterator[str]:
+    monitor = status["monitor"]
+    if not monitor["running"] or monitor["state"] is None:
+        if monitor["wanted"]:
+            yield _row(terminal, "links", f"{clean(monitor['error'])}", "yellow")
+        return
+    paths = [path for path in monitor["state"]["paths"] if path["kind"] != "service"]
+    counts = [
+        f"{terminal.sign(level)} {count} {level}"
+        for level in ("good", "suspect", "poor", "dead", "unknown")
+        if (count := sum(path["level"] == level for path in paths))
+    ]
+    label = terminal.paint(f"{'links':<{_LABEL}}", "dim")
+    yield f"  {label} {'  '.join(counts) or 'nothing is watched'}"
+
+
+def _generation(status: Status, terminal: Terminal) -> Iterator[str]:
+    generation = status["generation"]
+    if not generation["current"]:
+        yield _row(terminal, "generation", "none: `tsstack switch` makes the first")
+        return
+    made = generation["made"]
+    age = f", made {span(status['at'] - made)} ago" if made is not None else ""
+    boot = "" if generation["boot"] == generation["current"] else f", boots {generation['boot']}"
+    yield _row(
+        terminal, "generation", f"{generation['current']}{age}{boot} {clean(generation['source'])}".rstrip()
+    )
+
+
+def _warnings(status: Status, terminal: Terminal) -> Iterator[str]:
+    for warning in status["warnings"]:
+        head = f"{warning['code']} {warning['about']}: "
+        room = terminal.width - 4
+        lines = wrapped(clean(head + warning["message"]), room)
+        yield f"  {terminal.sign(warning['level'])} {terminal.level(warning['level'], lines[0])}"
+        yield from (f"    {terminal.level(warning['level'], line)}" for line in lines[1:])
+        if warning["hint"]:
+            yield f"      {terminal.paint(terminal.clip(clean(warning['hint']), terminal.width - 6), 'dim')}"
+
+
+def _count(counter: Counter | None) -> str:
+    return "-" if counter is None else number(counter["packets"])

@@ -1,0 +1,139 @@
+"""How `nginx-test` looks: from judgements to lines for a terminal, and to JSON. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tsstack.cli.columns import Cell, Column, table
+from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tsstack.parts.proxy.standing import ServiceState, Standing, VhostState
+
+_ROWS = 12
+"""Of each table, beyond what is wrong: a host with a thousand services still fits one screen."""
+
+_FAULTS = 6
+
+_VHOSTS = (
+    Column("", right=False),
+    Column("NAME", right=False),
+    Column("PORT", 2),
+    Column("CERTIFICATE"),
+    Column("SERVICES", 1, right=False),
+)
+_SERVICES = (Column("", right=False), Column("SERVICE", right=False), Column("UPSTREAM", right=False))
+
+
+def describe(standing: Standing, terminal: Terminal) -> list[str]:
+    """The screen: the verdict, each point, the names with their certificates, the upstreams."""
+    lines = [_verdict(standing, terminal), ""]
+    for point in standing.points:
+        words = clean(f"{point.about}: {point.words}")
+        lines += _sentence(terminal, point.level, words, point.hint)
+    lines += _part(
+        terminal, _VHOSTS, standing.vhosts, [_vhost_row(each, terminal) for each in standing.vhosts], "names"
+    )
+    lines += _faults(standing.vhosts, terminal)
+    rows = [_service_row(each, terminal) for each in standing.services]
+    return lines + _part(terminal, _SERVICES, standing.services, rows, "services")
+
+
+def standing_json(standing: Standing) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {"status": standing.level, **asdict(standing)}
+
+
+def _faults(vhosts: Sequence[VhostState], terminal: Terminal) -> list[str]:
+    """What is wrong with names, each fault once: when nginx is down all of them have the same."""
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for vhost in vhosts:
+        if vhost.level != "ok":
+            names.setdefault((vhost.level, vhost.words, vhost.hint), []).append(vhost.name)
+    lines: list[str] = []
+    for (level, words, hint), owners in list(names.items())[:_FAULTS]:
+        more = f" and {len(owners) - 3} more" if len(owners) > 3 else ""
+        lines += _sentence(terminal, level, clean(f"{', '.join(owners[:3])}{more}: {words}"), hint)
+    if len(names) > _FAULTS:
+        lines.append(f"  and {len(names) - _FAULTS} more faults: see --json")
+    return lines
+
+
+def _verdict(standing: Standing, terminal: Terminal) -> str:
+    levels = [each.level for each in standing.points]
+    levels += [each.level for each in standing.vhosts] + [each.level for each in standing.services]
+    bad = sum(level != "ok" for level in levels)
+    names, services = len(standing.vhosts), len(standing.services)
+    words = f"{names} name{'s' * (names != 1)}, {services} service{'s' * (services != 1)}"
+    words += f"; {bad} of {len(levels)} judgements are not ok" if bad else "; all is well"
+    head = f" {standing.level}"
+    rest = terminal.clip(f"  {words}", terminal.width - len(head) - 1)
+    return terminal.sign(standing.level) + terminal.level(standing.level, head) + rest
+
+
+def _sentence(terminal: Terminal, level: str, words: str, hint: str) -> list[str]:
+    """A sign and a sentence, wrapped below itself; what to do about it in a line of its own."""
+    room = max(20, terminal.width - 2)
+    first, *more = textwrap.wrap(words, room) or [""]
+    lines = [f"{terminal.sign(level)} {first}", *(f"  {each}" for each in more)]
+    if hint and level != "ok":
+        arrow = terminal.sign("arrow")
+        lines += [
+            f"  {arrow if at == 0 else ' ' * len(arrow)} {each}"
+            for at, each in enumerate(textwrap.wrap(clean(hint), max(20, room - len(arrow) - 1)))
+        ]
+    return lines
+
+
+def _part(
+    terminal: Terminal,
+    columns: Sequence[Column],
+    states: Sequence[VhostState] | Sequence[ServiceState],
+    rows: Sequence[Sequence[Cell]],
+    what: str,
+) -> list[str]:
+    """A table: what is wrong first, then as many others as fit a screen."""
+    if not rows:
+        return []
+    order = sorted(range(len(rows)), key=lambda at: states[at].level == "ok")
+    bad = sum(each.level != "ok" for each in states)
+    shown = order[: max(_ROWS, min(bad, 2 * _ROWS))]
+    lines = ["", *table(terminal, columns, [rows[at] for at in shown], stretch=1)]
+    left = len(rows) - len(shown)
+    if left:
+        wrong = bad - sum(states[at].level != "ok" for at in shown)
+        lines.append(f"  and {left} more {what}" + (f", {wrong} of them not ok" if wrong else ", all ok"))
+    return lines
+
+
+def _vhost_row(vhost: VhostState, terminal: Terminal) -> list[Cell]:
+    days = "-" if vhost.days_left is None else f"{vhost.days_left:.0f} days"
+    return [
+        _mark(terminal, vhost.level),
+        Cell(vhost.name, ("bold",)),
+        Cell(str(vhost.port)),
+        Cell(days, () if vhost.level == "ok" else (COLOUR_OF[vhost.level],)),
+        Cell(terminal.clip(", ".join(vhost.services), 30)),
+    ]
+
+
+def _service_row(service: ServiceState, terminal: Terminal) -> list[Cell]:
+    words = [
+        *(f"{each} answers" for each in service.answering),
+        *(f"{each} is silent" for each in service.silent),
+    ]
+    looks = () if service.level == "ok" else (COLOUR_OF[service.level],)
+    return [
+        _mark(terminal, service.level),
+        Cell(service.name, ("bold",)),
+        Cell(terminal.clip(clean(", ".join(words)), max(10, terminal.width - len(service.name) - 4)), looks),
+    ]
+
+
+def _mark(terminal: Terminal, level: str) -> Cell:
+    plain = Terminal(colour=False, unicode=terminal.unicode, width=terminal.width)
+    return Cell(plain.sign(level), (COLOUR_OF[level],))

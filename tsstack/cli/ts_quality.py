@@ -1,0 +1,191 @@
+"""`ts-quality`: how good each link is, now and over a span."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING
+
+import click
+
+from tsstack.cli.glyphs import Terminal, terminal
+from tsstack.cli.link_table import table
+from tsstack.cli.options import json_option
+from tsstack.cli.output import chatter
+from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
+from tsstack.cli.spans import Span
+from tsstack.errors import TsstackError
+from tsstack.monitor.archive import Archive
+from tsstack.monitor.client import DEFAULT_PATH as SOCKET
+from tsstack.monitor.client import Client
+from tsstack.monitor.history import DEFAULT_PATH as HISTORY
+from tsstack.monitor.links import POINTS, Asked, Report, read, report_json, worst_first, worst_level
+
+if TYPE_CHECKING:
+    from tsstack.monitor.verdict import Level
+
+WINDOWS_S = {"10s": 10.0, "1m": 60.0, "15m": 900.0}
+_PLOT_POINTS = 240
+_STATUS: dict[Level, str] = {
+    "good": "ok",
+    "unknown": "ok",
+    "suspect": "warning",
+    "poor": "warning",
+    "dead": "critical",
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("words", nargs=-1, metavar="[PATH]...")
+@click.option(
+    "--window",
+    type=click.Choice(list(WINDOWS_S)),
+    default="1m",
+    show_default=True,
+    help="What the figures are of: the last ten seconds, minute or quarter of an hour.",
+)
+@click.option(
+    "--since",
+    "span_s",
+    type=Span(),
+    metavar="SPAN",
+    help="Figures of the last 90m, 24h or 7d, from the history, with the worst level and the bad time.",
+)
+@click.option("--worst", "most", type=click.IntRange(min=1), metavar="N", help="Only the N worst.")
+@click.option("--all", "every", is_flag=True, help="All, even if there are hundreds that are well.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw round trips and loss over time, to FILE.svg or FILE.png.",
+)
+@json_option
+@watch_option
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path, readable=False),
+    default=SOCKET,
+    help="Where the monitor listens.",
+)
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path, readable=False),
+    default=HISTORY,
+    help="Where the monitor keeps its memory.",
+)
+def command(
+    *,
+    words: tuple[str, ...],
+    window: str,
+    span_s: float | None,
+    most: int | None,
+    every: bool,
+    plot: Path | None,
+    as_json: bool,
+    every_s: float | None,
+    socket: Path,
+    history: Path,
+) -> int:
+    """Show how good each link is: loss, round trips (RTT), jitter, share relayed, and its last hour.
+
+    PATH is a part of a path's name (exit-a, 1.1.1.1, wiki) or a kind: exit, target, route, service, peer.
+    The worst comes first, with what speaks against it and the file's limit. Without a running monitor this
+    shows what the last one wrote.
+
+    \b
+    Examples:
+      ts-quality                             every link, of the last minute
+      ts-quality exit 1.1.1.1 --watch        the exit nodes and a target, again and again
+      ts-quality --since 24h                 the last day: worst level, time that was bad
+      ts-quality --worst 5                   of a thousand links those that need a look
+      ts-quality exit-a --since 7d --plot week.svg
+      ts-quality --json | jq '.paths[] | select(.level != "good").key'
+
+    \b
+    Exit code: 0 all are good (or not measured yet), 1 one is suspect or poor,
+    2 one is dead, 3 it cannot be told.
+    """
+    if plot is not None and every_s is not None:
+        raise click.UsageError("--plot draws once: leave --watch out")
+    if most is not None and every:
+        raise click.UsageError("say either --worst or --all")
+    if plot is not None:
+        _check_picture(plot)
+    all_of_it = every or as_json or plot is not None
+    points = _PLOT_POINTS if plot is not None else POINTS
+    asked = Asked(WINDOWS_S[window], span_s, points, words, None if all_of_it else most, all_of_it)
+    client, archive = Client(socket), Archive(history)
+    began: list[bool] = []
+
+    def draw() -> tuple[str, str]:
+        try:
+            report = read(client, archive, asked)
+        except TsstackError as error:
+            if not began:
+                raise
+            return f"{error.message}: waiting for it", "unknown"  # it was there, so it will be again
+        began.append(True)
+        level = _STATUS[worst_level(report.links)]
+        if as_json:
+            return json.dumps(report_json(report)), level  # one line: a thousand links are long enough
+        out = terminal()
+        lines = table(report, out, most=most, every=every)
+        if every_s is None:
+            for note in report.notes:
+                chatter(note)
+        else:
+            lines = fit([*(out.clip(each, out.width) for each in report.notes), *lines], out, _height())
+        if plot is not None:
+            _plot(report, plot)
+        return "\n".join(lines), level
+
+    return EXIT_CODE[watch(draw, every_s)]
+
+
+def fit(lines: list[str], out: Terminal, height: int | None) -> list[str]:
+    """As many lines as a screen that is drawn in place has room for, and how many there would be more."""
+    if height is None or len(lines) < height:
+        return lines
+    left = len(lines) - height + 2
+    return [
+        *lines[: height - 2],
+        out.paint(out.clip(f"and {left} lines more: a larger terminal", out.width), "dim"),
+    ]
+
+
+def _height() -> int | None:
+    return get_terminal_size().lines if sys.stdout.isatty() else None
+
+
+def _check_picture(file: Path) -> None:
+    """Before anything is read: the kind of picture, and whether what draws it is there."""
+    if file.suffix.lower() not in {".svg", ".png"}:
+        raise click.BadParameter("write FILE.svg or FILE.png", param_hint="--plot")
+    if file.suffix.lower() == ".png":
+        from tsstack.cli.link_picture import need_pillow
+
+        need_pillow()
+
+
+def _plot(report: Report, file: Path) -> None:
+    from tsstack.cli.link_plot import MOST, drawing, svg
+
+    links = worst_first(report.links)
+    if len(links) > MOST:
+        chatter(f"the plot has the {MOST} worst of {len(links)} paths: name those that you want")
+    picture = drawing(replace(report, links=tuple(links[:MOST])))
+    if file.suffix.lower() == ".svg":
+        file.write_text(svg(picture), encoding="utf-8")
+    else:
+        from tsstack.cli.link_picture import write_png
+
+        write_png(picture, file)
+    chatter(f"wrote {file}")
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run_script(command, "ts-quality"))

@@ -1,0 +1,76 @@
+"""Forwarding for the tailnet: switched on, not undone by the reverse-path filter, and quick. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tsstack.doctor.finding import Finding, listed
+
+_STRICT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingFacts:
+    """What the kernel says. Values are those of ip-sysctl; None where there is no such parameter."""
+
+    reason: str = ""
+    """Why this host has to forward; empty: it has not."""
+    uses_exit: str = ""
+    """The exit node that this host itself uses."""
+    ipv4: int | None = None
+    ipv6: int | None = None
+    shut: tuple[str, ...] = ()
+    """Interfaces on which IPv4 forwarding alone is off."""
+    rp_filter: Mapping[str, int] = field(default_factory=dict)
+    """What counts on each interface: the larger of `all` and its own."""
+    gro_warning: str = ""
+    gro_fixed: bool = False
+    """Whether the uplink's driver leaves no choice."""
+    uplink: str = ""
+
+
+def check_forwarding(facts: ForwardingFacts) -> Iterator[Finding]:
+    """Nothing of it matters on a host that neither routes nor uses an exit node."""
+    if not facts.reason and not facts.uses_exit:
+        yield Finding("TS861", "ok", "forwarding", "not needed: this host routes for nobody")
+        return
+    bad = [*_switched(facts), *_filtered(facts), *_slow(facts)]
+    yield from bad
+    if not bad:
+        words = f"on, for {facts.reason}" if facts.reason else f"not needed; {facts.uses_exit} is the way out"
+        yield Finding("TS861", "ok", "forwarding", words)
+        if facts.gro_warning:
+            yield Finding("TS863", "ok", "UDP GRO", f"{facts.uplink} has none to switch on")
+
+
+def _switched(facts: ForwardingFacts) -> Iterator[Finding]:
+    if not facts.reason:
+        return
+    for name, value in (("net.ipv4.ip_forward", facts.ipv4), ("net.ipv6.conf.all.forwarding", facts.ipv6)):
+        if value == 0:
+            words = f"{name} is 0, and this host has to forward for {facts.reason}"
+            yield Finding(
+                "TS861", "error", "forwarding", words, f"tsstack switch    # or: sysctl -w {name}=1"
+            )
+    if facts.ipv4 and facts.shut:
+        words = f"IPv4 forwarding is off on {listed(facts.shut)} alone, and is needed for {facts.reason}"
+        fix = f"sysctl -w net.ipv4.conf.{facts.shut[0]}.forwarding=1"
+        yield Finding("TS861", "error", "forwarding", words, fix)
+
+
+def _filtered(facts: ForwardingFacts) -> Iterator[Finding]:
+    strict = [name for name, value in facts.rp_filter.items() if value == _STRICT]
+    if strict:
+        words = (
+            f"the reverse-path filter is strict on {listed(strict)}: answers that come by another way than "
+            "the kernel would send them are dropped, as those of exit nodes do"
+        )
+        yield Finding("TS862", "warning", "rp_filter", words, "sysctl -w net.ipv4.conf.all.rp_filter=2")
+
+
+def _slow(facts: ForwardingFacts) -> Iterator[Finding]:
+    if facts.reason and facts.gro_warning and not facts.gro_fixed:
+        uplink = facts.uplink or "UPLINK"
+        fix = f"ethtool -K {uplink} rx-udp-gro-forwarding on rx-gro-list off"
+        yield Finding("TS863", "warning", "UDP GRO", facts.gro_warning, fix)

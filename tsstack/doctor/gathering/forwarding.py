@@ -1,0 +1,82 @@
+"""Reads what decides whether packets are passed on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tsstack.doctor.forwarding import ForwardingFacts
+from tsstack.errors import CheckFailed
+from tsstack.parts.kernel.links import observe_features
+from tsstack.parts.kernel.plan import supports_udp_gro
+from tsstack.parts.kernel.sysctl import Sysctls
+from tsstack.system.localapi import LocalApi, LocalApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tsstack.doctor.needs import Needs
+    from tsstack.model.facts import Facts
+
+_TAILNET = "tailscale0"
+_NO_INTERFACES = ("all", "default", "lo")
+
+
+def look_at_forwarding(live: Needs, facts: Facts, status: Mapping[str, Any]) -> ForwardingFacts:
+    """What tailscaled offers decides, whoever told it so, or else what the live generation needs.
+
+    `status` is a `status.shape.Status`.
+    """
+    tailnet = status["tailnet"]
+    reasons = [str(offer["route"]) for offer in tailnet["offers"]]
+    reasons += ["the exit node"] if tailnet["offers_exit"] else []
+    reason = " and ".join(reasons) or ("the live generation" if live.forwarding else "")
+    uses_exit = str(status["exit"]["using"])
+    if not reason and not uses_exit:
+        return ForwardingFacts()
+    sysctls = Sysctls()
+    ipv4 = sysctls.interfaces_with("ipv4", "forwarding")
+    everywhere = _number(sysctls, "net.ipv4.conf.all.rp_filter") or 0
+    return ForwardingFacts(
+        reason=reason,
+        uses_exit=uses_exit,
+        ipv4=_number(sysctls, "net.ipv4.ip_forward"),
+        ipv6=_number(sysctls, "net.ipv6.conf.all.forwarding"),
+        shut=tuple(
+            _interface(name)
+            for name in ipv4
+            if _interface(name) in {_TAILNET, facts.default_interface} and _number(sysctls, name) == 0
+        ),
+        # ip-sysctl: the larger of `all` and the interface's own counts.
+        rp_filter={
+            _interface(name): max(everywhere, _number(sysctls, name) or 0)
+            for name in sysctls.interfaces_with("ipv4", "rp_filter")
+            if _interface(name) not in _NO_INTERFACES
+        },
+        gro_warning=_gro_warning(facts) if reason else "",
+        gro_fixed=_gro_fixed(facts.default_interface),
+        uplink=facts.default_interface,
+    )
+
+
+def _number(sysctls: Sysctls, name: str) -> int | None:
+    value = sysctls.read(name)
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def _interface(name: str) -> str:
+    return name.split(".")[3].replace("/", ".")
+
+
+def _gro_warning(facts: Facts) -> str:
+    try:
+        words = LocalApi(facts.paths.tailscale_socket, timeout_s=3.0).udp_gro_warning().split()
+    except LocalApiError:
+        return ""  # TS701 tells of a daemon that does not answer
+    return " ".join(words)
+
+
+def _gro_fixed(uplink: str) -> bool:
+    try:
+        return not uplink or not supports_udp_gro(observe_features(uplink))
+    except CheckFailed:
+        return True

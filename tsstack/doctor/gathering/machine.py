@@ -1,0 +1,103 @@
+"""Looks at file systems, the clock and the units."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tsstack.doctor.machine import Clock, Disk, Units
+from tsstack.switch.units import look, missing_at_boot
+
+_STA_UNSYNC = 0x40  # linux/timex.h
+# linux/timex.h, struct timex up to `status`: modes, offset, freq, maxerror, esterror, status.
+_TIMEX = struct.Struct("@Illlli")
+_TIMEX_BYTES = 512
+_TIMEOUT_S = 3.0
+
+
+def look_at_disks(*paths: Path) -> tuple[Disk, ...]:
+    """One for each file system that holds one of `paths`, as seen from its nearest folder that is there."""
+    disks: dict[int, Disk] = {}
+    for path in paths:
+        there = next(each for each in (path, *path.parents) if each.exists())
+        status = os.statvfs(there)
+        device = there.stat().st_dev
+        disks.setdefault(
+            device,
+            Disk(
+                str(path),
+                status.f_bavail * status.f_frsize,
+                status.f_favail if status.f_files else None,
+                bool(status.f_flag & os.ST_RDONLY),
+            ),
+        )
+    return tuple(disks.values())
+
+
+def look_at_clock(control_url: str) -> Clock:
+    """Asks the control server for its time, when there is one to ask. Blocks for 3 s at most."""
+    disciplined = _is_disciplined()
+    if not control_url:
+        return Clock(disciplined)
+    parts = urlsplit(control_url)
+    server = parts.hostname or ""
+    began_s = time.monotonic()
+    try:
+        theirs = _ask_date(parts.scheme, server, parts.port)
+    except OSError as error:
+        return Clock(disciplined, server=server, fault=f"the control server gives no time: {_words(error)}")
+    except ValueError as error:
+        return Clock(disciplined, server=server, fault=f"the control server gives no time: {error}")
+    took_s = time.monotonic() - began_s
+    return Clock(disciplined, time.time() - theirs, 1.0 + took_s, server)
+
+
+def look_at_units(*, systemd: bool) -> Units | None:
+    """None without systemd."""
+    if not systemd:
+        return None
+    return Units(missing_at_boot(), tuple(unit.name for unit in look() if unit.differs))
+
+
+def _is_disciplined() -> bool | None:
+    """adjtimex(2) with no modes only reads, and needs no rights."""
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
+    try:
+        if ctypes.CDLL(None, use_errno=True).adjtimex(buffer) < 0:
+            return None
+    except (OSError, AttributeError):
+        return None
+    return not _TIMEX.unpack_from(buffer.raw)[5] & _STA_UNSYNC
+
+
+def _ask_date(scheme: str, host: str, port: int | None) -> float:
+    """The time that the server's answer says (RFC 9110 section 6.6.1). Raises OSError and ValueError.
+
+    A server whose certificate cannot be trusted is not believed.
+    """
+    import http.client
+
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = kind(host, port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("HEAD", "/")
+        date = connection.getresponse().getheader("Date")
+    except http.client.HTTPException as error:
+        raise ValueError(f"it does not speak HTTP ({type(error).__name__})") from error
+    finally:
+        connection.close()
+    if not date:
+        raise ValueError("its answer has no Date")
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError):
+        raise ValueError("its Date is no date") from None
+
+
+def _words(error: OSError) -> str:
+    return str(error.strerror or error)

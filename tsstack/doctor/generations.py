@@ -1,0 +1,82 @@
+"""The live generation: whole, not between two, and the host is as it says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tsstack.doctor.finding import Finding, listed
+
+_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationFacts:
+    """What is live, and how the host differs from it."""
+
+    live: int
+    boot: int = 0
+    boot_exists: bool = True
+    kept: tuple[int, ...] = ()
+    abandoned: int | None = None
+    """The target of a switch whose command is dead; None: there is no such thing."""
+    drift: tuple[tuple[str, str], ...] = ()
+    """(part, what would be changed to make the host as the generation says)."""
+    remarks: tuple[tuple[str, str], ...] = ()
+    """(part, what it warns of)."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(part, what this kernel has not and the file can do without)."""
+    compared: bool = True
+    """Whether the host was compared with it; only root can."""
+    fault: str = ""
+    """Why the host cannot be compared with it."""
+    hint: str = ""
+    refusals: tuple[tuple[str, str, str], ...] = ()
+    """(part, why its engine refuses what is live, hint); empty where that was not asked."""
+
+
+def check_generation(
+    facts: GenerationFacts, *, told: Sequence[str] = (), dead: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """`told`: parts whose drift another finding tells; `dead`: services of which one tells that already."""
+    if facts.abandoned is not None:
+        words = f"the switch to generation {facts.abandoned} was cut off half-way"
+        yield Finding("TS835", "error", "switch", words, "tsstack recover")
+    if not facts.boot_exists:
+        words = f"the next boot wants generation {facts.boot}, which is not there"
+        yield Finding("TS836", "error", "boot", words, "tsstack switch")
+    if not facts.live:
+        words = "none yet: `tsstack switch` makes the first"
+        if facts.kept:
+            words = (
+                f"0 is live, the host without tsstack; {len(facts.kept)} are kept, "
+                f"the newest is {max(facts.kept)}"
+            )
+        yield Finding("TS831", "ok", "generation", words)
+        return
+    if not facts.compared:
+        yield Finding("TS831", "ok", "generation", f"{facts.live} is live")
+    elif not facts.drift and not facts.fault:
+        yield Finding("TS831", "ok", "generation", f"{facts.live} is live and the host is as it says")
+    if facts.fault:
+        yield Finding("TS833", "error", "host", facts.fault, facts.hint)
+    yield from _drift(facts, told)
+    for part, line in facts.remarks:
+        if line.startswith(tuple(f"{name}: nothing answers" for name in dead)):
+            continue
+        yield Finding("TS832", "warning", part, line)
+    for part, line in facts.notes:
+        yield Finding("TS832", "ok", part, line)
+    for part, words, hint in facts.refusals:
+        evidence = f"refuses what is live, so a boot or a rollback would fail: {words}"
+        yield Finding("TS834", "error", part, evidence, hint)
+
+
+def _drift(facts: GenerationFacts, told: Sequence[str]) -> Iterator[Finding]:
+    """One finding for each part that differs."""
+    for part in dict.fromkeys(part for part, _ in facts.drift):
+        if part in told:
+            continue
+        lines = [line for each, line in facts.drift if each == part]
+        words = f"the host differs from generation {facts.live}: {listed(lines, _SHOWN)}"
+        yield Finding("TS831", "warning", part, words, "tsstack dry-activate; tsstack switch")

@@ -1,0 +1,233 @@
+"""What `tsstack explain` says of the remarks on a running host: of `ts-status`, `doctor` and `top`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One remark: its stable code, how bad it is, how it is seen, and what to do."""
+
+    code: str
+    level: str
+    title: str
+    text: str
+    seen: str
+    mend: str
+
+
+REMARKS = (
+    Remark(
+        "TS701",
+        "critical",
+        "tailscaled does not answer",
+        "Nothing of the tailnet can be told, changed or failed over. Traffic that was set up may still flow. "
+        "The message says what the socket answered.",
+        "tailscaled does not answer on /var/run/tailscale/tailscaled.sock",
+        "systemctl status tailscaled\njournalctl -u tailscaled -n 50",
+    ),
+    Remark(
+        "TS702",
+        "critical",
+        "This host is not connected to its tailnet",
+        "tailscaled runs, and its state is another than Running: it wants a login, an approval, or was "
+        "stopped.",
+        "tailscaled is not connected: NeedsLogin",
+        "tsstack switch      # enrols with the file's key\ntailscale up        # after a `tailscale down`",
+    ),
+    Remark(
+        "TS703",
+        "warning",
+        "tailscaled complains",
+        "The daemon's own words, as `tailscale status` ends with. It says so for as long as it is so.",
+        "tailscaled says: no internet connection",
+        "tailscale status\ntailscale netcheck",
+    ),
+    Remark(
+        "TS704",
+        "warning",
+        "A route is offered and not approved",
+        "The file offers a subnet, and as far as this node has heard nobody approved it: no peer gets the "
+        "route. Headscale tells a node of an approval only with its next full map, so it may be there "
+        "already.",
+        "192.168.15.0/24: offered, and not approved as far as this node knows",
+        "headscale nodes list-routes\nheadscale nodes approve-routes -i ID -r 192.168.15.0/24",
+    ),
+    Remark(
+        "TS705",
+        "warning",
+        "An exit node is offered and not approved",
+        "As TS704, for 0.0.0.0/0 and ::/0: nobody can use this host as an exit node.",
+        "offered as an exit node, and not approved as far as this node knows",
+        "headscale nodes approve-routes -i ID -r 0.0.0.0/0,::/0",
+    ),
+    Remark(
+        "TS706",
+        "warning",
+        "This node's key expires soon",
+        "When it has expired (critical) the host drops out of the tailnet until somebody logs it in again, "
+        "and whoever can reach it only by the tailnet is locked out.",
+        "this node's key expires in 9 days",
+        "tailscale up --force-reauth\n# or switch key expiry off for this machine on the control server",
+    ),
+    Remark(
+        "TS707",
+        "critical",
+        "No exit node works, and nothing may leave",
+        "All candidates of `tailscale.exit_node.use` are bad and the file says `otherwise: block`. What "
+        "leaves this host for the internet is dropped until one of them is good again.",
+        "no exit node works, and nothing may leave: exit-a is dead: no answer for 3.2 s",
+        "tsstack exit-node list\nts-quality",
+    ),
+    Remark(
+        "TS708",
+        "critical",
+        "The exit node in use is offline",
+        "Control sees it offline, tailscaled goes on sending there, so there is no internet for this host. "
+        "With `monitor.failover` the next candidate is taken within seconds; without, nobody moves.",
+        "exit-a is in use and offline: no internet through it",
+        "tsstack exit-node list\nsystemctl status tsstack-monitor",
+    ),
+    Remark(
+        "TS709",
+        "warning",
+        "Traffic leaves by the uplink instead of an exit node",
+        "No candidate works and the file says `otherwise: direct`: what this host sends is seen with its own "
+        "address.",
+        "traffic leaves by the uplink, not by exit-a: exit-a is dead: no answer for 3.2 s",
+        "ts-quality\ntsstack exit-node list",
+    ),
+    Remark(
+        "TS710",
+        "warning",
+        "Another exit node stands in",
+        "The monitor has moved away from the first candidate, and goes back when that has been healthy for "
+        "`restore_after`.",
+        "exit-b stands in for exit-a: exit-a is dead: no answer for 3.2 s",
+        "ts-monitor-logs --about exit-node",
+    ),
+    Remark(
+        "TS711",
+        "warning",
+        "The exit node was chosen by hand",
+        "It stays, good or bad, until the choice is given back to the monitor.",
+        "exit-b was chosen by hand and stays",
+        "tsstack exit-node auto",
+    ),
+    Remark(
+        "TS712",
+        "warning",
+        "Maintenance is on",
+        "Everything is measured and reported, and nothing is changed.",
+        "maintenance: nothing is changed whatever happens",
+        "tsstack monitor maintenance off",
+    ),
+    Remark(
+        "TS721",
+        "critical",
+        "A service is down",
+        "None of its upstreams answers the monitor. nginx answers its clients with 502.",
+        "no upstream of https://wiki.kernelcore.tail.test/ answers: refused",
+        "nginx-test\nnginx-logs wiki --errors",
+    ),
+    Remark(
+        "TS722",
+        "critical",
+        "A certificate cannot be read",
+        "nginx loads it at its next start or reload, and would not start without it.",
+        "wiki.kernelcore.tail.test: it is not there",
+        "tsstack certificates renew\ntsstack switch",
+    ),
+    Remark(
+        "TS723",
+        "warning",
+        "A certificate was not renewed in time",
+        "Its end is nearer than any renewal should let it come (critical: less than three days). The timer "
+        "renews, or your own files were not replaced.",
+        "the certificate of wiki.kernelcore.tail.test expires in 6 days",
+        "systemctl list-timers tsstack-renew.timer\ntsstack certificates renew",
+    ),
+    Remark(
+        "TS724",
+        "warning",
+        "The live generation cannot be read",
+        "What this user may not read, or what is damaged, is left out of the status.",
+        "the generation's services cannot be read: Permission denied",
+        "sudo ts-status\ntsstack generations",
+    ),
+    Remark(
+        "TS731",
+        "critical",
+        "The firewall's table is not loaded",
+        "The live generation has zones and the kernel has no table inet tsstack: somebody flushed the "
+        "ruleset, and nothing is closed.",
+        "table inet tsstack is not loaded: nothing is closed",
+        "tsstack switch",
+    ),
+    Remark(
+        "TS732",
+        "warning",
+        "The firewall's table was changed by something else",
+        "It is not what was loaded: rules or elements were added or removed by hand or by another program.",
+        "table inet tsstack is not as it was loaded",
+        "tsstack switch      # puts it right\nnft list table inet tsstack",
+    ),
+    Remark(
+        "TS741",
+        "warning",
+        "The file asks for a monitor and none runs",
+        "Nothing is measured, nobody is alerted and nothing fails over.",
+        "no monitor runs: nothing fails over",
+        "systemctl enable --now tsstack-monitor",
+    ),
+    Remark(
+        "TS742",
+        "warning",
+        "A path is dead",
+        "What the monitor watches there does not answer any more.",
+        "dead: target:icmp:1.1.1.1",
+        "ts-quality 1.1.1.1\nts-monitor-logs --about target:icmp:1.1.1.1",
+    ),
+    Remark(
+        "TS743",
+        "warning",
+        "A path is poor",
+        "Beyond the file's limits for latency or loss, or changed for the worse.",
+        "poor: exit:exit-a",
+        "ts-quality exit-a",
+    ),
+    Remark(
+        "TS744",
+        "warning",
+        "The monitor has trouble",
+        "Something that a person should mend. It is told once when it begins and once when it is over.",
+        "exit node exit-c is not offered by anyone",
+        "tsstack monitor status",
+    ),
+    Remark(
+        "TS751",
+        "warning",
+        "A switch waits for its confirmation",
+        "It is undone by itself when the time is over.",
+        "12 is undone in 43 s by itself",
+        "tsstack confirm     # keeps it\ntsstack rollback    # undoes it now",
+    ),
+    Remark(
+        "TS752",
+        "warning",
+        "A switch is not over",
+        "A switch is at work, or was killed; in that case the next command, or the boot, brings the host "
+        "wholly to one generation.",
+        "a switch to 12 is at work, or was cut off",
+        "tsstack recover",
+    ),
+    Remark(
+        "TS753",
+        "warning",
+        "The next boot brings up another generation",
+        "After `tsstack test` or `tsstack boot` the live generation is not the one that a reboot brings up.",
+        "the next boot brings up generation 11, not 12",
+        "tsstack switch",
+    ),
+)

@@ -1,0 +1,159 @@
+"""Asks everyone who knows something of this host, and makes one `shape.Status` of it.
+
+`ts-status` is this and a screen: what it imports is counted (`tests/unit/status`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from tsstack import __version__
+from tsstack.status.firewall import read_firewall
+from tsstack.status.generation import read_generation
+from tsstack.status.judge import judge, worst
+from tsstack.status.proxy import read_proxy
+from tsstack.status.tailnet import (
+    read_exit,
+    read_tailnet,
+    read_unwatched_peers,
+    silent_tailnet,
+    with_round_trips,
+)
+from tsstack.system.unix_http import Garbled, exchange, parse_reply, request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from tsstack.status.shape import Monitor, Peer, Status
+
+VERSION = 1
+_TIMEOUT_S = 3.0
+
+
+class Sources:
+    """Where to ask. Tests and labs have other places."""
+
+    __slots__ = ("monitor", "run", "state", "tailscaled", "timeout_s")
+
+    def __init__(
+        self,
+        *,
+        state: str = "/var/lib/tsstack",
+        run: str = "/run/tsstack",
+        tailscaled: str = "/var/run/tailscale/tailscaled.sock",
+        monitor: str = "/run/tsstack/monitor.sock",
+        timeout_s: float = _TIMEOUT_S,
+    ) -> None:
+        self.state = state
+        self.run = run
+        self.tailscaled = tailscaled
+        self.monitor = monitor
+        self.timeout_s = timeout_s
+
+
+class Heard:
+    """What tailscaled said: its status, the prefs, and why they cannot be had (empty: they can)."""
+
+    __slots__ = ("error", "peers", "prefs", "status")
+
+    def __init__(self, status: Mapping[str, Any], prefs: Mapping[str, Any], error: str = "") -> None:
+        self.status = status
+        self.prefs = prefs
+        self.error = error
+        self.peers: list[Peer] = read_unwatched_peers(status)
+
+
+def gather(sources: Sources, heard: Heard | None = None) -> Status:
+    """All that is known now. Whoever does not answer is told as such; nothing of that raises.
+
+    `heard` is what tailscaled said a moment ago: who asks many times a second spares it that.
+    """
+    generation = f"{sources.state}/current"
+    monitor = ask_monitor(sources)
+    state = monitor["state"] or {}
+    paths = state.get("paths") or ()
+    heard = heard or ask_tailscaled(sources)
+    status, prefs, error = heard.status, heard.prefs, heard.error
+    withdrawn = [route["network"] for route in state.get("routes") or () if route["withdrawn"]]
+    services, certificates, unread = read_proxy(generation, paths)
+    firewall = read_firewall(generation, sources.run)
+    told: Status = {
+        "v": VERSION,
+        "at": time.time(),
+        "host": os.uname().nodename,
+        "version": __version__,
+        "level": "ok",
+        "tailnet": silent_tailnet(error) if error else read_tailnet(status, prefs, withdrawn),
+        "exit": read_exit(status, prefs, _wanted_exit(generation), state.get("exit")),
+        "peers": with_round_trips(heard.peers, paths),
+        "services": services,
+        "certificates": certificates,
+        "firewall": firewall,
+        "generation": read_generation(sources.state),
+        "monitor": monitor,
+        "warnings": [],
+    }
+    warnings = judge(told)
+    if unread:
+        warnings.append(
+            {"code": "TS724", "level": "warning", "about": "services", "message": unread, "hint": ""}
+        )
+    told["warnings"], told["level"] = warnings, worst(warnings)
+    return told
+
+
+def ask_monitor(sources: Sources) -> Monitor:
+    """The monitor's state by its socket (docs/monitor-socket.md)."""
+    wanted = os.path.exists(f"{sources.state}/current/monitor/settings.json")  # noqa: PTH110
+    try:
+        line = exchange(
+            sources.monitor, b'{"v": 1, "do": "state"}\n', timeout_s=sources.timeout_s, until=b"\n"
+        )
+        answer = json.loads(line)
+        if not answer["ok"]:
+            raise ValueError(answer["error"]["message"])
+        return {"running": True, "wanted": wanted, "error": "", "state": answer["result"]}
+    except (FileNotFoundError, ConnectionRefusedError):
+        why = "no monitor runs"
+    except TimeoutError:
+        why = "the monitor does not answer"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"the monitor cannot be asked: {error}"
+    return {"running": False, "wanted": wanted, "error": why, "state": None}
+
+
+def ask_tailscaled(sources: Sources) -> Heard:
+    """Status and prefs, or why they cannot be had. Raises nothing of that."""
+    try:
+        return Heard(_local_api(sources, "status"), _local_api(sources, "prefs"))
+    except (FileNotFoundError, ConnectionRefusedError):
+        why = f"tailscaled does not answer on {sources.tailscaled}"
+    except TimeoutError:
+        why = f"tailscaled did not answer within {sources.timeout_s:g} s"
+    except (OSError, Garbled, ValueError) as error:
+        why = f"tailscaled cannot be asked: {error}"
+    return Heard({}, {}, why)
+
+
+def _local_api(sources: Sources, name: str) -> Mapping[str, Any]:
+    data = request("GET", f"/localapi/v0/{name}", "local-tailscaled.sock")
+    status, _, body = parse_reply(exchange(sources.tailscaled, data, timeout_s=sources.timeout_s))
+    if status != 200:
+        raise Garbled(f"it answers {name} with status {status}")
+    answer = json.loads(body)
+    if not isinstance(answer, dict):
+        raise Garbled(f"it answers {name} with something else")
+    return answer
+
+
+def _wanted_exit(generation: str) -> Mapping[str, Any] | None:
+    try:
+        with open(f"{generation}/tailscale/prefs.json", "rb") as file:  # noqa: PTH123
+            wanted = json.load(file)["exit_node"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return wanted if isinstance(wanted, dict) else None

@@ -1,0 +1,258 @@
+"""What of a status a person should know, and how bad it is. Pure.
+
+Each remark has a stable code, which `model/status_codes.py` declares and `tsstack explain` explains.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from tsstack.status.shape import Level, Status, Warning_
+
+_DAY_S = 86400.0
+_KEY_WARNS_S = 14 * _DAY_S
+# The local CA's leaves are renewed at a third of their 90 days, tailscale's at 14 days or later: what is
+# closer to its end than this was not renewed in time.
+_CERTIFICATE_WARNS_S, _CERTIFICATE_IS_CRITICAL_S = 10 * _DAY_S, 3 * _DAY_S
+_WORSE: dict[Level, int] = {"ok": 0, "warning": 1, "critical": 2}
+
+
+def judge(status: Status) -> list[Warning_]:
+    """The remarks on a status, the worst first, else in the order of its parts. Reads no `warnings`."""
+    found = [
+        *_tailnet(status),
+        *_exit(status),
+        *_services(status),
+        *_firewall(status),
+        *_monitor(status),
+        *_generation(status),
+    ]
+    return sorted(found, key=lambda each: -_WORSE[each["level"]])
+
+
+def worst(warnings: list[Warning_]) -> Level:
+    """The worst of their levels; ok without any."""
+    return max((each["level"] for each in warnings), key=_WORSE.__getitem__, default="ok")
+
+
+def _say(code: str, level: Level, about: str, message: str, hint: str = "") -> Warning_:
+    return {"code": code, "level": level, "about": about, "message": message, "hint": hint}
+
+
+def _tailnet(status: Status) -> Iterator[Warning_]:
+    tailnet = status["tailnet"]
+    if tailnet["error"]:
+        yield _say("TS701", "critical", "tailnet", tailnet["error"], "systemctl status tailscaled")
+        return
+    if tailnet["state"] != "Running":
+        hint = {
+            "NeedsLogin": "tsstack switch",
+            "NeedsMachineAuth": "approve this device",
+            "Stopped": "tailscale up",
+        }
+        yield _say(
+            "TS702",
+            "critical",
+            "tailnet",
+            f"tailscaled is not connected: {tailnet['state'] or 'no state'}",
+            hint.get(tailnet["state"], ""),
+        )
+    for line in tailnet["health"]:
+        yield _say("TS703", "warning", "tailnet", f"tailscaled says: {line}")
+    waiting = [offer["route"] for offer in tailnet["offers"] if not offer["approved"]]
+    if waiting:
+        yield _say(
+            "TS704",
+            "warning",
+            "tailnet",
+            f"{', '.join(waiting)}: offered, and not approved as far as this node knows",
+            "approve it on the control server (headscale nodes approve-routes)",
+        )
+    if tailnet["offers_exit"] and not tailnet["exit_approved"]:
+        yield _say(
+            "TS705",
+            "warning",
+            "tailnet",
+            "offered as an exit node, and not approved as far as this node knows",
+            "approve it on the control server (headscale nodes approve-routes)",
+        )
+    expires = tailnet["key_expires"]
+    if expires is not None and expires - status["at"] < _KEY_WARNS_S:
+        left_s = expires - status["at"]
+        if left_s <= 0:
+            yield _say(
+                "TS706", "critical", "tailnet", "this node's key has expired", "tailscale up --force-reauth"
+            )
+        else:
+            yield _say(
+                "TS706",
+                "warning",
+                "tailnet",
+                f"this node's key expires in {_days(left_s)}",
+                "tailscale up --force-reauth, or switch the expiry off for this node",
+            )
+
+
+def _exit(status: Status) -> Iterator[Warning_]:
+    way = status["exit"]
+    if way["blocked"]:
+        yield _say(
+            "TS707", "critical", "exit node", f"no exit node works, and nothing may leave: {_why(way)}"
+        )
+    elif way["using"] and way["online"] is False:
+        yield _say(
+            "TS708",
+            "critical",
+            "exit node",
+            f"{way['using']} is in use and offline: no internet through it",
+            "tsstack exit-node list",
+        )
+    elif way["wanted"] and status["tailnet"]["state"] == "Running" and way["manual"] is None:
+        home = way["wanted"][0]
+        if not way["using"]:
+            yield _say(
+                "TS709", "warning", "exit node", f"traffic leaves by the uplink, not by {home}: {_why(way)}"
+            )
+        elif way["using"].lower() != home.lower():
+            yield _say("TS710", "warning", "exit node", f"{way['using']} stands in for {home}: {_why(way)}")
+    if way["manual"] is not None:
+        yield _say(
+            "TS711",
+            "warning",
+            "exit node",
+            f"{way['manual'] or 'direct'} was chosen by hand and stays",
+            "tsstack exit-node auto",
+        )
+    if way["maintenance"]:
+        yield _say(
+            "TS712",
+            "warning",
+            "exit node",
+            "maintenance: nothing is changed whatever happens",
+            "tsstack monitor maintenance off",
+        )
+
+
+def _why(way: Mapping[str, Any]) -> str:
+    return "; ".join(way["why"]) or "the monitor gives no reason"
+
+
+def _services(status: Status) -> Iterator[Warning_]:
+    for service in status["services"]:
+        if service["level"] == "dead":
+            why = f": {service['error']}" if service["error"] else ""
+            yield _say("TS721", "critical", service["name"], f"no upstream of {service['url']} answers{why}")
+    for certificate in status["certificates"]:
+        names = ", ".join(certificate["names"][:3]) + ("" if len(certificate["names"]) < 4 else ", ...")
+        expires = certificate["expires"]
+        if expires is None:
+            if certificate["error"] != "reading it needs root":
+                yield _say("TS722", "critical", "certificate", f"{names}: {certificate['error']}")
+            continue
+        left_s = expires - status["at"]
+        if left_s < _CERTIFICATE_WARNS_S:
+            level: Level = "critical" if left_s < _CERTIFICATE_IS_CRITICAL_S else "warning"
+            when = f"expires in {_days(left_s)}" if left_s > 0 else "has expired"
+            yield _say(
+                "TS723",
+                level,
+                "certificate",
+                f"the certificate of {names} {when}",
+                "tsstack certificates renew; systemctl status tsstack-renew.timer",
+            )
+
+
+def _firewall(status: Status) -> Iterator[Warning_]:
+    firewall = status["firewall"]
+    if not firewall["enabled"]:
+        return
+    if firewall["loaded"] is False:
+        yield _say(
+            "TS731",
+            "critical",
+            "firewall",
+            "table inet tsstack is not loaded: nothing is closed",
+            "tsstack switch",
+        )
+    elif firewall["changed"]:
+        yield _say(
+            "TS732",
+            "warning",
+            "firewall",
+            "table inet tsstack is not as it was loaded",
+            "tsstack switch puts it right; `nft list table inet tsstack` shows it",
+        )
+
+
+def _monitor(status: Status) -> Iterator[Warning_]:
+    monitor = status["monitor"]
+    if not monitor["running"]:
+        if monitor["wanted"]:
+            yield _say(
+                "TS741",
+                "warning",
+                "monitor",
+                f"{monitor['error']}: nothing fails over",
+                "systemctl enable --now tsstack-monitor",
+            )
+        return
+    state = monitor["state"] or {}
+    for level, code, bad in (("dead", "TS742", "warning"), ("poor", "TS743", "warning")):
+        keys = [
+            path["key"] for path in state["paths"] if path["level"] == level and path["kind"] != "service"
+        ]
+        if keys:
+            shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+            yield _say(
+                code,
+                "warning" if bad == "warning" else "critical",
+                "links",
+                f"{level}: {shown}",
+                "ts-quality",
+            )
+    for trouble in state["troubles"]:
+        yield _say("TS744", "warning", "monitor", trouble["message"], trouble["hint"])
+
+
+def _generation(status: Status) -> Iterator[Warning_]:
+    generation = status["generation"]
+    pending = generation["pending"]
+    if pending is None:
+        if generation["current"] != generation["boot"]:
+            yield _say(
+                "TS753",
+                "warning",
+                "generation",
+                f"the next boot brings up generation {generation['boot']}, not {generation['current']}",
+                "tsstack switch makes this one permanent",
+            )
+    elif pending["phase"] == "unconfirmed":
+        left_s = pending["left_s"]
+        when = "soon" if left_s is None or left_s <= 0 else f"in {left_s:.0f} s"
+        yield _say(
+            "TS751",
+            "warning",
+            "generation",
+            f"{pending['generation']} is undone {when} by itself",
+            "tsstack confirm keeps it, tsstack rollback undoes it",
+        )
+    elif pending["phase"] == "unknown":
+        yield _say("TS752", "warning", "generation", "a switch is not over; root may read more of it")
+    else:
+        yield _say(
+            "TS752",
+            "warning",
+            "generation",
+            f"a switch to {pending['generation']} is at work, or was cut off",
+            "tsstack recover",
+        )
+
+
+def _days(span_s: float) -> str:
+    days = span_s / _DAY_S
+    if days >= 2:
+        return f"{days:.0f} days"
+    return f"{span_s / 3600:.0f} hours"

@@ -1,0 +1,224 @@
+"""What is known of a host at one moment: the one type that every screen, `--json` and the dashboard render.
+
+Plain dictionaries, because `ts-status` must start within three times what a bare Python takes: these types
+are for the type checker alone and nobody imports them while running. Times that people read (`at`, `made`,
+`expires`) are seconds since 1970, spans end in `_s` and are seconds, shares are 0 to 1. What is not known
+is None. docs/status.md describes the same for others; keys may be added, none is renamed or taken away while
+`v` is 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+Level = Literal["ok", "warning", "critical"]
+Way = Literal["direct", "relay", "peer-relay", "idle", "unknown"]
+
+
+class Warning_(TypedDict):
+    """Something a person should know or mend."""
+
+    code: str
+    """Stable; `tsstack explain CODE` says more."""
+    level: Level
+    about: str
+    message: str
+    hint: str
+
+
+class Offer(TypedDict):
+    """A route that this host offers to the tailnet."""
+
+    route: str
+    approved: bool
+    withdrawn: bool
+    """Taken back by the monitor while its LAN side is dead."""
+
+
+class Tailnet(TypedDict):
+    """This host's place in its tailnet, as tailscaled says."""
+
+    state: str
+    """ipn.State, for example Running, NeedsLogin, Stopped; empty when tailscaled does not answer."""
+    error: str
+    """Why tailscaled cannot be asked; empty when it can."""
+    version: str
+    name: str
+    """The name in DNS, without the dot at the end."""
+    addresses: list[str]
+    tags: list[str]
+    relay: str
+    """The home DERP region."""
+    key_expires: float | None
+    health: list[str]
+    """tailscaled's own complaints."""
+    offers: list[Offer]
+    offers_exit: bool
+    exit_approved: bool
+
+
+class Exit(TypedDict):
+    """Which way out is in use, and why."""
+
+    using: str
+    """The exit node's name; empty: the bare uplink."""
+    online: bool | None
+    """Whether control sees it online; None without one."""
+    wanted: list[str]
+    """The file's candidates, in order; empty when it names none."""
+    blocked: bool
+    manual: str | None
+    maintenance: bool
+    moving: bool
+    why: list[str]
+
+
+class Peer(TypedDict):
+    """Another node of the tailnet."""
+
+    name: str
+    address: str
+    os: str
+    online: bool
+    way: Way
+    relay: str
+    rtt_s: float | None
+    """Of the monitor's latest probe; None when it is not watched."""
+    exit_node: bool
+    """Whether it offers to be an exit node."""
+    routes: list[str]
+    received_bytes: int
+    sent_bytes: int
+    last_seen: float | None
+
+
+class Certificate(TypedDict):
+    """What a name is served with."""
+
+    names: list[str]
+    kind: str
+    expires: float | None
+    error: str
+
+
+class Service(TypedDict):
+    """A service of the proxy."""
+
+    name: str
+    url: str
+    level: str
+    """As the monitor sees its upstreams, the best of them: good, suspect, poor, dead, unknown."""
+    rtt_s: float | None
+    error: str
+    certificate_expires: float | None
+
+
+class Counter(TypedDict):
+    """What a counter of the kernel's table has seen since the table was loaded."""
+
+    packets: int
+    bytes: int
+
+
+class Rule(TypedDict):
+    """What one rule has counted, and the line of the file behind it."""
+
+    name: str
+    """The counter's: `dmz.tcp`, `forward.2`, `dmz.refused`."""
+    path: str
+    packets: int
+    bytes: int
+
+
+class Opening(TypedDict):
+    """Ports that a zone may reach on this host, and the line of the file that says so."""
+
+    protocol: str
+    ports: str
+    path: str
+
+
+class Zone(TypedDict):
+    """A zone of the firewall."""
+
+    name: str
+    path: str
+    interfaces: list[str]
+    sources: list[str]
+    source_count: int
+    allow: str
+    ping: bool
+    open: list[Opening]
+    accepted: Counter | None
+    """New connections to this host; None where the counters cannot be read."""
+    forwarded: Counter | None
+    """New connections through this host."""
+    refused: Counter | None
+    rules: list[Rule]
+
+
+class Firewall(TypedDict):
+    """The zones and the table in the kernel."""
+
+    enabled: bool
+    """Whether the live generation has a firewall."""
+    loaded: bool | None
+    """Whether the table is there; None when that cannot be read."""
+    changed: bool | None
+    """Whether it is no longer as it was loaded; None when that cannot be read."""
+    error: str
+    default_policy: str
+    zones: list[Zone]
+    dropped: dict[str, Counter]
+    """What no zone refused but the rules above them: invalid, spoofed, misdirected, unzoned."""
+
+
+class Pending(TypedDict):
+    """A switch that is not over."""
+
+    generation: int
+    phase: str
+    """`activating` or `unconfirmed`."""
+    left_s: float | None
+    """Until it is undone by itself."""
+
+
+class Generation(TypedDict):
+    """What the host was told to be."""
+
+    current: int
+    """0: the host without tsstack."""
+    boot: int
+    made: float | None
+    source: str
+    pending: Pending | None
+
+
+class Monitor(TypedDict):
+    """What the monitor says; `docs/monitor-socket.md` describes `state`."""
+
+    running: bool
+    wanted: bool
+    """Whether the live generation asks for one."""
+    error: str
+    state: dict[str, Any] | None
+
+
+class Status(TypedDict):
+    """All of it."""
+
+    v: int
+    at: float
+    host: str
+    version: str
+    level: Level
+    """The worst of `warnings`."""
+    tailnet: Tailnet
+    exit: Exit
+    peers: list[Peer]
+    services: list[Service]
+    certificates: list[Certificate]
+    firewall: Firewall
+    generation: Generation
+    monitor: Monitor
+    warnings: list[Warning_]

@@ -1,0 +1,120 @@
+"""How figures, levels and words of others are written: alike on every screen. Pure, and light to import."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_DAY_S = 86400.0
+
+COLOUR_OF = {
+    "ok": "green",
+    "warning": "yellow",
+    "critical": "red",
+    "unknown": "blue",
+    "good": "green",
+    "suspect": "yellow",
+    "poor": "yellow",
+    "dead": "red",
+}
+"""What a level looks like, everywhere: of a status (ok, warning, critical) and of a path (good to dead)."""
+
+SIGNS = {
+    "ok": ("●", "*"),
+    "warning": ("▲", "!"),
+    "critical": ("✖", "X"),
+    "unknown": ("○", "?"),
+    "good": ("●", "*"),
+    "suspect": ("▲", "!"),
+    "poor": ("▲", "!"),
+    "dead": ("✖", "X"),
+    "arrow": ("→", "->"),
+    "dot": ("·", "-"),
+    "line": ("─", "-"),
+}
+"""Each in UTF-8, and in ASCII for what cannot show that. The word stands beside it."""
+
+BARS = ("▁▂▃▄▅▆▇█", "_.-~=+*#")
+"""From low to high, in UTF-8 and in ASCII."""
+
+
+def clean(text: str) -> str:
+    """Words of others (peers, services, the kernel log) without what a terminal would act on."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+
+
+def spark(values: Sequence[float | None], bars: str, top: float | None = None) -> str:
+    """One sign for each value, higher for more; a blank where nothing was measured (None).
+
+    `top` is what the highest sign stands for: the highest value where it is not given.
+    """
+    if top is None:
+        top = max((value for value in values if value is not None), default=0.0)
+    most = len(bars) - 1
+    return "".join(
+        " " if value is None else bars[min(most, int(value / top * len(bars)))] if top else bars[0]
+        for value in values
+    )
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A round trip: 0.05 ms, 1.2 ms, 120 ms; empty when it is not known."""
+    if seconds is None:
+        return ""
+    if 0 < seconds < 0.001:
+        return f"{seconds * 1000:.2f} ms"
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 to 1: 0 %, 2.5 %; empty when it is not known."""
+    return "" if share is None else f"{share * 100:.1f} %" if 0 < share < 1 else f"{share * 100:.0f} %"
+
+
+def number(value: float) -> str:
+    """At most four figures and a letter: 987, 12.3k, 4.56M."""
+    if value < 1000:
+        return str(round(value))
+    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
+        if value < size * 1000 or unit == "T":
+            return f"{value / size:.3g}{unit}" if value < size * 999.5 else f"{value / size:.0f}{unit}"
+    return str(value)
+
+
+def span(seconds: float) -> str:
+    """The largest unit that says enough: 40 s, 12 min, 5 h, 86 days."""
+    if seconds < 0:
+        return "no time"
+    for limit_s, size_s, unit in ((120, 1, "s"), (7200, 60, "min"), (2 * _DAY_S, 3600, "h")):
+        if seconds < limit_s:
+            return f"{seconds / size_s:.0f} {unit}"
+    return f"{seconds / _DAY_S:.0f} days"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` characters, broken at blanks where that is possible."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        rest = word
+        while len(rest) > width:
+            head = max(0, width - len(line) - bool(line))
+            lines.append(f"{line} {rest[:head]}".strip() if line else rest[:head])
+            line, rest = "", rest[head:]
+        if line and len(line) + 1 + len(rest) > width:
+            lines.append(line)
+            line = rest
+        else:
+            line = f"{line} {rest}" if line else rest
+    return [*lines, line]
+
+
+def speaks_utf8(environment: Mapping[str, str]) -> bool:
+    """Whether the locale is one of UTF-8 (locale(7): the first of these that is set and not empty decides).
+
+    Python's own streams do not tell: under the C locale they are UTF-8 all the same (PEP 540).
+    """
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        if environment.get(name):
+            return environment[name].lower().replace("-", "").partition("@")[0].endswith(".utf8")
+    return False

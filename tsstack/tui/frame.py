@@ -1,0 +1,203 @@
+"""One moment as the dashboard shows it, and how it follows from the moment before. Pure.
+
+A frame is made by the worker and never changed after that: the screen reads it from another thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tsstack.tui.cells import LOST
+
+if TYPE_CHECKING:
+    from tsstack.status.shape import Counter, Status
+
+KEPT = 240
+"""Values of each series, one a second."""
+_SERIES_PACE_S = 0.95
+_RATE_OVER_S = 0.95
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return _NONE
+
+
+class Away(NamedTuple):
+    """Someone who does not answer."""
+
+    why: str
+    since: float
+    """Since when that is seen, seconds since 1970."""
+
+
+class Rate(NamedTuple):
+    """What a counter sees in a second."""
+
+    packets: float
+    bytes: float
+
+
+class Generation(NamedTuple):
+    """What the host was, or is."""
+
+    number: int
+    made: float
+    source: str
+    summary: tuple[str, ...]
+
+
+class Permissions(NamedTuple):
+    """What this user may do. Whoever refuses has the last word; this is what is said beforehand."""
+
+    steer: bool
+    """Choose the exit node, hold the monitor: root and the monitor's own user."""
+    switch: bool
+    """Go to another generation: root."""
+
+
+NOTHING = Permissions(steer=False, switch=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """All that is shown."""
+
+    status: Status
+    """With what those said last who do not answer now; `away` names them."""
+    permissions: Permissions = NOTHING
+    away: Mapping[str, Away] = field(default_factory=_nothing)
+    """`tailscaled` and `monitor`, while they do not answer."""
+    rtts: Mapping[str, tuple[float | None, ...]] = field(default_factory=_nothing)
+    """Of each path by its key: one a second, `LOST` for a probe without an answer, None for no news."""
+    rates: Mapping[str, Rate] = field(default_factory=_nothing)
+    """By counter, as `counters` names them."""
+    drops: Mapping[str, tuple[float | None, ...]] = field(default_factory=_nothing)
+    """Packets refused in a second, by counter, one a second."""
+    generations: tuple[Generation, ...] = ()
+    """The newest first."""
+    _marks: tuple[tuple[float, Mapping[str, Counter]], ...] = field(default=(), repr=False)
+    _stepped: float = field(default=0.0, repr=False)
+
+
+def counters(status: Status) -> dict[str, Counter]:
+    """The firewall's counters: `ZONE/accepted`, `/forwarded`, `/refused`, and those of no zone by name."""
+    firewall = status["firewall"]
+    found = dict(firewall["dropped"])
+    for zone in firewall["zones"]:
+        for name in ("accepted", "forwarded", "refused"):
+            counter = zone[name]
+            if counter is not None:
+                found[f"{zone['name']}/{name}"] = counter
+    return found
+
+
+def next_frame(
+    before: Frame | None,
+    status: Status,
+    permissions: Permissions,
+    generations: tuple[Generation, ...] = (),
+) -> Frame:
+    """The frame of `status`, with what `before` remembers."""
+    now = status["at"]
+    told = counters(status)
+    marks = (before._marks if before else ()) + ((now, told),)
+    marks = _recent(marks, now)
+    frame = Frame(
+        status=_with_the_old(before, status),
+        permissions=permissions,
+        away=_away(before, status),
+        rtts=before.rtts if before else _NONE,
+        rates=_rates(marks),
+        drops=before.drops if before else _NONE,
+        generations=generations,
+        _marks=marks,
+        _stepped=before._stepped if before else 0.0,
+    )
+    if now - frame._stepped < _SERIES_PACE_S:
+        return frame
+    return replace(frame, rtts=_stepped_rtts(frame.rtts, status), drops=_stepped_drops(frame), _stepped=now)
+
+
+def _away(before: Frame | None, status: Status) -> Mapping[str, Away]:
+    known = before.away if before else _NONE
+    found: dict[str, Away] = {}
+    monitor = status["monitor"]
+    seen = before is not None and before.status["monitor"]["state"] is not None
+    for name, why in (
+        ("tailscaled", status["tailnet"]["error"]),
+        ("monitor", "" if monitor["running"] else monitor["error"] if monitor["wanted"] or seen else ""),
+    ):
+        if why:
+            found[name] = Away(why, known[name].since if name in known else status["at"])
+    return MappingProxyType(found)
+
+
+def _with_the_old(before: Frame | None, status: Status) -> Status:
+    """The status with the last words of those who do not answer."""
+    if before is None:
+        return status
+    old = before.status
+    if status["tailnet"]["error"] and old["tailnet"]["state"]:
+        tailnet: Any = {**old["tailnet"], "error": status["tailnet"]["error"]}
+        way: Any = {**old["exit"], **{name: status["exit"][name] for name in ("why", "manual")}}
+        status = {**status, "tailnet": tailnet, "peers": old["peers"], "exit": way}
+    monitor = status["monitor"]
+    if not monitor["running"] and old["monitor"]["state"] is not None:
+        known = {service["name"]: service for service in old["services"]}
+        services: Any = [
+            {**service, **{key: known[service["name"]][key] for key in ("level", "rtt_s", "error")}}
+            if service["name"] in known
+            else service
+            for service in status["services"]
+        ]
+        kept: Any = {**monitor, "state": old["monitor"]["state"]}
+        status = {**status, "monitor": kept, "services": services}
+    return status
+
+
+def _recent(
+    marks: tuple[tuple[float, Mapping[str, Counter]], ...], now: float
+) -> tuple[tuple[float, Mapping[str, Counter]], ...]:
+    """The newest mark that is old enough to count from, and those after it."""
+    old = [at for at, (when, _) in enumerate(marks) if now - when >= _RATE_OVER_S]
+    return marks[old[-1] :] if old else marks
+
+
+def _rates(marks: tuple[tuple[float, Mapping[str, Counter]], ...]) -> Mapping[str, Rate]:
+    """None of a counter that began anew in between: the table was loaded again."""
+    (start, first), (end, last) = marks[0], marks[-1]
+    found = {}
+    if end - start >= _RATE_OVER_S:
+        for name, counter in last.items():
+            if name in first and counter["packets"] >= first[name]["packets"]:
+                found[name] = Rate(
+                    (counter["packets"] - first[name]["packets"]) / (end - start),
+                    max(0, counter["bytes"] - first[name]["bytes"]) / (end - start),
+                )
+    return MappingProxyType(found)
+
+
+def _stepped_rtts(
+    series: Mapping[str, tuple[float | None, ...]], status: Status
+) -> Mapping[str, tuple[float | None, ...]]:
+    monitor = status["monitor"]
+    if not monitor["running"] or monitor["state"] is None:
+        return MappingProxyType({key: (*values, None)[-KEPT:] for key, values in series.items()})
+    found = {}
+    for path in monitor["state"]["paths"]:
+        value = LOST if path["error"] else path["rtt_s"]
+        found[path["key"]] = (*series.get(path["key"], ()), value)[-KEPT:]
+    return MappingProxyType(found)
+
+
+def _stepped_drops(frame: Frame) -> Mapping[str, tuple[float | None, ...]]:
+    names = [name for name in frame._marks[-1][1] if "/" not in name or name.endswith("/refused")]
+    found = {}
+    for name in names:
+        rate = frame.rates.get(name)
+        found[name] = (*frame.drops.get(name, ()), rate.packets if rate else None)[-KEPT:]
+    return MappingProxyType(found)

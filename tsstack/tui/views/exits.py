@@ -1,0 +1,127 @@
+"""The exit nodes: the file's candidates in their order, then whoever else offers to be one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tsstack.status.words import milliseconds, percent, wrapped
+from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, dimmed, labelled, say
+from tsstack.tui.frame import Frame
+from tsstack.tui.views.overview import exit_in_use
+
+EXITS = (
+    Column("", 2),
+    Column("exit node", 14, grow=1),
+    Column("level", 9),
+    Column("loss", 6, right=True),
+    Column("p50", 8, right=True),
+    Column("p95", 8, right=True, leave=1),
+    Column("via", 10, leave=3),
+    Column("", 12, grow=8, leave=2),
+)
+DIRECT = "direct"
+"""The bare uplink, as `tsstack exit-node use` names it."""
+
+
+class ExitNode(NamedTuple):
+    """A way out that one can choose."""
+
+    name: str
+    candidate: bool
+    """Whether the file names it: no other can be chosen."""
+    in_use: bool
+    level: str
+    path: Any
+    """The monitor's figures of the way to it; None when it is not watched."""
+    notes: tuple[str, ...]
+
+
+def exit_nodes(frame: Frame) -> list[ExitNode]:
+    """All ways out, the file's first."""
+    status = frame.status
+    state = status["monitor"]["state"] or {}
+    told = {each["name"].lower(): each for each in (state.get("exit") or {}).get("candidates") or ()}
+    paths = {path["key"]: path for path in state.get("paths") or ()}
+    offered = {peer["name"].lower(): peer for peer in status["peers"] if peer["exit_node"]}
+    wanted = list(dict.fromkeys([*status["exit"]["wanted"], *(each["name"] for each in told.values())]))
+    known = {name.lower() for name in wanted}
+    names = [*wanted, *(peer["name"] for key, peer in offered.items() if key not in known)]
+    nodes = []
+    for name in names:
+        key = name.lower()
+        candidate, peer = told.get(key), offered.get(key)
+        path = paths.get(f"exit:{key}")
+        notes = [
+            word
+            for word, holds in (
+                ("offers no exit", peer is None if candidate is None else not candidate["offered"]),
+                ("offline", peer is not None and not peer["online"]),
+                ("by hand", (status["exit"]["manual"] or "").lower() == key),
+                ("not in the file", key not in known),
+            )
+            if holds
+        ]
+        if candidate and candidate["barred_s"]:
+            notes.append(f"barred for {candidate['barred_s']:.0f} s more")
+        notes += [cause["text"] for cause in path["causes"]] if path else []
+        level = candidate["level"] if candidate else "unknown"
+        using = status["exit"]["using"].lower() == key
+        nodes.append(ExitNode(name, key in known, using, level, path, tuple(notes)))
+    return nodes
+
+
+def exits(frame: Frame, signs: Signs) -> Table:
+    """The table of `exit_nodes`."""
+    nodes = exit_nodes(frame)
+
+    def cells(row: int, _: Sequence[int]) -> Cells:
+        return exit_cells(nodes[row], signs)
+
+    return Table(
+        EXITS,
+        [node.name for node in nodes],
+        cells,
+        empty="this tailnet offers no exit node",
+        stale=bool({"tailscaled", "monitor"} & set(frame.away)),
+    )
+
+
+def exit_cells(node: ExitNode, signs: Signs) -> Cells:
+    """One exit node in the columns of `EXITS`."""
+    windows = node.path["windows"] if node.path else ()
+    figures = next((each for each in windows if each["sent"]), None)
+    via = node.path["via"] if node.path else ""
+    sign, look = signs.level(node.level)
+    return (
+        say(signs.sign("arrow") if node.in_use else "", "accent"),
+        say(signs.words(node.name), "bold" if node.in_use else ""),
+        say(f"{sign} {node.level}", look),
+        say(percent(figures["loss"]) if figures else "", "warning" if figures and figures["loss"] else ""),
+        say(milliseconds(figures["rtt_p50_s"]) if figures else ""),
+        say(milliseconds(figures["rtt_p95_s"]) if figures else ""),
+        say("" if via == "unknown" else via, "warning" if via == "relay" else "dim"),
+        say(signs.words("; ".join(node.notes)), "dim"),
+    )
+
+
+def exit_details(frame: Frame, signs: Signs, width: int) -> list[Line]:
+    """Which way is in use, how it is chosen, and why."""
+    status = frame.status
+    way = status["exit"]
+    text, look = exit_in_use(status, signs)
+    chosen: Span = (
+        ("by the monitor", "") if status["monitor"]["running"] else ("by nobody: no monitor runs", "dim")
+    )
+    if way["manual"] is not None:
+        chosen = (f"by hand: {signs.words(way['manual'] or DIRECT)}, until `a`", "warning")
+    elif way["maintenance"]:
+        chosen = ("by nobody: maintenance, until `m`", "warning")
+    lines = [labelled("in use", (text, look)), labelled("chosen", chosen)]
+    state = (status["monitor"]["state"] or {}).get("exit")
+    if state:
+        lines.append(labelled("moves", (f"{state['moves']} since the monitor started", "")))
+    for number, sentence in enumerate(way["why"][:4]):
+        for part, text in enumerate(wrapped(signs.words(sentence), max(20, width - 12))):
+            lines.append(labelled("why" if not number and not part else "", (text, "")))
+    return [dimmed(line) for line in lines] if frame.away else lines

@@ -1,0 +1,90 @@
+"""What this host was told to be, and how one generation differs from another. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import localtime, strftime
+
+from tsstack.status.words import span
+from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, joined, labelled, say
+from tsstack.tui.frame import Frame, Generation
+
+GENERATIONS = (
+    Column("", 2),
+    Column("no.", 4, right=True),
+    Column("made", 16),
+    Column("", 17),
+    Column("what changed", 24, grow=4, leave=1),
+)
+MOST_LINES = 5000
+"""Of a difference, so that the screen stays quick."""
+
+
+def generations(frame: Frame, signs: Signs) -> Table:
+    """All there are, the newest first."""
+
+    def cells(row: int, _: Sequence[int]) -> Cells:
+        return generation_cells(frame.generations[row], frame, signs)
+
+    return Table(
+        GENERATIONS,
+        [str(each.number) for each in frame.generations],
+        cells,
+        empty="no generation yet: `tsstack switch` makes the first",
+    )
+
+
+def generation_cells(generation: Generation, frame: Frame, signs: Signs) -> Cells:
+    """One generation in the columns of `GENERATIONS`."""
+    live = frame.status["generation"]
+    pending = live["pending"]
+    number = generation.number
+    marks: list[Span] = []
+    if number == live["current"]:
+        marks.append(("live", "ok"))
+    if number == live["boot"]:
+        marks.append(("boot", "accent"))
+    if pending is not None and pending["generation"] == number and number:
+        marks.append(("pending", "warning"))
+    first = generation.summary[0] if generation.summary else ("" if number else "without tsstack")
+    more = f" (+{len(generation.summary) - 1} more)" if len(generation.summary) > 1 else ""
+    return (
+        say(signs.sign("arrow") if number == live["current"] else "", "accent"),
+        say(str(number), "bold" if number == live["current"] else ""),
+        say(strftime("%Y-%m-%d %H:%M", localtime(generation.made)) if number else "", "dim"),
+        joined(marks, " "),
+        say(signs.words(first) + more),
+    )
+
+
+def generation_details(frame: Frame, signs: Signs, key: str) -> list[Line]:
+    """One generation in full."""
+    found = next((each for each in frame.generations if str(each.number) == key), None)
+    if found is None:
+        return []
+    made = f"{span(frame.status['at'] - found.made)} ago" if found.number else "always"
+    lines = [labelled("generation", (key, "bold"), (f"  {made}  {signs.words(found.source)}", "dim"))]
+    lines += [
+        labelled("" if at else "changed", (signs.words(text), "")) for at, text in enumerate(found.summary)
+    ]
+    return lines
+
+
+def difference(old: Mapping[str, str], new: Mapping[str, str], signs: Signs) -> list[Line]:
+    """How the rendered files of one generation differ from those of another: what would go and come."""
+    from difflib import unified_diff
+
+    lines: list[Line] = []
+    for path in sorted({*old, *new}):
+        before, after = old.get(path, ""), new.get(path, "")
+        if before == after or path.endswith("manifest.json"):
+            continue
+        lines.append(say(signs.words(path), "head"))
+        for text in unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2):
+            if text.startswith(("---", "+++")):
+                continue
+            look = {"+": "ok", "-": "critical", "@": "accent"}.get(text[:1], "dim")
+            lines.append(say(signs.words(text.expandtabs(4)), look))
+            if len(lines) >= MOST_LINES:
+                return [*lines, say("and more", "dim")]
+    return lines

@@ -1,0 +1,248 @@
+"""The overview: this host in a few lines, what should be looked at, and its peers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tsstack.status.words import milliseconds, number, span, wrapped
+from tsstack.tui.cells import (
+    LOOK_OF,
+    Cells,
+    Column,
+    Line,
+    Signs,
+    Span,
+    Table,
+    dimmed,
+    fitted,
+    joined,
+    labelled,
+    say,
+)
+from tsstack.tui.frame import Frame
+
+if TYPE_CHECKING:
+    from tsstack.status.shape import Peer, Status
+
+PEERS = (
+    Column("", 1),
+    Column("peer", 14, grow=3),
+    Column("address", 15, leave=2),
+    Column("way", 12, grow=1),
+    Column("rtt", 8, right=True),
+    Column("received", 8, right=True, leave=3),
+    Column("sent", 8, right=True, leave=3),
+    Column("os", 8, leave=5),
+    Column("offers", 16, grow=2, leave=4),
+)
+_LEVELS = ("good", "suspect", "poor", "dead", "unknown")
+_LOOK_OF_WAY = {"direct": "ok", "relay": "warning", "peer-relay": "warning", "unknown": "unknown"}
+
+
+def summary(frame: Frame, signs: Signs, width: int) -> list[Line]:
+    """The host: tailnet, offers, way out, links, services, firewall, generation."""
+    status = frame.status
+    old_tailnet, old_links = "tailscaled" in frame.away, "monitor" in frame.away
+    lines = [
+        *((dimmed(line) if old_tailnet else line) for line in _tailnet(status, signs)),
+        *((dimmed(line) if old_tailnet else line) for line in _exit(status, signs)),
+        dimmed(_links(status, signs)) if old_links else _links(status, signs),
+        *((dimmed(line) if old_links else line) for line in _services(status, signs)),
+        *_firewall(frame),
+        _generation(status, signs),
+    ]
+    return [fitted(line, width, signs.end) for line in lines]
+
+
+def _tailnet(status: Status, signs: Signs) -> Iterator[Line]:
+    tailnet = status["tailnet"]
+    if not tailnet["state"]:
+        yield labelled("tailnet", (signs.words(tailnet["error"]) or "no state", "critical"))
+        return
+    look = {"Running": "ok", "Starting": "warning"}.get(tailnet["state"], "critical")
+    parts = [signs.words(tailnet["name"]), *tailnet["addresses"][:2]]
+    parts += [f"relay {signs.words(tailnet['relay'])}"] if tailnet["relay"] else []
+    parts += [" ".join(map(signs.words, tailnet["tags"]))] if tailnet["tags"] else []
+    parts.append(f"tailscaled {signs.words(tailnet['version'])}")
+    spans: list[Span] = [(signs.words(tailnet["state"]), look), *((part, "") for part in parts if part)]
+    yield labelled("tailnet", *joined(spans, f" {signs.sign('dot')} "))
+    offers = [_offer(each["route"], each["approved"], each["withdrawn"]) for each in tailnet["offers"]]
+    if tailnet["offers_exit"]:
+        offers.insert(0, _offer("exit node", tailnet["exit_approved"], withdrawn=False))
+    if offers:
+        yield labelled("offers", *joined(offers))
+
+
+def _offer(what: str, approved: bool, withdrawn: bool) -> Span:
+    if withdrawn:
+        return f"{what} (withdrawn: its LAN is dead)", "critical"
+    return (what, "") if approved else (f"{what} (not approved)", "warning")
+
+
+def _exit(status: Status, signs: Signs) -> Iterator[Line]:
+    way = status["exit"]
+    if not (way["using"] or way["wanted"] or way["blocked"]):
+        yield labelled("exit node", ("none: the bare uplink", ""))
+        return
+    using, look = exit_in_use(status, signs)
+    why: tuple[Span, ...] = (
+        ((f" {signs.sign('dot')} ", "dim"), (signs.words(way["why"][0]), "dim")) if way["why"] else ()
+    )
+    yield labelled("exit node", (using, look), *why)
+
+
+def exit_in_use(status: Status, signs: Signs) -> Span:
+    """The way out that is in use, with what is unusual of it."""
+    way = status["exit"]
+    home = not way["wanted"] or way["using"].lower() == way["wanted"][0].lower()
+    notes = [
+        word
+        for word, holds in (
+            ("offline", way["online"] is False),
+            ("by hand", way["manual"] is not None),
+            ("moving", way["moving"]),
+            ("maintenance", way["maintenance"]),
+            (f"not {signs.words(way['wanted'][0])}" if way["wanted"] else "", not home),
+        )
+        if holds
+    ]
+    text = "blocked" if way["blocked"] else signs.words(way["using"]) or "the bare uplink"
+    text += f" ({', '.join(notes)})" if notes else ""
+    if way["blocked"] or way["online"] is False:
+        return text, "critical"
+    return text, "warning" if notes else "ok"
+
+
+def _links(status: Status, signs: Signs) -> Line:
+    monitor = status["monitor"]
+    if monitor["state"] is None:
+        return labelled("links", (signs.words(monitor["error"]), "warning" if monitor["wanted"] else "dim"))
+    levels = [path["level"] for path in monitor["state"]["paths"] if path["kind"] != "service"]
+    spans: list[Span] = []
+    for level in _LEVELS:
+        if count := levels.count(level):
+            sign, look = signs.level(level)
+            spans.append((f"{sign} {count} {level}", look))
+    return labelled("links", *(joined(spans, "  ") if spans else say("nothing is watched", "dim")))
+
+
+def _services(status: Status, signs: Signs) -> Iterator[Line]:
+    services = status["services"]
+    if not services:
+        return
+    dead = [signs.words(each["name"]) for each in services if each["level"] == "dead"]
+    up = sum(each["level"] in {"good", "suspect", "poor"} for each in services)
+    watched = sum(each["level"] != "unknown" for each in services)
+    spans: list[Span] = [
+        (f"{up} of {watched} up", "critical" if dead else "ok")
+        if watched
+        else (
+            f"{len(services)}, {'nothing known yet' if status['monitor']['running'] else 'not watched'}",
+            "dim",
+        )
+    ]
+    spans += [(f"down: {', '.join(dead)}", "critical")] if dead else []
+    ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
+    if ends:
+        spans.append((f"certificates for {span(min(ends) - status['at'])}", ""))
+    yield labelled("services", *joined(spans, f" {signs.sign('dot')} "))
+
+
+def _firewall(frame: Frame) -> Iterator[Line]:
+    firewall = frame.status["firewall"]
+    if not firewall["enabled"]:
+        return
+    zones = f"{len(firewall['zones'])} zone{'' if len(firewall['zones']) == 1 else 's'}"
+    if firewall["error"]:
+        yield labelled("firewall", (f"{zones}; {firewall['error']}", "dim"))
+    elif firewall["loaded"] is False:
+        yield labelled("firewall", ("not loaded: nothing is closed", "critical"))
+    else:
+        spans: list[Span] = [(zones, "")]
+        refused = sum(zone["refused"]["packets"] for zone in firewall["zones"] if zone["refused"])
+        spans.append((f"{number(refused)} refused", ""))
+        spans += [(f"{number(each['packets'])} {name}", "") for name, each in firewall["dropped"].items()]
+        yield labelled("firewall", *joined(spans))
+
+
+def _generation(status: Status, signs: Signs) -> Line:
+    generation = status["generation"]
+    if not generation["current"]:
+        return labelled("generation", ("none: `tsstack switch` makes the first", "dim"))
+    spans: list[Span] = [(str(generation["current"]), "")]
+    if generation["made"] is not None:
+        spans.append((f"made {span(status['at'] - generation['made'])} ago", ""))
+    if generation["boot"] != generation["current"]:
+        spans.append((f"boots {generation['boot']}", "warning"))
+    spans.append((signs.words(generation["source"]), "dim"))
+    return labelled("generation", *joined(spans, f" {signs.sign('dot')} "))
+
+
+def remarks(status: Status, signs: Signs, width: int) -> list[Line]:
+    """What should be looked at, the worst first; empty when all is well."""
+    lines: list[Line] = []
+    for warning in status["warnings"]:
+        sign, look = signs.level(warning["level"])
+        first, *more = wrapped(
+            signs.words(f"{warning['code']} {warning['about']}: {warning['message']}"), max(20, width - 2)
+        )
+        lines.append(((f"{sign} ", look), (first, LOOK_OF[warning["level"]])))
+        lines += [(("  ", ""), (line, look)) for line in more]
+        if warning["hint"]:
+            lines.append(fitted((("    ", ""), (signs.words(warning["hint"]), "dim")), width, signs.end))
+    return lines
+
+
+def peers(frame: Frame, signs: Signs) -> Table:
+    """The other nodes: those online first, then by name."""
+    known = frame.status["peers"]
+    at = frame.status["at"]
+
+    def cells(row: int, _: Sequence[int]) -> Cells:
+        return peer_cells(known[row], at, signs)
+
+    away = frame.status["tailnet"]["error"]
+    return Table(
+        PEERS,
+        [f"{each['address']} {each['name']}" for each in known],
+        cells,
+        empty="tailscaled does not say who is there" if away else "this node has no peers",
+        stale="tailscaled" in frame.away,
+    )
+
+
+def peer_cells(peer: Peer, at: float, signs: Signs) -> Cells:
+    """One peer in the columns of `PEERS`."""
+    seen = peer["last_seen"]
+    if peer["online"]:
+        way = peer["way"] + (f" {signs.words(peer['relay'])}" if peer["way"] == "relay" else "")
+        shown = say(way, _LOOK_OF_WAY.get(peer["way"], "dim"))
+        sign = (signs.sign("ok"), "dim" if peer["way"] == "idle" else _LOOK_OF_WAY.get(peer["way"], "dim"))
+    else:
+        shown = say(f"off {span(at - seen)}" if seen is not None else "offline", "dim")
+        sign = (signs.sign("unknown"), "dim")
+    offers = [*(["exit node"] if peer["exit_node"] else []), *peer["routes"]]
+    cells = (
+        (sign,),
+        say(signs.words(peer["name"])),
+        say(peer["address"]),
+        shown,
+        say(milliseconds(peer["rtt_s"])),
+        say(_bytes(peer["received_bytes"])),
+        say(_bytes(peer["sent_bytes"])),
+        say(signs.words(peer["os"])),
+        say(signs.words(", ".join(offers)), "accent" if peer["exit_node"] else ""),
+    )
+    return cells if peer["online"] else tuple(dimmed(cell) for cell in cells)
+
+
+def _bytes(count: int) -> str:
+    return f"{number(count)}B" if count else ""
+
+
+def headline(status: Status) -> str:
+    """The state in a few words."""
+    count = len(status["warnings"])
+    words = {"ok": "all is well", "warning": "to be looked at", "critical": "something is broken"}
+    return words[status["level"]] + (f" ({count})" if count else "")
