@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,8 +52,8 @@ def command(  # noqa: PLR0917  click passes them by name
     (`firewall.log: true` in the file), and other tables that drop what our zones let in. Reading the packet
     filter needs root. Counters start anew with each switch of the firewall.
 
-    Ends with 0 when the table is as it was loaded, 1 when something changed it or another table drops too, 2
-    when it is not loaded, 3 when it cannot be read.
+    Ends with 0 when the table is as it was loaded, 1 when another table drops too, 2 when it is not loaded or
+    something changed it, 3 when it cannot be read.
 
     \b
     Examples:
@@ -107,9 +108,9 @@ class Found:
             return "ok"
         if self.firewall["loaded"] is None:
             return "unknown"
-        if not self.firewall["loaded"]:
+        if not self.firewall["loaded"] or self.firewall["changed"]:
             return "critical"
-        return "warning" if self.firewall["changed"] or self.foreign else "ok"
+        return "warning" if self.foreign else "ok"
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values: `shape.Firewall`, each rule with its `line`, and the three lists."""
@@ -140,16 +141,15 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
     generation = state / "current"
     firewall = read_firewall(str(generation), str(run))
     known = [zone["name"] for zone in firewall["zones"]]
-    if strange := [name for name in zones if name not in known]:
-        there = ", ".join(known) or "none"
-        raise UsageError(f"there is no zone {strange[0]!r}", hint=f"there are: {there}")
+    if known and (strange := [name for name in zones if name not in known]):
+        raise UsageError(f"there is no zone {strange[0]!r}", hint=f"there are: {', '.join(known)}")
     at = time.time()
     reading = read_drops(at - since_s)
     drops = [each for each in group_drops(reading.packets) if not zones or each.zone in zones]
-    try:
-        foreign = [str(each) for each in foreign_drops(Session())]
-    except NftError:
-        foreign = []  # `firewall["error"]` says that the packet filter cannot be read
+    foreign = []
+    if firewall["loaded"] is not None:  # else `error` says that the packet filter cannot be read
+        with contextlib.suppress(NftError):
+            foreign = [str(each) for each in foreign_drops(Session())]
     chosen = [zone for zone in firewall["zones"] if not zones or zone["name"] in zones]
     paths = {rule["path"] for zone in chosen for rule in zone["rules"]}
     shown: Firewall = {**firewall, "zones": chosen}
@@ -196,13 +196,18 @@ def _head(found: Found, out: Terminal) -> Iterator[str]:
     firewall = found.firewall
     words = {
         "ok": "loaded, as the file says",
-        "warning": "loaded" if not firewall["changed"] else "not as it was loaded: something changed it",
-        "critical": "not loaded: nothing is closed",
+        "warning": "loaded",
+        "critical": "not as it was loaded: something changed it"
+        if firewall["loaded"]
+        else "not loaded: nothing is closed",
         "unknown": clean(firewall["error"]) or "it cannot be read",
     }[found.level]
     name = out.paint("table inet tsstack", "bold")
-    policy = f", by default {firewall['default_policy']}"
-    yield f"{out.sign(found.level)} {name}: {out.level(found.level, words)}{policy}"
+    policy = f", by default {firewall['default_policy']}" if firewall["default_policy"] else ""
+    room = out.width - len("  table inet tsstack: ")
+    line = out.clip(f"{words}{policy}", room)
+    told = out.level(found.level, line[: len(words)]) + line[len(words) :]
+    yield f"{out.sign(found.level)} {name}: {told}"
 
 
 def _zones(found: Found, out: Terminal, *, rules: bool) -> Iterator[str]:

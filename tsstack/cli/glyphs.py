@@ -61,6 +61,28 @@ class Terminal:
         return text[: max(width - 1, 0)] + end if width > 0 else ""
 
 
+def redraws() -> bool:
+    """Whether one screen can take the place of another: a terminal that knows how."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def redrawn(text: str) -> str:
+    """`text` as it takes the place of the screen before, as far as the terminal is high.
+
+    Home, each line cleared to its end, then what is below, so that nothing flickers (ECMA-48: CUP, EL, ED).
+    The first lines say most: of what has no room a last line tells.
+    """
+    lines = text.rstrip("\n").split("\n")
+    try:
+        height = os.get_terminal_size(sys.stdout.fileno()).lines
+    except (OSError, ValueError):
+        height = len(lines) + 1
+    if height > 2 and len(lines) > height - 1:
+        hidden = len(lines) - (height - 2)
+        lines = [*lines[: height - 2], f"  and {hidden} more lines: make the window higher"]
+    return "\033[H" + "".join(f"{line}\033[K\n" for line in lines) + "\033[J"
+
+
 def terminal() -> Terminal:
     """What stdout is. 80 columns where nothing says otherwise; COLUMNS is honoured (environ(7))."""
     out = sys.stdout

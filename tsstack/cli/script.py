@@ -10,21 +10,39 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import click
 
+from tsstack.cli.glyphs import redrawn, redraws
 from tsstack.cli.options import Shared
 from tsstack.cli.output import chatter, print_error
 from tsstack.errors import TsstackError
 
 EXIT_CODE = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
 
+
+class Every(click.ParamType[float]):
+    """Seconds between two screens: 0.2 to a day."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = 0.0
+        if not 0.2 <= seconds <= 86400:  # false of nan, too
+            self.fail(f"{value!r} is no number of seconds from 0.2 to 86400", param, ctx)
+        return seconds
+
+
 watch_option = click.option(
     "--watch",
     "every_s",
     is_flag=False,
     flag_value=2.0,
-    type=click.FloatRange(min=0.2),
+    type=Every(),
     metavar="[SECONDS]",
     help="Show it again and again, each 2 s or so many.",
 )
@@ -64,13 +82,11 @@ def watch(draw: Callable[[], tuple[str, str]], every_s: float | None) -> str:
     if every_s is None:
         click.echo(text)
         return level
-    in_place = sys.stdout.isatty()
+    in_place = redraws()
     try:
         while True:
             if in_place:
-                # Home, each line cleared to its end, then what is below: no flicker (ECMA-48: CUP, EL, ED).
-                lines = "".join(f"{line}\033[K\n" for line in text.split("\n"))
-                sys.stdout.write(f"\033[H{lines}\033[J")
+                sys.stdout.write(redrawn(text))
                 sys.stdout.flush()
             else:
                 click.echo(f"{text}\n")

@@ -41,6 +41,12 @@ def _head(status: Status, terminal: Terminal) -> Iterator[str]:
     level = status["level"]
     count = len(status["warnings"])
     more = f" ({count})" if count else ""
+    blind = status["firewall"]["error"] or any(
+        each["expires"] is None and each["error"] == "reading it needs root"
+        for each in status["certificates"]
+    )
+    if level == "ok" and blind:
+        more = ", as far as this user may look"
     name = terminal.paint(terminal.clip(clean(status["host"]), 40), "bold")
     yield f"{terminal.sign(level)} {name}: {terminal.level(level, _HEADLINES[level] + more)}"
 

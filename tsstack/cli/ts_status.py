@@ -48,6 +48,8 @@ def main() -> None:
 def run(words: list[str]) -> int:
     """Show the status once, or again and again; returns the exit code."""
     level = ""
+    if sys.stdout is None:  # `>&-`: there is nobody to tell, but for the exit code
+        return EXIT_CODE[gather((read_options(words) if words else Options()).sources)["level"]]
     try:
         options = read_options(words) if words else Options()
         while True:
@@ -62,10 +64,19 @@ def run(words: list[str]) -> int:
     except KeyboardInterrupt:
         return EXIT_CODE.get(level, CANNOT_TELL)
     except BrokenPipeError:  # `ts-status | head`
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         return EXIT_CODE.get(level, CANNOT_TELL)
+    except OSError as error:  # a full disk behind `ts-status > FILE`
+        _let_go_of_output()
+        sys.stderr.write(f"ts-status: {error.strerror or error}\n")
+        return CANNOT_TELL
+
+
+def _let_go_of_output() -> None:
+    """What is still in the buffer would fail once more at the end."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read_options(words: list[str]) -> Options:
@@ -86,8 +97,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     parser = Parser(
         prog="ts-status",
-        description="Whether all is well with this host: its tailnet, the exit node in use and why, what it "
-        "offers, peers, services, zones, links, the live generation, and what should be looked at.",
+        description="Whether all is well with this host, in one screen: its tailnet, the exit node in\n"
+        "use and why, what it offers, peers, nginx and its services, zones, links, the live\n"
+        "generation, and what should be looked at.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -123,12 +135,9 @@ def _show(status: Status, options: Options) -> None:
         indent = None if options.every_s else 2  # a line for each when they follow each other
         sys.stdout.write(json.dumps(status, indent=indent) + "\n")
     else:
-        from tsstack.cli.glyphs import terminal
+        from tsstack.cli.glyphs import redrawn, redraws, terminal
         from tsstack.cli.status_screen import status_lines
 
         text = "\n".join(status_lines(status, terminal(), everything=options.all)) + "\n"
-        if options.every_s and sys.stdout.isatty():
-            # Home, each line cleared to its end, then what is below: no flicker (ECMA-48: CUP, EL, ED).
-            text = "\033[H" + text.replace("\n", "\033[K\n") + "\033[J"
-        sys.stdout.write(text)
+        sys.stdout.write(redrawn(text) if options.every_s and redraws() else text)
     sys.stdout.flush()

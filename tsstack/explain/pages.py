@@ -83,7 +83,13 @@ def find_pages(word: str) -> tuple[Page, ...]:
 def _nearest(wanted: str, known: Sequence[str]) -> str:
     lower = {code.lower(): code for code in known}
     starts = [code for low, code in lower.items() if wanted and low.startswith(wanted)][:_NEAR]
-    near = starts or [lower[each] for each in difflib.get_close_matches(wanted, lower, n=_NEAR)]
+    # Letters that look like figures: people type codes off a screen.
+    meant = "ts" + wanted.removeprefix("ts").translate(str.maketrans("oil", "011"))
+    near = (
+        starts
+        or ([lower[meant]] if meant in lower else [])
+        or [lower[each] for each in difflib.get_close_matches(wanted, lower, n=_NEAR)]
+    )
     every = "`tsstack explain` lists all; a packet is SOURCE [INTERFACE] PROTO/PORT"
     return f"the nearest: {', '.join(near)}; {every}" if near else every
 

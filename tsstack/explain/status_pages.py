@@ -157,6 +157,24 @@ REMARKS = (
         "sudo ts-status\ntsstack generations",
     ),
     Remark(
+        "TS725",
+        "critical",
+        "nginx does not run",
+        "Nothing answers at its status endpoint (`proxy.status`, on loopback), so no service is served, "
+        "however well the upstreams are.",
+        "nginx does not answer on 127.0.0.1:9180: connection refused: nothing is served",
+        "nginx-test\nsystemctl status nginx",
+    ),
+    Remark(
+        "TS726",
+        "warning",
+        "nginx serves another configuration",
+        "It answers, with another configuration than that of the live generation: it was not reloaded, or "
+        "was started with another file.",
+        "nginx serves another configuration than the live generation's",
+        "nginx-test\ntsstack switch",
+    ),
+    Remark(
         "TS731",
         "critical",
         "The firewall's table is not loaded",
@@ -167,9 +185,10 @@ REMARKS = (
     ),
     Remark(
         "TS732",
-        "warning",
+        "critical",
         "The firewall's table was changed by something else",
-        "It is not what was loaded: rules or elements were added or removed by hand or by another program.",
+        "It is not what was loaded: rules or elements were added or removed by hand or by another program, "
+        "so what it lets in is not what the file says. `nft flush table` leaves a table without any rule.",
         "table inet tsstack is not as it was loaded",
         "tsstack switch      # puts it right\nnft list table inet tsstack",
     ),
@@ -183,7 +202,7 @@ REMARKS = (
     ),
     Remark(
         "TS742",
-        "warning",
+        "critical",
         "A path is dead",
         "What the monitor watches there does not answer any more.",
         "dead: target:icmp:1.1.1.1",
@@ -221,6 +240,15 @@ REMARKS = (
         "wholly to one generation.",
         "a switch to 12 is at work, or was cut off",
         "tsstack recover",
+    ),
+    Remark(
+        "TS754",
+        "critical",
+        "The live generation is damaged",
+        "`current` points at a generation whose folder or manifest is gone or cannot be read. What is live "
+        "in the kernel and in nginx stays; a rollback away from here may not know how it was.",
+        "generation 99 is live and cannot be read: it is not there",
+        "tsstack generations\ntsstack switch      # after any change of the file: makes a new one",
     ),
     Remark(
         "TS753",

@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 class NotRunning(CheckFailed):
-    """No monitor answers."""
+    """No monitor answers: nobody listens, or whoever does is stuck."""
 
 
 class Client:
@@ -66,7 +66,9 @@ class Client:
                 f"no monitor listens on {self.path}", hint="systemctl start tsstack-monitor"
             ) from error
         except TimeoutError as error:
-            raise TsstackError(f"the monitor did not answer within {timeout_s:g} s") from error
+            raise NotRunning(
+                f"the monitor did not answer within {timeout_s:g} s", hint="systemctl restart tsstack-monitor"
+            ) from error
         except ValueError as error:
             raise TsstackError(f"what listens on {self.path} is no monitor") from error
 

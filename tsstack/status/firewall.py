@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def read_firewall(generation: str, run: str) -> Firewall:
         with open(f"{generation}/nftables/zones.json", "rb") as file:  # noqa: PTH123
             described = json.load(file)
     except FileNotFoundError:
+        if not os.path.isdir(generation) and os.path.islink(generation):  # noqa: PTH112, PTH114
+            return {**found, "enabled": True, "error": "the live generation is not there"}
         return found
     except (OSError, ValueError) as error:
         return {**found, "enabled": True, "error": f"the generation's zones cannot be read: {error}"}

@@ -79,7 +79,7 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
     heard = heard or ask_tailscaled(sources)
     status, prefs, error = heard.status, heard.prefs, heard.error
     withdrawn = [route["network"] for route in state.get("routes") or () if route["withdrawn"]]
-    services, certificates, unread = read_proxy(generation, paths)
+    proxy, services, certificates = read_proxy(generation, paths)
     firewall = read_firewall(generation, sources.run)
     told: Status = {
         "v": VERSION,
@@ -90,6 +90,7 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
         "tailnet": silent_tailnet(error) if error else read_tailnet(status, prefs, withdrawn),
         "exit": read_exit(status, prefs, _wanted_exit(generation), state.get("exit")),
         "peers": with_round_trips(heard.peers, paths),
+        "proxy": proxy,
         "services": services,
         "certificates": certificates,
         "firewall": firewall,
@@ -97,12 +98,8 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
         "monitor": monitor,
         "warnings": [],
     }
-    warnings = judge(told)
-    if unread:
-        warnings.append(
-            {"code": "TS724", "level": "warning", "about": "services", "message": unread, "hint": ""}
-        )
-    told["warnings"], told["level"] = warnings, worst(warnings)
+    told["warnings"] = judge(told)
+    told["level"] = worst(told["warnings"])
     return told
 
 

@@ -14,24 +14,29 @@ if TYPE_CHECKING:
 def read_generation(state: str) -> Generation:
     """The live generation, that of the next boot, and a switch that is not over. Never raises."""
     current = _target(f"{state}/current")
-    made, source = _manifest(f"{state}/current/manifest.json") if current else (None, "")
+    made, source, error = _manifest(f"{state}/current/manifest.json") if current else (None, "", "")
     return {
         "current": current,
         "boot": _target(f"{state}/boot"),
         "made": made,
         "source": source,
         "pending": _pending(f"{state}/pending.json"),
+        "error": error,
     }
 
 
-def _manifest(path: str) -> tuple[float | None, str]:
-    """When it was made, and from which file; (None, "") where that cannot be read."""
+def _manifest(path: str) -> tuple[float | None, str, str]:
+    """When it was made, from which file, and why that cannot be read (empty: it can)."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             manifest = json.load(file)
-        return float(manifest["created_unix_s"]), str(manifest["source"])
+        return float(manifest["created_unix_s"]), str(manifest["source"]), ""
+    except FileNotFoundError:
+        return None, "", "it is not there"
+    except PermissionError:
+        return None, "", "reading it needs root"
     except (OSError, ValueError, KeyError, TypeError):
-        return None, ""
+        return None, "", "its manifest is damaged"
 
 
 def _target(link: str) -> int:

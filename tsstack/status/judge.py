@@ -141,6 +141,14 @@ def _why(way: Mapping[str, Any]) -> str:
 
 
 def _services(status: Status) -> Iterator[Warning_]:
+    proxy = status["proxy"]
+    if proxy["running"] is False:
+        yield _say("TS725", "critical", "nginx", f"{proxy['error']}: nothing is served", "nginx-test")
+    elif proxy["current"] is False:
+        message = "nginx serves another configuration than the live generation's"
+        yield _say("TS726", "warning", "nginx", message, "nginx-test; tsstack switch")
+    elif proxy["error"]:
+        yield _say("TS724", "warning", "services", proxy["error"])
     for service in status["services"]:
         if service["level"] == "dead":
             why = f": {service['error']}" if service["error"] else ""
@@ -180,7 +188,7 @@ def _firewall(status: Status) -> Iterator[Warning_]:
     elif firewall["changed"]:
         yield _say(
             "TS732",
-            "warning",
+            "critical",
             "firewall",
             "table inet tsstack is not as it was loaded",
             "tsstack switch puts it right; `nft list table inet tsstack` shows it",
@@ -200,7 +208,11 @@ def _monitor(status: Status) -> Iterator[Warning_]:
             )
         return
     state = monitor["state"] or {}
-    for level, code, bad in (("dead", "TS742", "warning"), ("poor", "TS743", "warning")):
+    severities: tuple[tuple[str, str, Level], ...] = (
+        ("dead", "TS742", "critical"),
+        ("poor", "TS743", "warning"),
+    )
+    for level, code, severity in severities:
         keys = [
             path["key"] for path in state["paths"] if path["level"] == level and path["kind"] != "service"
         ]
@@ -208,7 +220,7 @@ def _monitor(status: Status) -> Iterator[Warning_]:
             shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
             yield _say(
                 code,
-                "warning" if bad == "warning" else "critical",
+                severity,
                 "links",
                 f"{level}: {shown}",
                 "ts-quality",
@@ -220,6 +232,10 @@ def _monitor(status: Status) -> Iterator[Warning_]:
 def _generation(status: Status) -> Iterator[Warning_]:
     generation = status["generation"]
     pending = generation["pending"]
+    if generation["error"] and generation["error"] != "reading it needs root":
+        message = f"generation {generation['current']} is live and cannot be read: {generation['error']}"
+        hint = "tsstack generations; a switch with any change makes a new one"
+        yield _say("TS754", "critical", "generation", message, hint)
     if pending is None:
         if generation["current"] != generation["boot"]:
             yield _say(

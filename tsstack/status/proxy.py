@@ -1,32 +1,42 @@
-"""The services of the live generation, with what the monitor sees of them and when their certificates end."""
+"""nginx and its services, with what the monitor sees of them and when their certificates end."""
 
 from __future__ import annotations
 
 import json
 
 from tsstack.status.expiry import read_expiry
+from tsstack.system.unix_http import Garbled, exchange, parse_reply, request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from tsstack.status.shape import Certificate, Service
+    from tsstack.status.shape import Certificate, Proxy, Service
 
+_NGINX_S = 1.0
 _BEST_FIRST = ("good", "suspect", "poor", "unknown", "dead")
 
 
 def read_proxy(
     generation: str, paths: Sequence[Mapping[str, Any]]
-) -> tuple[list[Service], list[Certificate], str]:
-    """Services, certificates, and why they cannot be read (empty: they can). Never raises."""
+) -> tuple[Proxy, list[Service], list[Certificate]]:
+    """nginx, its services and certificates. Never raises: `Proxy.error` says why they cannot be read."""
+    nginx: Proxy = {"enabled": False, "running": None, "current": None, "error": ""}
     try:
         with open(f"{generation}/nginx/plan.json", "rb") as file:  # noqa: PTH123
             plan = json.load(file)
+        return _read(plan, paths)
     except FileNotFoundError:
-        return [], [], ""
-    except (OSError, ValueError) as error:
-        return [], [], f"the generation's services cannot be read: {error}"
+        return nginx, [], []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "they are damaged"
+        return {**nginx, "enabled": True, "error": f"the generation's services cannot be read: {why}"}, [], []
+
+
+def _read(
+    plan: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]
+) -> tuple[Proxy, list[Service], list[Certificate]]:
     certificates: list[Certificate] = []
     ends: dict[str, float | None] = {}
     for each in plan["certificates"]:
@@ -41,7 +51,22 @@ def read_proxy(
             name = str(path["key"]).removeprefix("service:").rpartition("#")[0]
             watched.setdefault(name, []).append(path)
     services = [_service(name, url, watched.get(name, ()), ends) for name, url in plan["urls"].items()]
-    return services, certificates, ""
+    return _ask_nginx(plan.get("status"), plan.get("digest"), served=bool(services)), services, certificates
+
+
+def _ask_nginx(status: str | None, digest: str | None, *, served: bool) -> Proxy:
+    """Asks the status endpoint on loopback which configuration nginx has loaded."""
+    found: Proxy = {"enabled": served, "running": None, "current": None, "error": ""}
+    if not served or not status:
+        return found
+    host, _, port = status.rpartition(":")
+    try:
+        answer = exchange((host, int(port)), request("GET", "/generation", status), timeout_s=_NGINX_S)
+        _, _, body = parse_reply(answer)
+    except (OSError, Garbled) as error:
+        why = str(getattr(error, "strerror", "") or error).lower()
+        return {**found, "running": False, "error": f"nginx does not answer on {status}: {why}"}
+    return {**found, "running": True, "current": body.decode("ascii", "replace").strip() == digest}
 
 
 def _end(path: str) -> tuple[float | None, str]:

@@ -113,6 +113,18 @@ class Service(TypedDict):
     certificate_expires: float | None
 
 
+class Proxy(TypedDict):
+    """nginx itself."""
+
+    enabled: bool
+    """Whether the live generation serves anything."""
+    running: bool | None
+    """Whether it answers at `proxy.status`; None where the file has none."""
+    current: bool | None
+    """Whether it serves the live generation; None when that is not known."""
+    error: str
+
+
 class Counter(TypedDict):
     """What a counter of the kernel's table has seen since the table was loaded."""
 
@@ -192,6 +204,8 @@ class Generation(TypedDict):
     made: float | None
     source: str
     pending: Pending | None
+    error: str
+    """Why the live generation cannot be read; empty when it can."""
 
 
 class Monitor(TypedDict):
@@ -216,6 +230,7 @@ class Status(TypedDict):
     tailnet: Tailnet
     exit: Exit
     peers: list[Peer]
+    proxy: Proxy
     services: list[Service]
     certificates: list[Certificate]
     firewall: Firewall

@@ -17,13 +17,15 @@ class Garbled(Exception):
     """What answers there does not speak HTTP, or its answer was cut off; the message says which."""
 
 
-def exchange(path: str, data: bytes, *, timeout_s: float, until: bytes = b"") -> bytes:
-    """Send `data` and return all that comes back, up to the end or to the first `until`.
+def exchange(path: str | tuple[str, int], data: bytes, *, timeout_s: float, until: bytes = b"") -> bytes:
+    """Send `data` to a unix socket, or to an IPv4 address and port, and return all that comes back, up to the
+    end or to the first `until`.
 
     Raises OSError (FileNotFoundError, ConnectionRefusedError, PermissionError) and TimeoutError.
     """
     deadline = time.monotonic() + timeout_s
-    link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    family = _socket.AF_UNIX if isinstance(path, str) else _socket.AF_INET
+    link = _socket.socket(family, _socket.SOCK_STREAM)
     try:
         link.settimeout(timeout_s)
         link.connect(path)

@@ -72,6 +72,7 @@ def a_status(**more: Any) -> dict[str, Any]:
         "tailnet": read_tailnet(approved, PREFS, ()),
         "exit": read_exit(approved, PREFS, {"use": ["exit-a", "exit-b"]}, {"why": ["exit-a is good"]}),
         "peers": read_peers(approved, paths),
+        "proxy": {"enabled": True, "running": True, "current": True, "error": ""},
         "services": [
             {
                 "name": "wiki", "url": "https://wiki.kernelcore.tail.test/", "level": "good", "rtt_s": 0.0012,
@@ -103,7 +104,7 @@ def a_status(**more: Any) -> dict[str, Any]:
         },
         "generation": {
             "current": 7, "boot": 7, "made": NOW - 7200, "pending": None,
-            "source": "/etc/tsstack/tsstack.yaml",
+            "source": "/etc/tsstack/tsstack.yaml", "error": "",
         },
         "monitor": {"running": True, "wanted": True, "error": "", "state": a_state(*paths)},
         "warnings": [],

@@ -46,7 +46,7 @@ def test_zones_with_their_rules_and_lines() -> None:
     [
         ({}, (), "ok", "as the file says"),
         ({}, ("table ip filter drops too",), "warning", "table ip filter drops too"),
-        ({"changed": True}, (), "warning", "something changed it"),
+        ({"changed": True}, (), "critical", "something changed it"),
         ({"loaded": False}, (), "critical", "nothing is closed"),
         ({"loaded": None, "error": "needs root"}, (), "unknown", "needs root"),
         ({"enabled": False}, (), "ok", "closes nothing"),

@@ -6,6 +6,7 @@ import datetime
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,13 @@ class TestTailnet:
         assert read_time(text) == seconds
 
 
+def _answer_once(server: Any, digest: bytes) -> None:
+    link, _ = server.accept()
+    with link:
+        link.recv(4096)
+        link.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + digest)
+
+
 class TestGather:
     def test_without_anybody_to_ask_it_says_so(self, tmp_path: Path) -> None:
         status = gather(sources(tmp_path))
@@ -196,9 +204,43 @@ class TestGather:
     def test_a_damaged_generation_is_a_remark(self, tmp_path: Path) -> None:
         (tmp_path / "nginx").mkdir()
         (tmp_path / "nginx" / "plan.json").write_text("{")
-        services, certificates, why = read_proxy(str(tmp_path), ())
-        assert (services, certificates) == ([], [])
-        assert "cannot be read" in why
+        for text in ("{", "[]", "{}", '{"certificates": 5}'):
+            (tmp_path / "nginx" / "plan.json").write_text(text)
+            nginx, services, certificates = read_proxy(str(tmp_path), ())
+            assert (services, certificates) == ([], [])
+            assert "cannot be read" in nginx["error"]
+
+    def test_a_dead_nginx_serves_nothing_however_well_its_upstreams_are(self, tmp_path: Path) -> None:
+        import socket
+
+        (tmp_path / "nginx").mkdir()
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            port = server.getsockname()[1]
+            plan = {"urls": {"wiki": "http://wiki/"}, "certificates": [], "status": f"127.0.0.1:{port}"}
+            (tmp_path / "nginx" / "plan.json").write_text(json.dumps({**plan, "digest": "abc"}))
+            nginx, _, _ = read_proxy(str(tmp_path), [a_path("service:wiki#0")])
+            assert (nginx["running"], nginx["current"]) == (False, None)
+            assert "refused" in nginx["error"]
+            server.listen()
+            for digest, current in ((b"abc", True), (b"abd", False)):
+                thread = threading.Thread(target=_answer_once, args=(server, digest))
+                thread.start()
+                nginx, _, _ = read_proxy(str(tmp_path), [])
+                thread.join()
+                assert (nginx["running"], nginx["current"]) == (True, current)
+
+    @pytest.mark.parametrize(("text", "why"), [("", "damaged"), ("[]", "damaged"), (None, "not there")])
+    def test_a_damaged_live_generation_is_critical(self, tmp_path: Path, text: str | None, why: str) -> None:
+        (tmp_path / "state" / "generations" / "7").mkdir(parents=True)
+        if text is not None:
+            (tmp_path / "state" / "generations" / "7" / "manifest.json").write_text(text)
+        for link in ("current", "boot"):
+            (tmp_path / "state" / link).symlink_to("generations/7" if text is not None else "generations/99")
+        status = gather(sources(tmp_path))
+        assert "TS754" in {warning["code"] for warning in status["warnings"]}
+        assert why in status["generation"]["error"]
+        assert status["firewall"]["error"] == ("" if text is not None else "the live generation is not there")
 
 
 def test_what_is_asked_for_in_a_hurry_imports_nothing_heavy() -> None:
