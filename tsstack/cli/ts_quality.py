@@ -106,7 +106,7 @@ def command(
 
     \b
     Exit code: 0 all are good (or not measured yet), 1 one is suspect or poor,
-    2 one is dead, 3 it cannot be told.
+    2 one is dead, 3 it cannot be told: no monitor runs.
     """
     if plot is not None and every_s is not None:
         raise click.UsageError("--plot draws once: leave --watch out")
@@ -128,7 +128,8 @@ def command(
                 raise
             return f"{error.message}: waiting for it", "unknown"  # it was there, so it will be again
         began.append(True)
-        level = _STATUS[worst_level(report.links)]
+        # What the history ends with may be days ago: nobody knows how it is now.
+        level = _STATUS[worst_level(report.links)] if report.live else "unknown"
         if as_json:
             return json.dumps(report_json(report)), level  # one line: a thousand links are long enough
         out = terminal()
