@@ -1,0 +1,61 @@
+"""How the console scripts end whatever they are given, and what a redrawn screen is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tsstack.cli import glyphs
+from tsstack.cli.completion import SCRIPTS
+
+START = "from tsstack.cli.{} import main; main()"
+WATCHING = [module for name, (module, _) in SCRIPTS.items() if name != "tsstack"]
+
+
+def start(module: str, *words: str, shell: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", START.format(module), *words]
+    if shell:
+        command = ["bash", "-c", f'exec "$@" {shell}', "-", *command]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize("module", [*WATCHING, "ts_status"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "soon"])
+def test_an_impossible_pace_is_refused(module: str, seconds: str) -> None:
+    done = start(module, f"--watch={seconds}")
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", [">/dev/full", ">&-"])
+def test_ts_status_that_cannot_write_ends_without_a_traceback(shell: str) -> None:
+    done = start("ts_status", shell=shell)
+    assert done.returncode in ({3} if "full" in shell else {0, 1, 2})
+    assert "Traceback" not in done.stderr
+    assert ("No space left" in done.stderr) == ("full" in shell)
+
+
+def test_a_screen_that_is_redrawn_fits_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((80, 5)))
+    monkeypatch.setattr(glyphs.sys, "stdout", sys.__stdout__)
+    text = "\n".join(f"line {number}" for number in range(20))
+    lines = glyphs.redrawn(text).split("\n")
+    assert lines[0] == "\033[Hline 0\033[K"
+    assert lines[3] == "  and 17 more lines: make the window higher\033[K"
+    assert lines[4:] == ["\033[J"]
+    assert "more lines" not in glyphs.redrawn("one\ntwo\n")
+
+
+def test_a_dumb_terminal_gets_one_screen_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen:
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(glyphs.sys, "stdout", Screen())
+    monkeypatch.setenv("TERM", "dumb")
+    assert not glyphs.redraws()
+    monkeypatch.setenv("TERM", "xterm")
+    assert glyphs.redraws()
