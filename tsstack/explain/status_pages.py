@@ -251,6 +251,15 @@ REMARKS = (
         "tsstack generations\ntsstack switch      # after any change of the file: makes a new one",
     ),
     Remark(
+        "TS755",
+        "warning",
+        "The host is no longer as the live generation says",
+        "Somebody or something changed a setting of tailscaled or a kernel parameter since the switch. "
+        "Queues, links in /etc and all else that may drift is for `tsstack doctor`.",
+        "drift: net.ipv4.ip_forward is 0, not 1",
+        "tsstack switch      # puts it right\ntsstack doctor      # shows all drift",
+    ),
+    Remark(
         "TS753",
         "warning",
         "The next boot brings up another generation",

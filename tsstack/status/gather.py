@@ -10,6 +10,7 @@ import os
 import time
 
 from tsstack import __version__
+from tsstack.status.drift import read_drift
 from tsstack.status.firewall import read_firewall
 from tsstack.status.generation import read_generation
 from tsstack.status.judge import judge, worst
@@ -94,7 +95,10 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
         "services": services,
         "certificates": certificates,
         "firewall": firewall,
-        "generation": read_generation(sources.state),
+        "generation": {
+            **read_generation(sources.state),
+            "drift": read_drift(generation, None if error else prefs, withdrawn),
+        },
         "monitor": monitor,
         "warnings": [],
     }

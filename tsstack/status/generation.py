@@ -22,6 +22,7 @@ def read_generation(state: str) -> Generation:
         "source": source,
         "pending": _pending(f"{state}/pending.json"),
         "error": error,
+        "drift": [],
     }
 
 

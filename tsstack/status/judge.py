@@ -231,6 +231,11 @@ def _monitor(status: Status) -> Iterator[Warning_]:
 
 def _generation(status: Status) -> Iterator[Warning_]:
     generation = status["generation"]
+    drift = generation["drift"]
+    if drift:
+        more = f"; and {len(drift) - 3} more" if len(drift) > 3 else ""
+        hint = "tsstack switch puts it right; tsstack doctor shows all"
+        yield _say("TS755", "warning", "generation", f"drift: {'; '.join(drift[:3])}{more}", hint)
     pending = generation["pending"]
     if generation["error"] and generation["error"] != "reading it needs root":
         message = f"generation {generation['current']} is live and cannot be read: {generation['error']}"

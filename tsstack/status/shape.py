@@ -206,6 +206,8 @@ class Generation(TypedDict):
     pending: Pending | None
     error: str
     """Why the live generation cannot be read; empty when it can."""
+    drift: list[str]
+    """Settings of tailscaled and kernel parameters that are not as it says, a sentence each."""
 
 
 class Monitor(TypedDict):

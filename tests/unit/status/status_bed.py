@@ -104,7 +104,7 @@ def a_status(**more: Any) -> dict[str, Any]:
         },
         "generation": {
             "current": 7, "boot": 7, "made": NOW - 7200, "pending": None,
-            "source": "/etc/tsstack/tsstack.yaml", "error": "",
+            "source": "/etc/tsstack/tsstack.yaml", "error": "", "drift": [],
         },
         "monitor": {"running": True, "wanted": True, "error": "", "state": a_state(*paths)},
         "warnings": [],

@@ -69,6 +69,7 @@ def test_where_all_is_well_nothing_is_said() -> None:
             ("TS752", "warning"),
         ),
         ({"generation": {"boot": 6}}, ("TS753", "warning")),
+        ({"generation": {"drift": ["ip_forward is 0, not 1"]}}, ("TS755", "warning")),
     ],
 )
 def test_each_thing_that_is_wrong_has_its_remark(change: dict[str, Any], expected: tuple[str, str]) -> None:
