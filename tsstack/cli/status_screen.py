@@ -166,7 +166,10 @@ def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterat
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
     if ends:
         told += f"; certificates for {span(min(ends) - status['at'])}"
-    yield _row(terminal, "services", told)
+    if status["proxy"]["running"] is False:
+        yield _row(terminal, "services", "none is served: nginx does not answer", "red")
+    else:
+        yield _row(terminal, "services", told)
     worst_first = sorted(services, key=lambda service: service["level"] != "dead")
     shown = services if everything else worst_first[:_SERVICES_SHOWN]
     width = min(max(len(service["name"]) for service in shown), 20)

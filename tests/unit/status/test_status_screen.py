@@ -90,6 +90,19 @@ def test_where_the_monitor_is_away_services_are_not_called_up() -> None:
     assert "links       no monitor runs" in text
 
 
+def test_where_nginx_is_dead_no_service_is_called_up() -> None:
+    text = "\n".join(status_lines(a_status(proxy={"running": False, "error": "no answer"}), PLAIN))
+    assert "services    none is served: nginx does not answer" in text
+    assert "1 of 1 up" not in text
+
+
+def test_what_a_user_may_not_read_is_no_reason_to_call_all_well() -> None:
+    hidden = a_status(
+        firewall={"loaded": None, "changed": None, "error": "reading the packet filter needs root"}
+    )
+    assert status_lines(hidden, PLAIN)[0] == "* kernelcore: all is well, as far as this user may look"
+
+
 def test_nothing_watched_is_said() -> None:
     text = "\n".join(status_lines(a_status(monitor={"state": a_state()}), PLAIN))
     assert "nothing is watched" in text
