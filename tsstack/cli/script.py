@@ -23,17 +23,20 @@ EXIT_CODE = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
 
 
 class Every(click.ParamType[float]):
-    """Seconds between two screens: 0.2 to a day."""
+    """Seconds between two screens: `least` to a day."""
 
     name = "seconds"
+
+    def __init__(self, least: float = 0.2) -> None:
+        self.least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             seconds = float(value)
         except ValueError:
             seconds = 0.0
-        if not 0.2 <= seconds <= 86400:  # false of nan, too
-            self.fail(f"{value!r} is no number of seconds from 0.2 to 86400", param, ctx)
+        if not self.least <= seconds <= 86400:  # false of nan, too
+            self.fail(f"{value!r} is no number of seconds from {self.least} to 86400", param, ctx)
         return seconds
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tsstack.cli.options import unused_file_option
+from tsstack.cli.script import Every
 from tsstack.errors import UsageError
 
 
@@ -16,7 +17,7 @@ from tsstack.errors import UsageError
 @click.option(
     "--every",
     "every_s",
-    type=click.FloatRange(min=0.1, max=60.0),
+    type=Every(least=0.1),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

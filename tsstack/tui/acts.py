@@ -67,7 +67,8 @@ def _tsstack(*words: str) -> Mapping[str, Any]:
     """What a verb of `tsstack` says as JSON."""
     from tsstack.system.command import run
 
-    done = run([sys.executable, "-c", _TSSTACK, "--json", *words], timeout_s=_SWITCH_S, check=False)
+    # Never from the folder that we happen to stand in (-P): this is root's.
+    done = run([sys.executable, "-P", "-c", _TSSTACK, "--json", *words], timeout_s=_SWITCH_S, check=False)
     try:
         told = json.loads(done.stdout)
     except ValueError:
