@@ -115,10 +115,16 @@ class DnsPart:
         _write_record(facts.paths, wanted)
 
     def verify(self, generation: Path, facts: Facts) -> None:
-        """Ask resolved for its settings again. Raises ApplyFailed with what is not as asked."""
+        """Ask resolved for its settings again. Raises ApplyFailed with what is not as asked.
+
+        What a slow tailscaled has cleared since `activate` is no fault of the change: it is set again first.
+        """
         if not facts.resolved:
             return
         try:
+            tailnet = _links_wanted(desired.routes(_tree(generation))).get(TAILNET_INTERFACE)
+            if tailnet is not None and read_link(TAILNET_INTERFACE) not in (None, tailnet):
+                _outlast_tailscaled(tailnet)
             for link, before, after in _steps(self.observe(_tree(generation), facts)):
                 raise ApplyFailed(f"DNS of {link} is {_shown(before)} and not {_shown(after)}")
         except CheckFailed as error:
