@@ -207,7 +207,7 @@ def test_what_tailscaled_clears_a_moment_later_is_set_again(host):
 
 
 def test_what_tailscaled_clears_after_the_activation_is_set_again_before_it_is_verified(host):
-    """On a slow machine tailscaled took longer than the activation waits, and the switch was undone for it."""
+    """On a slow machine tailscaled took longer than the activation waits, and the switch was undone."""
     host.run("ip", "tuntap", "add", "tailscale0", "mode", "tun")
     text = "tailscale: {accept_dns: false}\ndns: {split: {tail.test: 100.100.100.100}}"
     assert "error" not in part(host, "cleared", text)
