@@ -18,7 +18,11 @@ from tsstack.model.stack import Stack
 from tsstack.prove.expected import TAILNET, TAILNET_INTERFACE, Membership, Packet
 
 _FINAL = {"accept", "drop", "reject"}
-_LOOKUP = re.compile(r"(?:(\S+) )?(saddr|daddr|iifname|oifname|dport|proto-dst) (?:vmap )?@(\S+)")
+_LOOKUP = re.compile(r"(?:(\S+) )?(saddr|daddr|iifname|oifname|dport|proto-dst) @(\S+)")
+# Many zones are asked in groups: `zones.ip4.0`, `to.ZONE.interfaces.2`.
+_GROUP = re.compile(
+    r"(zones|isolated|to|hide|hidden)\.(?:(.+)\.)?(?:ip|tailnet|interfaces|wildcards)\d*\.\d+"
+)
 _ALWAYS = {
     "always: established": "belongs to a connection that is open already",
     "always: loopback": "comes from this host itself",
@@ -123,6 +127,8 @@ class _Teller:
             verdict = "reject" if event.verdict == "drop" and " reject" in f" {rule.text}" else event.verdict
             if event.target:
                 verdict = f"{verdict} {event.target}"
+            if owner == OURS and _GROUP.fullmatch(event.target or ""):
+                continue  # only a step on the way to a zone, see tsstack.parts.firewall.dispatch
             words, path = rule.comment or rule.text, ""
             if owner == OURS:
                 words, path = self._words(event.chain, rule, verdict), self._path(rule)
@@ -168,10 +174,14 @@ class _Teller:
             return _ALWAYS[rule.comment]
         if rule.comment.startswith("always:"):
             return self._strange(rule.comment, verdict)
-        kind, _, zone = chain.partition(".")
+        grouped = _GROUP.fullmatch(chain)
+        kind, _, zone = (grouped[1], "", grouped[2] or "") if grouped else chain.partition(".")
         teller = {
             "input": self._in_base,
             "forward": self._in_base,
+            "zones": self._in_base,
+            "isolated": self._in_base,
+            "to": self._in_from,
             "zone": self._in_zone,
             "from": self._in_from,
             "pair": self._in_pair,

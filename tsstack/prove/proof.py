@@ -178,11 +178,19 @@ class _Run:
         self._next = 1
 
     def rows(self) -> list[Row]:
-        """Send everything; what looks lost is sent again."""
+        """Send everything; what looks lost is sent again.
+
+        So is what was refused and should not be: of a packet that its witness did not get, the reset by which
+        this host answered may be all that is seen. What got through is never asked twice.
+        """
         packets, verdicts = self._plan.packets, list[Verdict]()
         seen = self._send(packets, lambda packet: verdicts.append(self._oracle.judge(packet)))
         for _ in range(_TRIES - 1):
-            lost = (at for at, what in enumerate(seen) if what == "drop" != verdicts[at].action)
+            lost = (
+                at
+                for at, what in enumerate(seen)
+                if what in {"drop", "reject"} and what != verdicts[at].action
+            )
             again = [at for at in lost if not (packets[at].silent and verdicts[at].action == "reject")]
             if not again:
                 break

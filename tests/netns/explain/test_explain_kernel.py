@@ -219,6 +219,27 @@ def test_the_decisions_come_in_the_order_of_the_kernel() -> None:
     ]
 
 
+def test_zones_that_are_asked_in_groups_are_told_like_few() -> None:
+    zones = [f"  z{n}: {{interfaces: [lan{n}], tcp: [{1000 + n}]}}" for n in range(20)]
+    pairs = [f"  - {{from: z19, to: z{n}, tcp: [25]}}" for n in range(18)]
+    text = "\n".join(
+        ["host: {name: a}", "firewall:", " zones:", *zones, " forward:", *pairs, "  - {from: z0, to: z19}"]
+    ).replace("to: z19}", "to: z19, allow: all, masquerade: true}")
+    told = ask(text, "z19", "tcp/25", "", "z17")
+    assert (told.answer.verdict, told.answer.path) == ("accepted", "firewall.forward[17].tcp[0]")
+    assert [(each.verdict, each.words, each.path) for each, _ in told.decisions][1:4] == [
+        ("goto zone.z19", "comes from zone z19: lan19", "firewall.zones.z19.interfaces[0]"),
+        ("goto from.z19", "is on its way through this host", "firewall.forward"),
+        ("goto pair.z19.z17", "goes to zone z17: is it listed?", "firewall.zones.z17.interfaces[0]"),
+    ]
+    inside = ask(text, "z19", "tcp/7", "lan19", "z19")
+    assert "stays within zone z19" in [each.words for each, _ in inside.decisions]
+    assert {each.chain for each, _ in told.decisions if "own address" in each.words} == {
+        "hidden.sources",
+        "postrouting",
+    }
+
+
 def test_a_wildcard_is_asked_by_an_interface_of_its_kind() -> None:
     explained = ask(LAN, "lan", "ssh", "veth9")
     entry = next(each for each, _ in explained.decisions if each.verdict == "goto zone.lan")

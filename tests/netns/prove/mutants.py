@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _CHAIN = re.compile(r"\tchain (\S+) \{")
-_SET = re.compile(r"\t(?:set|map) (\S+) \{")
+_SET = re.compile(r"\tset (\S+) \{")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,11 @@ _KINDS = (
         }
     ),
 )
-_VERDICT = re.compile(r"(accept|drop|return|masquerade|goto \S+|vmap @\S+) comment")
+_VERDICT = re.compile(r"(accept|drop|return|masquerade|(?:goto|jump) \S+) comment")
 
 
 def _members(text: str) -> dict[str, set[str]]:
-    """What each set and map holds, without comments and verdicts."""
+    """What each set holds, without comments."""
     found: dict[str, set[str]] = {}
     for _, owner, line in _lines_within(text, _SET):
         if line.startswith("\t\t\t"):
@@ -117,7 +117,7 @@ def _meet(first: Rule, second: Rule, members: dict[str, set[str]]) -> bool:
 
 def _matched(side: str, rule: str, members: dict[str, set[str]]) -> set[str]:
     """What a rule asks for on a side; empty for anything."""
-    found = re.search(rf'\b{side} (?:vmap )?(?:@(\S+)|"(\S+)")', rule)
+    found = re.search(rf'\b{side} (?:@(\S+)|"(\S+)")', rule)
     if not found:
         return set()
     return members.get(found[1], set()) if found[1] else {found[2]}
@@ -161,7 +161,7 @@ def widened_ports(text: str) -> Iterator[Mutant]:
 
 
 def narrowed_sets(text: str) -> Iterator[Mutant]:
-    """Each element of a set or map left out once, unless it is the only one (a set needs one here)."""
+    """Each element of a set left out once, unless it is the only one (a set needs one here)."""
     for at, owner, line in _lines_within(text, _SET):
         if line.startswith("\t\t\t"):
             every = text.split("\n")
@@ -273,8 +273,10 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("", r"^without zone\.\w+ \| goto refuse", _END),
     ("", r"^without always\.misdirected \|", _END),
     ("", r"^without input \| counter name unzoned drop", _END),
-    ("", r"^without forward \| drop", "nothing reaches it but while a table is replaced"),
-    ("", r"^without forward \| oifname (\"tailscale0\"|@zoned).* accept", _LATER),
+    ("", r"^without forward \| oifname (\"tailscale0\"|@zoned|@members\.(lab|dmz)).* accept", _LATER),
+    ("", r"^without forward \| accept", _END),
+    ("", r"^without input \| iifname @members\.isolated", "default_policy refuses all of it too"),
+    ("", r"^swapped input \| meta l4proto 1 ", "no packet is of both protocols"),
     ("", r"^without from\.(dmz|lab|office) \| oifname \"tailscale0\".*goto refuse", _LATER),
     ("", r"^without from\.isolated \| ct state invalid", _LATER),
     ("", r"^without zone\.isolated \| oif != 0 goto from\.isolated", _LATER),
@@ -282,21 +284,21 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("", r"^without zone\.admin \| icmp(v6)? type echo-request", _LATER),
     ("", r"^swapped zone\.isolated \| oif != 0", _BOTH),
     ("", r"^swapped input \| iifname \"lo\"", _BOTH),
-    ("", r"^swapped forward \| oifname @zoned.* / meta nfproto", _BOTH),
     ("", r"^swapped input \| ct state invalid .* / udp dport", "no datagram is invalid but a damaged one"),
     ("", r"hook prerouting priority 10", "it is still asked before the two other hooks"),
     ("example", r"^(without|swapped) pair\.internal\.dmz|^forward\.0\.tcp: 44", _EXIT),
+    ("example", r"^without .* goto pair\.internal\.dmz", _EXIT),
     ("example", r"^(zoned|to\.internal)\.interfaces without \"eth0\"", _EXIT),
-    ("example", r"^without from\.admin \| oifname .*tailnet4 comment", _ALONE),
-    ("everything", r"^without from\.admin \| oifname .*tailnet6 comment", _ALONE),
-    ("everything", r"^without from\.(internal|admin) \| oifname @zoned\.wildcards1", _WITHIN),
+    ("example", r"^without from\.admin \| oifname .*tailnet4 accept", _ALONE),
+    ("everything", r"^without from\.admin \| oifname .*tailnet6 accept", _ALONE),
+    ("everything", r"^without from\.(internal|admin) \| oifname @members\.lab\.wildcards1", _WITHIN),
     ("everything", r"^without pair\.office\.dmz \| goto refuse", "the rule before it accepts all"),
     ("everything", r"^without from\.office \| iifname .*exit_node", "the rule to dmz accepts all of it"),
     ("everything", r"^swapped from\.office \| .*exit_node", _BOTH),
-    ("everything", r"^swapped from\.(dmz|office) \| oifname vmap @to\.\w+\.wildcards2 .* / ct status", _BOTH),
+    ("everything", r"^swapped from\.(dmz|office) \| oifname @members\.dmz\.wildcards2 .* / ct status", _BOTH),
     ("everything", r"^without hide\.office \| oifname .*return", _SHOWN),
     ("everything", r"^without hidden\.sources \|.*return", _SHOWN),
-    ("everything", r"^swapped hide\.office \| oifname @zoned\.wildcards1", "no rule leads from office there"),
+    ("everything", r"^swapped hide\.office \| oifname @members\.lab", "no rule leads from office there"),
     ("everything", r"'iif >= 0 goto hidden'", "this host has no address of the zone that is hidden"),
 )
 """Of which table (empty: of both), patterns of names, and why no packet tells such a mutant apart."""

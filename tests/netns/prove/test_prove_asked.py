@@ -94,16 +94,18 @@ def test_a_proof_may_take_long_as_long_as_each_round_ends(
     assert prove(tmp_path, stack, render(stack), limits=Limits(100, 100)).mismatches == ()
 
 
+@pytest.mark.parametrize("flags", [0, agent.REFUSED])
 def test_a_packet_that_a_busy_machine_loses_is_sent_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int
 ) -> None:
+    """Of one that its witness did not get, the reset by which a closed port answers may still be seen."""
     whole: Callable[..., bytes] = agent.send_round
     calls: list[int] = []
 
     def lossy(*words: Any) -> bytes:
         calls.append(1)
         seen = whole(*words)
-        return bytes(len(seen)) if len(calls) == 1 else seen
+        return bytes([flags]) * len(seen) if len(calls) == 1 else seen
 
     monkeypatch.setattr(agent, "send_round", lossy)
     stack = stack_of(f"firewall:\n  zones:\n{DMZ}")

@@ -112,14 +112,16 @@ MUTANTS: dict[str, Callable[[str], str]] = {
         r'\b443 comment "firewall.forward', '442 comment "firewall.forward'
     ),
     "TCP ports open UDP": change("tcp dport @open.dmz.tcp", "udp dport @open.dmz.tcp"),
-    "two zones are swapped by interface": swap('"br-guest" : goto zone', '"eth0" : goto zone'),
-    "an interface's zone is another": change('"eth0" : goto zone.dmz', '"eth0" : goto zone.internal'),
-    "a wildcard is longer": change(r'"veth\*" : goto zone', '"veth0*" : goto zone'),
-    "a wildcard is a name": change(r'"veth1\*" : goto zone', '"veth1" : goto zone'),
-    "a source's zone is another": change(r"(fd00:1::/32) : goto zone.office", r"\1 : goto zone.dmz"),
-    "a source network is narrower": change("fd00:1::/32 : goto zone", "fd00:1::/33 : goto zone"),
-    "a source network is wider": change("fd00:1::/32 : goto zone", "fd00::/31 : goto zone"),
-    "an address is another": change("100.64.0.10 : goto zone", "100.64.0.11 : goto zone"),
+    "two zones are swapped by interface": swap(
+        "@members.isolated.interfaces goto zone", "@members.dmz.interfaces goto zone"
+    ),
+    "an interface's zone is another": change(r"(@members.dmz.interfaces goto) zone.dmz", r"\1 zone.internal"),
+    "a wildcard is longer": change(r'"veth\*"', '"veth0*"'),
+    "a wildcard is a name": change(r'"veth1\*"', '"veth1"'),
+    "a source's zone is another": change(r"(ip6 saddr @members.office.ip6 goto) zone.office", r"\1 zone.dmz"),
+    "a source network is narrower": change("fd00:1::/32$", "fd00:1::/33"),
+    "a source network is wider": change("fd00:1::/32$", "fd00::/31"),
+    "an address is another": change(r"100\.64\.0\.10$", "100.64.0.11"),
     "a tailnet address counts behind any interface": lambda text: text.replace(
         'oifname "tailscale0" ip', "ip"
     ),
@@ -136,15 +138,16 @@ MUTANTS: dict[str, Callable[[str], str]] = {
     "a zone's refusal accepts": change(r"(chain refuse.lab \{(?:.*\n)*?.*)drop", r"\1accept"),
     "a zone's refusal rejects": change(r"(chain refuse.lab \{(?:.*\n)*?.*)drop", r"\1reject"),
     "forwarding from a zone is open": change(r"(chain from.isolated \{\n)", r"\1\t\taccept\n"),
-    "what no zone claims is not forwarded": change(
-        'meta nfproto vmap .* comment "always: from no zone"', "drop"
-    ),
+    "what no zone claims is not forwarded": change('accept comment "always: from no zone"', "drop"),
     "nothing is hidden": drop_line(r"goto hidden\.sources"),
     "one more zone is hidden": change(r"iif != 0 goto hidden.sources", "iif != 0 masquerade"),
     "what goes elsewhere is hidden": change(
-        r'"eth0" : goto hide\.office\.dmz', '"br-guest" : goto hide.office.dmz'
+        r"oifname @members\.dmz\.interfaces goto hide\.office\.dmz",
+        "oifname @members.isolated.interfaces goto hide.office.dmz",
     ),
-    "another zone is hidden": change(r"10\.1\.0\.0/16 : goto hide", "10.2.0.0/16 : goto hide"),
+    "another zone is hidden": change(
+        r"ip saddr @members\.office\.ip4 goto hide", "ip saddr @members.admin.ip4 goto hide"
+    ),
     "the hidden get an address that nobody has": change(
         r"(chain hide\.office\.dmz \{\n\s*)masquerade", r"\1meta nfproto ipv4 snat ip to 203.0.113.9"
     ),
@@ -234,19 +237,27 @@ def test_the_world_sees_what_becomes_of_a_packet(tmp_path: Path) -> None:
             (four, "tcp", 3, far, 0),
         )
     ]
-    with World(Terrain(("a0", "b0"), LOCAL, ((far, "b0"),)), table) as world:
-        world.post(
-            7,
-            [
-                Parcel(
-                    build_frame(each, each.destination or LOCAL[each.source.version == 6], 7 + at),
-                    "a0",
-                    each.outgoing,
-                )
-                for at, (each, _) in enumerate(packets)
-            ],
-        )
-        seen = world.collect(len(packets))
-    for (packet, want), flags in zip(packets, seen, strict=True):
-        # A closed port answers with a refusal of its own, after the packet was delivered.
-        assert flags & ~(REFUSED if want == DELIVERED else 0) == want, str(packet)
+    wrong: list[str] = []
+    for _ in range(3):  # a busy machine may lose one, as in a proof
+        with World(Terrain(("a0", "b0"), LOCAL, ((far, "b0"),)), table) as world:
+            frames = [
+                build_frame(each, each.destination or LOCAL[each.source.version == 6], number)
+                for number, (each, _) in enumerate(packets, 7)
+            ]
+            world.post(
+                7,
+                [
+                    Parcel(frame, "a0", each.outgoing)
+                    for frame, (each, _) in zip(frames, packets, strict=True)
+                ],
+            )
+            seen = world.collect(len(packets))
+        wrong = [
+            f"{packet}: {flags} and not {want}"
+            for (packet, want), flags in zip(packets, seen, strict=True)
+            # A closed port answers with a refusal of its own, after the packet was delivered.
+            if flags & ~(REFUSED if want == DELIVERED else 0) != want
+        ]
+        if not wrong:
+            break
+    assert wrong == []

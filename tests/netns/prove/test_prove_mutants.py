@@ -70,11 +70,11 @@ def test_every_broken_table_is_caught(tmp_path: Path, name: str, capsys: pytest.
     with capsys.disabled():
         told = f"{len(chosen)} of {len(every)} broken tables, {caught} caught, {alike} equivalent"
         print(f"\n{name}: {told}, {len(missed)} missed")  # noqa: T201  the count is what a nightly run is for
-    assert missed == []
+    assert missed == [], "\n".join(missed)
     assert wronged == [], "no equivalent ones: packets tell them apart"
 
 
 def test_each_reason_is_needed() -> None:
     names = [each.name for text in TABLES.values() for each in all_mutants(render(stack_of(text)))]
     unused = [pattern for _, pattern, _ in EQUIVALENT if not any(re.search(pattern, name) for name in names)]
-    assert unused == []
+    assert unused == [], "\n".join(unused)

@@ -76,18 +76,36 @@ def test_pitfall_05_router_advertisements_and_mld_are_bound_to_the_link() -> Non
     assert any("packet-too-big" in line for line in lines)
 
 
-def test_pitfall_12_no_chain_grows_with_zones_or_ports() -> None:
-    def longest(zones: int, ports: int) -> int:
-        named = ", ".join(
-            f"z{n}: {{interfaces: [wan{n}], sources: [10.0.{n}.0/24], tcp: {list(range(1, ports, 2))}}}"
-            for n in range(zones)
-        )
-        chains = re.findall(
-            r"\tchain \S+ \{\n(.*?)\n\t\}", rendered(f"firewall: {{zones: {{{named}}}}}"), re.S
-        )
-        return max(body.count("\n") for body in chains)
+def _chains(zones: int, ports: int) -> dict[str, list[str]]:
+    named = ", ".join(
+        f"z{n}: {{interfaces: [wan{n}], sources: [10.0.{n}.0/24], tcp: {list(range(1, ports, 2))}}}"
+        for n in range(zones)
+    )
+    text = rendered(f"firewall: {{zones: {{{named}}}}}")
+    return {
+        name: body.splitlines() for name, body in re.findall(r"\tchain (\S+) \{\n(.*?)\n\t\}", text, re.S)
+    }
 
-    assert longest(50, 500) == longest(2, 4)
+
+def test_pitfall_12_no_chain_grows_with_ports() -> None:
+    assert {name: len(rules) for name, rules in _chains(3, 500).items()} == {
+        name: len(rules) for name, rules in _chains(3, 4).items()
+    }
+
+
+@pytest.mark.parametrize(("zones", "most"), [(2, 4), (8, 16), (9, 20), (50, 30), (200, 60)])
+def test_pitfall_12_the_way_to_a_zone_hardly_grows_with_zones(zones: int, most: int) -> None:
+    """Up to eight zones are asked one by one, more by groups: the root of their number, twice a sort."""
+    chains = _chains(zones, 4)
+    plain = len(_chains(1, 4)["input"]) - 2
+
+    def way(chain: str) -> int:
+        within = [
+            len(chains[found[1]]) for rule in chains[chain] if (found := re.search(r"jump (z\S+)", rule))
+        ]
+        return len(chains[chain]) + 2 * max(within, default=0)
+
+    assert way("input") - plain <= most
 
 
 def test_tailscaled_port_comes_from_the_facts() -> None:

@@ -1,14 +1,14 @@
-"""A packet that is on its way through the old table while it is replaced finds nothing in its maps."""
+"""A packet that is on its way through the old table while it is replaced is judged as before."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "firewall"
 TABLES = sorted(GOLDEN.glob("*/expected/tsstack.nft"))
-BY_MAP = "meta nfproto vmap { ipv4 : accept, ipv6 : accept }"
 
 
 def chains_of(text: str) -> dict[str, list[str]]:
@@ -20,20 +20,14 @@ def chains_of(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.parts[-3])
-def test_pitfall_02_what_fell_past_a_map_is_accepted_by_a_map_alone(path: Path) -> None:
-    """Six packets in 1,500 replacements reached closed ports behind the host: none of the maps of the dying
+def test_pitfall_02_no_verdict_hangs_on_a_map(path: Path) -> None:
+    """Its elements are gone for a packet within the dying table: six in 1,500 replacements reached closed
 
-    table claimed them, so they looked as if they came from no zone. A map that is as silent must end it.
+    ports behind the host, for none of the maps claimed them and they looked as if they came from no zone.
     """
-    chains = chains_of(path.read_text())
-    assert chains["forward"][-2].startswith(BY_MAP)
-    assert chains["forward"][-1].startswith("drop ")
-    for name, rules in chains.items():
-        after_map = False
-        for rule in rules:
-            unconditional = rule.startswith(("accept", "counter")) and BY_MAP not in rule
-            assert not (after_map and unconditional and " accept" in f" {rule}"), f"{name}: {rule}"
-            after_map = after_map or "vmap @" in rule
+    for name, rules in chains_of(path.read_text()).items():
+        assert not [rule for rule in rules if re.search(r"\bv?map\b", rule.partition(" comment ")[0])], name
+    assert not re.search(r"^\tmap ", path.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.parts[-3])

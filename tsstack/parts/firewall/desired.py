@@ -67,7 +67,6 @@ from tsstack.parts.firewall.rulebook import (
     add_policy,
     add_ports,
     add_refusal,
-    add_whole_accept,
     log_statement,
 )
 from tsstack.parts.firewall.text import Chain, Table, interface, print_table
@@ -77,7 +76,6 @@ FILE = "nftables/tsstack.nft"
 """What the kernel loads; nothing else in a generation touches it."""
 
 _TAILSCALED_PORT = 41641
-# No map: an open connection must not lose a packet while the table is replaced (`add_whole_accept`).
 _ESTABLISHED = "ct state established,related accept"
 _MISDIRECTED = "always: tailnet address on another interface"
 _SPOOFED = "always: tailnet source on another interface"
@@ -207,7 +205,8 @@ def _add_input(book: Rulebook, tailscaled_port: int) -> None:
     chain.add(_ESTABLISHED, "always: established")
     chain.add(f"iifname {interface('lo')} accept", "always: loopback")
     # ICMP and ICMPv6 by number, see PROTOCOL_NUMBERS.
-    chain.add("meta l4proto vmap { 1 : jump always.icmp, 58 : jump always.icmpv6 }", "always: ICMP")
+    chain.add("meta l4proto 1 jump always.icmp", "always: ICMP")
+    chain.add("meta l4proto 58 jump always.icmpv6", "always: ICMP")
     chain.add(f"ct state invalid {table.counter('invalid', _INVALID)} drop", _INVALID)
     own_port = f"udp dport {tailscaled_port} {table.counter('tailscaled', _TAILSCALED)} accept"
     chain.add(own_port, _TAILSCALED)
@@ -231,7 +230,7 @@ def _add_forward(book: Rulebook) -> None:
     if isolated:
         into = Dispatch("isolated", "destination", isolated, other="accept")
         add_dispatch(book.table, chain, book.members, into)
-    add_whole_accept(chain, "always: from no zone")
+    chain.add("accept", "always: from no zone")
 
 
 def _add_zones(book: Rulebook, chain: Chain) -> None:

@@ -1,12 +1,19 @@
-"""From an address and an interface to a zone's chain, in a number of steps that no zone adds to.
+"""From an address and an interface to a zone's chain.
 
 One end of a packet (its source with the interface it came in by, or its destination with the interface
-it leaves by) belongs to the zone that `members` gives it. Here that becomes verdict maps.
+it leaves by) belongs to the zone that `members` gives it. Here that becomes a set per zone and a rule per
+set, in groups where there are many.
+
+A verdict map would take one rule. But a packet that is on its way through a table at the moment when it is
+replaced finds every map of that table empty: their elements are inactive in the new generation already
+(nf_tables_api.c: nft_map_deactivate(), nft_genmask_cur()), so it would pass for one of no zone. The
+elements of plain sets stay. docs/decisions/0011-no-verdict-maps.md has the figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -21,6 +28,8 @@ from tsstack.parts.firewall.text import Chain, Table, interface
 End = Literal["source", "destination"]
 
 _FIELDS: dict[End, tuple[str, str]] = {"source": ("saddr", "iifname"), "destination": ("daddr", "oifname")}
+# Up to so many zones are asked one after the other.
+_FLAT = 8
 _ADDRESS = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 
 
@@ -32,22 +41,23 @@ class Members:
     levels: tuple[InterfaceLevel, ...]
 
     @cached_property
-    def written(self) -> dict[tuple[int, bool], list[tuple[str, str]]]:
-        """The ranges as nft writes them, each with its zone, by (version, whether it is the tailnet's)."""
-        sorts: dict[tuple[int, bool], list[tuple[str, str]]] = {}
+    def ranges_of(self) -> dict[tuple[int, bool], dict[str, list[str]]]:
+        """The ranges by zone as nft writes them, by (version, whether they are the tailnet's)."""
+        found: dict[tuple[int, bool], dict[str, list[str]]] = {}
         for each in self.ranges:
-            sorts.setdefault((each.version, each.tailnet), []).append((str(each), each.zone))
-        return sorts
+            sort = found.setdefault((each.version, each.tailnet), {})
+            sort.setdefault(each.zone, []).append(str(each))
+        return found
 
     @cached_property
-    def written_of(self) -> dict[tuple[int, bool], dict[str, list[tuple[int, str]]]]:
-        """The same by zone, each range with its number among all of its sort."""
-        return {sort: _by_zone(ranges) for sort, ranges in self.written.items()}
-
-    @cached_property
-    def patterns_of(self) -> tuple[dict[str, list[tuple[int, str]]], ...]:
-        """For each level, the patterns by zone, each with its number in the level."""
-        return tuple(_by_zone(level.zones.items()) for level in self.levels)
+    def patterns_of(self) -> tuple[dict[str, list[str]], ...]:
+        """For each level, the patterns by zone as nft writes them."""
+        found: list[dict[str, list[str]]] = []
+        for level in self.levels:
+            found.append({})
+            for pattern, zone in level.zones.items():
+                found[-1].setdefault(zone, []).append(interface(pattern))
+        return tuple(found)
 
     @cached_property
     def owner_of_tailnet_interface(self) -> str | None:
@@ -59,21 +69,6 @@ class Members:
                 ):
                     return owner
         return None
-
-
-def _by_zone(owned: Iterable[tuple[str, str]]) -> dict[str, list[tuple[int, str]]]:
-    found: dict[str, list[tuple[int, str]]] = {}
-    for number, (text, zone) in enumerate(owned):
-        found.setdefault(zone, []).append((number, text))
-    return found
-
-
-def _listed(
-    of_zone: Mapping[str, list[tuple[int, str]]], verdicts: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    """What belongs to the zones of `verdicts`, each with its zone's verdict, in the order of all."""
-    numbered = ((*entry, verdict) for zone, verdict in verdicts.items() for entry in of_zone.get(zone, ()))
-    return [(text, verdict) for _, text, verdict in sorted(numbered)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +101,64 @@ def _add_addresses(table: Table, chain: Chain, members: Members, dispatch: Dispa
     side, interface_field = _FIELDS[dispatch.end]
     for version, (family, kind) in _ADDRESS.items():
         for tailnet in (True, False):
-            ranges = members.written.get((version, tailnet), [])
-            suffix = f"tailnet{version}" if tailnet else f"ip{version}"
+            of_zone = members.ranges_of.get((version, tailnet), {})
             # A tailnet address means its owner only on the tailnet's own interface.
             bound = f"{interface_field} {interface(TAILNET_INTERFACE)} " if tailnet else ""
-            of_zone = members.written_of.get((version, tailnet), {})
-            listed = [f"{text} : {verdict}" for text, verdict in _listed(of_zone, dispatch.verdicts)]
-            if listed:
-                name = table.collect(f"{dispatch.name}.{suffix}", f"{kind} : verdict", listed, interval=True)
-                chain.add(f"{bound}{family} {side} vmap {name}", dispatch.path)
-            if dispatch.other is not None and len(listed) < len(ranges):
-                name = table.collect(f"zoned.{suffix}", kind, (text for text, _ in ranges), interval=True)
-                chain.add(f"{bound}{family} {side} {name} {dispatch.other}", dispatch.path)
+            field = f"{bound}{family} {side}"
+            _add_sort(
+                table,
+                chain,
+                dispatch,
+                _Sort(f"tailnet{version}" if tailnet else f"ip{version}", field, kind, True, of_zone),
+            )
 
 
 def _add_interfaces(table: Table, chain: Chain, members: Members, dispatch: Dispatch) -> None:
-    _, interface_field = _FIELDS[dispatch.end]
     for at, level in enumerate(members.levels):
-        suffix = f"wildcards{at}" if level.wildcard else "interfaces"
-        owned = _listed(members.patterns_of[at], dispatch.verdicts)
-        listed = [f"{interface(pattern)} : {verdict}" for pattern, verdict in owned]
-        if listed:
-            name = table.collect(
-                f"{dispatch.name}.{suffix}", "ifname : verdict", listed, interval=level.wildcard
-            )
-            chain.add(f"{interface_field} vmap {name}", dispatch.path)
-        if dispatch.other is not None and len(listed) < len(level.zones):
-            name = table.collect(
-                f"zoned.{suffix}", "ifname", map(interface, level.zones), interval=level.wildcard
-            )
-            chain.add(f"{interface_field} {name} {dispatch.other}", dispatch.path)
+        name = f"wildcards{at}" if level.wildcard else "interfaces"
+        of_zone = members.patterns_of[at]
+        _add_sort(
+            table, chain, dispatch, _Sort(name, _FIELDS[dispatch.end][1], "ifname", level.wildcard, of_zone)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sort:
+    """What is looked up in one go: `elements_of` has the zones' elements, no two of which overlap."""
+
+    name: str
+    field: str
+    kind: str
+    interval: bool
+    elements_of: Mapping[str, Sequence[str]]
+
+    def collect(self, table: Table, prefix: str, zones: Collection[str]) -> str:
+        """The set of what belongs to any of `zones`; that of one zone is shared by all who ask for it."""
+        owner = f"members.{next(iter(zones))}" if len(zones) == 1 else prefix
+        elements = (each for zone in zones for each in self.elements_of[zone])
+        return table.collect(f"{owner}.{self.name}", self.kind, elements, interval=self.interval)
+
+
+def _add_sort(table: Table, chain: Chain, dispatch: Dispatch, sort: _Sort) -> None:
+    named = [zone for zone in dispatch.verdicts if zone in sort.elements_of]
+    for at, group in enumerate(_groups(named)):
+        within = chain
+        if len(named) > _FLAT:
+            within, new = table.chain_once(f"{dispatch.name}.{sort.name}.{at}")
+            union = sort.collect(table, within.name, group)
+            chain.add(f"{sort.field} {union} jump {within.name}", dispatch.path)
+            if not new:
+                continue
+        for zone in group:
+            one = sort.collect(table, "", [zone])
+            within.add(f"{sort.field} {one} {dispatch.verdicts[zone]}", dispatch.path)
+    if dispatch.other is not None and len(named) < len(sort.elements_of):
+        all_zones = sort.collect(table, "zoned", sort.elements_of)
+        chain.add(f"{sort.field} {all_zones} {dispatch.other}", dispatch.path)
+
+
+def _groups(zones: list[str]) -> Iterator[list[str]]:
+    """The zones in groups of about as many as there are groups; in one while they are few."""
+    size = max(_FLAT, math.isqrt(max(len(zones) - 1, 0)) + 1)
+    for at in range(0, len(zones), size):
+        yield zones[at : at + size]

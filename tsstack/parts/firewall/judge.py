@@ -52,7 +52,7 @@ class Ruleset:
 
     chains: dict[str, list[list[str]]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    ranges: dict[str, list[tuple[int, int, str]]] = field(default_factory=dict)
+    ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def judge(self, flow: Flow) -> Judgement:
         """What becomes of the flow's first packet. Raises ValueError for a rule that is not ours."""
@@ -89,36 +89,24 @@ class Ruleset:
                 return f"{word} {tokens.pop(0)}", path
             if word == "counter":
                 del tokens[:2]
-            elif word in {"limit", "comment", "type"}:
+            elif word in {"limit", "comment", "type"} or not self._match(word, tokens, flow):
                 return "", path
-            else:
-                verdict = self._match(word, tokens, flow)
-                if verdict is None:
-                    return "", path
-                if verdict:
-                    return verdict, path
         return "", path
 
-    def _match(self, word: str, tokens: list[str], flow: Flow) -> str | None:
-        """Take one match off the tokens: None if it fails, a map's verdict, or empty to go on."""
+    def _match(self, word: str, tokens: list[str], flow: Flow) -> bool:
+        """Take one match off the tokens and say whether it holds."""
         if word in {"ip", "ip6", "tcp", "udp", "icmp", "icmpv6", "meta", "ct"}:
             word = f"{word} {tokens.pop(0)}"
         if word == "ct original":
             word = f"{word} {tokens.pop(0)}"
         value = _value(word, flow)
-        operator = tokens[0] if tokens[0] in {"!=", "vmap"} else ""
-        if operator:
+        negated = tokens[0] == "!="
+        if negated:
             tokens.pop(0)
         operand = tokens.pop(0)
-        hit = None if value is None else self._find(value, operand)
-        if operator == "vmap":
-            return hit
-        if value is None or (hit is None) != (operator == "!="):
-            return None
-        return ""
+        return value is not None and self._holds(operand, value) != negated
 
-    def _find(self, value: int | str, operand: str) -> str | None:
-        """The verdict (or nothing) that the operand holds for a value; None if it does not hold it."""
+    def _holds(self, operand: str, value: int | str) -> bool:
         if operand.startswith("@"):
             name = operand[1:]
             if name not in self.ranges:
@@ -130,7 +118,7 @@ class Ruleset:
         entries = self.ranges[name]
         number = value if isinstance(value, int) else _name_number(value)[0]
         at = bisect_right(entries, number, key=lambda entry: entry[0]) - 1
-        return entries[at][2] if at >= 0 and entries[at][1] >= number else None
+        return at >= 0 and entries[at][1] >= number
 
 
 def read_ruleset(text: str) -> Ruleset:
@@ -178,14 +166,10 @@ def _number(address: str) -> int:
     return int(ipaddress.ip_address(address))
 
 
-def _ranges(elements: str) -> list[tuple[int, int, str]]:
-    """Elements as sorted (first, last, verdict)."""
-    entries = []
-    for element in _COMMENT.sub("", elements).split(","):
-        key, _, verdict = element.strip().partition(" : ")
-        if key:
-            entries.append((*_bounds(key.strip()), verdict.strip()))
-    return sorted(entries)
+def _ranges(elements: str) -> list[tuple[int, int]]:
+    """Elements as sorted (first, last)."""
+    keys = (element.strip() for element in _COMMENT.sub("", elements).split(","))
+    return sorted(_bounds(key) for key in keys if key)
 
 
 def _bounds(key: str) -> tuple[int, int]:

@@ -75,7 +75,7 @@ def add_refusal(book: Rulebook, zone: str) -> None:
     chain = book.table.chain(f"refuse.{zone}")
     path = f"firewall.zones.{zone}"
     if book.accepts_by_default(zone):
-        add_whole_accept(chain, "firewall.default_policy", book.table.counter(f"{zone}.default", path))
+        add_policy(chain, "accept", book.table.counter(f"{zone}.default", path), "firewall.default_policy")
         return
     if book.logs(zone):
         chain.add(log_statement(zone), f"{path}.log")
@@ -88,22 +88,8 @@ def add_policy(chain: Chain, policy: str, counter: str, path: str) -> None:
     if policy == "reject":
         chain.add(f"meta l4proto {PROTOCOL_NUMBERS['tcp']} {counter} reject with tcp reset", path)
         chain.add(f"{counter} reject with icmpx port-unreachable", path)
-    elif policy == "accept":
-        add_whole_accept(chain, path, counter)
     else:
         chain.add(f"{counter} {policy}", path)
-
-
-def add_whole_accept(chain: Chain, path: str, counter: str = "") -> None:
-    """The last rules of a chain that lets pass what no map above has claimed.
-
-    A packet that is on its way through a table at the moment when it is replaced finds nothing in that
-    table's maps any more: their elements are inactive in the new generation (nf_tables_api.c:
-    nft_mapelem_deactivate(), nft_genmask_cur()). To such a packet it looks as if no zone claimed it. So the
-    verdict comes from a map too: where the maps above are silent for that reason, it is silent as well.
-    """
-    chain.add(f"{counter} meta nfproto vmap {{ ipv4 : accept, ipv6 : accept }}".strip(), path)
-    chain.add("drop", "always: amid a replacement")
 
 
 def log_statement(subject: str) -> str:

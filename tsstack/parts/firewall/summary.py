@@ -10,6 +10,7 @@ _ELEMENTS = re.compile(r"elements = \{(.*?)\n\t\t\}", re.DOTALL)
 _COMMENT = re.compile(r' comment "[^"]*"')
 _PORTS = re.compile(r"open\.(.+)\.(tcp|udp)")
 _FORWARD = re.compile(r"forward\.(\d+)\.(tcp|udp)")
+_MEMBERS = re.compile(r"members\.(.+)\.[a-z]+\d*")
 _KEY = re.compile(r'comment "([^"]*)"$')
 _SHOWN = 12
 
@@ -50,13 +51,14 @@ def _describe(name: tuple[str, str], old: str | None, new: str | None) -> list[D
         return [(f"firewall.zones.{ports[1]} {ports[2]}", _listed(old), _listed(new))]
     if ports := _FORWARD.fullmatch(title):
         return [(f"firewall.forward[{ports[1]}] {ports[2]}", _listed(old), _listed(new))]
-    if kind == "map" and title.startswith("zones."):
+    if members := _MEMBERS.fullmatch(title):
         had, has = _elements(old), _elements(new)
         gone, come = had - has, has - had
-        lines: list[Difference] = [(_member(each), None, "") for each in sorted(come)[:_SHOWN]]
-        lines += [(_member(each), "", None) for each in sorted(gone)[:_SHOWN]]
+        zone = f"zone {members[1]}"
+        lines: list[Difference] = [(f"{zone}: {each}", None, "") for each in sorted(come)[:_SHOWN]]
+        lines += [(f"{zone}: {each}", "", None) for each in sorted(gone)[:_SHOWN]]
         more = len(gone) + len(come) - len(lines)
-        return [*lines, (f"{more} more members of zones", "earlier", "new")] if more > 0 else lines
+        return [*lines, (f"{zone}: {more} more", "earlier", "new")] if more > 0 else lines
     return []
 
 
@@ -70,7 +72,7 @@ def _elements(body: str | None) -> set[str]:
     found = _ELEMENTS.search(body or "")
     if found is None:
         return set()
-    return {each.strip() for each in _COMMENT.sub("", found[1]).split(",\n") if each.strip()}
+    return {each.strip().strip('"') for each in _COMMENT.sub("", found[1]).split(",\n") if each.strip()}
 
 
 def _listed(body: str | None) -> str | None:
@@ -79,9 +81,3 @@ def _listed(body: str | None) -> str | None:
     elements = sorted(_elements(body), key=lambda each: int(each.partition("-")[0]))
     more = f" and {len(elements) - _SHOWN} more" if len(elements) > _SHOWN else ""
     return ", ".join(elements[:_SHOWN]) + more
-
-
-def _member(element: str) -> str:
-    """`"eth0" : goto zone.dmz` as `zone dmz: eth0`."""
-    key, _, verdict = element.partition(" : ")
-    return f"zone {verdict.removeprefix('goto zone.')}: {key.strip(chr(34))}"

@@ -1,4 +1,4 @@
-"""nft text: names, quoted strings, sets, maps, chains and the one transaction around them.
+"""nft text: names, quoted strings, sets, chains and the one transaction around them.
 
 Everything that comes from the file passes through `identifier`, `interface` or `quote`. Each holds on its
 own, whatever the model let through.
@@ -16,7 +16,7 @@ TABLE = "tsstack"
 PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "ipv6-icmp": 58}
 """By number, since nft looks protocol names up in /etc/protocols, which a minimal Debian lacks (IANA)."""
 
-_OPENING = re.compile(r"^\t(set|map|chain) (\S+) \{\n", re.MULTILINE)
+_OPENING = re.compile(r"^\t(set|chain) (\S+) \{\n", re.MULTILINE)
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}\*?")
 _UNQUOTABLE = re.compile(r"[^A-Za-z0-9 ._:/@+*()\[\]-]")
@@ -25,7 +25,7 @@ _COMMENT_LENGTH = 127
 
 
 def identifier(name: str) -> str:
-    """The name of a chain, set, map or counter. Raises ValueError for one that nft could read otherwise.
+    """The name of a chain, set or counter. Raises ValueError for one that nft could read otherwise.
 
     Ours always hold a dot or are not a keyword of nft, so they need no quotes (which it would refuse).
     """
@@ -79,13 +79,12 @@ class Table:
         return f"counter name {name}"
 
     def collect(self, name: str, kind: str, elements: Iterable[str], *, interval: bool) -> str:
-        """Declare a set (`kind` is its type) or a map (`TYPE : verdict`); returns the reference to it."""
+        """Declare a set (`kind` is its type); returns the reference to it."""
         if name not in self.sets:
-            keyword = "map" if " : " in kind else "set"
             flags = ["\t\tflags interval"] if interval else []
             self.sets[name] = "\n".join(
                 [
-                    f"\t{keyword} {identifier(name)} {{",
+                    f"\tset {identifier(name)} {{",
                     f"\t\ttype {kind}",
                     *flags,
                     "\t\telements = {",
@@ -101,6 +100,11 @@ class Table:
         chain = Chain(identifier(name), hook)
         self.chains.append(chain)
         return chain
+
+    def chain_once(self, name: str) -> tuple[Chain, bool]:
+        """The chain of that name and whether it is new."""
+        found = next((chain for chain in self.chains if chain.name == name), None)
+        return (found, False) if found is not None else (self.chain(name), True)
 
 
 def print_table(table: Table, header: Sequence[str]) -> str:
@@ -120,7 +124,7 @@ def print_table(table: Table, header: Sequence[str]) -> str:
 
 
 def blocks_of(text: str) -> Iterator[tuple[str, str, str]]:
-    """Kind (`set`, `map`, `chain`), name and body of each block of a table, as printed here or by nft."""
+    """Kind (`set`, `chain`), name and body of each block of a table, as printed here or by nft."""
     at = 0
     while opening := _OPENING.search(text, at):
         at = text.find("\n\t}", opening.end() - 1) + 1
