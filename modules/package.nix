@@ -78,7 +78,7 @@ runCommand "tsstack-${version}"
     makeWrapper ${python}/bin/python "$out/bin/tsstack" \
       --add-flags "-P -c 'import tsstack.cli.main; tsstack.cli.main.main()'" \
       --prefix PATH : ${lib.makeBinPath programs}
-    for unit in ${src}/monitor/*.service ${src}/monitor/*.socket ${src}/monitor/*.timer; do
+    for unit in ${src}/monitor/*.service ${src}/monitor/*.socket ${src}/monitor/*.timer ${src}/monitor/*.path; do
       [ -e "$unit" ] || continue
       substitute "$unit" "$out/lib/systemd/system/$(basename "$unit")" \
         --replace-quiet /usr/bin/tsstack "$out/bin/tsstack" \

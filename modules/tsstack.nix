@@ -157,6 +157,10 @@ in
           );
         };
       };
+      tsstack-dns = {
+        inherit environment;
+        wantedBy = [ "sys-subsystem-net-devices-tailscale0.device" ];
+      };
       tsstack-monitor = mkIf watched {
         inherit environment;
         wantedBy = [ "multi-user.target" ];
@@ -165,6 +169,7 @@ in
       };
     };
     systemd.timers.tsstack-renew = mkIf network.proxy.nginx-tailscale.enable { wantedBy = [ "timers.target" ]; };
+    systemd.paths.tsstack-dns.wantedBy = [ "paths.target" ];
     systemd.sockets.tsstack-flows = mkIf watched { wantedBy = [ "sockets.target" ]; };
   };
 }

@@ -29,7 +29,7 @@ let
         refused = map (each: each.message) (builtins.filter (each: !each.assertion) config.assertions);
         inherit (config) warnings;
         services = builtins.mapAttrs (_: unit: removeAttrs unit [ "restartTriggers" "reloadTriggers" ]) config.systemd.services;
-        inherit (config.systemd) sockets timers;
+        inherit (config.systemd) paths sockets timers;
         firewall = config.networking.firewall.enable;
         tailscaled = config.services.tailscale.enable;
         script = config.environment.etc."tsstack/tsstack.yaml".source.script or "";

@@ -118,9 +118,8 @@ def test_the_package_s_build_script_makes_a_program_and_units(tmp_path: Path) ->
     refused = subprocess.run([program, "swich"], capture_output=True, text=True, timeout=60, check=False)
     assert (refused.returncode, "did you mean 'switch'" in refused.stderr) == (2, True)
     units = {path.name: path.read_text() for path in (out / "lib" / "systemd" / "system").iterdir()}
-    assert {
-        path.name for path in (ROOT / "monitor").iterdir() if path.suffix in {".service", ".socket", ".timer"}
-    } == set(units)
+    kinds = {".service", ".socket", ".timer", ".path"}
+    assert {path.name for path in (ROOT / "monitor").iterdir() if path.suffix in kinds} == set(units)
     for name, text in units.items():
         assert "/usr/" not in text, name
     assert f"ExecStart={program} monitor\n" in units["tsstack-monitor.service"]

@@ -70,7 +70,7 @@ def test_every_unit_that_wants_to_be_installed_is_wanted(evaluated: dict[str, di
     shipped = {}
     for path in sorted((ROOT / "monitor").iterdir()):
         found = re.search(r"^WantedBy=(\S+)$", path.read_text(), re.MULTILINE)
-        if path.suffix in {".service", ".socket", ".timer"} and found:
+        if path.suffix in {".service", ".socket", ".timer", ".path"} and found:
             shipped[path.name] = [found[1]]
     answer = evaluated["all"]
     wanted = {
@@ -79,6 +79,7 @@ def test_every_unit_that_wants_to_be_installed_is_wanted(evaluated: dict[str, di
             ("service", answer["services"]),
             ("socket", answer["sockets"]),
             ("timer", answer["timers"]),
+            ("path", answer["paths"]),
         )
         for name, unit in units.items()
         if "wantedBy" in unit
@@ -91,7 +92,7 @@ def test_every_unit_that_wants_to_be_installed_is_wanted(evaluated: dict[str, di
 def test_the_units_name_no_program_that_nixos_has_not() -> None:
     """package.nix puts the right path for these two; NixOS has /bin/sh."""
     for path in sorted((ROOT / "monitor").iterdir()):
-        if path.suffix not in {".service", ".socket", ".timer"}:
+        if path.suffix not in {".service", ".socket", ".timer", ".path"}:
             continue
         named = re.findall(r"^Exec\w+=\S*?(/\S+)", path.read_text(), re.MULTILINE)
         assert set(named) <= {"/usr/bin/tsstack", "/bin/kill", "/bin/sh"}, path.name

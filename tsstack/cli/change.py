@@ -144,9 +144,17 @@ def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_locko
 @json_option
 @click.option("--boot", "booting", is_flag=True, help="Bring up the boot generation afterwards.")
 @click.option("--early", is_flag=True, help="Only its firewall, before any interface is up.")
-def recover(as_json: bool, booting: bool, early: bool) -> None:
+@click.option("--dns", is_flag=True, help="Only split DNS, where another program has cleared it.")
+def recover(as_json: bool, booting: bool, early: bool, dns: bool) -> None:
     """Judge what a killed command or a power cut left behind."""
     site = _site(as_json)
+    if dns:
+        from tsstack.switch.keeping import keep_dns
+
+        changes = keep_dns(site)
+        said = "\n".join(map(str, changes)) or "no interface has lost its DNS"
+        result_json({"changes": [*map(str, changes)]}) if as_json else result(said)
+        return
     if early:
         number = activate_firewall_early(site)
         result_json({"generation": number}) if as_json else result(

@@ -40,10 +40,10 @@ def install(as_json: bool, monitor: bool) -> None:
 
     Needed again after tsstack moved to another path, and after an upgrade that `status` says to be newer.
     """
-    from tsstack.switch.units import BOOT_UNITS, MONITOR_UNITS, RENEWAL_UNITS, install
+    from tsstack.switch.units import BASE_UNITS, MONITOR_UNITS, install
 
     _need_systemd()
-    _show(install((*BOOT_UNITS, *RENEWAL_UNITS, *(MONITOR_UNITS if monitor else ()))), as_json)
+    _show(install((*BASE_UNITS, *(MONITOR_UNITS if monitor else ()))), as_json)
 
 
 @units.command()

@@ -254,8 +254,8 @@ REMARKS = (
         "TS755",
         "warning",
         "The host is no longer as the live generation says",
-        "Somebody or something changed a setting of tailscaled or a kernel parameter since the switch. "
-        "Queues, links in /etc and all else that may drift is for `tsstack doctor`.",
+        "Somebody or something changed a setting of tailscaled, a kernel parameter or the DNS of a link "
+        "since the switch. Queues, links in /etc and all else that may drift is for `tsstack doctor`.",
         "drift: net.ipv4.ip_forward is 0, not 1",
         "tsstack switch      # puts it right\ntsstack doctor      # shows all drift",
     ),

@@ -1,4 +1,6 @@
-"""What is no longer as the live generation says, as far as that costs next to nothing: prefs and parameters.
+"""What is no longer as the live generation says, as far as that costs next to nothing.
+
+That is tailscaled's prefs, kernel parameters and the DNS of interfaces.
 
 The firewall's table has its own remark; queues, links in /etc and all else are for `tsstack doctor`.
 """
@@ -6,6 +8,7 @@ The firewall's table has its own remark; queues, links in /etc and all else are 
 from __future__ import annotations
 
 import json
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ _SETS = frozenset({"AdvertiseRoutes", "AdvertiseTags", "AdvertiseServices"})
 _MOVED = frozenset({"ExitNodeID"})
 # Values of a profile that this kernel does not have are left out by a switch, and that is no drift.
 _PROFILE = "kernel.profile"
+# As tsstack.parts.dns.host writes it. That module would cost the screen its speed.
+_DNS_RECORD = "dns-links.json"
 
 
 def read_drift(
@@ -35,6 +40,39 @@ def read_drift(
         if origins.get(name) != _PROFILE and (live := _parameter(proc, name)) not in {None, value}:
             found.append(f"{name} is {live}, not {value}")
     return found
+
+
+def read_dns_drift(
+    state: str, *, resolved: str = "/run/systemd/resolve/netif", net: str = "/sys/class/net"
+) -> list[str]:
+    """A sentence for each interface that no longer has the split DNS that tsstack gave it. Never raises.
+
+    systemd-resolved keeps an interface's settings in a file named by its index, for as long as it has any
+    (resolved-link.c: link_save_user()); to ask it over the bus would take longer than all the rest.
+    """
+    found: list[str] = []
+    for link, wanted in _json(f"{state}/{_DNS_RECORD}").items():
+        index = _text(f"{net}/{link}/ifindex").strip()
+        if not index or not os.path.isdir(resolved):  # noqa: PTH112
+            continue  # an interface that is away, or a host without resolved, is told elsewhere
+        settings = dict(
+            line.split("=", 1) for line in _text(f"{resolved}/{index}").splitlines() if "=" in line
+        )
+        for key, name in (("servers", "SERVERS"), ("domains", "DOMAINS")):
+            missing = [each for each in wanted.get(key, ()) if each not in settings.get(name, "").split()]
+            if missing:
+                found.append(f"DNS of {link} no longer has {' '.join(missing)}")
+                break
+    return found
+
+
+def _text(path: str) -> str:
+    """A small file's text; empty where there is none."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read(65536).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _prefs(wanted: Mapping[str, Any], live: Mapping[str, Any], withdrawn: Sequence[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import os
 import time
 
 from tsstack import __version__
-from tsstack.status.drift import read_drift
+from tsstack.status.drift import read_dns_drift, read_drift
 from tsstack.status.firewall import read_firewall
 from tsstack.status.generation import read_generation
 from tsstack.status.judge import judge, worst
@@ -97,7 +97,8 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
         "firewall": firewall,
         "generation": {
             **read_generation(sources.state),
-            "drift": read_drift(generation, None if error else prefs, withdrawn),
+            "drift": read_drift(generation, None if error else prefs, withdrawn)
+            + read_dns_drift(sources.state),
         },
         "monitor": monitor,
         "warnings": [],

@@ -18,6 +18,7 @@ from tsstack.system import command
 
 BOOT_UNITS = ("tsstack-early.service", "tsstack-boot.service")
 RENEWAL_UNITS = ("tsstack-renew.service", "tsstack-renew.timer")
+DNS_UNITS = ("tsstack-dns.service", "tsstack-dns.path")
 MONITOR_UNITS = ("tsstack-flows@.service", "tsstack-flows.socket", "tsstack-monitor.service")
 OWN = Path("/etc/systemd/system")
 # systemd.unit(5), "Unit File Load Path", the first wins.
@@ -30,7 +31,8 @@ _TARGET = re.compile(r"^WantedBy=(\S+)$", re.MULTILINE)
 _HOMES = ("/home", "/run/user")  # may be a file system of its own, mounted later than the first unit runs
 _HIDDEN = ("/root", *_HOMES)  # systemd.exec(5), ProtectHome=
 REMEDY = "tsstack units install"
-ALL_UNITS = (*BOOT_UNITS, *RENEWAL_UNITS, *MONITOR_UNITS)
+BASE_UNITS = (*BOOT_UNITS, *RENEWAL_UNITS, *DNS_UNITS)
+ALL_UNITS = (*BASE_UNITS, *MONITOR_UNITS)
 
 
 @dataclass(frozen=True, slots=True)

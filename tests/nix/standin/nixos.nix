@@ -14,6 +14,7 @@ in
     environment.systemPackages = of (types.listOf types.anything) [ ];
     systemd.packages = of (types.listOf types.anything) [ ];
     systemd.services = of (types.attrsOf types.anything) { };
+    systemd.paths = of (types.attrsOf types.anything) { };
     systemd.sockets = of (types.attrsOf types.anything) { };
     systemd.timers = of (types.attrsOf types.anything) { };
     networking = {

@@ -31,7 +31,7 @@ def test_every_shipped_unit_can_be_installed() -> None:
     shipped = {
         path.name
         for path in assets.folder("monitor").iterdir()
-        if path.suffix in {".service", ".socket", ".timer"}
+        if path.suffix in {".service", ".socket", ".timer", ".path"}
     }
     assert shipped == set(ALL_UNITS)
 
