@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tsstack.cli.glyphs import Terminal, clean, terminal
+from tsstack.cli.glyphs import Terminal, clean, redraws, terminal
 from tsstack.cli.options import Shared, file_option, json_option
 from tsstack.cli.output import result, result_json
 
@@ -80,8 +80,8 @@ def _is_named(context: click.Context) -> bool:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """What is being asked, in one line of stderr that goes again; nothing where that is no terminal."""
-    if not sys.stderr.isatty():
+    """What is being asked, in one line of stderr that goes again; nothing where a line cannot."""
+    if not redraws(sys.stderr):
         yield lambda _: None
         return
 

@@ -11,6 +11,10 @@ import sys
 
 from tsstack.status.words import BARS, COLOUR_OF, SIGNS, clean, spark
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
 __all__ = ["COLOUR_OF", "Terminal", "clean", "terminal"]
 
 _SGR = {
@@ -61,9 +65,9 @@ class Terminal:
         return text[: max(width - 1, 0)] + end if width > 0 else ""
 
 
-def redraws() -> bool:
-    """Whether one screen can take the place of another: a terminal that knows how."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+def redraws(stream: TextIO) -> bool:
+    """Whether what is written there can take the place of what was before: a terminal that knows how."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def redrawn(text: str) -> str:

@@ -85,7 +85,7 @@ def watch(draw: Callable[[], tuple[str, str]], every_s: float | None) -> str:
     if every_s is None:
         click.echo(text)
         return level
-    in_place = redraws()
+    in_place = redraws(sys.stdout)
     try:
         while True:
             if in_place:

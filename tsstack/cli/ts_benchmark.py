@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tsstack.bench import wire
-from tsstack.cli.glyphs import clean, terminal
+from tsstack.cli.glyphs import clean, redraws, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter, result, result_json
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
@@ -265,7 +265,7 @@ class _Progress:
     """One line on stderr that replaces itself, on a terminal only; announcements are always said."""
 
     def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
+        self._shown = redraws(sys.stderr)
         self._drawn = False
 
     def tell(self, words: str) -> None:

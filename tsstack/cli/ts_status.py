@@ -139,5 +139,5 @@ def _show(status: Status, options: Options) -> None:
         from tsstack.cli.status_screen import status_lines
 
         text = "\n".join(status_lines(status, terminal(), everything=options.all)) + "\n"
-        sys.stdout.write(redrawn(text) if options.every_s and redraws() else text)
+        sys.stdout.write(redrawn(text) if options.every_s and redraws(sys.stdout) else text)
     sys.stdout.flush()

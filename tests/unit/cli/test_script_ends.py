@@ -56,6 +56,6 @@ def test_a_dumb_terminal_gets_one_screen_after_the_other(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(glyphs.sys, "stdout", Screen())
     monkeypatch.setenv("TERM", "dumb")
-    assert not glyphs.redraws()
+    assert not glyphs.redraws(sys.stdout)
     monkeypatch.setenv("TERM", "xterm")
-    assert glyphs.redraws()
+    assert glyphs.redraws(sys.stdout)
