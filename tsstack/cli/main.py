@@ -48,7 +48,8 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "completion": ("completion", "completion", "Print what a shell needs to complete these commands."),
         "lab": ("lab", "lab", "A whole tailnet in namespaces: Headscale, nodes, faults."),
     },
-    "": {  # called by units, not by people
+    "": {  # called by units and packages, not by people
+        "manual": ("manual", "manual", "Write the manual pages into a folder."),
         "recover": (
             "change",
             "recover",
