@@ -168,7 +168,10 @@ in
         reloadTriggers = [ file ];
       };
     };
-    systemd.timers.tsstack-renew = mkIf network.proxy.nginx-tailscale.enable { wantedBy = [ "timers.target" ]; };
+    systemd.timers = {
+      tsstack-renew = mkIf network.proxy.nginx-tailscale.enable { wantedBy = [ "timers.target" ]; };
+      tsstack-dns.wantedBy = [ "timers.target" ];
+    };
     systemd.paths.tsstack-dns.wantedBy = [ "paths.target" ];
     systemd.sockets.tsstack-flows = mkIf watched { wantedBy = [ "sockets.target" ]; };
   };

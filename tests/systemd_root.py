@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -114,9 +114,13 @@ exec env -i container=lxc PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 """
 
 
-def prepare_root(suite: str = "bookworm") -> Path:
-    """The cached root of `suite`; made when there is none, which takes about a minute and the network."""
-    stamp = zlib.crc32(" ".join([*PACKAGES, *MASKED]).encode())
+def prepare_root(suite: str = "bookworm", extra: Sequence[str] = ()) -> Path:
+    """The cached root of `suite`; made when there is none, which takes about a minute and the network.
+
+    `extra` are packages beside PACKAGES.
+    """
+    packages = [*PACKAGES, *extra]
+    stamp = zlib.crc32(" ".join([*packages, *MASKED]).encode())
     root = CACHE / f"{suite}-{stamp:08x}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{suite}.lock").open("w") as lock:
@@ -129,7 +133,7 @@ def prepare_root(suite: str = "bookworm") -> Path:
                     [
                         "debootstrap",
                         "--variant=minbase",
-                        f"--include={','.join(PACKAGES)}",
+                        f"--include={','.join(packages)}",
                         suite,
                         str(staged),
                         # debootstrap's own default without it

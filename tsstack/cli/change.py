@@ -10,6 +10,7 @@ import click
 
 from tsstack.cli.options import Seconds, file_option, json_option, unused_file_option
 from tsstack.cli.output import chatter, print_findings, progress, result, result_json, style
+from tsstack.errors import UsageError
 from tsstack.switch.intent import Intent, read_intent
 from tsstack.switch.plan import Plan
 from tsstack.switch.site import Site
@@ -148,12 +149,14 @@ def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_locko
 def recover(as_json: bool, booting: bool, early: bool, dns: bool) -> None:
     """Judge what a killed command or a power cut left behind."""
     site = _site(as_json)
+    if dns + early + booting > 1:
+        raise UsageError("--boot, --early and --dns are three different things", hint="give one of them")
     if dns:
         from tsstack.switch.keeping import keep_dns
 
-        changes = keep_dns(site)
-        said = "\n".join(map(str, changes)) or "no interface has lost its DNS"
-        result_json({"changes": [*map(str, changes)]}) if as_json else result(said)
+        links = keep_dns(site)
+        said = f"set again: {', '.join(links)}" if links else "no interface has lost its DNS"
+        result_json({"links": [*links]}) if as_json else result(said)
         return
     if early:
         number = activate_firewall_early(site)

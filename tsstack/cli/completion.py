@@ -43,8 +43,13 @@ def completion(shell: str) -> None:
 
 def completion_script(shell: str) -> str:
     """The text for one of SHELLS."""
-    parts = [_of_command(shell, name) for name in SCRIPTS]
-    return "\n".join([*parts, _of_status(shell)])
+    return "\n".join(completion_files(shell).values())
+
+
+def completion_files(shell: str) -> dict[str, str]:
+    """The same by command, as shells look for it in folders of the distribution."""
+    found = {name: _of_command(shell, name) for name in SCRIPTS}
+    return {**found, "ts-status": _of_status(shell)}
 
 
 def command_of(name: str) -> click.Command:
@@ -76,7 +81,13 @@ def _of_status(shell: str) -> str:
         return f"complete -W '{' '.join(words)}' ts-status\n"
     if shell == "zsh":
         told = " ".join(f"'{word}[{_told(option)}]'" for option in options for word in option.option_strings)
-        return f"_ts_status() {{ _arguments {told} }}\ncompdef _ts_status ts-status\n"
+        # In a folder of `fpath` it is the function itself (zshcompsys(1), "Autoloaded files"), else it has
+        # to say what it is for.
+        return (
+            f"#compdef ts-status\n_ts_status() {{ _arguments {told} }}\n"
+            'if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _ts_status "$@"; '
+            "else compdef _ts_status ts-status; fi\n"
+        )
     lines = []
     for option in options:
         names = [

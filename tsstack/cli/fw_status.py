@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,6 +91,7 @@ class Found:
         drops: Sequence[Drops],
         foreign: Sequence[str],
         at: float,
+        foreign_trouble: str = "",
     ) -> None:
         self.firewall = firewall
         self.lines = lines
@@ -99,6 +99,8 @@ class Found:
         self.reading = reading
         self.drops = drops
         self.foreign = foreign
+        self.foreign_trouble = foreign_trouble
+        """Why the tables of others are unknown; empty: they are known."""
         self.at = at
 
     @property
@@ -110,6 +112,8 @@ class Found:
             return "unknown"
         if not self.firewall["loaded"] or self.firewall["changed"]:
             return "critical"
+        if self.foreign_trouble:
+            return "unknown"
         return "warning" if self.foreign else "ok"
 
     def as_json(self) -> dict[str, Any]:
@@ -127,6 +131,7 @@ class Found:
             "logged_drops": [asdict(each) for each in self.drops],
             "log_trouble": self.reading.trouble,
             "foreign": list(self.foreign),
+            "foreign_trouble": self.foreign_trouble,
         }
 
 
@@ -146,10 +151,12 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
     at = time.time()
     reading = read_drops(at - since_s)
     drops = [each for each in group_drops(reading.packets) if not zones or each.zone in zones]
-    foreign = []
+    foreign, foreign_trouble = [], ""
     if firewall["loaded"] is not None:  # else `error` says that the packet filter cannot be read
-        with contextlib.suppress(NftError):
+        try:
             foreign = [str(each) for each in foreign_drops(Session())]
+        except NftError as error:
+            foreign_trouble = f"other tables cannot be read: {error.message}"
     chosen = [zone for zone in firewall["zones"] if not zones or zone["name"] in zones]
     paths = {rule["path"] for zone in chosen for rule in zone["rules"]}
     shown: Firewall = {**firewall, "zones": chosen}
@@ -159,6 +166,7 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
         reading=reading,
         drops=drops,
         foreign=foreign,
+        foreign_trouble=foreign_trouble,
         at=at,
     )
 
@@ -200,7 +208,7 @@ def _head(found: Found, out: Terminal) -> Iterator[str]:
         "critical": "not as it was loaded: something changed it"
         if firewall["loaded"]
         else "not loaded: nothing is closed",
-        "unknown": clean(firewall["error"]) or "it cannot be read",
+        "unknown": clean(firewall["error"] or found.foreign_trouble) or "it cannot be read",
     }[found.level]
     name = out.paint("table inet tsstack", "bold")
     policy = f", by default {firewall['default_policy']}" if firewall["default_policy"] else ""

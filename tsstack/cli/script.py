@@ -72,6 +72,11 @@ def run_script(command: click.Command, name: str) -> int:  # noqa: PLR0911  each
     except OSError as error:
         chatter(f"error: {error}")
         return EXIT_CODE["unknown"]
+    except Exception:  # noqa: BLE001  a fault of ours: told whole, and no warning of a check plugin
+        import traceback
+
+        traceback.print_exc()
+        return EXIT_CODE["unknown"]
     return code if isinstance(code, int) else 0
 
 

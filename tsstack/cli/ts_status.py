@@ -70,6 +70,11 @@ def run(words: list[str]) -> int:
         _let_go_of_output()
         sys.stderr.write(f"ts-status: {error.strerror or error}\n")
         return CANNOT_TELL
+    except Exception:  # noqa: BLE001  a fault of ours: told whole, and no warning of a check plugin
+        import traceback
+
+        traceback.print_exc()
+        return CANNOT_TELL
 
 
 def _let_go_of_output() -> None:

@@ -193,6 +193,9 @@ def _guarded(
     except (TsstackError, OSError) as error:
         hint = getattr(error, "hint", "")
         return [Finding("TS805", "warning", name, f"this could not be asked: {error}", hint)]
+    except (ValueError, LookupError, TypeError) as error:  # what was read is not what it should be
+        said = f"what was read makes no sense: {type(error).__name__}: {error}"
+        return [Finding("TS805", "warning", name, said, "tsstack generations; tsstack switch")]
 
 
 def _sound(read: Callable[[_T], _R], tree: _T) -> _R:
@@ -246,7 +249,7 @@ def _clock(scene: _Scene) -> Iterable[Finding]:
 def _units(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.machine import look_at_units
 
-    return check_units(look_at_units(systemd=scene.facts.systemd))
+    return check_units(look_at_units(scene.facts))
 
 
 def _generation(scene: _Scene) -> Iterable[Finding]:

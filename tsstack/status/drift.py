@@ -47,14 +47,18 @@ def read_dns_drift(
 ) -> list[str]:
     """A sentence for each interface that no longer has the split DNS that tsstack gave it. Never raises.
 
+    Root alone may read that (resolved-link.c makes the folder with mode 0700): to others it is unknown.
+
     systemd-resolved keeps an interface's settings in a file named by its index, for as long as it has any
     (resolved-link.c: link_save_user()); to ask it over the bus would take longer than all the rest.
     """
     found: list[str] = []
+    if not os.access(resolved, os.R_OK | os.X_OK):
+        return []
     for link, wanted in _json(f"{state}/{_DNS_RECORD}").items():
         index = _text(f"{net}/{link}/ifindex").strip()
-        if not index or not os.path.isdir(resolved):  # noqa: PTH112
-            continue  # an interface that is away, or a host without resolved, is told elsewhere
+        if not index or not isinstance(wanted, dict):
+            continue  # an interface that is away is told elsewhere
         settings = dict(
             line.split("=", 1) for line in _text(f"{resolved}/{index}").splitlines() if "=" in line
         )

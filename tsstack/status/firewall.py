@@ -39,7 +39,8 @@ def read_firewall(generation: str, run: str) -> Firewall:
             return {**found, "enabled": True, "error": "the live generation is not there"}
         return found
     except (OSError, ValueError) as error:
-        return {**found, "enabled": True, "error": f"the generation's zones cannot be read: {error}"}
+        why = (isinstance(error, OSError) and error.strerror) or "they are damaged"
+        return _unreadable(found, why)
     try:
         from tsstack.parts.firewall.counters import read_counters
 
@@ -51,13 +52,22 @@ def read_firewall(generation: str, run: str) -> Firewall:
         found["error"] = "reading the packet filter needs root"
     except OSError as error:
         found["error"] = f"the packet filter cannot be read: {error.strerror or error}"
-    return {
-        **found,
-        "enabled": True,
-        "default_policy": described["default_policy"],
-        "zones": [_zone(zone, described["counters"], counters) for zone in described["zones"]],
-        "dropped": {name: count for name in ABOVE_ZONES if (count := _counter(counters, name)) is not None},
-    }
+    try:
+        return {
+            **found,
+            "enabled": True,
+            "default_policy": described["default_policy"],
+            "zones": [_zone(zone, described["counters"], counters) for zone in described["zones"]],
+            "dropped": {
+                name: count for name in ABOVE_ZONES if (count := _counter(counters, name)) is not None
+            },
+        }
+    except (LookupError, TypeError):
+        return _unreadable(found, "they are damaged")
+
+
+def _unreadable(found: Firewall, why: str) -> Firewall:
+    return {**found, "enabled": True, "error": f"the generation's zones cannot be read: {why}"}
 
 
 def _is_changed(run: str) -> bool | None:

@@ -18,7 +18,7 @@ from tsstack.system import command
 
 BOOT_UNITS = ("tsstack-early.service", "tsstack-boot.service")
 RENEWAL_UNITS = ("tsstack-renew.service", "tsstack-renew.timer")
-DNS_UNITS = ("tsstack-dns.service", "tsstack-dns.path")
+DNS_UNITS = ("tsstack-dns.service", "tsstack-dns.path", "tsstack-dns.timer")
 MONITOR_UNITS = ("tsstack-flows@.service", "tsstack-flows.socket", "tsstack-monitor.service")
 OWN = Path("/etc/systemd/system")
 # systemd.unit(5), "Unit File Load Path", the first wins.
@@ -31,6 +31,7 @@ _TARGET = re.compile(r"^WantedBy=(\S+)$", re.MULTILINE)
 _HOMES = ("/home", "/run/user")  # may be a file system of its own, mounted later than the first unit runs
 _HIDDEN = ("/root", *_HOMES)  # systemd.exec(5), ProtectHome=
 REMEDY = "tsstack units install"
+_STARTED_BY_OTHERS = (*BOOT_UNITS, "tsstack-dns.service")
 BASE_UNITS = (*BOOT_UNITS, *RENEWAL_UNITS, *DNS_UNITS)
 ALL_UNITS = (*BASE_UNITS, *MONITOR_UNITS)
 
@@ -74,8 +75,16 @@ def missing_at_boot(*, root: Path = Path("/")) -> str:
     return f"a boot would not bring this up: {' and '.join(missing)} not enabled; `{REMEDY}`"
 
 
+def missing_for_dns(*, root: Path = Path("/")) -> str:
+    """What to tell of a host with split DNS whose units are not there to keep it; empty: they are."""
+    missing = [unit.name for unit in look(DNS_UNITS, root=root) if not unit.standing]
+    if not missing:
+        return ""
+    return f"tailscaled may clear the split DNS unseen: {' and '.join(missing)} not enabled; `{REMEDY}`"
+
+
 def install(names: Iterable[str], *, root: Path = Path("/")) -> tuple[Unit, ...]:
-    """Put the units there where no package did, enable them, and start those of the monitor.
+    """Put the units there where no package did, enable them, and start what runs all the time.
 
     Raises CheckFailed where they could not work, ApplyFailed where systemd refuses.
     """
@@ -95,7 +104,7 @@ def install(names: Iterable[str], *, root: Path = Path("/")) -> tuple[Unit, ...]
             texts[path] = text_of(name, program)
     for path, text in texts.items():
         _write(path, text)
-    starting = [name for name in names if name not in BOOT_UNITS and _enables(name)]
+    starting = [name for name in names if name not in _STARTED_BY_OTHERS and _enables(name)]
     try:
         _systemctl("daemon-reload")
         _systemctl("enable", "--quiet", *(name for name in names if _enables(name)))
@@ -172,7 +181,8 @@ def _shipped(name: str) -> str:
 def _is_old(name: str, path: Path) -> bool:
     text = path.read_text(encoding="utf-8", errors="replace")
     program = re.search(r"^ExecStart=(\S+)", text, re.MULTILINE)
-    return program is None or text != _shipped(name).replace(_SHIPPED_PROGRAM, program[1])
+    # A timer, a path, a socket names none.
+    return text != (_shipped(name).replace(_SHIPPED_PROGRAM, program[1]) if program else _shipped(name))
 
 
 def _places(name: str, root: Path) -> list[Path]:

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 
+# For what a unit does in passing; a person's own command takes longer, and is named.
+_WAIT_S = 2.0
 UNPROVEN = (
     "NOT PROVEN: with --no-prove nobody has tried with packets whether the rules do what the file says; "
     "`tsstack prove` does"
@@ -44,7 +46,7 @@ def switch(
 ) -> tuple[Outcome, Intent]:
     """Make the host as `file` says. Raises ConfigError, CheckFailed, ApplyFailed, RollbackFailed."""
     mode = _complete(mode, force_lockout)
-    with host_lock(site.paths.state, site.clock):
+    with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         prepare(site)
         site.report("read")
         facts = site.facts()
@@ -65,9 +67,10 @@ def not_at_boot(facts: Facts) -> str:
     """What to tell of a host that would come up without tsstack; empty: all is well."""
     if not facts.systemd:
         return ""
-    from tsstack.switch.units import missing_at_boot
+    from tsstack.parts.dns.host import read_record
+    from tsstack.switch.units import missing_at_boot, missing_for_dns
 
-    return missing_at_boot()
+    return missing_at_boot() or (missing_for_dns() if read_record(facts.paths) else "")
 
 
 def _complete(mode: Mode, force_lockout: bool) -> Mode:
@@ -139,7 +142,7 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
 
 def confirm_change(site: Site, *, same_session: bool = False) -> int:
     """Keep the change that waits for its confirmation; return its generation."""
-    with host_lock(site.paths.state, site.clock, wait_s=2.0):
+    with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         return confirm(site, () if same_session else own_sessions())
 
 
@@ -156,7 +159,7 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
     Needs no network, no secrets and no rendering.
     """
     mode = _complete(mode, force_lockout)
-    with host_lock(site.paths.state, site.clock, wait_s=2.0):
+    with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         site.store.prepare()
         pending = read_pending(site.paths.state)
         recover(site)

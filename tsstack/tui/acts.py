@@ -15,7 +15,8 @@ from tsstack.errors import TsstackError
 
 CONFIRM_S = 60
 """How long a rollback from here waits for its confirmation."""
-_SWITCH_S = 300.0
+# At this limit it would be killed in the middle: only for one that hangs.
+_SWITCH_S = 3600.0
 _TSSTACK = "from tsstack.cli.main import main; main()"
 
 

@@ -251,6 +251,8 @@ class Dashboard(App[None]):
             except TsstackError as error:
                 said = f"{error.message} ({error.hint})" if error.hint else error.message
                 severity = "error"
+            except Exception as error:  # noqa: BLE001  a fault of ours; here it would end unheard
+                said, severity = f"{type(error).__name__}: {error}", "error"
             self._from_thread(self.say_so, said, severity)
 
         _in_thread(work)

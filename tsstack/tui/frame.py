@@ -143,7 +143,8 @@ def _with_the_old(before: Frame | None, status: Status) -> Status:
     old = before.status
     if status["tailnet"]["error"] and old["tailnet"]["state"]:
         tailnet: Any = {**old["tailnet"], "error": status["tailnet"]["error"]}
-        way: Any = {**old["exit"], **{name: status["exit"][name] for name in ("why", "manual")}}
+        # What tailscaled told; all else is the monitor's or the file's.
+        way: Any = {**status["exit"], **{name: old["exit"][name] for name in ("using", "online")}}
         status = {**status, "tailnet": tailnet, "peers": old["peers"], "exit": way}
     monitor = status["monitor"]
     if not monitor["running"] and old["monitor"]["state"] is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tempfile
 from collections.abc import Callable
@@ -106,6 +107,27 @@ def resend(text: str, packets: tuple[Packet, ...], broken: Callable[[str], str] 
         table.parent.mkdir()
         table.write_text(broken(render(stack)))
         return send_packets(stack, FACTS, Path(folder), packets).mismatches
+
+
+@pytest.mark.parametrize("zones", [8, 9, 17])
+def test_many_zones_that_are_asked_in_groups_are_told_apart_like_few(zones: int) -> None:
+    """A packet that no rule of its zone hides fell out of the group, and the interface's zone hid it."""
+    named = [f"  z{n}: {{interfaces: [eth{n}], sources: [10.{n}.0.0/16], tcp: [22]}}" for n in range(zones)]
+    rules = [
+        "  - {from: z0, to: wan, tcp: [80], masquerade: true}",
+        "  - {from: z0, to: wan, tcp: [443]}",
+        *(f"  - {{from: z{n}, to: wan, allow: all, masquerade: true}}" for n in range(1, zones)),
+    ]
+    text = "\n".join(["firewall:", " zones:", "  wan: {interfaces: [wan0]}", *named, " forward:", *rules])
+    source, far = ipaddress.ip_address("10.0.0.5"), ipaddress.ip_address("203.0.113.9")
+    packets = [
+        Packet(source, f"eth{at}", "tcp", port, far, "wan0")
+        for at in (0, 1, zones - 1)
+        for port in (80, 443, 25)
+    ]
+    packets += [Packet(ipaddress.ip_address(f"10.{n}.0.5"), "eth0", "tcp", 22) for n in range(zones)]
+    assert told(resend(text, tuple(packets))) == []
+    assert told(rows_of(text, 1, Limits(300, 100)).mismatches) == []
 
 
 def test_a_difference_is_found_kept_and_sent_again(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_run_over_the_loopback_is_measured_kept_and_compared(
     assert [load["throughput"]["direction"] for load in report["loads"]] == ["up", "down"]
     assert all(load["throughput"]["engine"] == "own" for load in report["loads"])
     assert all(load["throughput"]["moved_bytes"] >= 2_000_000 for load in report["loads"])
-    assert report["notes"] == []
+    assert all(note.startswith("netcheck tells nothing") for note in report["notes"]), report["notes"]
 
     assert call(daemon, monkeypatch, tmp_path, "--quick", "--json") == 0
     again = json.loads(capsys.readouterr().out)

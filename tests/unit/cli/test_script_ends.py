@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 
+import click
 import pytest
 
 from tsstack.cli import glyphs
 from tsstack.cli.completion import SCRIPTS
+from tsstack.cli.script import run_script
 
 START = "from tsstack.cli.{} import main; main()"
 WATCHING = [module for name, (module, _) in SCRIPTS.items() if name != "tsstack"]
@@ -59,3 +61,17 @@ def test_a_dumb_terminal_gets_one_screen_after_the_other(monkeypatch: pytest.Mon
     assert not glyphs.redraws(sys.stdout)
     monkeypatch.setenv("TERM", "xterm")
     assert glyphs.redraws(sys.stdout)
+
+
+def test_a_fault_of_ours_is_told_whole_and_is_no_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1 would be a warning to a check plugin, 3 is that nothing can be told."""
+
+    @click.command()
+    def broken() -> None:
+        raise KeyError("zones")
+
+    monkeypatch.setattr(sys, "argv", ["broken"])
+    assert run_script(broken, "broken") == 3
+    assert "KeyError: 'zones'" in capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_pitfall_12_the_way_to_a_zone_hardly_grows_with_zones(zones: int, most: 
 
     def way(chain: str) -> int:
         within = [
-            len(chains[found[1]]) for rule in chains[chain] if (found := re.search(r"jump (z\S+)", rule))
+            len(chains[found[1]]) for rule in chains[chain] if (found := re.search(r"goto (zones\S+)", rule))
         ]
         return len(chains[chain]) + 2 * max(within, default=0)
 

@@ -56,6 +56,26 @@ def test_what_differs_is_named(change: tuple[str, str], lines: list[str]) -> Non
     assert len(told) <= len(lines) + 1, told
 
 
+def test_what_opens_at_large_is_told_beside_whatever_else_changes() -> None:
+    """Beside a port of another zone nothing was said of these, as if they followed from it."""
+    after = BASE.replace("[80, 443]", "[80]").replace("[tailscale0]", "[tailscale0, tun0], allow: all")
+    after = after.replace("firewall:\n", "firewall:\n  default_policy: accept\n")
+    told = [subject for subject, _, _ in describe_difference(rendered(BASE), rendered(after))]
+    assert {
+        "firewall.zones.dmz tcp",
+        "zone internal: tun0",
+        "firewall.zones.internal.allow",
+        "firewall.default_policy",
+    } <= set(told)
+
+
+def test_a_member_that_is_asked_at_another_place_is_the_same_member() -> None:
+    before = BASE.replace("[eth0]", "['veth*']")
+    after = before.replace("[tailscale0]", "[tailscale0, 'veth1*']")
+    told = [str(Change(*each)) for each in describe_difference(rendered(before), rendered(after))]
+    assert told == ["+ zone internal: veth1*"]
+
+
 def test_nothing_differs_from_itself() -> None:
     assert describe_difference(rendered(BASE), rendered(BASE)) == ()
 

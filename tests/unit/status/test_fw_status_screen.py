@@ -26,6 +26,13 @@ def found(*, drops: tuple[Drops, ...] = (), foreign: tuple[str, ...] = (), **fir
     )
 
 
+def test_tables_of_others_that_cannot_be_read_are_no_all_clear() -> None:
+    seen = found()
+    seen.foreign_trouble = "other tables cannot be read: Operation not permitted"
+    assert (seen.level, seen.as_json()["foreign_trouble"]) == ("unknown", seen.foreign_trouble)
+    assert "other tables cannot be read" in firewall_lines(seen, PLAIN)[0]
+
+
 def test_zones_with_their_rules_and_lines() -> None:
     drop = Drops("dmz", "198.51.100.7", "tcp", 22, 31, 900.0, 990.0, "eth0", "", "192.0.2.1")
     assert firewall_lines(found(drops=(drop,)), PLAIN) == [

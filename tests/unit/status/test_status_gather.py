@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 
 from tsstack.status.expiry import not_after
+from tsstack.status.firewall import read_firewall
 from tsstack.status.gather import Sources, gather
 from tsstack.status.proxy import read_proxy
 from tsstack.status.tailnet import read_peers, read_tailnet, read_time
@@ -209,6 +210,17 @@ class TestGather:
             nginx, services, certificates = read_proxy(str(tmp_path), ())
             assert (services, certificates) == ([], [])
             assert "cannot be read" in nginx["error"]
+
+    @pytest.mark.parametrize(
+        "text",
+        ["{", "[]", "{}", "5", '{"zones": [{}], "counters": [], "default_policy": ""}', '{"zones": 5}'],
+    )
+    def test_damaged_zones_are_said_and_end_nothing(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "nftables").mkdir()
+        (tmp_path / "nftables" / "zones.json").write_text(text)
+        firewall = read_firewall(str(tmp_path), str(tmp_path))
+        assert (firewall["enabled"], firewall["zones"]) == (True, [])
+        assert firewall["error"] == "the generation's zones cannot be read: they are damaged"
 
     def test_a_dead_nginx_serves_nothing_however_well_its_upstreams_are(self, tmp_path: Path) -> None:
         import socket

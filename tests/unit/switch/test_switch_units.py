@@ -114,3 +114,14 @@ def test_a_masked_unit_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(CheckFailed, match="masked"):
         units.install(["tsstack-boot.service"], root=tmp_path)
     assert path.readlink() == Path("/dev/null")
+
+
+def test_a_unit_as_it_is_shipped_is_not_of_another_version(tmp_path: Path) -> None:
+    """A timer names no program; each was taken for old."""
+    folder = tmp_path / ETC
+    folder.mkdir(parents=True)
+    for name in ALL_UNITS:
+        (folder / name).write_text(text_of(name, Path("/opt/bin/tsstack")))
+    assert [unit.name for unit in look(root=tmp_path) if unit.differs] == []
+    (folder / "tsstack-renew.timer").write_text("[Timer]\nOnCalendar=weekly\n")
+    assert [unit.name for unit in look(root=tmp_path) if unit.differs] == ["tsstack-renew.timer"]

@@ -167,6 +167,16 @@ class TestFrame:
         )
         assert later.status["level"] == "critical"
 
+    def test_what_the_monitor_says_of_the_way_out_goes_on_while_tailscaled_is_away(self) -> None:
+        """`m` asks by it: with the old word maintenance could not be ended."""
+        status = a_host()
+        held = {**status, "exit": {**status["exit"], "maintenance": True}, "at": NOW + 9}
+        held["tailnet"] = {**status["tailnet"], "error": "tailscaled does not answer", "state": ""}
+        held["exit"]["using"], held["exit"]["online"] = "", None
+        later = next_frame(frames(status, 3), held, ROOT)
+        assert later.status["exit"]["maintenance"] is True
+        assert later.status["exit"]["using"] == status["exit"]["using"] != ""
+
     def test_a_host_that_wants_no_monitor_misses_none(self) -> None:
         none = {"running": False, "wanted": False, "error": "no monitor runs", "state": None}
         assert not next_frame(None, a_host(monitor=none), ROOT).away
@@ -269,10 +279,11 @@ class TestViews:
         ]
 
     def test_a_difference_shows_what_would_go_and_come(self) -> None:
-        old = {"nginx/a.conf": "one\ntwo\n", "same": "x"}
+        old = {"nginx/a.conf": "one\ntwo\n-- sql\n", "same": "x"}
         new = {"nginx/a.conf": "one\nthree [red]\n", "same": "x", "new": "y"}
         lines = generations.difference(old, new, UTF8)
         assert ("-two", "critical") in [line[0] for line in lines]
+        assert ("--- sql", "critical") in [line[0] for line in lines]
         assert ("+three [red]", "ok") in [line[0] for line in lines]
         assert ("+y", "ok") in [line[0] for line in lines]
         assert not any("same" in text_of(line) for line in lines)

@@ -8,10 +8,15 @@ import struct
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tsstack.doctor.machine import Clock, Disk, Units
-from tsstack.switch.units import look, missing_at_boot
+from tsstack.parts.dns.host import read_record
+from tsstack.switch.units import look, missing_at_boot, missing_for_dns
+
+if TYPE_CHECKING:
+    from tsstack.model.facts import Facts
 
 _STA_UNSYNC = 0x40  # linux/timex.h
 # linux/timex.h, struct timex up to `status`: modes, offset, freq, maxerror, esterror, status.
@@ -57,11 +62,12 @@ def look_at_clock(control_url: str) -> Clock:
     return Clock(disciplined, time.time() - theirs, 1.0 + took_s, server)
 
 
-def look_at_units(*, systemd: bool) -> Units | None:
+def look_at_units(facts: Facts) -> Units | None:
     """None without systemd."""
-    if not systemd:
+    if not facts.systemd:
         return None
-    return Units(missing_at_boot(), tuple(unit.name for unit in look() if unit.differs))
+    missing = missing_at_boot() or (missing_for_dns() if read_record(facts.paths) else "")
+    return Units(missing, tuple(unit.name for unit in look() if unit.differs))
 
 
 def _is_disciplined() -> bool | None:

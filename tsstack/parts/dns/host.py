@@ -46,7 +46,7 @@ class DnsPart:
         if facts.resolved:
             found = desired.routes(_tree(generation))
             wanted = _links_wanted(found)
-            record = _read_record(facts.paths)
+            record = read_record(facts.paths)
             for link, dns in wanted.items():
                 if link != TAILNET_INTERFACE or not _check_tailnet_link(found):
                     _check_link(link, read_link(link), (dns, record.get(link)))
@@ -66,7 +66,7 @@ class DnsPart:
         """The settings of every link that `tree` needs or that we have set before."""
         if not facts.resolved:
             return {"resolved": False, "links": {}, "record": {}, "wanted": {}}
-        record = _read_record(facts.paths)
+        record = read_record(facts.paths)
         wanted = _links_wanted(desired.routes(tree))
         links: dict[str, Any] = {}
         for link in sorted({*record, *wanted}):
@@ -93,7 +93,7 @@ class DnsPart:
         if not facts.resolved:
             return
         try:
-            _await_tailscaled(desired.routes(_tree(generation)), _read_record(facts.paths))
+            _await_tailscaled(desired.routes(_tree(generation)), read_record(facts.paths))
             snapshot = self.observe(_tree(generation), facts)
         except CheckFailed as error:
             raise ApplyFailed(error.message, hint=error.hint) from error
@@ -137,7 +137,7 @@ class DnsPart:
         faults = []
         try:
             was = _links(snapshot, "links")
-            links = sorted({*was, *_read_record(facts.paths)})
+            links = sorted({*was, *read_record(facts.paths)})
             before = _links(snapshot, "record")
         except CheckFailed as error:
             raise RollbackFailed(f"DNS is not back: {error.message}", hint=error.hint) from error
@@ -350,7 +350,8 @@ def _own_domain(found: tuple[Route, ...]) -> str:
     return owned[0] if len(owned) == 1 else ""
 
 
-def _read_record(paths: Paths) -> dict[str, LinkDns]:
+def read_record(paths: Paths) -> dict[str, LinkDns]:
+    """The links that have DNS settings of ours, with these. Raises CheckFailed for a damaged record."""
     path = paths.state / RECORD
     try:
         data = json.loads(path.read_text())
@@ -362,7 +363,7 @@ def _read_record(paths: Paths) -> dict[str, LinkDns]:
 
 
 def _write_record(paths: Paths, record: Mapping[str, LinkDns]) -> None:
-    if record == _read_record(paths):
+    if record == read_record(paths):
         return
     data = {link: dns.as_json() for link, dns in sorted(record.items())}
     try:

@@ -69,7 +69,7 @@ from tsstack.parts.firewall.rulebook import (
     add_refusal,
     log_statement,
 )
-from tsstack.parts.firewall.text import Chain, Table, interface, print_table
+from tsstack.parts.firewall.text import PROTOCOL_NUMBERS, Chain, Table, interface, print_table
 from tsstack.parts.firewall.zones import ZONES_FILE, describe_zones
 
 FILE = "nftables/tsstack.nft"
@@ -205,8 +205,8 @@ def _add_input(book: Rulebook, tailscaled_port: int) -> None:
     chain.add(_ESTABLISHED, "always: established")
     chain.add(f"iifname {interface('lo')} accept", "always: loopback")
     # ICMP and ICMPv6 by number, see PROTOCOL_NUMBERS.
-    chain.add("meta l4proto 1 jump always.icmp", "always: ICMP")
-    chain.add("meta l4proto 58 jump always.icmpv6", "always: ICMP")
+    for protocol in ("icmp", "icmpv6"):
+        chain.add(f"meta l4proto {PROTOCOL_NUMBERS[protocol]} jump always.{protocol}", "always: ICMP")
     chain.add(f"ct state invalid {table.counter('invalid', _INVALID)} drop", _INVALID)
     own_port = f"udp dport {tailscaled_port} {table.counter('tailscaled', _TAILSCALED)} accept"
     chain.add(own_port, _TAILSCALED)

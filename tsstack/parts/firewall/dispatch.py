@@ -90,7 +90,7 @@ class Dispatch:
 
 
 def add_dispatch(table: Table, chain: Chain, members: Members, dispatch: Dispatch) -> None:
-    """Append the rules of `dispatch` to `chain`, with the sets and maps that they need."""
+    """Append the rules of `dispatch` to `chain`, with the sets that they need."""
     _add_addresses(table, chain, members, dispatch)
     for rule, path in dispatch.between:
         chain.add(rule, path)
@@ -104,12 +104,12 @@ def _add_addresses(table: Table, chain: Chain, members: Members, dispatch: Dispa
             of_zone = members.ranges_of.get((version, tailnet), {})
             # A tailnet address means its owner only on the tailnet's own interface.
             bound = f"{interface_field} {interface(TAILNET_INTERFACE)} " if tailnet else ""
-            field = f"{bound}{family} {side}"
+            matched = f"{bound}{family} {side}"
             _add_sort(
                 table,
                 chain,
                 dispatch,
-                _Sort(f"tailnet{version}" if tailnet else f"ip{version}", field, kind, True, of_zone),
+                _Sort(f"tailnet{version}" if tailnet else f"ip{version}", matched, kind, True, of_zone),
             )
 
 
@@ -146,7 +146,9 @@ def _add_sort(table: Table, chain: Chain, dispatch: Dispatch, sort: _Sort) -> No
         if len(named) > _FLAT:
             within, new = table.chain_once(f"{dispatch.name}.{sort.name}.{at}")
             union = sort.collect(table, within.name, group)
-            chain.add(f"{sort.field} {union} jump {within.name}", dispatch.path)
+            # `goto`, as every rule within: whatever chain they lead to, nothing comes back here from it. What
+            # is of the group is of exactly one zone of it.
+            chain.add(f"{sort.field} {union} goto {within.name}", dispatch.path)
             if not new:
                 continue
         for zone in group:

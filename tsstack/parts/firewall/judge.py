@@ -17,6 +17,9 @@ from tsstack.parts.firewall.text import PROTOCOL_NUMBERS, blocks_of
 _ELEMENTS = re.compile(r"elements = \{(.*)\}", re.DOTALL)
 _COMMENT = re.compile(r'\s*comment "[^"]*"')
 _TOKEN = re.compile(r'"[^"]*"|\{[^}]*\}|\S+')
+# A set, alternatives, a name, a number or an address: what ours are matched with; and the words that are.
+_OPERAND = re.compile(r'@\S+|\{[^}]*\}|"[^"]*"|\d+(?:-\d+)?|[0-9a-f.:]*[.:][0-9a-f.:]*(?:/\d+)?')
+_WORDS = frozenset({"established,related", "invalid", "dnat", "ipv4", "echo-request", "nd-router-advert"})
 _DEPTH = 16
 
 
@@ -104,9 +107,12 @@ class Ruleset:
         if negated:
             tokens.pop(0)
         operand = tokens.pop(0)
-        return value is not None and self._holds(operand, value) != negated
+        held = self._holds(operand, value if value is not None else "")
+        return value is not None and held != negated
 
     def _holds(self, operand: str, value: int | str) -> bool:
+        if not _OPERAND.fullmatch(operand) and operand not in _WORDS:
+            raise ValueError(f"not a rule of ours: {operand}")
         if operand.startswith("@"):
             name = operand[1:]
             if name not in self.ranges:

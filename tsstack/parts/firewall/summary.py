@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from tsstack.parts.firewall.text import blocks_of
 
@@ -12,31 +13,63 @@ _PORTS = re.compile(r"open\.(.+)\.(tcp|udp)")
 _FORWARD = re.compile(r"forward\.(\d+)\.(tcp|udp)")
 _MEMBERS = re.compile(r"members\.(.+)\.[a-z]+\d*")
 _KEY = re.compile(r'comment "([^"]*)"$')
+# Keys that open or close more than one port.
+_AT_LARGE = re.compile(r"default_policy$|\.(allow|ping)$|^firewall\.forward\[\d+\]|^tailscale\.")
+_ZONE = re.compile(r"zone [^:]+")
 _SHOWN = 12
 
 Difference = tuple[str, str | None, str | None]
 """Subject, before, after; None where there is no such thing."""
 
+Blocks = dict[tuple[str, str], str]
+"""Kind and name of each block of a table, and its body."""
+
 
 def describe_difference(before: str, after: str) -> tuple[Difference, ...]:
-    """What differs between two rendered tables: zones, ports, members, and how many other rules."""
+    """What differs between two rendered tables: zones, members, ports, all keys that open or close at large.
+
+    Where that tells nothing, the keys of whatever rules differ.
+    """
     old, new = _blocks(before), _blocks(after)
-    found: list[Difference] = []
-    others: list[tuple[str | None, str | None]] = []
+    found = [*_members(old, new)]
+    keys: set[str] = set()
     for name in dict.fromkeys([*old, *new]):
         if old.get(name) == new.get(name):
             continue
         told = _describe(name, old.get(name), new.get(name))
         found += told
         if not told:
-            others.append((old.get(name), new.get(name)))
-    if not found:  # else they follow from what was told
-        keys = sorted(set().union(*(_changed_keys(*bodies) for bodies in others)))
-        found = [(key, "earlier rules", "new rules") for key in keys[:_SHOWN]]
-    return tuple(found)
+            keys |= _changed_keys(old.get(name), new.get(name))
+    whole = [subject.removeprefix("zone ") for subject, *_ in found if _ZONE.fullmatch(subject)]
+    at_large = [
+        key
+        for key in keys
+        if _AT_LARGE.search(key) and not any(key.startswith(f"firewall.zones.{zone}.") for zone in whole)
+    ]
+    shown = sorted(at_large if found else keys)
+    return (*found, *((key, "earlier rules", "new rules") for key in shown[:_SHOWN]))
 
 
-def _blocks(text: str) -> dict[tuple[str, str], str]:
+def _members(old: Blocks, new: Blocks) -> Iterator[Difference]:
+    """By zone, whichever of its sets they are in."""
+    had, has = _by_zone(old), _by_zone(new)
+    for zone in dict.fromkeys([*had, *has]):
+        gone, come = had.get(zone, set()) - has.get(zone, set()), has.get(zone, set()) - had.get(zone, set())
+        yield from ((f"zone {zone}: {each}", None, "") for each in sorted(come)[:_SHOWN])
+        yield from ((f"zone {zone}: {each}", "", None) for each in sorted(gone)[:_SHOWN])
+        if more := max(len(come) - _SHOWN, 0) + max(len(gone) - _SHOWN, 0):
+            yield (f"zone {zone}: {more} more", "earlier", "new")
+
+
+def _by_zone(blocks: Blocks) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for (_, title), body in blocks.items():
+        if members := _MEMBERS.fullmatch(title):
+            found.setdefault(members[1], set()).update(_elements(body))
+    return found
+
+
+def _blocks(text: str) -> Blocks:
     return {(kind, name): body for kind, name, body in blocks_of(text)}
 
 
@@ -51,14 +84,6 @@ def _describe(name: tuple[str, str], old: str | None, new: str | None) -> list[D
         return [(f"firewall.zones.{ports[1]} {ports[2]}", _listed(old), _listed(new))]
     if ports := _FORWARD.fullmatch(title):
         return [(f"firewall.forward[{ports[1]}] {ports[2]}", _listed(old), _listed(new))]
-    if members := _MEMBERS.fullmatch(title):
-        had, has = _elements(old), _elements(new)
-        gone, come = had - has, has - had
-        zone = f"zone {members[1]}"
-        lines: list[Difference] = [(f"{zone}: {each}", None, "") for each in sorted(come)[:_SHOWN]]
-        lines += [(f"{zone}: {each}", "", None) for each in sorted(gone)[:_SHOWN]]
-        more = len(gone) + len(come) - len(lines)
-        return [*lines, (f"{zone}: {more} more", "earlier", "new")] if more > 0 else lines
     return []
 
 

@@ -73,6 +73,7 @@ def generation_details(frame: Frame, signs: Signs, key: str) -> list[Line]:
 def difference(old: Mapping[str, str], new: Mapping[str, str], signs: Signs) -> list[Line]:
     """How the rendered files of one generation differ from those of another: what would go and come."""
     from difflib import unified_diff
+    from itertools import islice
 
     lines: list[Line] = []
     for path in sorted({*old, *new}):
@@ -80,9 +81,8 @@ def difference(old: Mapping[str, str], new: Mapping[str, str], signs: Signs) -> 
         if before == after or path.endswith("manifest.json"):
             continue
         lines.append(say(signs.words(path), "head"))
-        for text in unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2):
-            if text.startswith(("---", "+++")):
-                continue
+        # The first two lines are headers.
+        for text in islice(unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2), 2, None):
             look = {"+": "ok", "-": "critical", "@": "accent"}.get(text[:1], "dim")
             lines.append(say(signs.words(text.expandtabs(4)), look))
             if len(lines) >= MOST_LINES:
