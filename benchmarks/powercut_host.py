@@ -65,6 +65,7 @@ _ANSWERS = {"first": ("502", "404"), "second": ("404", "502")}
 _OPTIONAL = ("/inputs.json", "/reserve", "/lock", "/deadman.log", "/proxy.json", "/firewall.json", "/undone")
 _SAME = ("tree", "table", "sysctls", "etc", "masters", "prefs", "dns", "queues")
 _REACH_LIMIT_S = 120.0
+_DNS_LIMIT_S = 60.0
 
 
 @dataclass
@@ -204,6 +205,7 @@ class Host:
                 f"it is of the file {verdict.name or 'of nobody'}, not {' or '.join(sorted(allowed))}"
             )
         if verdict.name:
+            seen = verdict.seen = self._await_dns(verdict.name, seen)
             faults += differences(seen, self.pictures[verdict.name])
             faults += self._unreachable(verdict.name)
         faults += loose_ends(seen, {one["tree"] for one in self.pictures.values()})
@@ -216,6 +218,14 @@ class Host:
             words = ("journalctl", "-b", "-o", "short-monotonic", "--no-pager")
             verdict.journal = self.machine.run(*words, check=False).out
         return verdict
+
+    def _await_dns(self, name: str, seen: dict[str, Any]) -> dict[str, Any]:
+        """tailscaled clears its link's DNS when it has joined, and a unit sets it again a moment later."""
+        until = time.monotonic() + _DNS_LIMIT_S
+        while seen["dns"] != self.pictures[name]["dns"] and time.monotonic() < until:
+            time.sleep(1)
+            seen = {**seen, "dns": self.machine.look()["dns"]}
+        return seen
 
     def _unreachable(self, name: str) -> list[str]:
         """New connections: from another node of the tailnet to the proxy, from the LAN to the open port."""

@@ -41,6 +41,8 @@ KEPT = {
 }  # fmt: skip
 ENABLED = {
     "sysinit.target": ("tsstack-early.service", "tsstack-agent.service"),
+    "paths.target": ("tsstack-dns.path",),
+    "timers.target": ("tsstack-dns.timer",),
     "multi-user.target": (
         "tsstack-boot.service", "tailscaled.service", "systemd-networkd.service", "systemd-resolved.service",
         "nginx.service",
@@ -296,7 +298,7 @@ def _settle(root: Path) -> None:
         )
         (root / f"etc/systemd/network/{seat.name}.network").write_text(text)
     units = root / "etc/systemd/system"
-    for unit in sorted((root / PYTHON / "tsstack/_assets/monitor").glob("*.service")):
+    for unit in sorted((root / PYTHON / "tsstack/_assets/monitor").glob("tsstack-*.*")):
         shutil.copy2(unit, units / unit.name)
     for unit in units.glob("*.wants/*"):
         unit.unlink()

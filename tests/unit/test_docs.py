@@ -36,8 +36,10 @@ def test_every_verb_that_is_shown_exists() -> None:
                 assert verb[1] in _VERBS, f"{document.name}: {inline or line}"
 
 
-@pytest.mark.parametrize("name", ["README.md"])
-def test_the_first_file_of_the_readme_is_valid(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/migrate-from-nginx.md", "docs/migrate-from-firewalld-or-foomuuri.md"]
+)
+def test_the_first_file_of_a_document_is_valid(name: str, tmp_path: Path) -> None:
     (text, *_) = re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     file = tmp_path / "tsstack.yaml"
     file.write_text(text)
