@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from click.core import ParameterSource
 
 from tsstack.cli.glyphs import Terminal, clean, redraws, terminal
 from tsstack.cli.options import Shared, file_option, json_option
-from tsstack.cli.output import result, result_json
+from tsstack.cli.script import watch, watch_option
 
 if TYPE_CHECKING:
     from tsstack.doctor.examination import Examination, Section
@@ -43,9 +44,17 @@ Examples:
 @click.option(
     "-a", "--all", "everything", is_flag=True, help="Each check that went well in a line of its own."
 )
+@watch_option
 @click.pass_context
 def doctor(
-    context: click.Context, *, file: Path, as_json: bool, quick: bool, peer: str, everything: bool
+    context: click.Context,
+    *,
+    file: Path,
+    as_json: bool,
+    quick: bool,
+    peer: str,
+    everything: bool,
+    every_s: float | None,
 ) -> None:
     """Look for what is wrong or missing, all along the way from the file to a packet.
 
@@ -59,16 +68,20 @@ def doctor(
     from tsstack.doctor.examination import Request, examine
     from tsstack.switch.site import Site
 
-    with _progress() as report:
-        found = examine(Site(), Request(file, _is_named(context), peer, quick), report)
-    if as_json:
-        result_json(examination_dict(found))
-    else:
+    request = Request(file, _is_named(context), peer, quick)
+
+    def draw() -> tuple[str, Level]:
+        with _progress(every_s is None) as report:
+            found = examine(Site(), request, report)
+        if as_json:
+            indent = None if every_s else 2  # a line for each when they follow each other
+            return json.dumps(examination_dict(found), indent=indent, default=str), found.level
         to = terminal()
         wide = to if sys.stdout.isatty() else Terminal(colour=False, unicode=to.unicode, width=_UNBOUNDED)
-        for line in doctor_lines(found, wide, everything=everything):
-            result(line)
-    raise click.exceptions.Exit(_EXIT[found.level])
+        return "\n".join(doctor_lines(found, wide, everything=everything)), found.level
+
+    level = cast("Level", watch(draw, every_s))
+    raise click.exceptions.Exit(_EXIT[level])
 
 
 def _is_named(context: click.Context) -> bool:
@@ -79,9 +92,9 @@ def _is_named(context: click.Context) -> bool:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def _progress(wanted: bool) -> Iterator[Callable[[str], None]]:
     """What is being asked, in one line of stderr that goes again; nothing where a line cannot."""
-    if not redraws(sys.stderr):
+    if not wanted or not redraws(sys.stderr):
         yield lambda _: None
         return
 

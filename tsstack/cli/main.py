@@ -12,7 +12,7 @@ import click
 
 from tsstack import __version__
 from tsstack.cli.options import DEFAULT_FILE, Shared, json_option
-from tsstack.cli.output import chatter, print_error
+from tsstack.cli.output import chatter, open_closed_streams, print_error
 from tsstack.errors import TsstackError
 
 # verb -> (module, attribute, what it does), in the order of a first day with tsstack
@@ -122,6 +122,7 @@ def main() -> None:
     """Entry point: the only place that turns exceptions into exit codes."""
     # A verb lives for a second or so: to look for reference cycles all along would cost a tenth of it.
     gc.set_threshold(500_000, 50, 100)
+    open_closed_streams()
     # Validation runs as root: no other package's plugin has a part in it, and none has to be looked for.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     sys.exit(run(sys.argv[1:]))

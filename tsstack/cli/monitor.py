@@ -68,7 +68,7 @@ def monitor(context: click.Context, file: Path | None, as_json: bool, socket_pat
 
     \b
     Examples:
-      tsstack -c /etc/tsstack/tsstack.yaml monitor     run it (systemctl enable --now tsstack-monitor)
+      tsstack -c /etc/tsstack/tsstack.yaml monitor     run it (tsstack units install --monitor)
       tsstack monitor status                           what is watched, how it does, and why
       tsstack monitor events -n 20                     what happened
       tsstack monitor maintenance on --for 1h          report only, change nothing

@@ -16,6 +16,13 @@ from tsstack.errors import ConfigError, Finding, TsstackError
 _SEVERITY_STYLE = {"error": "red", "warning": "yellow", "info": "blue"}
 
 
+def open_closed_streams() -> None:
+    """Where the caller has closed stdout or stderr (`>&-`) Python has none: what goes there is for nobody."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for the rest of the process
+
+
 def colour() -> bool:
     """Whether stdout takes colour: a terminal, and NO_COLOR is not set (no-color.org)."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -16,7 +16,7 @@ import click
 
 from tsstack.cli.glyphs import redrawn, redraws
 from tsstack.cli.options import Shared
-from tsstack.cli.output import chatter, print_error
+from tsstack.cli.output import chatter, open_closed_streams, print_error
 from tsstack.errors import TsstackError
 
 EXIT_CODE = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
@@ -53,6 +53,7 @@ watch_option = click.option(
 
 def run_script(command: click.Command, name: str) -> int:  # noqa: PLR0911  each way to end has its code
     """Run a console script's command on sys.argv; returns its exit code. What failed is 3, told on stderr."""
+    open_closed_streams()
     shared = Shared()
     try:
         code = command.main(sys.argv[1:], prog_name=name, standalone_mode=False, obj=shared)

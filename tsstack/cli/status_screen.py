@@ -86,13 +86,16 @@ def _fitting(parts: Iterable[str], between: str, terminal: Terminal, width: int)
 
 def _offer(what: str, approved: bool, withdrawn: bool) -> str:
     if withdrawn:
-        return f"{what} (withdrawn: its LAN is dead)"
+        return f"{what} (withdrawn by the monitor)"
     return what if approved else f"{what} (not approved)"
 
 
 def _exit(status: Status, terminal: Terminal) -> Iterator[str]:
     way = status["exit"]
     if not (way["using"] or way["wanted"] or way["blocked"]):
+        return
+    if not way["known"]:
+        yield _row(terminal, "exit node", "unknown: tailscaled does not answer", "red")
         return
     bad = way["blocked"] or way["online"] is False
     text = "blocked" if way["blocked"] else clean(way["using"]) or "the bare uplink"

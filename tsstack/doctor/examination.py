@@ -260,7 +260,11 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
     told = ("firewall",) if firewall["loaded"] is False or firewall["changed"] else ()
     dead = [each["about"] for each in scene.status["warnings"] if each["code"] == "TS721"]
     yield from check_remarks(scene.status, "generation")
-    yield from check_generation(facts, told=told, dead=dead)
+    moved = {"TS707", "TS709", "TS710", "TS711"}
+    exit_is_told = scene.status["monitor"]["running"] and any(
+        each["code"] in moved for each in scene.status["warnings"]
+    )
+    yield from check_generation(facts, told=told, dead=dead, exit_is_told=exit_is_told)
 
 
 def _remarks(area: str) -> Callable[[_Scene], Iterable[Finding]]:

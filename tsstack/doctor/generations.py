@@ -36,9 +36,17 @@ class GenerationFacts:
 
 
 def check_generation(
-    facts: GenerationFacts, *, told: Sequence[str] = (), dead: Sequence[str] = ()
+    facts: GenerationFacts,
+    *,
+    told: Sequence[str] = (),
+    dead: Sequence[str] = (),
+    exit_is_told: bool = False,
 ) -> Iterator[Finding]:
-    """`told`: parts whose drift another finding tells; `dead`: services of which one tells that already."""
+    """`told`: parts whose drift another finding tells; `dead`: services of which one tells that already.
+
+    With `exit_is_told` one tells that the exit node is another, or none: that is the monitor's, and a
+    switch would undo it.
+    """
     if facts.abandoned is not None:
         words = f"the switch to generation {facts.abandoned} was cut off half-way"
         yield Finding("TS835", "error", "switch", words, "tsstack recover")
@@ -60,7 +68,7 @@ def check_generation(
         yield Finding("TS831", "ok", "generation", f"{facts.live} is live and the host is as it says")
     if facts.fault:
         yield Finding("TS833", "error", "host", facts.fault, facts.hint)
-    yield from _drift(facts, told)
+    yield from _drift(facts, told, exit_is_told)
     for part, line in facts.remarks:
         if line.startswith(tuple(f"{name}: nothing answers" for name in dead)):
             continue
@@ -72,11 +80,17 @@ def check_generation(
         yield Finding("TS834", "error", part, evidence, hint)
 
 
-def _drift(facts: GenerationFacts, told: Sequence[str]) -> Iterator[Finding]:
+def _drift(facts: GenerationFacts, told: Sequence[str], exit_is_told: bool) -> Iterator[Finding]:
     """One finding for each part that differs."""
     for part in dict.fromkeys(part for part, _ in facts.drift):
         if part in told:
             continue
-        lines = [line for each, line in facts.drift if each == part]
+        lines = [
+            line
+            for each, line in facts.drift
+            if each == part and not (exit_is_told and "tailscale.exit_node.use" in line)
+        ]
+        if not lines:
+            continue
         words = f"the host differs from generation {facts.live}: {listed(lines, _SHOWN)}"
         yield Finding("TS831", "warning", part, words, "tsstack dry-activate; tsstack switch")

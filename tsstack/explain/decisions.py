@@ -34,6 +34,7 @@ _ALWAYS = {
     "always: multicast listeners": "multicast listener discovery from this link",
     "always: invalid": "fits no connection (invalid)",
     "always: tailscaled port": "tailscaled's own port, open to everybody",
+    "always: TSMP": "tailscaled's own ping, which it has answered already",
     "always: DHCP replies": "a DHCP reply",
     "always: DHCPv6 replies": "a DHCPv6 reply",
     "always: from no zone": "comes from no zone: left alone",

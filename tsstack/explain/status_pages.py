@@ -175,6 +175,14 @@ REMARKS = (
         "nginx-test\ntsstack switch",
     ),
     Remark(
+        "TS727",
+        "warning",
+        "An upstream of a service is dead",
+        "The service is served by its other upstreams, or by its backup. Nobody notices until they fail too.",
+        "wiki: an upstream does not answer; others serve it",
+        "ts-quality service\nnginx-test",
+    ),
+    Remark(
         "TS731",
         "critical",
         "The firewall's table is not loaded",
@@ -198,7 +206,7 @@ REMARKS = (
         "The file asks for a monitor and none runs",
         "Nothing is measured, nobody is alerted and nothing fails over.",
         "no monitor runs: nothing fails over",
-        "systemctl enable --now tsstack-monitor",
+        "tsstack units install --monitor",
     ),
     Remark(
         "TS742",

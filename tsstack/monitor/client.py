@@ -63,7 +63,7 @@ class Client:
                         yield json.loads(line)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(
-                f"no monitor listens on {self.path}", hint="systemctl start tsstack-monitor"
+                f"no monitor listens on {self.path}", hint="tsstack units install --monitor"
             ) from error
         except TimeoutError as error:
             raise NotRunning(

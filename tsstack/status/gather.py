@@ -59,12 +59,16 @@ class Sources:
 class Heard:
     """What tailscaled said: its status, the prefs, and why they cannot be had (empty: they can)."""
 
-    __slots__ = ("error", "peers", "prefs", "status")
+    __slots__ = ("error", "hung", "peers", "prefs", "status")
 
-    def __init__(self, status: Mapping[str, Any], prefs: Mapping[str, Any], error: str = "") -> None:
+    def __init__(
+        self, status: Mapping[str, Any], prefs: Mapping[str, Any], error: str = "", *, hung: bool = False
+    ) -> None:
         self.status = status
         self.prefs = prefs
         self.error = error
+        self.hung = hung
+        """Whether it runs and does not answer."""
         self.peers: list[Peer] = read_unwatched_peers(status)
 
 
@@ -89,7 +93,7 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
         "version": __version__,
         "level": "ok",
         "tailnet": silent_tailnet(error) if error else read_tailnet(status, prefs, withdrawn),
-        "exit": read_exit(status, prefs, _wanted_exit(generation), state.get("exit")),
+        "exit": read_exit(status, prefs, _wanted_exit(generation), state.get("exit"), known=not heard.hung),
         "peers": with_round_trips(heard.peers, paths),
         "proxy": proxy,
         "services": services,
@@ -133,12 +137,12 @@ def ask_tailscaled(sources: Sources) -> Heard:
     try:
         return Heard(_local_api(sources, "status"), _local_api(sources, "prefs"))
     except (FileNotFoundError, ConnectionRefusedError):
-        why = f"tailscaled does not answer on {sources.tailscaled}"
+        return Heard({}, {}, f"tailscaled does not answer on {sources.tailscaled}")
     except TimeoutError:
         why = f"tailscaled did not answer within {sources.timeout_s:g} s"
     except (OSError, Garbled, ValueError) as error:
         why = f"tailscaled cannot be asked: {error}"
-    return Heard({}, {}, why)
+    return Heard({}, {}, why, hung=True)
 
 
 def _local_api(sources: Sources, name: str) -> Mapping[str, Any]:

@@ -110,7 +110,7 @@ def _exit(status: Status) -> Iterator[Warning_]:
             f"{way['using']} is in use and offline: no internet through it",
             "tsstack exit-node list",
         )
-    elif way["wanted"] and status["tailnet"]["state"] == "Running" and way["manual"] is None:
+    elif way["wanted"] and way["known"] and way["manual"] is None:
         home = way["wanted"][0]
         if not way["using"]:
             yield _say(
@@ -150,9 +150,15 @@ def _services(status: Status) -> Iterator[Warning_]:
     elif proxy["error"]:
         yield _say("TS724", "warning", "services", proxy["error"])
     for service in status["services"]:
+        if proxy["running"] is False:
+            break  # one remark tells it for all
         if service["level"] == "dead":
             why = f": {service['error']}" if service["error"] else ""
             yield _say("TS721", "critical", service["name"], f"no upstream of {service['url']} answers{why}")
+        elif service["dead_upstreams"]:
+            count = service["dead_upstreams"]
+            words = "an upstream does not answer" if count == 1 else f"{count} upstreams do not answer"
+            yield _say("TS727", "warning", service["name"], f"{words}; others serve it", "ts-quality service")
     for certificate in status["certificates"]:
         names = ", ".join(certificate["names"][:3]) + ("" if len(certificate["names"]) < 4 else ", ...")
         expires = certificate["expires"]
@@ -204,7 +210,7 @@ def _monitor(status: Status) -> Iterator[Warning_]:
                 "warning",
                 "monitor",
                 f"{monitor['error']}: nothing fails over",
-                "systemctl enable --now tsstack-monitor",
+                "tsstack units install --monitor",
             )
         return
     state = monitor["state"] or {}

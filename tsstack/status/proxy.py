@@ -51,7 +51,12 @@ def _read(
             name = str(path["key"]).removeprefix("service:").rpartition("#")[0]
             watched.setdefault(name, []).append(path)
     services = [_service(name, url, watched.get(name, ()), ends) for name, url in plan["urls"].items()]
-    return _ask_nginx(plan.get("status"), plan.get("digest"), served=bool(services)), services, certificates
+    nginx = _ask_nginx(plan.get("status"), plan.get("digest"), served=bool(services))
+    if nginx["running"] is False:
+        services = [
+            {**each, "level": "dead", "rtt_s": None, "error": "nginx does not answer"} for each in services
+        ]
+    return nginx, services, certificates
 
 
 def _ask_nginx(status: str | None, digest: str | None, *, served: bool) -> Proxy:
@@ -92,5 +97,6 @@ def _service(
         "level": best["level"] if best else "unknown",
         "rtt_s": best["rtt_s"] if best else None,
         "error": best["error"] if best else "",
+        "dead_upstreams": sum(path["level"] == "dead" for path in paths),
         "certificate_expires": ends.get(host, ends.get(wildcard)) if url.startswith("https:") else None,
     }

@@ -60,6 +60,8 @@ class Tailnet(TypedDict):
 class Exit(TypedDict):
     """Which way out is in use, and why."""
 
+    known: bool
+    """False while tailscaled runs and does not answer: then `using` says nothing."""
     using: str
     """The exit node's name; empty: the bare uplink."""
     online: bool | None
@@ -107,9 +109,15 @@ class Service(TypedDict):
     name: str
     url: str
     level: str
-    """As the monitor sees its upstreams, the best of them: good, suspect, poor, dead, unknown."""
+    """As the monitor sees its upstreams, the best of them: good, suspect, poor, dead, unknown.
+
+    Dead as well where nginx does not answer: then nobody is served, however well they are.
+    """
     rtt_s: float | None
+    """To its best upstream."""
     error: str
+    dead_upstreams: int
+    """So many of those that are watched do not answer."""
     certificate_expires: float | None
 
 

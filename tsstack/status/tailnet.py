@@ -70,8 +70,9 @@ def read_peers(status: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) ->
 
 
 def read_unwatched_peers(status: Mapping[str, Any]) -> list[Peer]:
-    """The same without round trips."""
-    peers = [_peer(peer) for peer in (status.get("Peer") or {}).values()]
+    """The same without round trips. While tailscaled is not up none is online, whatever it was told."""
+    up = status.get("BackendState") == "Running"
+    peers = [_peer(peer, up=up) for peer in (status.get("Peer") or {}).values()]
     peers.sort(key=lambda peer: (not peer["online"], peer["name"].lower(), peer["address"]))
     return peers
 
@@ -88,16 +89,16 @@ def with_round_trips(peers: Sequence[Peer], paths: Sequence[Mapping[str, Any]]) 
     return found
 
 
-def _peer(peer: Mapping[str, Any]) -> Peer:
+def _peer(peer: Mapping[str, Any], *, up: bool) -> Peer:
     name = peer_name(peer)
     addresses = peer.get("TailscaleIPs") or ()
-    online = bool(peer.get("Online"))
+    online = up and bool(peer.get("Online"))
     return {
         "name": name,
         "address": str(addresses[0]) if addresses else "",
         "os": str(peer.get("OS") or ""),
         "online": online,
-        "way": _way(peer),
+        "way": _way(peer) if up else "idle",
         "relay": str(peer.get("Relay") or ""),
         "rtt_s": None,
         "exit_node": bool(peer.get("ExitNodeOption")),
@@ -133,17 +134,30 @@ def read_exit(
     prefs: Mapping[str, Any],
     wanted: Mapping[str, Any] | None,
     state: Mapping[str, Any] | None,
+    *,
+    known: bool = True,
 ) -> Exit:
-    """Which way out is in use. `wanted` is the generation's `exit_node`, `state` the monitor's `exit`."""
+    """Which way out is in use. `wanted` is the generation's `exit_node`, `state` the monitor's `exit`.
+
+    A tailscaled that does not run, or is not up, has no part in it, whatever its prefs name. Of one that
+    runs and does not answer (not `known`) nobody knows.
+    """
+    up = status.get("BackendState") == "Running"
     id_ = str(prefs.get("ExitNodeID") or "")
     using, online = "", None
-    if id_:
+    if id_ and up:
         peers = (status.get("Peer") or {}).values()
         peer = next((each for each in peers if str(each.get("ID")) == id_), None)
         using = peer_name(peer) if peer else id_
         online = bool(peer.get("Online")) if peer else False
     told = state or {}
+    why = [str(sentence) for sentence in told.get("why") or ()]
+    if not up:
+        daemon = str(status.get("BackendState") or "")
+        silent = "does not run" if known else "does not answer"
+        why = [f"tailscaled is {daemon}" if daemon else f"tailscaled {silent}"]
     return {
+        "known": known,
         "using": using,
         "online": online,
         "wanted": [str(name) for name in (wanted or {}).get("use") or ()],
@@ -151,7 +165,7 @@ def read_exit(
         "manual": told.get("manual"),
         "maintenance": bool(told.get("maintenance")),
         "moving": bool(told.get("moving")),
-        "why": [str(sentence) for sentence in told.get("why") or ()],
+        "why": why,
     }
 
 

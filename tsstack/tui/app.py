@@ -57,6 +57,7 @@ class Dashboard(App[None]):
         Binding("tab,right", "tab_by(1)", "next tab", show=False, priority=True),
         Binding("shift+tab,left", "tab_by(-1)", "tab before", show=False, priority=True),
         Binding("c", "confirm", "confirm"),
+        Binding("r", "undo", "undo", show=False),
         Binding("t", "theme_next", "theme"),
         Binding("p", "pause", "pause"),
         Binding("question_mark", "help", "help"),
@@ -315,6 +316,14 @@ class Dashboard(App[None]):
             ]
             dialog = dialogs.question("confirm", lines, [("y", "keep it", "keep")])
             self._ask(dialog, {"keep": acts.confirm_switch})
+
+    def action_undo(self) -> None:
+        """Undo the switch that waits for its confirmation."""
+        pending: Any = self._drawn.status["generation"]["pending"] if self._drawn else None
+        if pending is None:
+            self.say_so("no switch waits for its confirmation; to roll back go to the generations: 7")
+        else:
+            self.ask_rollback(pending["generation"])
 
     def ask_rollback(self, number: int) -> None:
         """Go to a generation, or undo the switch that waits, asked once."""

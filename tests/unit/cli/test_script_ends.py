@@ -17,10 +17,10 @@ START = "from tsstack.cli.{} import main; main()"
 WATCHING = [module for name, (module, _) in SCRIPTS.items() if name != "tsstack"]
 
 
-def start(module: str, *words: str, shell: str = "") -> subprocess.CompletedProcess[str]:
+def start(module: str, *words: str, redirect: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", START.format(module), *words]
-    if shell:
-        command = ["bash", "-c", f'exec "$@" {shell}', "-", *command]
+    if redirect:
+        command = ["bash", "-c", f'exec "$@" {redirect}', "-", *command]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
@@ -32,9 +32,22 @@ def test_an_impossible_pace_is_refused(module: str, seconds: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("module", [*WATCHING, "ts_status"])
+def test_a_closed_stdout_changes_no_exit_code(module: str) -> None:
+    """A traceback ended with 1, which a check plugin takes for a warning."""
+    told, shut = start(module), start(module, redirect=">&-")
+    assert "Traceback" not in shut.stderr
+    assert shut.returncode == told.returncode
+
+
+def test_a_verb_with_a_closed_stdout_has_no_traceback() -> None:
+    done = start("main", "generations", redirect=">&- 2>&-")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("shell", [">/dev/full", ">&-"])
 def test_ts_status_that_cannot_write_ends_without_a_traceback(shell: str) -> None:
-    done = start("ts_status", shell=shell)
+    done = start("ts_status", redirect=shell)
     assert done.returncode in ({3} if "full" in shell else {0, 1, 2})
     assert "Traceback" not in done.stderr
     assert ("No space left" in done.stderr) == ("full" in shell)

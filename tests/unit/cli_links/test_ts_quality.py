@@ -162,7 +162,7 @@ def test_without_either_it_cannot_be_told(run, tmp_path: Path) -> None:
     assert (code, out) == (3, "")
     assert "no monitor listens on" in err
     assert "no history at" in err
-    assert "systemctl start tsstack-monitor" in err
+    assert "tsstack units install --monitor" in err
     code, out, _ = run("--json", history=tmp_path / "none.db")
     assert (code, json.loads(out)["error"]["kind"]) == (3, "NotRunning")
 

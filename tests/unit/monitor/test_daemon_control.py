@@ -329,7 +329,7 @@ def test_the_client_asks_and_follows_and_says_what_is_wrong(tmp_path: Path) -> N
     serve(tmp_path, body)
     with pytest.raises(NotRunning, match="no monitor listens") as absent:
         Client(tmp_path / "none").ask("state")
-    assert "systemctl start tsstack-monitor" in absent.value.hint
+    assert "tsstack units install --monitor" in absent.value.hint
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(tmp_path / "mute"))
         mute.listen()

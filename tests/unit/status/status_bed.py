@@ -76,7 +76,7 @@ def a_status(**more: Any) -> dict[str, Any]:
         "services": [
             {
                 "name": "wiki", "url": "https://wiki.kernelcore.tail.test/", "level": "good", "rtt_s": 0.0012,
-                "error": "", "certificate_expires": NOW + 80 * DAY_S,
+                "error": "", "certificate_expires": NOW + 80 * DAY_S, "dead_upstreams": 0,
             },
         ],
         "certificates": [

@@ -160,7 +160,7 @@ class TestGather:
         assert status["services"] == [
             {
                 "name": "wiki", "url": "https://wiki.test/", "level": "poor", "rtt_s": 0.012, "error": "",
-                "certificate_expires": end.timestamp(),
+                "certificate_expires": end.timestamp(), "dead_upstreams": 0,
             }
         ]  # fmt: skip
         assert status["exit"]["using"] == "exit-a"

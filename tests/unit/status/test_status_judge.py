@@ -12,6 +12,7 @@ from status_bed import DAY_S, NOW, a_path, a_state, a_status
 import tsstack.status.gather
 import tsstack.status.judge
 from tsstack.explain.status_pages import REMARKS
+from tsstack.status.tailnet import read_exit, read_peers
 
 
 def codes(status: dict[str, Any]) -> list[str]:
@@ -98,11 +99,53 @@ def test_a_certificate_that_is_not_there_is_critical_and_one_that_root_alone_rea
 def test_a_dead_service_is_critical_and_told_once() -> None:
     dead = {
         "name": "wiki", "url": "https://wiki.test/", "level": "dead", "rtt_s": None, "error": "refused",
-        "certificate_expires": None,
+        "certificate_expires": None, "dead_upstreams": 2,
     }  # fmt: skip
     status = a_status(services=[dead], monitor={"state": a_state(a_path("service:wiki#0", "dead"))})
     assert codes(status) == ["TS721"]
     assert "refused" in status["warnings"][0]["message"]
+
+
+def test_a_dead_upstream_of_a_service_that_others_serve_is_a_warning() -> None:
+    status = a_status()
+    status = a_status(services=[{**status["services"][0], "dead_upstreams": 1}])
+    assert codes(status) == ["TS727"]
+    assert status["warnings"][0]["level"] == "warning"
+
+
+def test_beside_a_dead_nginx_no_service_has_a_remark_of_its_own() -> None:
+    dead = {**a_status()["services"][0], "level": "dead", "rtt_s": None, "error": "nginx does not answer"}
+    proxy = {
+        "enabled": True,
+        "running": False,
+        "current": None,
+        "error": "nginx does not answer on 127.0.0.1:1",
+    }
+    assert codes(a_status(services=[dead, {**dead, "name": "shop"}], proxy=proxy)) == ["TS725"]
+
+
+@pytest.mark.parametrize(
+    ("daemon", "known", "using", "why"),
+    [
+        ({"BackendState": "Running"}, True, "exit-a", []),
+        ({"BackendState": "Stopped"}, True, "", ["tailscaled is Stopped"]),
+        ({}, True, "", ["tailscaled does not run"]),
+        ({}, False, "", ["tailscaled does not answer"]),
+    ],
+)
+def test_the_way_out_is_that_of_the_packets_and_not_of_the_prefs(
+    daemon: dict[str, Any], known: bool, using: str, why: list[str]
+) -> None:
+    """`tailscale down` leaves ExitNodeID in the prefs while all traffic leaves by the uplink."""
+    peers = {"k": {"ID": "n7", "DNSName": "exit-a.tail.test.", "Online": True, "CurAddr": "192.0.2.1:1"}}
+    prefs = {"ExitNodeID": "n7"}
+    way = read_exit({**daemon, "Peer": peers}, prefs, {"use": ["exit-a"]}, None, known=known)
+    assert (way["known"], way["using"], way["why"]) == (known, using, why)
+    (peer,) = read_peers({**daemon, "Peer": peers}, ())
+    assert (peer["online"], peer["way"]) == ((True, "direct") if using else (False, "idle"))
+    wanted = [] if using or not known else ["TS709"]
+    told = [code for code in codes(a_status(exit=way)) if code.startswith("TS70")]
+    assert told == wanted
 
 
 def test_the_worst_comes_first() -> None:

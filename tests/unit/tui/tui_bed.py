@@ -71,7 +71,8 @@ def a_host(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
     service = {"url": "https://ollama.kernelcore.tail.test/", "level": "dead", "rtt_s": None,
                "name": "ollama",
-               "error": "connection refused", "certificate_expires": NOW + 80 * DAY_S}  # fmt: skip
+               "error": "connection refused", "certificate_expires": NOW + 80 * DAY_S,
+               "dead_upstreams": 1}  # fmt: skip
     told: dict[str, Any] = {
         "monitor": {"state": a_state(*paths, exit=way)},
         "exit": {"why": way["why"]},

@@ -81,6 +81,7 @@ _MISDIRECTED = "always: tailnet address on another interface"
 _SPOOFED = "always: tailnet source on another interface"
 _INVALID, _TAILSCALED = "always: invalid", "always: tailscaled port"
 _DEFAULT = "firewall.default_policy"
+_TSMP = 99
 _HEADER = (
     "Written by tsstack from its configuration file; a change here is lost at the next switch.",
     "Comments in the rules are key paths of that file.",
@@ -212,6 +213,9 @@ def _add_input(book: Rulebook, tailscaled_port: int) -> None:
     chain.add(own_port, _TAILSCALED)
     chain.add("meta nfproto ipv4 udp sport 67 udp dport 68 accept", "always: DHCP replies")
     chain.add("ip6 daddr fe80::/10 udp sport 547 udp dport 546 accept", "always: DHCPv6 replies")
+    # tailscaled has answered it before it gets here (tailscale, net/packet/tsmp.go). As refused it would fill
+    # the log: the monitor's own probes bring several a second.
+    chain.add(f"iifname {interface(TAILNET_INTERFACE)} meta l4proto {_TSMP} drop", "always: TSMP")
     # After DHCP and tailscaled's port: a provider may give the uplink an address of 100.64.0.0/10.
     for match in _in_tailnet("daddr"):
         chain.add(f"{match} iifname != {interface(TAILNET_INTERFACE)} goto always.misdirected", _MISDIRECTED)

@@ -76,13 +76,13 @@ def _tailnet(status: Status, signs: Signs) -> Iterator[Line]:
 
 def _offer(what: str, approved: bool, withdrawn: bool) -> Span:
     if withdrawn:
-        return f"{what} (withdrawn: its LAN is dead)", "critical"
+        return f"{what} (withdrawn by the monitor)", "critical"
     return (what, "") if approved else (f"{what} (not approved)", "warning")
 
 
 def _exit(status: Status, signs: Signs) -> Iterator[Line]:
     way = status["exit"]
-    if not (way["using"] or way["wanted"] or way["blocked"]):
+    if way["known"] and not (way["using"] or way["wanted"] or way["blocked"]):
         yield labelled("exit node", ("none: the bare uplink", ""))
         return
     using, look = exit_in_use(status, signs)
@@ -95,6 +95,8 @@ def _exit(status: Status, signs: Signs) -> Iterator[Line]:
 def exit_in_use(status: Status, signs: Signs) -> Span:
     """The way out that is in use, with what is unusual of it."""
     way = status["exit"]
+    if not way["known"] and not way["using"]:
+        return "unknown: tailscaled does not answer", "critical"
     home = not way["wanted"] or way["using"].lower() == way["wanted"][0].lower()
     notes = [
         word
@@ -134,6 +136,9 @@ def _services(status: Status, signs: Signs) -> Iterator[Line]:
     dead = [signs.words(each["name"]) for each in services if each["level"] == "dead"]
     up = sum(each["level"] in {"good", "suspect", "poor"} for each in services)
     watched = sum(each["level"] != "unknown" for each in services)
+    if status["proxy"]["running"] is False:
+        yield labelled("services", ("none is served: nginx does not answer", "critical"))
+        return
     spans: list[Span] = [
         (f"{up} of {watched} up", "critical" if dead else "ok")
         if watched
