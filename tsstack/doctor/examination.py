@@ -255,7 +255,8 @@ def _units(scene: _Scene) -> Iterable[Finding]:
 def _generation(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.generations import look_at_generation
 
-    facts = look_at_generation(scene.site, scene.facts, thorough=not scene.request.quick)
+    hung = not scene.status["exit"]["known"]
+    facts = look_at_generation(scene.site, scene.facts, thorough=not scene.request.quick, hung=hung)
     firewall = scene.status["firewall"]
     told = ("firewall",) if firewall["loaded"] is False or firewall["changed"] else ()
     dead = [each["about"] for each in scene.status["warnings"] if each["code"] == "TS721"]

@@ -36,6 +36,8 @@ class Clock:
     margin_s: float = 1.0
     """How wrong `ahead_s` may be: Date has whole seconds (RFC 9110 section 6.6.1), and answers travel."""
     server: str = ""
+    url: str = ""
+    """Where it was asked."""
     fault: str = ""
     """Why the control server gave no time."""
 
@@ -84,7 +86,7 @@ def check_clock(clock: Clock) -> Iterator[Finding]:
         yield Finding("TS825", "ok", "clock", f"agrees with {clock.server}{kept}")
         return
     if clock.fault:
-        yield Finding("TS826", "warning", clock.server, clock.fault, f"curl -vI {clock.server}")
+        yield Finding("TS826", "warning", clock.server, clock.fault, f"curl -vI {clock.url}")
     if clock.disciplined is False:
         words = "nothing keeps the clock: the kernel says that it is not synchronised"
         yield Finding(

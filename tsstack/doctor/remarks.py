@@ -44,11 +44,13 @@ def _tailnet(status: Status) -> Iterator[Finding]:
     tailnet = status["tailnet"]
     addresses = " ".join(tailnet["addresses"]) or "no address"
     yield Finding("TS702", "ok", "tailscaled", f"{tailnet['state']}, {tailnet['name']}, {addresses}")
-    offered = [offer["route"] for offer in tailnet["offers"]]
+    offered = [offer["route"] for offer in tailnet["offers"] if not offer["withdrawn"]]
     if tailnet["offers_exit"]:
         offered.append("exit node")
-    if offered:
-        yield Finding("TS704", "ok", "offers", f"approved: {', '.join(offered)}")
+    withdrawn = [offer["route"] for offer in tailnet["offers"] if offer["withdrawn"]]
+    told = (("approved", offered), ("withdrawn by the monitor", withdrawn))
+    if words := "; ".join(f"{how}: {', '.join(routes)}" for how, routes in told if routes):
+        yield Finding("TS704", "ok", "offers", words)
     if status["exit"]["using"]:
         yield Finding("TS708", "ok", "exit node", f"{status['exit']['using']} is in use")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,25 @@ def test_the_areas_come_in_the_order_of_the_chain(host: Host) -> None:
     ]  # fmt: skip
     assert told.index("the file") < told.index("names") < told.index("new connections")
     assert found.generation == 1
+
+
+def test_a_hung_tailscaled_costs_its_time_limit_once(host: Host) -> None:
+    """Each part that asks it would wait as long again: a check plugin has ten seconds in all."""
+    host.switch(TREE)
+    asked: list[str] = []
+    for part in host.parts:
+        part.observe = lambda *_, name=part.name: asked.append(name)  # type: ignore[method-assign]
+    place = host.facts.paths.tailscale_socket
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(place))
+        silent.listen(100)
+        found = ask(host, quick=True)
+    (finding,) = (each for _, each in found.findings if each.code == "TS833")
+    assert "does not answer" in finding.evidence
+    assert finding.fix == "systemctl restart tailscaled"
+    assert asked == []
+    assert found.duration_s < 9
 
 
 def test_drift_and_remarks_are_those_of_the_parts(host: Host) -> None:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 _TOLD_ELSEWHERE = {"tailscale": ("tailscale.advertise:", "tailscale.exit_node:")}
 
 
-def look_at_generation(site: Site, facts: Facts, *, thorough: bool) -> GenerationFacts:
+def look_at_generation(site: Site, facts: Facts, *, thorough: bool, hung: bool = False) -> GenerationFacts:
     """`thorough`: let the parts remark on it and the engines judge it, which may take seconds.
+
+    With `hung` tailscaled has been silent already: each of its parts would wait for it once more.
 
     Raises RollbackFailed for a pending record that nobody understands.
     """
@@ -42,6 +44,12 @@ def look_at_generation(site: Site, facts: Facts, *, thorough: bool) -> Generatio
         return told
     if os.geteuid() != 0:  # the packet filter cannot be read, and the engines' files partly
         return replace(told, compared=False)
+    if hung:
+        return replace(
+            told,
+            fault="tailscaled runs and does not answer, so the host is not compared with its generation",
+            hint="systemctl restart tailscaled",
+        )
     try:
         _, plan = observe_changes(site, store.tree(live), facts)
         told = replace(

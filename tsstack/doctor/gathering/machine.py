@@ -55,9 +55,11 @@ def look_at_clock(control_url: str) -> Clock:
     try:
         theirs = _ask_date(parts.scheme, server, parts.port)
     except OSError as error:
-        return Clock(disciplined, server=server, fault=f"the control server gives no time: {_words(error)}")
+        why = f"the control server gives no time: {_words(error)}"
+        return Clock(disciplined, server=server, url=control_url, fault=why)
     except ValueError as error:
-        return Clock(disciplined, server=server, fault=f"the control server gives no time: {error}")
+        why = f"the control server gives no time: {error}"
+        return Clock(disciplined, server=server, url=control_url, fault=why)
     took_s = time.monotonic() - began_s
     return Clock(disciplined, time.time() - theirs, 1.0 + took_s, server)
 
