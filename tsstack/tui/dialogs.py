@@ -111,7 +111,7 @@ def help_screen() -> Dialog:
     lines += [
         say(""),
         say("The mouse works: tabs, rows, the keys below, the wheel.", "dim"),
-        say("Whatever changes the host is asked once.", "dim"),
+        say("Whatever changes the host is asked once; to take a choice back is not.", "dim"),
         say("What was said last by someone who is away is shown dim.", "dim"),
     ]
     return Dialog("keys", lines, [Key("escape", "close", "screen.leave"), Key("?", "close", "screen.leave")])

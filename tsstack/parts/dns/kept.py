@@ -12,9 +12,10 @@ from tsstack.parts.dns.resolved import LinkDns, read_link, write_link
 
 
 def lost_links(paths: Paths) -> dict[str, LinkDns]:
-    """The links that are there and have no DNS settings at all, each with those that it had from us.
+    """The links that are there and have less than they had from us, each with that.
 
-    One that somebody gave settings of their own is theirs. Raises CheckFailed when resolved does not answer.
+    Less, not none: servers and domains are two calls, and what clears them may come between ours. A link that
+    somebody gave settings of their own is theirs. Raises CheckFailed when resolved does not answer.
     """
     record = read_record(paths)
     if not record or not discover_resolved(paths):
@@ -23,7 +24,10 @@ def lost_links(paths: Paths) -> dict[str, LinkDns]:
     return {
         link: ours
         for link, ours in record.items()
-        if (now := live[link]) is not None and now.is_empty and not ours.is_empty
+        if (now := live[link]) is not None
+        and now != ours
+        and {*now.servers} <= {*ours.servers}
+        and {*now.domains} <= {*ours.domains}
     }
 
 

@@ -19,7 +19,9 @@ _COMMENT = re.compile(r'\s*comment "[^"]*"')
 _TOKEN = re.compile(r'"[^"]*"|\{[^}]*\}|\S+')
 # A set, alternatives, a name, a number or an address: what ours are matched with; and the words that are.
 _OPERAND = re.compile(r'@\S+|\{[^}]*\}|"[^"]*"|\d+(?:-\d+)?|[0-9a-f.:]*[.:][0-9a-f.:]*(?:/\d+)?')
-_WORDS = frozenset({"established,related", "invalid", "dnat", "ipv4", "echo-request", "nd-router-advert"})
+_WORDS = frozenset(
+    {"established,related", "invalid", "dnat", "ipv4", "echo-request", "nd-router-advert", *PROTOCOL_NUMBERS}
+)
 _DEPTH = 16
 
 
