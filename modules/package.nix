@@ -5,7 +5,6 @@
   runCommand,
   makeWrapper,
   age,
-  conntrack-tools,
   ethtool,
   iperf3,
   iproute2,
@@ -60,7 +59,7 @@ let
   # interpreter must find the library. A wrapped script would not do.
   python = python3.withPackages (_: [ library ]);
 
-  programs = [ age conntrack-tools ethtool iperf3 iproute2 kmod nftables nginx sops systemd tailscale util-linux ];
+  programs = [ age ethtool iperf3 iproute2 kmod nftables nginx sops systemd tailscale util-linux ];
 in
 runCommand "tsstack-${version}"
   {

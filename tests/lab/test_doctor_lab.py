@@ -213,7 +213,7 @@ def test_a_name_that_leads_elsewhere(own_lab: Lab, host: Machine) -> None:
 
 def test_a_full_disk(host: Machine, mend: Callable[..., None]) -> None:
     mend("rm", "-rf", "/tmp/state")
-    mend("sh", "-c", f"! mountpoint -q {STATE} || umount {STATE}")
+    mend("sh", "-c", f"! mountpoint -q {STATE} || umount -l {STATE}")
     # What is there, and 4 MiB and some files more.
     kib, files = f"du -sk --apparent-size {STATE} | cut -f1", f"find {STATE} | wc -l"
     room = f"size=$(($({kib}) + 4096))k,nr_inodes=$(($({files}) + 500))"
@@ -227,7 +227,7 @@ def test_a_full_disk(host: Machine, mend: Callable[..., None]) -> None:
 
 def test_a_disk_that_turned_read_only(host: Machine, mend: Callable[..., None]) -> None:
     host.run(["sh", "-c", f"mount --bind {STATE} {STATE} && mount -o remount,bind,ro {STATE}"])
-    mend("umount", STATE)
+    mend("umount", "-l", STATE)
     assert bad(examine(host))["TS823"]["level"] == "error"
 
 

@@ -105,7 +105,7 @@ FOLLOW = """table inet follow {
 def entries(bed: Bed) -> set[str]:
     """Where the host's connections lead that conntrack knows."""
     script = (
-        "import json; from tsstack.monitor.conntrack import list_connections\n"
+        "import json; from tsstack.system.conntrack import list_connections\n"
         "print(json.dumps([[c.original.destination, c.original.port] for c in list_connections()]))"
     )
     said = bed.host.run(

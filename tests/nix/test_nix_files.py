@@ -60,7 +60,6 @@ def test_the_package_puts_every_program_on_the_path(library: str) -> None:
     """Every program that tsstack starts, by the package of nixpkgs that has it."""
     homes = {
         "age": {"age-keygen"},
-        "conntrack-tools": {"conntrack"},
         "ethtool": {"ethtool"},
         "iperf3": {"iperf3"},
         "iproute2": {"ip", "ss", "tc"},

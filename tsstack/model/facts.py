@@ -23,6 +23,11 @@ class Paths:
         return self.state / "tls"
 
     @property
+    def templates(self) -> Path:
+        """Compiled templates, for the next command."""
+        return self.state / "templates"
+
+    @property
     def current(self) -> Path:
         """The link to the generation that is live; files in /etc point through it."""
         return self.state / "current"

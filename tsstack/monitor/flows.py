@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from tsstack.monitor.choice import DIRECT
-from tsstack.monitor.conntrack import Connection
+from tsstack.system.conntrack import Connection
 
 # Tailscale's own ranges: CGNAT (RFC 6598) and its ULA.
 TAILNET = (ip_network("100.64.0.0/10"), ip_network("fd7a:115c:a1e0::/48"))

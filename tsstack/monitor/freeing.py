@@ -12,9 +12,9 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tsstack.monitor.conntrack import drop_connections, list_connections
 from tsstack.monitor.flows import Surroundings, left_by
 from tsstack.monitor.tailscaled import Seen
+from tsstack.system.conntrack import drop_connections, list_connections
 
 FLOWS_SOCKET = Path("/run/tsstack/flows.sock")
 _PATIENCE_S = 10.0

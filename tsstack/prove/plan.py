@@ -196,10 +196,11 @@ def _with_asked(plan: Plan, asked: tuple[Packet, ...]) -> Plan:
         ),
         tuple(each for each in plan.published if each[0] in kept_public),
     )
+    here = set(local)
     packets = [
         each
         for each in plan.packets
-        if _goes_on(each, own, set(local), beyond)
+        if _goes_on(each, own, here, beyond)
         and (not each.asked_port or (each.destination, each.outgoing) in led)
     ]
     return replace(kept, packets=tuple(dict.fromkeys([*packets, *sent])))

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tsstack.errors import CheckFailed, UsageError
+from tsstack.model.facts import Paths
 from tsstack.parts.part import JsonValue, Tree
 from tsstack.switch.record import read_pending
 from tsstack.system.files import fsync_folder, link_durably, write_durably
@@ -96,7 +97,7 @@ class Store:
         Raises CheckFailed when the state folder cannot be written.
         """
         try:
-            for folder in (self.state, self.folder):
+            for folder in (self.state, self.folder, Paths(state=self.state).templates):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             for leftover in self.folder.glob(".staging-*"):
                 shutil.rmtree(leftover)

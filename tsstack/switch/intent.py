@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tsstack import assets
 from tsstack.errors import ApplyFailed, CheckFailed, ConfigError, Finding
@@ -85,9 +86,9 @@ def load(
     `source` is what was read of it before: a pipe (`-c <(...)`) gives its bytes but once.
     """
     from tsstack.model.lint import lint
-    from tsstack.model.loader import load_presets, load_stack, parse_stack
+    from tsstack.model.loader import load_stack, parse_stack
 
-    presets = load_presets(assets.folder("zones"))
+    presets = _shipped_presets()
     loaded = load_stack(file, presets) if source is None else parse_stack(source, file, presets)
     findings = lint(loaded, facts)
     errors = [finding for finding in findings if finding.severity == "error"]
@@ -95,6 +96,13 @@ def load(
         faults = "1 fault" if len(errors) == 1 else f"{len(errors)} faults"
         raise ConfigError(f"{file} has {faults}", findings=findings)
     return loaded, findings
+
+
+@cache
+def _shipped_presets() -> Mapping[str, Mapping[str, Any]]:
+    from tsstack.model.loader import load_presets
+
+    return load_presets(assets.folder("zones"))
 
 
 def read_intent(site: Site, file: Path, facts: Facts) -> Intent:

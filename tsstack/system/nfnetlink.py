@@ -47,11 +47,26 @@ class Link:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.socket.close()
+        part_from(self.socket.detach())
 
     def cookie(self) -> bytes:
         """A number that no other network namespace ever gets. OSError where the kernel is older than 5.14."""
         return self.socket.getsockopt(_socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+
+
+_parting: list[int] = []
+_MOST_PARTING = 8
+
+
+def part_from(descriptor: int) -> None:
+    """Close a netfilter socket some sockets later, or when this process ends.
+
+    The kernel holds up whoever closes one until the tables that were replaced are destroyed, and of those
+    an RCU grace period has to pass (nf_tables_api.c: nft_rcv_nl_event): 30 ms of every change of the rules.
+    """
+    _parting.append(descriptor)
+    if len(_parting) > _MOST_PARTING:
+        os.close(_parting.pop(0))
 
 
 def attribute(kind: int, text: str) -> bytes:

@@ -122,7 +122,7 @@ IMPORT = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); "
 WITHIN = """
 import os, socket, json
 from tsstack.monitor.freeing import free_flows, surroundings
-from tsstack.monitor.conntrack import list_connections
+from tsstack.system.conntrack import list_connections
 from tsstack.monitor.tailscaled import Seen
 from tsstack.system.command import run
 denied = []
@@ -180,7 +180,7 @@ def test_all_that_it_ever_does_works_within_its_walls_and_nothing_else(host: Sys
     local, denied, freed = json.loads(said.split("WITHIN ")[1].splitlines()[0])
     assert "127.0.0.1" in local
     assert freed == 1
-    left = host.python(IMPORT + "from tsstack.monitor.conntrack import *; print(list_connections())")
+    left = host.python(IMPORT + "from tsstack.system.conntrack import *; print(list_connections())")
     assert ("203.0.113.1" in left.stdout, "100.64.0.7" in left.stdout) == (False, True)
     assert denied == ["conntrack", "/etc/x", "/usr/x", "/root/x", "/var/lib/tsstack/x", "packet", "setuid"]
 

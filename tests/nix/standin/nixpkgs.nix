@@ -20,7 +20,7 @@ let
   };
   runCommand = name: attrs: script: stub name // attrs // (attrs.passthru or { }) // { inherit script; };
   base = stubs [
-    "age" "conntrack-tools" "ethtool" "iperf3" "iproute2" "jq" "kmod" "makeWrapper" "nftables" "nginx" "ruff" "sops" "systemd"
+    "age" "ethtool" "iperf3" "iproute2" "jq" "kmod" "makeWrapper" "nftables" "nginx" "ruff" "sops" "systemd"
     "tailscale" "util-linux"
   ] // {
     inherit system python3 runCommand;

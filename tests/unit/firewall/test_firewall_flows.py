@@ -1,27 +1,58 @@
-"""Established connections: when they are looked for at all."""
+"""Established connections: which are looked at, and when programs are started for them."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from tsstack.errors import CommandFailed
 from tsstack.parts.firewall import flows
+from tsstack.system.conntrack import Connection, Tuple
 
 
-def test_where_nothing_is_connected_no_program_is_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(argv: list[str]) -> None:
+@pytest.fixture(autouse=True)
+def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(argv: list[str], **_: object) -> None:
         raise CommandFailed(f"{argv[0]} was started", returncode=127, stderr="")
 
-    count = tmp_path / "nf_conntrack_count"
-    monkeypatch.setattr(flows, "_COUNT", count)
     monkeypatch.setattr(flows, "run", refuse)
-    count.write_text("0\n")
+
+
+def connection(source: str, *, protocol: int = 6, answered: bool = True) -> Connection:
+    return Connection(
+        Tuple(source, "192.0.2.1", protocol, 40000, 443),
+        Tuple("192.0.2.1", source, protocol, 443, 40000),
+        answered=answered,
+    )
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        [],
+        [connection("127.0.0.1"), connection("::1")],
+        [connection("192.0.2.9", answered=False)],
+        [connection("192.0.2.9", protocol=47)],
+    ],
+    ids=["none", "loopback", "unanswered", "of no protocol that rules tell apart"],
+)
+def test_where_nothing_could_be_cut_no_program_is_started(
+    known: list[Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows, "list_connections", lambda: known)
     assert flows.cut_refused("", "") == ([], [])
-    for known in ("1\n", None):
-        count.write_text(known) if known else count.unlink()
-        cut, left = flows.cut_refused("", "")
-        assert (cut, left) == ([], ["established connections were not looked at: conntrack was started"])
+
+
+@pytest.mark.parametrize("source", ["192.0.2.9", "12.7.0.1", "::12", "2001:db8::1"])
+def test_what_cannot_be_looked_at_is_said(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "list_connections", lambda: [connection(source)])
+    cut, left = flows.cut_refused("", "")
+    assert (cut, left) == ([], ["established connections were not looked at: ip was started"])
+
+
+def test_a_kernel_without_conntrack_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[Connection]:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(flows, "list_connections", fail)
+    cut, left = flows.cut_refused("", "")
+    assert (cut, left) == ([], ["established connections were not looked at: conntrack: Invalid argument"])

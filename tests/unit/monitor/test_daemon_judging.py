@@ -14,7 +14,6 @@ import pytest
 from tsstack.monitor import freeing
 from tsstack.monitor.book import Book
 from tsstack.monitor.choice import DIRECT
-from tsstack.monitor.conntrack import Connection, Tuple
 from tsstack.monitor.egress import Egress
 from tsstack.monitor.flows import Surroundings, left_by
 from tsstack.monitor.paces import quick_paths
@@ -24,6 +23,7 @@ from tsstack.monitor.sample import Path, Sample
 from tsstack.monitor.tailscaled import Seen
 from tsstack.monitor.telling import event_of_change, event_of_reason
 from tsstack.monitor.verdict import Judge, Limits
+from tsstack.system.conntrack import Connection, Tuple
 
 LIMITS = Limits(interval_s=5.0)
 EXIT = Probe(Path("exit:a", "tailscale.exit_node.use[0]"), "tsmp", host="a")

@@ -9,49 +9,42 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsstack.errors import CommandFailed
 from tsstack.system.command import run
+from tsstack.system.conntrack import drop_connections, list_connections
 
 if TYPE_CHECKING:
     from tsstack.parts.firewall.judge import Flow, Ruleset
+    from tsstack.system.conntrack import Connection
 
-_PAIR = re.compile(r"\b(src|dst|sport|dport|type|id)=(\S+)")
 _ROUTE_DEVICE = re.compile(r"^(?:local |broadcast |multicast )?(\S+) .*?\bdev (\S+)")
-# Connections of this network namespace (Documentation/networking/nf_conntrack-sysctl.rst).
-_COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 _LOCAL = re.compile(r"^\d+: \S+ +inet6? ([0-9a-fA-F.:]+)")
-_PROTOCOLS = {"tcp": "tcp", "udp": "udp", "icmp": "icmp", "icmpv6": "icmpv6"}
+_LOOPBACK = re.compile(r"127\.|::1$")
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One connection of conntrack: its original direction and where its replies come from."""
+    """One connection of conntrack that was answered: its original direction and where replies come from."""
 
     protocol: str
-    source: str
-    destination: str
-    source_port: int
-    port: int
-    replier: str
-    reply_port: int
-    icmp_id: int = 0
+    connection: Connection
 
     @property
-    def words(self) -> list[str]:
-        """The filter that conntrack(8) needs to find just this one."""
-        family = "ipv6" if ":" in self.source else "ipv4"
-        words = ["-f", family, "-p", self.protocol, "-s", self.source, "-d", self.destination]
-        if self.protocol in {"tcp", "udp"}:
-            return [*words, "--sport", str(self.source_port), "--dport", str(self.port)]
-        kind = "128" if self.protocol == "icmpv6" else "8"
-        option = "--icmpv6" if self.protocol == "icmpv6" else "--icmp"
-        return [*words, f"{option}-type", kind, f"{option}-id", str(self.icmp_id)]
+    def source(self) -> str:
+        """Who began it."""
+        return self.connection.original.source
+
+    @property
+    def replier(self) -> str:
+        """Who answers, whatever address was asked for."""
+        return self.connection.reply.source
 
     def __str__(self) -> str:
-        return f"{self.protocol} {self.source} -> {self.destination}:{self.port}"
+        asked = self.connection.original
+        return f"{self.protocol} {asked.source} -> {asked.destination}:{asked.port}"
 
 
 def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
@@ -59,7 +52,7 @@ def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
 
     Returns the connections that were cut and, as sentences, what could not be. A connection that this
     host began is never one of them. The incoming interface of a connection is not on record; it is taken
-    to be the one that the route back to its source uses. Linux: conntrack(8), ip-route(8), ss(8).
+    to be the one that the route back to its source uses. Linux: ip-route(8), ss(8).
     """
     try:
         entries = _entries()
@@ -76,9 +69,11 @@ def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
         flows = {entry: _flow(entry, local, devices) for entry in entries}
         lost = {flow for flow in set(flows.values()) if _is_refused(flow, old, new)}
         refused = [entry for entry in entries if flows[entry] in lost]
-        return refused, [left for entry in refused for left in _cut(entry, to_host=entry.replier in local)]
     except CommandFailed as error:
         return [], [f"established connections were not looked at: {error.message}"]
+    except OSError as error:
+        return [], [f"established connections were not looked at: conntrack: {error.strerror or error}"]
+    return refused, _cut(refused, local) if refused else []
 
 
 def _is_refused(flow: Flow, old: Ruleset, new: Ruleset) -> bool:
@@ -93,47 +88,15 @@ def _is_refused(flow: Flow, old: Ruleset, new: Ruleset) -> bool:
         return True  # someone put rules of their own into the old table; one of them let it in
 
 
-def parse_entries(text: str) -> list[Entry]:
-    """The connections in the output of `conntrack -L -o extended` that were answered.
-
-    The others are no matter: without an answer every packet still counts as new.
-    """
-    entries = []
-    for line in text.splitlines():
-        if "[UNREPLIED]" in line:
-            continue
-        words = line.split()
-        if len(words) < 4 or words[2] not in _PROTOCOLS:
-            continue
-        first: dict[str, str] = {}
-        second: dict[str, str] = {}
-        for key, value in _PAIR.findall(line):
-            (second if key in first else first)[key] = value
-        if {"src", "dst"} <= second.keys():
-            entries.append(
-                Entry(
-                    protocol=words[2],
-                    source=first["src"],
-                    destination=first["dst"],
-                    source_port=int(first.get("sport", 0)),
-                    port=int(first.get("dport", 0)),
-                    replier=second["src"],
-                    reply_port=int(second.get("sport", 0)),
-                    icmp_id=int(first.get("id", 0)),
-                )
-            )
-    return entries
-
-
 def _entries() -> list[Entry]:
-    if _COUNT.exists() and _COUNT.read_text().strip() == "0":
-        return []  # spares two programs where nothing is connected
-    found: list[Entry] = []
-    for family in ("ipv4", "ipv6"):
-        found += parse_entries(
-            run(["conntrack", "-L", "-f", family, "-u", "SEEN_REPLY", "-o", "extended"]).stdout
-        )
-    return found
+    """Connections that were answered; the others are no matter, as their packets still count as new."""
+    return [
+        Entry(protocol, each)
+        for each in list_connections()
+        if each.answered
+        and (protocol := _PROTOCOLS.get(each.original.protocol))
+        and not _LOOPBACK.match(each.original.source)
+    ]
 
 
 def _local_addresses() -> set[str]:
@@ -151,34 +114,45 @@ def _devices(addresses: Iterable[str]) -> dict[str, str]:
 def _flow(entry: Entry, local: set[str], devices: dict[str, str]) -> Flow:
     from tsstack.parts.firewall.judge import Flow
 
+    asked, answers = entry.connection.original, entry.connection.reply
     return Flow(
         protocol=entry.protocol,
-        source=entry.source,
-        destination=entry.replier,
-        incoming=devices.get(entry.source, ""),
-        outgoing="" if entry.replier in local else devices.get(entry.replier, "-"),
-        port=entry.reply_port,
-        asked_port=entry.port,
-        dnat=(entry.replier, entry.reply_port) != (entry.destination, entry.port),
+        source=asked.source,
+        destination=answers.source,
+        incoming=devices.get(asked.source, ""),
+        outgoing="" if answers.source in local else devices.get(answers.source, "-"),
+        port=answers.source_port,
+        asked_port=asked.port,
+        dnat=(answers.source, answers.source_port) != (asked.destination, asked.port),
     )
 
 
-def _cut(entry: Entry, *, to_host: bool) -> list[str]:
-    """Forget the connection; returns what failed. One that ends here loses its socket as well.
+def _cut(entries: list[Entry], local: set[str]) -> list[str]:
+    """Forget the connections; returns what failed. One that ends here loses its socket as well.
 
     A socket that lived on would send, and conntrack would take that for a new connection of our own.
     """
     failed = []
-    gone = run(["conntrack", "-D", *entry.words], check=False)
-    if gone.returncode != 0 and "0 flow entries" not in gone.stderr:
-        failed.append(f"the connection {entry} stays open: {gone.stderr.strip()}")
-    if to_host and entry.protocol == "tcp":
-        socket = [f"src {_bracketed(entry.replier)}:{entry.reply_port}"]
-        socket += [f"dst {_bracketed(entry.source)}:{entry.source_port}"]
-        closed = run(["ss", "-K", "-t", " and ".join(socket)], check=False)
-        if closed.returncode != 0:
-            failed.append(f"the socket of {entry} stays open: {closed.stderr.strip()}")
+    try:
+        drop_connections(entry.connection for entry in entries)
+    except OSError as error:
+        shown = f"{entries[0]}" + (f" and {len(entries) - 1} more" if len(entries) > 1 else "")
+        failed.append(f"connections stay open ({shown}): {error.strerror or error}")
+    for entry in entries:
+        if entry.replier in local and entry.protocol == "tcp":
+            failed += _close_socket(entry)
     return failed
+
+
+def _close_socket(entry: Entry) -> list[str]:
+    near, far = entry.connection.reply, entry.connection.original
+    words = [f"src {_bracketed(near.source)}:{near.source_port}"]
+    words += [f"dst {_bracketed(far.source)}:{far.source_port}"]
+    try:
+        run(["ss", "-K", "-t", " and ".join(words)])
+    except CommandFailed as error:
+        return [f"the socket of {entry} stays open: {error.stderr.strip() or error.message}"]
+    return []
 
 
 def _bracketed(address: str) -> str:

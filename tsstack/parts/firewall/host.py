@@ -209,10 +209,7 @@ def _cut_refused(before: str, after: str, report: Report) -> None:
 
 def _cut_undone(undone: str, text: str) -> None:
     from tsstack.parts.firewall.flows import cut_refused
-    from tsstack.system.command import which
 
-    if which("conntrack") is None:
-        return  # the switch that is undone has already said that nothing can be cut here
     _, left = cut_refused(undone, text)
     if left:
         raise RollbackFailed(f"{_SUBJECT} is back, but {'; '.join(left)}", hint="conntrack -F ends them all")

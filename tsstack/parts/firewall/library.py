@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tsstack.errors import TsstackError
+from tsstack.system.nfnetlink import part_from
 
 _NETLINK_NETFILTER = 12  # linux/netlink.h
 _INSTALL = "install nftables (Debian: apt install nftables), which brings libnftables"
@@ -28,6 +29,8 @@ class Session:
     Raises NftError when the library is missing, or when the kernel has no socket to give.
     """
 
+    _last: Session | None = None
+
     def __init__(self) -> None:
         try:
             import nftables
@@ -37,6 +40,8 @@ class Session:
             self._nft: Any = nftables.Nftables()
         except (ImportError, OSError) as error:
             raise NftError(f"libnftables cannot be loaded: {error}", hint=_INSTALL) from error
+        # Its socket is closed with the next one's opening: see `part_from`.
+        Session._last = self
 
     def run(self, commands: str) -> str:
         """Run nft commands as one transaction and return what they print. Raises NftError."""
@@ -100,7 +105,8 @@ def _require_socket() -> None:
     middle of a change and with nobody left to undo it. What is opened and closed here is there for it.
     """
     try:
-        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
+        link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        part_from(link.detach())
     except OSError as error:
         hint = "too many open files, or the kernel is out of memory"
         raise NftError(f"no netlink socket for nft: {error.strerror}", hint=hint) from error

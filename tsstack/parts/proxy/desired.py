@@ -157,7 +157,7 @@ def render_proxy(stack: Stack, facts: Facts, templates: Path) -> dict[str, str]:
         "worker_connections": proxy.worker_connections,
         "zone_size": "1m" if len(services) <= 64 else "256k",
     }
-    jinja = environment(templates)
+    jinja = environment(templates, facts.paths.templates)
     files = {
         f"nginx/{name}": jinja.get_template(f"{name}.j2").render(context)
         for name in ("http.conf", "main.conf", "nginx.conf")

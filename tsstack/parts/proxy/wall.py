@@ -44,10 +44,19 @@ def _admit(text: str) -> Markup:
     return Markup(text)  # noqa: S704  (there is nothing in the alphabet that could be escaped)
 
 
+# To be changed when the options below are: what was compiled with others is compiled anew.
+_STAMP = "trim, lstrip, keep"
+
+
 @cache
-def environment(templates: Path) -> Environment:
-    """The jinja2 environment over the folder `templates`; compiled once per process."""
+def environment(templates: Path, compiled: Path) -> Environment:
+    """The jinja2 environment over the folder `templates`; what it compiles is kept in `compiled`, if that is.
+
+    It serves for the whole process.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from tsstack.parts.proxy.compiled import Compiled
 
     return Environment(
         loader=FileSystemLoader(templates),
@@ -58,4 +67,5 @@ def environment(templates: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        bytecode_cache=Compiled(compiled, _STAMP),
     )

@@ -1,7 +1,7 @@
 """The kernel's table of connections by ctnetlink: listed, and single entries dropped.
 
-Spoken directly (linux/netfilter/nfnetlink_conntrack.h), as a table may hold a hundred thousand entries and
-the monitor's unit need not start programs for it. Needs CAP_NET_ADMIN.
+Spoken directly (linux/netfilter/nfnetlink_conntrack.h), as a table may hold a hundred thousand entries, a
+change of the rules waits for it, and the monitor's unit need not start programs. Needs CAP_NET_ADMIN.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from tsstack.system.nfnetlink import part_from
 
 _NETLINK_NETFILTER = 12
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
@@ -19,11 +22,11 @@ _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _NESTED = 0x8000
 _HEAD = struct.Struct("=IHHII")
-_TUPLE_ORIG, _TUPLE_REPLY, _MARK, _ID, _ZONE = 1, 2, 8, 12, 18
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _MARK, _ID, _ZONE = 1, 2, 3, 8, 12, 18
+_SEEN_REPLY = 0x2  # IPS_SEEN_REPLY
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4_SRC, _V4_DST, _V6_SRC, _V6_DST = 1, 2, 3, 4
 _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 3
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _RECEIVE_BYTES = 1 << 18
 _AT_ONCE = 64
 
@@ -49,17 +52,16 @@ class Connection:
     identity: bytes = field(default=b"", repr=False)
     """What the kernel needs to find just this one again: attributes of its own message."""
     family: int = socket.AF_INET
+    answered: bool = True
+    """Whether the far end has said anything: until then each packet still counts as new (`ct state`)."""
 
 
 def list_connections() -> list[Connection]:
     """All entries of this network namespace. Raises OSError: PermissionError, or no conntrack here."""
-    found = []
     with _open() as link:
-        for family in _FAMILIES:
-            link.send(_message(_GET, _REQUEST | _DUMP, family, b""))
-            for body in _dumped(link):
-                found.append(_connection(body))
-    return found
+        # Both families at once: the kernel walks all buckets of its table for each question, for 10 ms.
+        link.send(_message(_GET, _REQUEST | _DUMP, socket.AF_UNSPEC, b""))
+        return [_connection(body) for body in _dumped(link)]
 
 
 def drop_connections(connections: Iterable[Connection]) -> int:
@@ -82,11 +84,15 @@ def drop_connections(connections: Iterable[Connection]) -> int:
     return dropped
 
 
-def _open() -> socket.socket:
+@contextmanager
+def _open() -> Iterator[socket.socket]:
     link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-    link.settimeout(5.0)
-    link.bind((0, 0))
-    return link
+    try:
+        link.settimeout(5.0)
+        link.bind((0, 0))
+        yield link
+    finally:
+        part_from(link.detach())
 
 
 def _message(kind: int, flags: int, family: int, body: bytes) -> bytes:
@@ -141,7 +147,8 @@ def _connection(body: bytes) -> Connection:
     mark = struct.unpack("!I", given[_MARK])[0] if _MARK in given else 0
     six = _V6_SRC in _attributes(_attributes(original).get(_TUPLE_IP, b""))
     family = socket.AF_INET6 if six else socket.AF_INET
-    return Connection(_tuple(original), _tuple(reply), mark, identity, family)
+    answered = bool(int.from_bytes(given.get(_STATUS, b"")) & _SEEN_REPLY)
+    return Connection(_tuple(original), _tuple(reply), mark, identity, family, answered)
 
 
 def _tuple(data: bytes) -> Tuple:
