@@ -23,14 +23,12 @@ SOCKET = "/run/vm-verbs.sock"
 
 
 def _call(words: list[str]) -> int:
-    from tsstack.cli.main import main
+    from tsstack.cli.main import run
 
-    sys.argv = ["tsstack", *words]
     try:
-        code = main()
+        return run(words)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1 if end.code else 0
-    return int(code or 0)
+        return end.code if isinstance(end.code, int) else 1 if end.code else 0
 
 
 def warm(file: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tsstack.cli.ending import leave
 from tsstack.cli.glyphs import Terminal, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import result_json
@@ -349,4 +349,4 @@ def _age(seconds: float) -> str:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run_script(command, "fw-status"))
+    leave(run_script(command, "fw-status"))

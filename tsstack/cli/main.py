@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from tsstack import __version__
+from tsstack.cli.ending import leave
 from tsstack.cli.options import DEFAULT_FILE, Shared, json_option
 from tsstack.cli.output import chatter, open_closed_streams, print_error
 from tsstack.errors import TsstackError
@@ -125,7 +126,7 @@ def main() -> None:
     open_closed_streams()
     # Validation runs as root: no other package's plugin has a part in it, and none has to be looked for.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tsstack.cli.ending import leave
 from tsstack.cli.glyphs import clean, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter
@@ -194,4 +195,4 @@ def _follow(plan: Plan, services: tuple[str, ...], *, errors: bool, as_json: boo
 
 def main() -> None:
     """Entry point of `nginx-logs`."""
-    sys.exit(run_script(command, "nginx-logs"))
+    leave(run_script(command, "nginx-logs"))

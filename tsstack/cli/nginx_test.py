@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tsstack.cli.ending import leave
 from tsstack.cli.glyphs import terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import finding_dict, print_findings, result, result_json
@@ -143,4 +143,4 @@ def _render_and_check(file: Path, site: Site, told: dict[str, Any]) -> tuple[Fin
 
 def main() -> None:
     """Entry point of `nginx-test`."""
-    sys.exit(run_script(command, "nginx-test"))
+    leave(run_script(command, "nginx-test"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tsstack.bench import wire
+from tsstack.cli.ending import leave
 from tsstack.cli.glyphs import clean, redraws, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter, result, result_json
@@ -287,7 +288,7 @@ class _Progress:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run_script(command, "ts-benchmark"))
+    leave(run_script(command, "ts-benchmark"))
 
 
 if __name__ == "__main__":

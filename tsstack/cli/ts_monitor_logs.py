@@ -12,6 +12,7 @@ from typing import get_args
 
 import click
 
+from tsstack.cli.ending import leave
 from tsstack.cli.event_lines import EventLines, standing_lines
 from tsstack.cli.glyphs import terminal
 from tsstack.cli.options import json_option
@@ -173,4 +174,4 @@ def _say(notes: Iterable[str]) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run_script(command, "ts-monitor-logs"))
+    leave(run_script(command, "ts-monitor-logs"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tsstack.cli.ending import leave
 from tsstack.cli.glyphs import Terminal, terminal
 from tsstack.cli.link_table import table
 from tsstack.cli.options import json_option
@@ -189,4 +190,4 @@ def _plot(report: Report, file: Path) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run_script(command, "ts-quality"))
+    leave(run_script(command, "ts-quality"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tsstack.cli.ending import leave
 from tsstack.status.gather import Sources, gather
 
 TYPE_CHECKING = False
@@ -42,7 +43,7 @@ class Options:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
 
 
 def run(words: list[str]) -> int:

@@ -17,7 +17,8 @@ from watched_links import Watching, path, served, state, write_history
 
 from tsstack.cli.event_lines import EventLines, standing_lines
 from tsstack.cli.glyphs import Terminal
-from tsstack.cli.ts_monitor_logs import main
+from tsstack.cli.script import run_script
+from tsstack.cli.ts_monitor_logs import command
 from tsstack.monitor.episodes import Episodes
 from tsstack.monitor.snapshot import Event, Severity
 
@@ -62,10 +63,9 @@ def run(tmp_path: Path, history: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     def run(*words: str, history: Path = history) -> tuple[int, list[str], str]:
         at = ["--socket", str(tmp_path / "m.sock"), "--history", str(history)]
         monkeypatch.setattr(sys, "argv", ["ts-monitor-logs", *at, *words])
-        with pytest.raises(SystemExit) as end:
-            main()
+        code = run_script(command, "ts-monitor-logs")
         out = capsys.readouterr()
-        return int(end.value.code or 0), out.out.splitlines(), out.err
+        return code, out.out.splitlines(), out.err
 
     return run
 

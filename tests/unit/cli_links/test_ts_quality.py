@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 import pytest
 from watched_links import Row, Watching, path, served, state, write_history
 
-from tsstack.cli.ts_quality import main
+from tsstack.cli.script import run_script
+from tsstack.cli.ts_quality import command
 from tsstack.monitor.reasons import Cause
 
 NOW = time.time()
@@ -58,10 +59,9 @@ def run(tmp_path: Path, history: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         at = ["--socket", str(tmp_path / "m.sock"), "--history", str(history)]
         monkeypatch.setattr(sys, "argv", ["ts-quality", *at, *words])
         monkeypatch.setenv("COLUMNS", "100")
-        with pytest.raises(SystemExit) as end:
-            main()
+        code = run_script(command, "ts-quality")
         out = capsys.readouterr()
-        return int(end.value.code or 0), out.out, out.err
+        return code, out.out, out.err
 
     return run
 
