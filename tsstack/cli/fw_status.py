@@ -11,6 +11,7 @@ import click
 
 from tsstack.cli.ending import leave
 from tsstack.cli.glyphs import Terminal, terminal
+from tsstack.cli.known_names import complete_zone
 from tsstack.cli.options import json_option
 from tsstack.cli.output import result_json
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from tsstack.status.shape import Counter, Firewall, Rule, Zone
 
 _DROPS_SHOWN = 10
+_PIPED_WIDTH = 160
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("zones", nargs=-1, metavar="[ZONE]...")
+@click.argument("zones", nargs=-1, metavar="[ZONE]...", shell_complete=complete_zone)
 @click.option(
     "--since",
     "since_s",
@@ -68,7 +70,7 @@ def command(  # noqa: PLR0917  click passes them by name
             import json
 
             return json.dumps(found.as_json(), indent=None if every_s else 2), found.level
-        return "\n".join(firewall_lines(found, terminal(), rules=rules)), found.level
+        return "\n".join(firewall_lines(found, terminal(piped=_PIPED_WIDTH), rules=rules)), found.level
 
     if as_json and every_s is None:
         found = _look(state, run_folder, since_s, zones)
@@ -216,6 +218,8 @@ def _head(found: Found, out: Terminal) -> Iterator[str]:
     line = out.clip(f"{words}{policy}", room)
     told = out.level(found.level, line[: len(words)]) + line[len(words) :]
     yield f"{out.sign(found.level)} {name}: {told}"
+    if found.level == "critical":
+        yield out.paint(out.clip("  fix: tsstack switch", out.width), "dim")
 
 
 def _zones(found: Found, out: Terminal, *, rules: bool) -> Iterator[str]:

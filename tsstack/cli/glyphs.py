@@ -87,8 +87,8 @@ def redrawn(text: str) -> str:
     return "\033[H" + "".join(f"{line}\033[K\n" for line in lines) + "\033[J"
 
 
-def terminal() -> Terminal:
-    """What stdout is. 80 columns where nothing says otherwise; COLUMNS is honoured (environ(7))."""
+def terminal(*, piped: int = 80) -> Terminal:
+    """What stdout is. `piped` columns where nothing says otherwise; COLUMNS is honoured (environ(7))."""
     out = sys.stdout
     try:
         is_terminal = out.isatty()
@@ -97,7 +97,7 @@ def terminal() -> Terminal:
         is_terminal, width = False, 0
     told = os.environ.get("COLUMNS", "")
     colour = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Terminal(colour=colour, unicode=_is_utf8(), width=int(told) if told.isdigit() else width or 80)
+    return Terminal(colour=colour, unicode=_is_utf8(), width=int(told) if told.isdigit() else width or piped)
 
 
 def _is_utf8() -> bool:

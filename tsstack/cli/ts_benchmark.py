@@ -13,6 +13,7 @@ import click
 from tsstack.bench import wire
 from tsstack.cli.ending import leave
 from tsstack.cli.glyphs import clean, redraws, terminal
+from tsstack.cli.known_names import complete_peer
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter, result, result_json
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("peer", default="")
+@click.argument("peer", default="", shell_complete=complete_peer)
 @json_option
 @watch_option
 @click.option(

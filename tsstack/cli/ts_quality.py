@@ -13,6 +13,7 @@ import click
 
 from tsstack.cli.ending import leave
 from tsstack.cli.glyphs import Terminal, terminal
+from tsstack.cli.known_names import complete_path
 from tsstack.cli.link_table import table
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 WINDOWS_S = {"10s": 10.0, "1m": 60.0, "15m": 900.0}
 _PLOT_POINTS = 240
+_PIPED_WIDTH = 160  # wide enough for whole names: nobody wants half of one in a pipe
 _STATUS: dict[Level, str] = {
     "good": "ok",
     "unknown": "ok",
@@ -40,7 +42,7 @@ _STATUS: dict[Level, str] = {
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("words", nargs=-1, metavar="[PATH]...")
+@click.argument("words", nargs=-1, metavar="[PATH]...", shell_complete=complete_path)
 @click.option(
     "--window",
     type=click.Choice(list(WINDOWS_S)),
@@ -133,7 +135,7 @@ def command(
         level = _STATUS[worst_level(report.links)] if report.live else "unknown"
         if as_json:
             return json.dumps(report_json(report)), level  # one line: a thousand links are long enough
-        out = terminal()
+        out = terminal(piped=_PIPED_WIDTH)
         lines = table(report, out, most=most, every=every)
         if every_s is None:
             for note in report.notes:

@@ -1,0 +1,57 @@
+"""Names for a shell to complete: zones, watched paths, peers; none where this host cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+from tsstack.errors import TsstackError
+from tsstack.model.facts import Paths
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+_WAIT_S = 1.0
+
+
+def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+    def complete(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
+        try:
+            known = sorted(set(names(context)))
+        except (TsstackError, OSError, ValueError, KeyError, TypeError):
+            return []  # a shell that completes has no place for an error
+        return [name for name in known if name.startswith(begun)]
+
+    return complete
+
+
+def _zones(context: click.Context) -> Iterable[str]:
+    from tsstack.status.firewall import read_firewall
+
+    state = Path(context.params.get("state") or Paths().state)
+    found = read_firewall(str(state / "current"), str(context.params.get("run_folder") or Paths().run))
+    return (zone["name"] for zone in found["zones"])
+
+
+def _paths(context: click.Context) -> Iterable[str]:
+    """The kinds, and the names without them: a colon would end a word in bash."""
+    from tsstack.monitor.client import DEFAULT_PATH, Client
+
+    state = Client(Path(context.params.get("socket") or DEFAULT_PATH), timeout_s=_WAIT_S).ask("state")
+    for each in state["paths"]:
+        kind, _, name = str(each["key"]).partition(":")
+        yield from (kind, name)
+
+
+def _peers(context: click.Context) -> Iterable[str]:
+    from tsstack.bench.peers import peers_of
+    from tsstack.system.localapi import LocalApi
+
+    daemon = Path(context.params.get("daemon") or Paths().tailscale_socket)
+    return (peer.name for peer in peers_of(LocalApi(daemon, timeout_s=_WAIT_S).status()))
+
+
+complete_zone = _completing(_zones)
+complete_path = _completing(_paths)
+complete_peer = _completing(_peers)
