@@ -220,6 +220,7 @@ def _address_rows(host: OwnHost, raw: OwnHost, runs: int, count: int = 10_000) -
     activation = Series(tuple(activations_s[1:]))
     return [
         Row(f"{what}: activation", activation, other, series["nft"], target_ratio=target),
+        # The target is of the load; a whole switch reads the file, renders and proves as well.
         Row(f"{what}: whole switch", series["ours"], other, series["nft"]),
         Row(f"{what}: whole switch{_UNPROVEN}", series["unproven"], other, series["nft"]),
         Row(f"{what}: no-op switch", nothing["ours"], other, nothing["nft"]),

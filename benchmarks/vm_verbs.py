@@ -33,6 +33,7 @@ def _call(words: list[str]) -> int:
 
 def warm(file: str) -> None:
     """Import what any verb may need, and build what is built once."""
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # as tsstack.cli.main has it
     importlib.import_module("tsstack.cli.change")
     for package in ("parts", "switch", "system"):
         top = importlib.import_module(f"tsstack.{package}")

@@ -213,6 +213,7 @@ def test_a_name_that_leads_elsewhere(own_lab: Lab, host: Machine) -> None:
 
 def test_a_full_disk(host: Machine, mend: Callable[..., None]) -> None:
     mend("rm", "-rf", "/tmp/state")
+    # Lazily: the identity daemon reads its file there whenever nginx asks it.
     mend("sh", "-c", f"! mountpoint -q {STATE} || umount -l {STATE}")
     # What is there, and 4 MiB and some files more.
     kib, files = f"du -sk --apparent-size {STATE} | cut -f1", f"find {STATE} | wc -l"

@@ -16,16 +16,13 @@ class Paths:
     tailscale_socket: Path = Path("/var/run/tailscale/tailscaled.sock")
     log: Path = Path("/var/log/nginx")
     """Access and error logs of the proxy."""
+    templates: Path | None = None
+    """Compiled templates, for the next command. They are run: nobody else may write there. None: nowhere."""
 
     @property
     def tls(self) -> Path:
         """Private keys and certificates; never part of a generation."""
         return self.state / "tls"
-
-    @property
-    def templates(self) -> Path:
-        """Compiled templates, for the next command."""
-        return self.state / "templates"
 
     @property
     def current(self) -> Path:

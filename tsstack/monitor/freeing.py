@@ -84,7 +84,10 @@ def _free(left: str, around: Surroundings) -> int:
     connections = list_connections()
     if not connections:
         return 0
-    return drop_connections(left_by(left, connections, around))
+    dropped = drop_connections(left_by(left, connections, around))
+    if dropped.refused:
+        raise dropped.refused[0][1]
+    return dropped.count
 
 
 def _ask(helper: Path, left: str, seen: Seen, uplink: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from tsstack import __version__
@@ -16,6 +17,7 @@ def gather_facts(paths: Paths) -> Facts:
     from tsstack.parts.dns.host import discover_resolved
     from tsstack.parts.proxy.host import discover_nginx
     from tsstack.parts.tailscale.host import discover_tailscale
+    from tsstack.switch.generations import templates_of
 
     major, minor = os.uname().release.split(".")[:2]
     return Facts(
@@ -34,7 +36,7 @@ def gather_facts(paths: Paths) -> Facts:
         kernel=(int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)),
         systemd=Path("/run/systemd/system").is_dir(),
         resolved=discover_resolved(paths),
-        paths=paths,
+        paths=replace(paths, templates=templates_of(paths.state)),
     )
 
 

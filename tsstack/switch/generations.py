@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tsstack.errors import CheckFailed, UsageError
-from tsstack.model.facts import Paths
 from tsstack.parts.part import JsonValue, Tree
 from tsstack.switch.record import read_pending
 from tsstack.system.files import fsync_folder, link_durably, write_durably
@@ -84,6 +83,11 @@ def read_tree(folder: Path) -> dict[str, str]:
     }
 
 
+def templates_of(state: Path) -> Path:
+    """Where compiled templates are kept, below the state folder."""
+    return state / "templates"
+
+
 class Store:
     """The generations of one host. Every write needs the host's lock."""
 
@@ -97,10 +101,13 @@ class Store:
         Raises CheckFailed when the state folder cannot be written.
         """
         try:
-            for folder in (self.state, self.folder, Paths(state=self.state).templates):
+            templates = templates_of(self.state)
+            for folder in (self.state, self.folder, templates):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             for leftover in self.folder.glob(".staging-*"):
                 shutil.rmtree(leftover)
+            for leftover in templates.glob(".*"):
+                leftover.unlink()
             zero = self.folder / "0"
             if not (zero / MANIFEST).exists():
                 shutil.rmtree(zero, ignore_errors=True)

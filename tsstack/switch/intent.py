@@ -133,9 +133,13 @@ def read_generation(site: Site, number: int) -> Intent:
 
 
 def build_facts(facts: Facts, out: Path) -> Facts:
-    """Facts for a build that is only looked at: certificates, logs and the pid file lie below `out`."""
+    """Facts for a build that is only looked at: certificates, logs and the pid file lie below `out`.
+
+    No compiled templates: `out` is anybody's.
+    """
     root = out / "nginx"
-    return replace(facts, paths=replace(facts.paths, state=root, run=root / "run", log=root / "log"))
+    paths = replace(facts.paths, state=root, run=root / "run", log=root / "log", templates=None)
+    return replace(facts, paths=paths)
 
 
 def _read(file: Path) -> bytes:

@@ -22,8 +22,7 @@ _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _NESTED = 0x8000
 _HEAD = struct.Struct("=IHHII")
-_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _MARK, _ID, _ZONE = 1, 2, 3, 8, 12, 18
-_SEEN_REPLY = 0x2  # IPS_SEEN_REPLY
+_TUPLE_ORIG, _TUPLE_REPLY, _MARK, _ID, _ZONE = 1, 2, 8, 12, 18
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4_SRC, _V4_DST, _V6_SRC, _V6_DST = 1, 2, 3, 4
 _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 3
@@ -52,8 +51,6 @@ class Connection:
     identity: bytes = field(default=b"", repr=False)
     """What the kernel needs to find just this one again: attributes of its own message."""
     family: int = socket.AF_INET
-    answered: bool = True
-    """Whether the far end has said anything: until then each packet still counts as new (`ct state`)."""
 
 
 def list_connections() -> list[Connection]:
@@ -64,24 +61,37 @@ def list_connections() -> list[Connection]:
         return [_connection(body) for body in _dumped(link)]
 
 
-def drop_connections(connections: Iterable[Connection]) -> int:
-    """Drop just these; returns how many there still were. Raises OSError when the kernel refuses."""
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What became of connections that were to be dropped."""
+
+    count: int
+    """How many there still were."""
+    refused: tuple[tuple[Connection, OSError], ...] = ()
+    """Those that the kernel keeps, each with its reason: EPERM, of offloaded ones EBUSY (older kernels)."""
+
+
+def drop_connections(connections: Iterable[Connection]) -> Dropped:
+    """Drop just these, whatever becomes of each. Raises OSError where there is no asking."""
     waiting = [each for each in connections if each.identity]
-    dropped = 0
+    count, refused = 0, []
     with _open() as link:
         while waiting:
             batch, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
-            requests = [_message(_DELETE, _REQUEST | _ACK, each.family, each.identity) for each in batch]
+            requests = [
+                _message(_DELETE, _REQUEST | _ACK, each.family, each.identity, sequence=at)
+                for at, each in enumerate(batch)
+            ]
             link.send(b"".join(requests))
             answered = 0
             while answered < len(batch):
-                for code in _codes(link.recv(_RECEIVE_BYTES)):
+                for at, code in _codes(link.recv(_RECEIVE_BYTES)):
                     answered += 1
                     if code == 0:
-                        dropped += 1
+                        count += 1
                     elif code != errno.ENOENT:  # it ended by itself meanwhile
-                        raise OSError(code, os.strerror(code))
-    return dropped
+                        refused.append((batch[at], OSError(code, os.strerror(code))))
+    return Dropped(count, tuple(refused))
 
 
 @contextmanager
@@ -95,9 +105,9 @@ def _open() -> Iterator[socket.socket]:
         part_from(link.detach())
 
 
-def _message(kind: int, flags: int, family: int, body: bytes) -> bytes:
+def _message(kind: int, flags: int, family: int, body: bytes, *, sequence: int = 0) -> bytes:
     generic = struct.pack("=BBH", family, 0, 0)
-    return _HEAD.pack(_HEAD.size + len(generic) + len(body), kind, flags, 0, 0) + generic + body
+    return _HEAD.pack(_HEAD.size + len(generic) + len(body), kind, flags, sequence, 0) + generic + body
 
 
 def _dumped(link: socket.socket) -> Iterator[bytes]:
@@ -116,12 +126,13 @@ def _dumped(link: socket.socket) -> Iterator[bytes]:
             at += (length + 3) & ~3
 
 
-def _codes(data: bytes) -> Iterator[int]:
+def _codes(data: bytes) -> Iterator[tuple[int, int]]:
+    """The sequence number of each request that was answered, and its error (0: none)."""
     at = 0
     while at < len(data):
-        length, kind, _, _, _ = _HEAD.unpack_from(data, at)
+        length, kind, _, sequence, _ = _HEAD.unpack_from(data, at)
         if kind == _ERROR:
-            yield -struct.unpack_from("=i", data, at + _HEAD.size)[0]
+            yield sequence, -struct.unpack_from("=i", data, at + _HEAD.size)[0]
         at += (length + 3) & ~3
 
 
@@ -147,8 +158,7 @@ def _connection(body: bytes) -> Connection:
     mark = struct.unpack("!I", given[_MARK])[0] if _MARK in given else 0
     six = _V6_SRC in _attributes(_attributes(original).get(_TUPLE_IP, b""))
     family = socket.AF_INET6 if six else socket.AF_INET
-    answered = bool(int.from_bytes(given.get(_STATUS, b"")) & _SEEN_REPLY)
-    return Connection(_tuple(original), _tuple(reply), mark, identity, family, answered)
+    return Connection(_tuple(original), _tuple(reply), mark, identity, family)
 
 
 def _tuple(data: bytes) -> Tuple:

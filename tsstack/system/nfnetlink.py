@@ -56,6 +56,8 @@ class Link:
 
 _parting: list[int] = []
 _MOST_PARTING = 8
+# A fork that closes what it inherits may have given their numbers to something else by then.
+os.register_at_fork(after_in_child=_parting.clear)
 
 
 def part_from(descriptor: int) -> None:
@@ -63,6 +65,7 @@ def part_from(descriptor: int) -> None:
 
     The kernel holds up whoever closes one until the tables that were replaced are destroyed, and of those
     an RCU grace period has to pass (nf_tables_api.c: nft_rcv_nl_event): 30 ms of every change of the rules.
+    Until it is closed it holds its network namespace.
     """
     _parting.append(descriptor)
     if len(_parting) > _MOST_PARTING:

@@ -267,6 +267,40 @@ firewall:
             end.close()
 
 
+def test_pitfall_10_what_was_not_answered_yet_is_cut_too(world: World) -> None:
+    """Its first answer would make it an established connection, which no rule is asked about."""
+    rules = """
+firewall:
+  zones: {lan: {interfaces: [lan0]}, guests: {interfaces: [br-guest]}}
+  forward: [{from: lan, to: guests, udp: [7000]}]
+"""
+    world.load(rules)
+
+    def udp(address: str, port: int = 0) -> socket.socket:
+        end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        end.bind((address, port))
+        end.settimeout(0.5)
+        return end
+
+    lan = "192.168.15.2"
+    near, far = (
+        within(world.space("lan"), lambda: udp(lan)),
+        within(world.space("guest"), lambda: udp("10.66.0.2", 7000)),
+    )
+    with near, far:
+        near.sendto(b"asked", ("10.66.0.2", 7000))
+        assert far.recvfrom(9) == (b"asked", near.getsockname())
+        said: list[str] = []
+        generation = world.stage(rules.replace("7000", "7001"))
+        within(world.host, lambda: PART.activate(generation, world.facts, said.append))
+        assert any("1 connections that are no longer allowed were cut" in line for line in said), said
+        far.sendto(b"late", near.getsockname())
+        near.sendto(b"again", ("10.66.0.2", 7000))
+        for end in (near, far):
+            with pytest.raises(TimeoutError):
+                end.recvfrom(9)
+
+
 def test_pitfall_10_what_a_rule_by_hand_let_in_is_cut_with_the_rule(world: World) -> None:
     world.load(ZONES)
     world.at_host("nft", "insert rule inet tsstack input ip ttl > 1 tcp dport 23 counter accept")

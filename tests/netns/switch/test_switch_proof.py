@@ -129,6 +129,15 @@ def test_only_what_changes_is_proven(host: PrivateHost) -> None:
     assert "prove" in steps(host, "switch"), "whatever goes into the kernel is proven"
 
 
+def test_a_table_that_somebody_has_changed_is_proven_and_put_right(host: PrivateHost) -> None:
+    """To read it opens sockets of nft's own, which the proof's fork must not take for its own."""
+    before = picture(host)
+    for number in range(3):
+        host.run("nft", "add", "chain", "inet", "tsstack", f"stranger{number}")
+        assert "prove" in steps(host, "switch")
+        assert picture(host) == before
+
+
 def test_a_service_that_would_lead_astray_changes_nothing(host: PrivateHost) -> None:
     before = picture(host)
     host.write(FILE, FIRST.replace("upstream: 8000}", "upstream: 8000}\n    app: {upstream: 8001}"))

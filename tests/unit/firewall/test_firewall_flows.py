@@ -17,11 +17,9 @@ def no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "run", refuse)
 
 
-def connection(source: str, *, protocol: int = 6, answered: bool = True) -> Connection:
+def connection(source: str, *, protocol: int = 6) -> Connection:
     return Connection(
-        Tuple(source, "192.0.2.1", protocol, 40000, 443),
-        Tuple("192.0.2.1", source, protocol, 443, 40000),
-        answered=answered,
+        Tuple(source, "192.0.2.1", protocol, 40000, 443), Tuple("192.0.2.1", source, protocol, 443, 40000)
     )
 
 
@@ -30,10 +28,9 @@ def connection(source: str, *, protocol: int = 6, answered: bool = True) -> Conn
     [
         [],
         [connection("127.0.0.1"), connection("::1")],
-        [connection("192.0.2.9", answered=False)],
         [connection("192.0.2.9", protocol=47)],
     ],
-    ids=["none", "loopback", "unanswered", "of no protocol that rules tell apart"],
+    ids=["none", "loopback", "of no protocol that rules tell apart"],
 )
 def test_where_nothing_could_be_cut_no_program_is_started(
     known: list[Connection], monkeypatch: pytest.MonkeyPatch
@@ -45,8 +42,8 @@ def test_where_nothing_could_be_cut_no_program_is_started(
 @pytest.mark.parametrize("source", ["192.0.2.9", "12.7.0.1", "::12", "2001:db8::1"])
 def test_what_cannot_be_looked_at_is_said(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "list_connections", lambda: [connection(source)])
-    cut, left = flows.cut_refused("", "")
-    assert (cut, left) == ([], ["established connections were not looked at: ip was started"])
+    with pytest.raises(flows.Unseen, match="connections were not looked at: ip was started"):
+        flows.cut_refused("", "")
 
 
 def test_a_kernel_without_conntrack_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,5 +51,5 @@ def test_a_kernel_without_conntrack_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(flows, "list_connections", fail)
-    cut, left = flows.cut_refused("", "")
-    assert (cut, left) == ([], ["established connections were not looked at: conntrack: Invalid argument"])
+    with pytest.raises(flows.Unseen, match="connections were not looked at: conntrack: Invalid argument"):
+        flows.cut_refused("", "")

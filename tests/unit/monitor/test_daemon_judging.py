@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import threading
+from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path as Folder
 
@@ -23,7 +24,7 @@ from tsstack.monitor.sample import Path, Sample
 from tsstack.monitor.tailscaled import Seen
 from tsstack.monitor.telling import event_of_change, event_of_reason
 from tsstack.monitor.verdict import Judge, Limits
-from tsstack.system.conntrack import Connection, Tuple
+from tsstack.system.conntrack import Connection, Dropped, Tuple
 
 LIMITS = Limits(interval_s=5.0)
 EXIT = Probe(Path("exit:a", "tailscale.exit_node.use[0]"), "tsmp", host="a")
@@ -346,8 +347,12 @@ def test_without_the_right_to_free_flows_the_helper_is_asked(
             raise PermissionError(1, "Operation not permitted")
         return given
 
+    def drop(gone: Iterable[Connection]) -> Dropped:
+        dropped.extend(gone)
+        return Dropped(len(dropped))
+
     monkeypatch.setattr(freeing, "list_connections", listed)
-    monkeypatch.setattr(freeing, "drop_connections", lambda gone: dropped.extend(gone) or len(dropped))
+    monkeypatch.setattr(freeing, "drop_connections", drop)
     path = tmp_path / "flows.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from jinja2 import Environment, FileSystemLoader
 
+from tsstack.model.facts import Paths
 from tsstack.parts.proxy.compiled import Compiled
+from tsstack.switch.facts import gather_facts
+from tsstack.switch.intent import build_facts
 
 
 class Counting(Environment):
@@ -28,10 +32,10 @@ def templates(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def render(templates: Path, stamp: str = "options", **options: bool) -> tuple[str, int]:
+def render(templates: Path, options: str = "options") -> tuple[str, int]:
     """What comes out, and how many templates were compiled for it."""
     loader = FileSystemLoader(templates / "templates")
-    jinja = Counting(loader=loader, bytecode_cache=Compiled(templates / "kept", stamp), **options)
+    jinja = Counting(loader=loader, bytecode_cache=Compiled(templates / "kept", options))
     return jinja.get_template("hello").render(name="you"), jinja.compiled
 
 
@@ -41,7 +45,7 @@ def test_the_next_command_compiles_nothing(templates: Path) -> None:
 
 def test_another_text_or_other_options_are_compiled_anew(templates: Path) -> None:
     render(templates)
-    assert render(templates, stamp="others") == ("hello you", 1)
+    assert render(templates, options="others") == ("hello you", 1)
     (templates / "templates" / "hello").write_text("bye {{ name }}")
     assert [render(templates), render(templates)] == [("bye you", 1), ("bye you", 0)]
 
@@ -54,6 +58,29 @@ def test_a_damaged_file_is_compiled_anew(templates: Path, harm: str) -> None:
     data[-9] ^= 1
     kept.write_bytes({"cut": bytes(data[:-9]), "turned": bytes(data), "empty": b""}[harm])
     assert [render(templates), render(templates)] == [("hello you", 1), ("hello you", 0)]
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o775, 0o644), (0o757, 0o644), (0o755, 0o664), (0o755, 0o646)])
+def test_what_others_could_have_written_is_not_run(templates: Path, folder: int, file: int) -> None:
+    render(templates)
+    (kept,) = (templates / "kept").iterdir()
+    kept.chmod(file)
+    (templates / "kept").chmod(folder)
+    assert render(templates) == ("hello you", 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to give a file away needs root")
+@pytest.mark.parametrize("whose", ["kept", "kept/hello"])
+def test_what_others_have_written_is_not_run(templates: Path, whose: str) -> None:
+    render(templates)
+    os.chown(templates / whose, 65534, 65534)
+    assert render(templates) == ("hello you", 1)
+
+
+def test_a_build_runs_nothing_that_lies_where_it_builds(tmp_path: Path) -> None:
+    facts = gather_facts(Paths(state=tmp_path / "state"))
+    assert facts.paths.templates == tmp_path / "state" / "templates"
+    assert build_facts(facts, tmp_path / "out").paths.templates is None
 
 
 def test_without_a_folder_or_the_right_to_it_all_is_well(templates: Path) -> None:

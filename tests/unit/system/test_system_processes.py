@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tsstack.system.processes import process_start
+from tsstack.system.processes import network_of, process_start
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -25,3 +25,17 @@ def test_the_start_is_the_moment_it_began(tmp_path: Path, name: str) -> None:
         finally:
             process.kill()
     assert process_start(process.pid) == "", "it is gone"
+
+
+def test_one_network_namespace_is_told_from_another() -> None:
+    words = ["unshare", "-Urn", "sh", "-c", "echo up; exec sleep 20"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as apart:
+        try:
+            assert apart.stdout is not None
+            assert apart.stdout.readline() == "up\n"
+            assert network_of(apart.pid) != network_of("self")
+            assert network_of("thread-self") == network_of(os.getpid()) == network_of("self")
+        finally:
+            apart.kill()
+    with pytest.raises(FileNotFoundError):
+        network_of(apart.pid)

@@ -15,6 +15,7 @@ from tsstack.parts.dns import desired
 from tsstack.parts.dns.desired import TAILNET_INTERFACE, TAILNET_RESOLVER, Route
 from tsstack.parts.dns.resolved import LinkDns, is_managed, link_towards, read_link, write_link
 from tsstack.system.files import write_durably
+from tsstack.system.processes import network_of
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts, Paths
@@ -181,12 +182,9 @@ def discover_resolved(paths: Paths) -> bool:
         # unix(7): struct ucred of whoever listens, resolved or the systemd that listens for it.
         peer, _, _ = struct.unpack("iII", asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
-        return Path(f"/proc/{peer}/ns/net").readlink() == Path("/proc/thread-self/ns/net").readlink()
+        return network_of(peer) == network_of("thread-self")
     except FileNotFoundError:
         return False  # it lives in another process namespace
-    except PermissionError:
-        # Not root: its stub listener (127.0.0.53:53) is then the sign. proc(5), /proc/net/udp.
-        return " 3500007F:0035 " in Path("/proc/thread-self/net/udp").read_text()
 
 
 def doctor(paths: Paths) -> tuple[str, ...]:

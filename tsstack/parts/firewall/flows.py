@@ -27,7 +27,10 @@ _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One connection of conntrack that was answered: its original direction and where replies come from."""
+    """One connection of conntrack: its original direction and where replies come from.
+
+    Of one that was not answered yet too: its first answer would make it an established one.
+    """
 
     protocol: str
     connection: Connection
@@ -47,12 +50,16 @@ class Entry:
         return f"{self.protocol} {asked.source} -> {asked.destination}:{asked.port}"
 
 
+class Unseen(Exception):
+    """Why established connections cannot be looked at."""
+
+
 def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
     """Cut what the listing `before` accepted and `after` does not.
 
     Returns the connections that were cut and, as sentences, what could not be. A connection that this
     host began is never one of them. The incoming interface of a connection is not on record; it is taken
-    to be the one that the route back to its source uses. Linux: ip-route(8), ss(8).
+    to be the one that the route back to its source uses. Raises Unseen. Linux: ip-route(8), ss(8).
     """
     try:
         entries = _entries()
@@ -70,10 +77,11 @@ def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
         lost = {flow for flow in set(flows.values()) if _is_refused(flow, old, new)}
         refused = [entry for entry in entries if flows[entry] in lost]
     except CommandFailed as error:
-        return [], [f"established connections were not looked at: {error.message}"]
+        raise Unseen(f"established connections were not looked at: {error.message}") from error
     except OSError as error:
-        return [], [f"established connections were not looked at: conntrack: {error.strerror or error}"]
-    return refused, _cut(refused, local) if refused else []
+        why = error.strerror or error
+        raise Unseen(f"established connections were not looked at: conntrack: {why}") from error
+    return _cut(refused, local) if refused else ([], [])
 
 
 def _is_refused(flow: Flow, old: Ruleset, new: Ruleset) -> bool:
@@ -89,13 +97,11 @@ def _is_refused(flow: Flow, old: Ruleset, new: Ruleset) -> bool:
 
 
 def _entries() -> list[Entry]:
-    """Connections that were answered; the others are no matter, as their packets still count as new."""
+    """Connections of protocols that rules tell apart. Loopback is nobody's but ours."""
     return [
         Entry(protocol, each)
         for each in list_connections()
-        if each.answered
-        and (protocol := _PROTOCOLS.get(each.original.protocol))
-        and not _LOOPBACK.match(each.original.source)
+        if (protocol := _PROTOCOLS.get(each.original.protocol)) and not _LOOPBACK.match(each.original.source)
     ]
 
 
@@ -127,21 +133,23 @@ def _flow(entry: Entry, local: set[str], devices: dict[str, str]) -> Flow:
     )
 
 
-def _cut(entries: list[Entry], local: set[str]) -> list[str]:
-    """Forget the connections; returns what failed. One that ends here loses its socket as well.
+def _cut(entries: list[Entry], local: set[str]) -> tuple[list[Entry], list[str]]:
+    """Forget the connections; returns those that are gone, and what failed as sentences.
 
-    A socket that lived on would send, and conntrack would take that for a new connection of our own.
+    One that ends here loses its socket as well: that would send on, and conntrack would take it for a new
+    connection of our own.
     """
-    failed = []
     try:
-        drop_connections(entry.connection for entry in entries)
+        refused = dict(drop_connections(entry.connection for entry in entries).refused)
     except OSError as error:
-        shown = f"{entries[0]}" + (f" and {len(entries) - 1} more" if len(entries) > 1 else "")
-        failed.append(f"connections stay open ({shown}): {error.strerror or error}")
-    for entry in entries:
+        return [], [f"{len(entries)} connections stay open: {error.strerror or error}"]
+    kept = {entry: refused[entry.connection] for entry in entries if entry.connection in refused}
+    failed = [f"the connection {entry} stays open: {error.strerror}" for entry, error in kept.items()]
+    gone = [entry for entry in entries if entry not in kept]
+    for entry in gone:
         if entry.replier in local and entry.protocol == "tcp":
             failed += _close_socket(entry)
-    return failed
+    return gone, failed
 
 
 def _close_socket(entry: Entry) -> list[str]:

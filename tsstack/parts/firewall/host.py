@@ -197,9 +197,13 @@ def _check_without_root(path: Path) -> None:
 
 
 def _cut_refused(before: str, after: str, report: Report) -> None:
-    from tsstack.parts.firewall.flows import cut_refused
+    from tsstack.parts.firewall.flows import Unseen, cut_refused
 
-    cut, left = cut_refused(before, after)
+    try:
+        cut, left = cut_refused(before, after)
+    except Unseen as error:
+        report(f"firewall: {error}")
+        return
     if cut:
         shown = ", ".join(map(str, cut[:5])) + (" and more" if len(cut) > 5 else "")
         report(f"firewall: {len(cut)} connections that are no longer allowed were cut: {shown}")
@@ -208,11 +212,17 @@ def _cut_refused(before: str, after: str, report: Report) -> None:
 
 
 def _cut_undone(undone: str, text: str) -> None:
-    from tsstack.parts.firewall.flows import cut_refused
+    from tsstack.parts.firewall.flows import Unseen, cut_refused
 
-    _, left = cut_refused(undone, text)
+    try:
+        _, left = cut_refused(undone, text)
+    except Unseen:
+        return  # the switch that is undone has already said that nothing can be cut here
     if left:
-        raise RollbackFailed(f"{_SUBJECT} is back, but {'; '.join(left)}", hint="conntrack -F ends them all")
+        raise RollbackFailed(
+            f"{_SUBJECT} is back, but {'; '.join(left)}",
+            hint="restart the service that they lead to, or conntrack -F (Debian: conntrack)",
+        )
 
 
 def _connect_to_self() -> None:

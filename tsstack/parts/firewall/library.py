@@ -10,10 +10,9 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tsstack.errors import TsstackError
-from tsstack.system.nfnetlink import part_from
 
 _NETLINK_NETFILTER = 12  # linux/netlink.h
 _INSTALL = "install nftables (Debian: apt install nftables), which brings libnftables"
@@ -29,7 +28,8 @@ class Session:
     Raises NftError when the library is missing, or when the kernel has no socket to give.
     """
 
-    _last: Session | None = None
+    _last: ClassVar[Session | None] = None
+    _inherited: ClassVar[list[Session]] = []
 
     def __init__(self) -> None:
         try:
@@ -40,8 +40,15 @@ class Session:
             self._nft: Any = nftables.Nftables()
         except (ImportError, OSError) as error:
             raise NftError(f"libnftables cannot be loaded: {error}", hint=_INSTALL) from error
-        # Its socket is closed with the next one's opening: see `part_from`.
+        # Its socket is closed with the next one's opening: see `tsstack.system.nfnetlink.part_from`.
         Session._last = self
+
+    @classmethod
+    def disown(cls) -> None:
+        """In a fork: what it inherited is never freed: its socket's number may be another's by then."""
+        if cls._last is not None:
+            cls._inherited.append(cls._last)
+            cls._last = None
 
     def run(self, commands: str) -> str:
         """Run nft commands as one transaction and return what they print. Raises NftError."""
@@ -98,6 +105,9 @@ class Session:
         return self._nft._Nftables__ctx
 
 
+os.register_at_fork(after_in_child=Session.disown)
+
+
 def _require_socket() -> None:
     """Raise NftError where no netlink socket can be had.
 
@@ -105,8 +115,7 @@ def _require_socket() -> None:
     middle of a change and with nobody left to undo it. What is opened and closed here is there for it.
     """
     try:
-        link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        part_from(link.detach())
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
     except OSError as error:
         hint = "too many open files, or the kernel is out of memory"
         raise NftError(f"no netlink socket for nft: {error.strerror}", hint=hint) from error

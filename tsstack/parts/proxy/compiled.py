@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import stat
 from pathlib import Path
 
 import jinja2
 from jinja2.bccache import Bucket
 
-from tsstack.system.files import write_durably
+from tsstack import __version__
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Compiled(jinja2.BytecodeCache):
     """A file for each template, which jinja2 itself knows to be of another text or another Python.
 
     What cannot be read or written is compiled anew each time: nobody needs these files. Where there is no
-    folder nothing is kept.
+    folder nothing is kept, and what somebody else could have written is not run.
     """
 
-    def __init__(self, folder: Path, stamp: str) -> None:
-        """Only root may write to `folder`. `stamp` is what else the code depends on."""
+    def __init__(self, folder: Path, options: str) -> None:
+        """`options` are those of the environment: the code depends on them."""
         self._folder = folder
-        self._stamp = f"{jinja2.__version__} {stamp}\n".encode()
+        self._stamp = f"{__version__} {jinja2.__version__} {options}\n".encode()
+
+    def get_cache_key(self, name: str, filename: str | None = None) -> str:
+        """The template's own name: of another installation's, jinja2 sees that the text is another."""
+        return name.replace("/", "_")
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Give jinja2 the code, if it is whole: bytecode that was cut off could be anything."""
+        """Give jinja2 the code, if it is ours and whole: bytecode that was cut off could be anything."""
         try:
-            kept = (self._folder / bucket.key).read_bytes()
+            if not _is_ours(self._folder.lstat()):
+                return
+            with (self._folder / bucket.key).open("rb") as file:
+                if not _is_ours(os.fstat(file.fileno())):
+                    return
+                kept = file.read()
         except OSError:
             return
         digest, said = kept[:_DIGEST_BYTES], kept[_DIGEST_BYTES:]
@@ -36,9 +49,17 @@ class Compiled(jinja2.BytecodeCache):
             bucket.bytecode_from_string(said.removeprefix(self._stamp))
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keep the code for the next command."""
+        """Keep the code for the next command. Not durably: what is torn is known by its digest."""
         said = self._stamp + bucket.bytecode_to_string()
+        staged = self._folder / f".{bucket.key}.{os.getpid()}"
         try:
-            write_durably(self._folder / bucket.key, hashlib.sha256(said).digest() + said)
+            staged.write_bytes(hashlib.sha256(said).digest() + said)
+            staged.chmod(0o644)
+            staged.replace(self._folder / bucket.key)
         except OSError:
-            return
+            with contextlib.suppress(OSError):  # `Store.prepare` finds what is left
+                staged.unlink()
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid in {0, os.geteuid()} and not status.st_mode & _OTHERS_WRITE

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed
 from tsstack.parts.proxy.discovery import option
 from tsstack.system.command import run
-from tsstack.system.processes import process_start
+from tsstack.system.processes import network_of, process_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -327,21 +327,21 @@ def _master(pid: int) -> Master | None:
     try:
         if pid <= 0 or not _title(pid).startswith("nginx: master process"):
             return None
-        own, its = (Path(f"/proc/{each}/ns/net").readlink() for each in ("self", pid))
+        ours = network_of("self") == network_of(pid)
         start = process_start(pid)
     except OSError:
         return None
-    return Master(pid, start) if start and own == its else None
+    return Master(pid, start) if start and ours else None
 
 
 def _workers_of_session(session: int) -> list[int]:
     """The nginx workers of a session in this network namespace (proc(5): stat, field 6)."""
-    found, own = [], Path("/proc/self/ns/net").readlink()
+    found, own = [], network_of("self")
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and _title(int(process.name)).startswith("nginx: worker process"):
             try:
                 fields = (process / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
-                if fields[3] == str(session) and fields[0] != "Z" and (process / "ns/net").readlink() == own:
+                if fields[3] == str(session) and fields[0] != "Z" and network_of(process.name) == own:
                     found.append(int(process.name))
             except OSError:  # it ended meanwhile
                 continue

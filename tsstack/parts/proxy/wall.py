@@ -44,12 +44,11 @@ def _admit(text: str) -> Markup:
     return Markup(text)  # noqa: S704  (there is nothing in the alphabet that could be escaped)
 
 
-# To be changed when the options below are: what was compiled with others is compiled anew.
-_STAMP = "trim, lstrip, keep"
+_OPTIONS = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
 
 
 @cache
-def environment(templates: Path, compiled: Path) -> Environment:
+def environment(templates: Path, compiled: Path | None) -> Environment:
     """The jinja2 environment over the folder `templates`; what it compiles is kept in `compiled`, if that is.
 
     It serves for the whole process.
@@ -64,8 +63,8 @@ def environment(templates: Path, compiled: Path) -> Environment:
         autoescape=True,
         finalize=guard,
         undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        bytecode_cache=Compiled(compiled, _STAMP),
+        trim_blocks=_OPTIONS["trim_blocks"],
+        lstrip_blocks=_OPTIONS["lstrip_blocks"],
+        keep_trailing_newline=_OPTIONS["keep_trailing_newline"],
+        bytecode_cache=Compiled(compiled, repr(_OPTIONS)) if compiled else None,
     )
