@@ -256,7 +256,7 @@ firewall:
     generation = world.stage(rules.replace("[80, 443]", "[80]").replace("[7000, 7001]", "[7001]"))
     said: list[str] = []
     within(world.host, lambda: PART.activate(generation, world.facts, said.append))
-    assert any("2 connections that are no longer allowed were cut" in line for line in said), said
+    assert any("2 connections are no longer allowed and cut" in line for line in said), said
     assert [talks(*pair) for pair in every] == [False, True, True, False, True, True]
     with pytest.raises(OSError):
         closed[1].send(b"the host's end is closed too")
@@ -293,12 +293,98 @@ firewall:
         said: list[str] = []
         generation = world.stage(rules.replace("7000", "7001"))
         within(world.host, lambda: PART.activate(generation, world.facts, said.append))
-        assert any("1 connections that are no longer allowed were cut" in line for line in said), said
+        assert any("1 connection is no longer allowed and cut" in line for line in said), said
         far.sendto(b"late", near.getsockname())
         near.sendto(b"again", ("10.66.0.2", 7000))
         for end in (near, far):
             with pytest.raises(TimeoutError):
                 end.recvfrom(9)
+
+
+def test_pitfall_10_the_first_table_cuts_what_it_does_not_let_in(world: World) -> None:
+    """Another program's rules have made the kernel track connections before."""
+    hook = "type filter hook input priority 50; ct state new accept"
+    table = f"table inet strange {{\n chain input {{\n {hook}\n }}\n}}\n"
+    world.at_host("nft", "-f", "-", stdin=table)
+    pairs = [conversation(world, "wan", world.host, "192.0.2.1", port) for port in (23, 80)]
+    try:
+        said: list[str] = []
+        generation = world.stage(ZONES)
+        within(world.host, lambda: PART.activate(generation, world.facts, said.append))
+        assert [talks(*pair) for pair in pairs] == [False, True]
+        assert any("1 connection is no longer allowed and cut" in line for line in said), said
+    finally:
+        world.at_host("nft", "delete table inet strange")
+        for pair in pairs:
+            for end in pair:
+                end.close()
+
+
+def test_pitfall_10_a_link_local_connection_is_judged_by_its_own_link(world: World) -> None:
+    """The route to a link-local address tells no link, and both zones have such connections."""
+    rules = """
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], tcp: [9001, 22]}
+    lan: {interfaces: [lan0], tcp: [9001, 22]}
+"""
+    world.load(rules)
+    pairs = {}
+    for peer, device in (("wan", "eth0"), ("lan", "lan0")):
+        listed = world.at_host("ip", "-o", "-6", "addr", "show", "dev", device, "scope", "link")
+        address = listed.split("inet6 ")[1].split("/")[0]
+
+        def connect(at: str = address) -> socket.socket:
+            return socket.create_connection((f"{at}%p0", 9001), timeout=2)
+
+        with world.listen(world.host, "::", 9001) as server:
+            link = within(world.space(peer), connect)
+            mine, _ = server.accept()
+        link.settimeout(1)
+        mine.settimeout(0.5)
+        pairs[device] = (link, mine)
+    assert all(talks(*pair) for pair in pairs.values())
+    generation = world.stage(rules.replace("[eth0], tcp: [9001, 22]", "[eth0], tcp: [22]"))
+    within(world.host, lambda: PART.activate(generation, world.facts, lambda line: None))
+    assert {device: talks(*pair) for device, pair in pairs.items()} == {"eth0": False, "lan0": True}
+    for pair in pairs.values():
+        for end in pair:
+            end.close()
+
+
+def test_what_may_come_back_from_the_other_side_is_said(world: World) -> None:
+    """A service that speaks by itself begins a connection of this host's own, which no rule can tell."""
+    rules = """
+firewall:
+  zones:
+    dmz: {interfaces: [eth0], udp: [9002, 53]}
+    lan: {interfaces: [lan0]}
+    guests: {interfaces: [br-guest]}
+  forward:
+    - {from: lan, to: guests, udp: [7000]}
+    - {from: guests, to: lan, allow: all}
+"""
+    world.load(rules)
+
+    def ask(address: str, port: int) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+            end.sendto(b"?", (address, port))
+
+    def serve() -> socket.socket:
+        end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        end.bind(("192.0.2.1", 9002))
+        return end
+
+    with within(world.host, serve):
+        within(world.space("wan"), lambda: ask("192.0.2.1", 9002))
+        within(world.space("lan"), lambda: ask("10.66.0.2", 7000))
+        said: list[str] = []
+        closed = rules.replace("[9002, 53]", "[53]").replace("[7000]", "[7001]")
+        generation = world.stage(closed)
+        within(world.host, lambda: PART.activate(generation, world.facts, said.append))
+    (told,) = [line for line in said if "may open them again" in line]
+    assert "all of them" in told
+    assert any("2 connections are no longer allowed" in line for line in said), said
 
 
 def test_pitfall_10_what_a_rule_by_hand_let_in_is_cut_with_the_rule(world: World) -> None:

@@ -36,7 +36,7 @@ def test_where_nothing_could_be_cut_no_program_is_started(
     known: list[Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flows, "list_connections", lambda: known)
-    assert flows.cut_refused("", "") == ([], [])
+    assert flows.cut_refused("", "") == flows.Cut()
 
 
 @pytest.mark.parametrize("source", ["192.0.2.9", "12.7.0.1", "::12", "2001:db8::1"])

@@ -7,8 +7,9 @@ port was closed its old connections would live on for as long as they like.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from tsstack.errors import CommandFailed
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tsstack.system.conntrack import Connection
 
 _ROUTE_DEVICE = re.compile(r"^(?:local |broadcast |multicast )?(\S+) .*?\bdev (\S+)")
-_LOCAL = re.compile(r"^\d+: \S+ +inet6? ([0-9a-fA-F.:]+)")
+_LOCAL = re.compile(r"^\d+: (\S+) +inet6? ([0-9a-fA-F.:]+)")
 _LOOPBACK = re.compile(r"127\.|::1$")
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 
@@ -54,42 +55,82 @@ class Unseen(Exception):
     """Why established connections cannot be looked at."""
 
 
-def cut_refused(before: str, after: str) -> tuple[list[Entry], list[str]]:
-    """Cut what the listing `before` accepted and `after` does not.
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What became of the connections that the new table refuses."""
 
-    Returns the connections that were cut and, as sentences, what could not be. A connection that this
-    host began is never one of them. The incoming interface of a connection is not on record; it is taken
-    to be the one that the route back to its source uses. Raises Unseen. Linux: ip-route(8), ss(8).
+    gone: list[Entry] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """What could not be cut, as sentences."""
+    may_return: list[Entry] = field(default_factory=list)
+    """Of those that are gone: the far end may begin one, or a program here, and packets of the old fit it."""
+
+
+def cut_refused(before: str | None, after: str) -> Cut:
+    """Cut what the listing `before` accepted (None: everything, there was no table) and `after` does not.
+
+    A connection that this host began is never one of them. The incoming interface of a connection is not on
+    record: it is taken to be the one that the route back to its source uses, and for a link-local source any
+    that it may have come by. Raises Unseen. Linux: ip-route(8), ss(8).
     """
     try:
         entries = _entries()
-        local = _local_addresses() if entries else set()
+        local = _local_addresses() if entries else {}
         entries = [entry for entry in entries if entry.source not in local]
         if not entries:
-            return [], []
-        remote = {entry.source for entry in entries} | {entry.replier for entry in entries} - local
+            return Cut()
+        remote = {entry.source for entry in entries} | {entry.replier for entry in entries} - local.keys()
         devices = _devices(remote)
-        from tsstack.parts.firewall.judge import read_ruleset
-
-        old, new = read_ruleset(before), read_ruleset(after)
-        # Many connections are one flow: they differ in the port they come from only.
-        flows = {entry: _flow(entry, local, devices) for entry in entries}
-        lost = {flow for flow in set(flows.values()) if _is_refused(flow, old, new)}
-        refused = [entry for entry in entries if flows[entry] in lost]
     except CommandFailed as error:
         raise Unseen(f"established connections were not looked at: {error.message}") from error
     except OSError as error:
         why = error.strerror or error
         raise Unseen(f"established connections were not looked at: conntrack: {why}") from error
-    return _cut(refused, local) if refused else ([], [])
+    from tsstack.parts.firewall.judge import read_ruleset
+
+    old, new = read_ruleset(before) if before is not None else None, read_ruleset(after)
+    # Many connections are one flow: they differ in the port they come from only.
+    flows = {entry: _flows(entry, local, devices) for entry in entries}
+    lost = {flow for flow in set(flows.values()) if all(_is_refused(each, old, new) for each in flow)}
+    refused = [entry for entry in entries if flows[entry] in lost]
+    if not refused:
+        return Cut()
+    gone, failed = _cut(refused, local)
+    return Cut(gone, failed, [entry for entry in gone if _may_return(entry, flows[entry][0], new)])
 
 
-def _is_refused(flow: Flow, old: Ruleset, new: Ruleset) -> bool:
+def _may_return(entry: Entry, flow: Flow, new: Ruleset) -> bool:
+    """Whether the side that was asked may begin a connection that the old one's packets belong to.
+
+    It may where rules let it: TCP too, as conntrack takes up connections that it sees in the middle. A
+    program of this host may always send; of TCP its socket is gone.
+    """
+    if not flow.outgoing:
+        return entry.protocol == "udp"
+    back = replace(
+        flow,
+        source=flow.destination,
+        destination=flow.source,
+        incoming=flow.outgoing,
+        outgoing=flow.incoming,
+        port=entry.connection.original.source_port,
+        asked_port=entry.connection.original.source_port,
+        dnat=False,
+    )
+    try:
+        return entry.protocol in {"tcp", "udp"} and new.judge(back).verdict == "accept"
+    except (ValueError, LookupError):
+        return True
+
+
+def _is_refused(flow: Flow, old: Ruleset | None, new: Ruleset) -> bool:
     try:
         if new.judge(flow).verdict == "accept":
             return False
     except (ValueError, LookupError):
         return False  # someone's own rules come back with the table; one of them may let it in
+    if old is None:
+        return True
     try:
         return old.judge(flow).verdict == "accept"
     except (ValueError, LookupError):
@@ -105,9 +146,13 @@ def _entries() -> list[Entry]:
     ]
 
 
-def _local_addresses() -> set[str]:
-    lines = run(["ip", "-o", "addr"]).stdout.splitlines()
-    return {match[1] for line in lines if (match := _LOCAL.match(line))}
+def _local_addresses() -> dict[str, list[str]]:
+    """This host's addresses, and the interfaces that have each: a link-local one may be on several."""
+    found: dict[str, list[str]] = {}
+    for line in run(["ip", "-o", "addr"]).stdout.splitlines():
+        if match := _LOCAL.match(line):
+            found.setdefault(match[2], []).append(match[1].partition("@")[0])
+    return found
 
 
 def _devices(addresses: Iterable[str]) -> dict[str, str]:
@@ -117,23 +162,33 @@ def _devices(addresses: Iterable[str]) -> dict[str, str]:
     return {match[1]: match[2] for line in answer.splitlines() if (match := _ROUTE_DEVICE.match(line))}
 
 
-def _flow(entry: Entry, local: set[str], devices: dict[str, str]) -> Flow:
+def _flows(entry: Entry, local: dict[str, list[str]], devices: dict[str, str]) -> tuple[Flow, ...]:
+    """What it may have begun as: one, but for a link-local source one for each link that it may be on."""
     from tsstack.parts.firewall.judge import Flow
 
     asked, answers = entry.connection.original, entry.connection.reply
-    return Flow(
-        protocol=entry.protocol,
-        source=asked.source,
-        destination=answers.source,
-        incoming=devices.get(asked.source, ""),
-        outgoing="" if answers.source in local else devices.get(answers.source, "-"),
-        port=answers.source_port,
-        asked_port=asked.port,
-        dnat=(answers.source, answers.source_port) != (asked.destination, asked.port),
+    if not ip_address(asked.source).is_link_local:
+        links = [devices.get(asked.source, "")]
+    elif ip_address(answers.source).is_link_local:
+        links = local.get(answers.source, [""])
+    else:
+        links = sorted({name for text, names in local.items() if text.startswith("fe80:") for name in names})
+    return tuple(
+        Flow(
+            protocol=entry.protocol,
+            source=asked.source,
+            destination=answers.source,
+            incoming=link,
+            outgoing="" if answers.source in local else devices.get(answers.source, "-"),
+            port=answers.source_port,
+            asked_port=asked.port,
+            dnat=(answers.source, answers.source_port) != (asked.destination, asked.port),
+        )
+        for link in links or [""]
     )
 
 
-def _cut(entries: list[Entry], local: set[str]) -> tuple[list[Entry], list[str]]:
+def _cut(entries: list[Entry], local: Collection[str]) -> tuple[list[Entry], list[str]]:
     """Forget the connections; returns those that are gone, and what failed as sentences.
 
     One that ends here loses its socket as well: that would send on, and conntrack would take it for a new

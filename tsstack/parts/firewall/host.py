@@ -15,6 +15,8 @@ from tsstack.parts.firewall.fingerprint import fingerprint, moment_of
 from tsstack.parts.firewall.library import NftError, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tsstack.model.facts import Facts
     from tsstack.model.stack import Stack
     from tsstack.parts.part import Change, Report, Snapshot, Tree
@@ -127,8 +129,8 @@ class Firewall:
         except OSError as error:
             raise ApplyFailed(f"the firewall's record cannot be written: {error}") from error
         report("firewall: the table is loaded")
-        if isinstance(before, str) and before != text:
-            _cut_refused(before, text, report)
+        if before != text:
+            _cut_refused(None if before is None else str(before), text, report)
 
     def verify(self, generation: Path, facts: Facts) -> None:
         path = generation / _FILE
@@ -196,26 +198,36 @@ def _check_without_root(path: Path) -> None:
         raise NftError(error.stderr.strip() or error.message, hint=error.hint) from error
 
 
-def _cut_refused(before: str, after: str, report: Report) -> None:
+def _cut_refused(before: str | None, after: str, report: Report) -> None:
     from tsstack.parts.firewall.flows import Unseen, cut_refused
 
     try:
-        cut, left = cut_refused(before, after)
+        cut = cut_refused(before, after)
     except Unseen as error:
         report(f"firewall: {error}")
         return
-    if cut:
-        shown = ", ".join(map(str, cut[:5])) + (" and more" if len(cut) > 5 else "")
-        report(f"firewall: {len(cut)} connections that are no longer allowed were cut: {shown}")
-    for sentence in left:
+    if cut.gone:
+        report(f"firewall: {_counted(cut.gone)} no longer allowed and cut: {_named(cut.gone)}")
+    if cut.may_return:
+        which = "all of them" if len(cut.may_return) == len(cut.gone) else _named(cut.may_return)
+        report(f"firewall: who was asked may open them again by sending first, as the rules let it: {which}")
+    for sentence in cut.failed:
         report(f"firewall: {sentence}")
+
+
+def _counted(entries: Sequence[object]) -> str:
+    return "1 connection is" if len(entries) == 1 else f"{len(entries)} connections are"
+
+
+def _named(entries: Sequence[object]) -> str:
+    return ", ".join(map(str, entries[:5])) + (" and more" if len(entries) > 5 else "")
 
 
 def _cut_undone(undone: str, text: str) -> None:
     from tsstack.parts.firewall.flows import Unseen, cut_refused
 
     try:
-        _, left = cut_refused(undone, text)
+        left = cut_refused(undone, text).failed
     except Unseen:
         return  # the switch that is undone has already said that nothing can be cut here
     if left:
