@@ -26,6 +26,11 @@ def renew(as_json: bool, force: bool) -> None:
     """Renew the certificates that are due, and reload nginx once if any was.
 
     Meant for a daily timer; with nothing due it does nothing.
+
+    \b
+    Examples:
+      tsstack certificates renew
+      tsstack certificates renew --force
     """
     from tsstack.parts.proxy.host import renew as renew_due
     from tsstack.switch.lock import host_lock

@@ -83,7 +83,12 @@ def switch(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bo
 @force_option
 @no_prove_option
 def test(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool, no_prove: bool) -> None:
-    """Make the host as the file says until the next reboot."""
+    """Make the host as the file says until the next reboot.
+
+    \b
+    Example:
+      tsstack test               a reboot brings back what was there before
+    """
     mode = Mode(boot=False, confirm_s=confirm_s)
     outcome, intent = switch_host(_site(as_json), file, mode, force_lockout=force_lockout, prove=not no_prove)
     _print_outcome(outcome, intent, as_json, "is live until the next reboot")
@@ -94,7 +99,12 @@ def test(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool
 @json_option
 @no_prove_option
 def boot(file: Path, as_json: bool, no_prove: bool) -> None:
-    """Make the host as the file says at the next boot; nothing live is touched."""
+    """Make the host as the file says at the next boot; nothing live is touched.
+
+    \b
+    Example:
+      tsstack boot               proven and staged, for the next boot
+    """
     site = _site(as_json)
     manifest, new, intent = stage_for_boot(site, file, prove=not no_prove)
     print_findings(intent.findings, to_stdout=False)
@@ -118,6 +128,10 @@ def confirm(as_json: bool, same_session: bool) -> None:
 
     Run it from a NEW session: that you can open one is what it confirms. The SSH session that ran the
     switch is refused, since it would live on under any rules.
+
+    \b
+    Example:
+      tsstack confirm            from a NEW session
     """
     number = confirm_change(_site(as_json), same_session=same_session)
     result_json({"generation": number}) if as_json else result(f"generation {number} is confirmed")
@@ -135,6 +149,11 @@ def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_locko
     """Go back to the generation before, or to any other; needs no network.
 
     A switch that waits for its confirmation is undone first.
+
+    \b
+    Examples:
+      tsstack rollback
+      tsstack rollback --to 3
     """
     outcome = roll_back(_site(as_json), to, Mode(confirm_s=confirm_s), force_lockout=force_lockout)
     _print_outcome(outcome, None, as_json, "is live")
@@ -186,7 +205,13 @@ def recover(as_json: bool, booting: bool, early: bool, dns: bool) -> None:
 @file_option
 @json_option
 def dry_activate(file: Path, as_json: bool) -> None:
-    """Say what a switch would change on this host, part by part, and stop there."""
+    """Say what a switch would change on this host, part by part, and stop there.
+
+    \b
+    Examples:
+      tsstack dry-activate
+      tsstack dry-activate --json | jq .parts
+    """
     site = _site(as_json)
     facts = site.facts()
     intent = read_intent(site, file, facts)
@@ -228,6 +253,16 @@ def _print_warnings(warnings: Sequence[str]) -> None:
 
 
 def _print_outcome(outcome: Outcome, intent: Intent | None, as_json: bool, state: str) -> None:
+    """Say what became of it. Where stdout takes nothing, that is said beside what was done all the same."""
+    try:
+        _say_outcome(outcome, intent, as_json, state)
+    except OSError as error:
+        done = f"generation {outcome.generation} {state} all the same"
+        chatter(f"error: stdout cannot be written: {error.strerror}; {done}")
+        raise click.exceptions.Exit(1) from error
+
+
+def _say_outcome(outcome: Outcome, intent: Intent | None, as_json: bool, state: str) -> None:
     findings = intent.findings if intent else ()
     if as_json:
         result_json(

@@ -58,13 +58,13 @@ def _build(file: Path, out: Path, site: Site) -> tuple[Finding, ...]:
     facts = build_facts(site.facts(), out)
     loaded, findings = load(file, facts)
     tree = render_loaded(loaded, facts, site.parts)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is not a folder")
-    if out.exists() and any(out.iterdir()):
-        if not (out / _BUILD_MARK).is_file():
-            raise UsageError(f"{out} is not empty", hint="name a new folder, or that of an earlier build")
-        shutil.rmtree(out)
     try:
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out} is not a folder")
+        if out.exists() and any(out.iterdir()):
+            if not (out / _BUILD_MARK).is_file():
+                raise UsageError(f"{out} is not empty", hint="name a new folder, or that of an earlier build")
+            shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
         (out / _BUILD_MARK).touch()
         write_tree(out, tree)
@@ -73,7 +73,9 @@ def _build(file: Path, out: Path, site: Site) -> tuple[Finding, ...]:
 
             write_placeholders(out, tree)
     except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+        raise UsageError(
+            f"{out} cannot be written: {error.strerror}", hint="name a folder of yours"
+        ) from error
     return findings
 
 
@@ -88,6 +90,11 @@ def build(file: Path, as_json: bool, out: Path) -> None:
 
     nginx's configuration is in DIR/nginx, the packet filter's table in DIR/nftables/tsstack.nft.
     Certificates there are throwaways: `nginx -t -c DIR/nginx/nginx.conf` accepts the result as it stands.
+
+    \b
+    Examples:
+      tsstack -c host.yaml build --out /tmp/rendered
+      nginx -t -c /tmp/rendered/nginx/nginx.conf
     """
     out = out.absolute()
     findings = _build(file, out, Site())
@@ -113,6 +120,11 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
     Then, where they are installed, nft and nginx judge what is rendered from it. For root, on the host that
     the file is about, the kernel, tailscaled and DNS are asked as well, as before a switch. Exit code 3 when
     the file is invalid, 4 when one of them refuses the result.
+
+    \b
+    Examples:
+      tsstack check
+      tsstack -c new.yaml check --json | jq '.findings[]'
     """
     site = Site()
     facts = site.facts()
@@ -208,7 +220,13 @@ def _why_not_this_host(loaded: LoadedStack, facts: Facts, site: Site) -> str:
 @file_option
 @json_option
 def diff(file: Path, as_json: bool) -> None:
-    """Show how the files rendered now differ from those of the live generation, part by part."""
+    """Show how the files rendered now differ from those of the live generation, part by part.
+
+    \b
+    Examples:
+      tsstack diff
+      tsstack -c new.yaml diff | less -R
+    """
     site = Site()
     facts = site.facts()
     loaded, _ = load(file, facts)

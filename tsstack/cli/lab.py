@@ -58,7 +58,13 @@ def lab() -> None:
 @unused_file_option
 @json_option
 def up(name: str, directory: Path, clients: int | None, as_json: bool) -> None:
-    """Bring the lab up; builds its engines first where they are missing (minutes, once)."""
+    """Bring the lab up; builds its engines first where they are missing (minutes, once).
+
+    \b
+    Examples:
+      tsstack lab up
+      tsstack lab exec kernelcore -- tsstack -c examples/kernelcore.yaml switch
+    """
     from tsstack.lab.lab import Lab
 
     brought = Lab.up(name=name, clients=clients or 0, directory=directory, report=_say)
@@ -72,7 +78,13 @@ def up(name: str, directory: Path, clients: int | None, as_json: bool) -> None:
 @unused_file_option
 @json_option
 def down(name: str, directory: Path, as_json: bool) -> None:
-    """Take the lab down, whole or half made. Everything in it is gone."""
+    """Take the lab down, whole or half made. Everything in it is gone.
+
+    \b
+    Examples:
+      tsstack lab down
+      tsstack lab down --name mine
+    """
     from tsstack.lab.lab import take_down
 
     was = take_down(name=name, directory=directory)
@@ -87,7 +99,13 @@ def down(name: str, directory: Path, as_json: bool) -> None:
 @unused_file_option
 @json_option
 def status(name: str, directory: Path, as_json: bool) -> None:
-    """Show the nodes and the faults in force."""
+    """Show the nodes and the faults in force.
+
+    \b
+    Examples:
+      tsstack lab status
+      tsstack lab status --json | jq .nodes
+    """
     from tsstack.lab.lab import read_status
 
     _print_status(read_status(name=name, directory=directory), as_json)
@@ -139,7 +157,13 @@ def publish(name: str, directory: Path, file: Path, node: str, as_json: bool) ->
 @unused_file_option
 @json_option
 def fault(*, name: str, directory: Path, fault_name: str, node: str, amount: int, as_json: bool) -> None:
-    """Break something: FAULT on NODE; `heal` ends it (all of them without NODE). See `tsstack lab faults`."""
+    """Break something: FAULT on NODE; `heal` ends it (all of them without NODE). See `tsstack lab faults`.
+
+    \b
+    Examples:
+      tsstack lab fault uplink exit-a    its way to the internet, and no other, is dead
+      tsstack lab fault heal
+    """
     from tsstack.lab.lab import Lab
 
     found = Lab.attach(name=name, directory=directory)

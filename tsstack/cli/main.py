@@ -146,6 +146,11 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (click.Abort, OSError) as error:  # outside a transaction: Ctrl-C, a broken disk
-        chatter(f"error: {error}" if isinstance(error, OSError) else "interrupted")
+        chatter(f"error: {_words(error)}" if isinstance(error, OSError) else "interrupted")
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _words(error: OSError) -> str:
+    """Without its number, which is nobody's business: what went wrong, and with which file."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)

@@ -59,6 +59,10 @@ def run_script(command: click.Command, name: str) -> int:  # noqa: PLR0911  each
         code = command.main(sys.argv[1:], prog_name=name, standalone_mode=False, obj=shared)
     except click.exceptions.Exit as end:
         return end.exit_code
+    except (
+        SystemExit
+    ) as end:  # click's own way to end where nobody listens any more (EPIPE), and a completion's
+        return end.code if isinstance(end.code, int) and end.code != 1 else EXIT_CODE["unknown"]
     except TsstackError as error:
         print_error(error, as_json=shared.as_json)
         return EXIT_CODE["unknown"]

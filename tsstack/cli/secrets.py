@@ -93,6 +93,10 @@ def check(file: Path, as_json: bool) -> None:
     """Say of each secret that the file refers to whether it can be read. Values are never shown.
 
     Exit code 4 when one of them cannot.
+
+    \b
+    Example:
+      tsstack secrets check
     """
     from tsstack.switch.intent import load
 

@@ -18,7 +18,13 @@ from tsstack.switch.site import Site
 @json_option
 @click.option("--prune", type=click.IntRange(min=1), metavar="KEEP", help="Remove all but the newest KEEP.")
 def generations(as_json: bool, prune: int | None) -> None:
-    """List what this host has been; `tsstack rollback --to N` goes back to any of them."""
+    """List what this host has been; `tsstack rollback --to N` goes back to any of them.
+
+    \b
+    Examples:
+      tsstack generations
+      tsstack generations --prune 5    all but the newest five, the live one and the next boot's go
+    """
     site = Site()
     store = site.store
     if prune is not None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from tsstack.errors import CheckFailed, UsageError
 from tsstack.parts.part import JsonValue, Tree
 from tsstack.switch.record import read_pending
-from tsstack.system.files import fsync_folder, link_durably, write_durably
+from tsstack.system.files import fsync_folder, hint_for, link_durably, write_durably
 
 MANIFEST = "manifest.json"
 SOURCE = "source.yaml"
@@ -114,9 +114,8 @@ class Store:
                 with self.staged(Manifest(0, 0.0, "", ""), {}, b""):
                     pass
         except OSError as error:
-            raise CheckFailed(
-                f"{self.state} cannot be written: {error.strerror}", hint="tsstack needs root for this"
-            ) from error
+            place = error.filename or self.state
+            raise CheckFailed(f"{place} cannot be written: {error.strerror}", hint=hint_for(error)) from error
 
     @contextmanager
     def staged(self, manifest: Manifest, tree: Tree, source: bytes) -> Iterator[Path]:

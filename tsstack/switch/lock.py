@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tsstack.errors import CheckFailed, LockedError
 from tsstack.system.clock import Clock
+from tsstack.system.files import hint_for
 
 
 @contextmanager
@@ -36,9 +37,7 @@ def _locked(state: Path, clock: Clock, wait_s: float) -> Iterator[None]:
         state.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise CheckFailed(
-            f"{path} cannot be opened: {error.strerror}", hint="tsstack needs root for this"
-        ) from error
+        raise CheckFailed(f"{path} cannot be opened: {error.strerror}", hint=hint_for(error)) from error
     try:
         deadline = clock.now_s() + wait_s
         while not _try_lock(descriptor):

@@ -85,3 +85,15 @@ def link_durably(link: Path, target: Path | str) -> None:
         staged.unlink(missing_ok=True)
         raise
     fsync_folder(link.parent)
+
+
+def hint_for(error: OSError) -> str:
+    """What to do about a file of ours that cannot be opened, made or written; empty: nobody knows."""
+    return {
+        errno.EACCES: "tsstack needs root for this",
+        errno.EPERM: "tsstack needs root for this",
+        errno.EROFS: "the file system is read-only: `findmnt`, then `journalctl -k`, say why",
+        errno.ENOSPC: "the disk is full: `df -h`",
+        errno.EEXIST: "something else has that name: move it away",
+        errno.ENOTDIR: "something else has that name: move it away",
+    }.get(error.errno or 0, "")

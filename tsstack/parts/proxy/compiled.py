@@ -38,8 +38,11 @@ class Compiled(jinja2.BytecodeCache):
         try:
             if not _is_ours(self._folder.lstat()):
                 return
-            with (self._folder / bucket.key).open("rb") as file:
-                if not _is_ours(os.fstat(file.fileno())):
+            # O_NONBLOCK: a pipe that lies there keeps nobody waiting.
+            descriptor = os.open(self._folder / bucket.key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(file.fileno())
+                if not (_is_ours(status) and stat.S_ISREG(status.st_mode)):
                     return
                 kept = file.read()
         except OSError:
