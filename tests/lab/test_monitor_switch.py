@@ -144,5 +144,5 @@ def test_a_route_is_withdrawn_while_its_lan_is_dead_and_others_are_left_alone(
     daemon.await_state(lambda state: not state["routes"][0]["withdrawn"], within_s=60)
     time.sleep(2)
     assert advertised(bed) == {*both, "172.30.0.0/16"}
-    codes = [event["code"] for event in daemon.events() if event["about"] == f"route:{ROUTE}"]
+    codes = [event["code"] for event in daemon.events() if event["about"] == f"offer:{ROUTE}"]
     assert [code for code in codes if code in {"withdrawn", "restored"}] == ["withdrawn", "restored"]

@@ -97,7 +97,8 @@ class Benchmark:
         if status.get("BackendState") != "Running":
             state = status.get("BackendState") or "unknown"
             raise TsstackError(
-                f"this host is not on the tailnet: tailscaled is in the state {state}", hint="tailscale up"
+                f"this host is not on the tailnet: tailscaled is in the state {state}",
+                hint="tsstack switch, or `tailscale up` after a `tailscale down`",
             )
         peer = peers.choose(status, wanted)
         own = tuple(str(each) for each in (status.get("Self") or {}).get("TailscaleIPs") or ())

@@ -94,6 +94,7 @@ class Found:
         foreign: Sequence[str],
         at: float,
         foreign_trouble: str = "",
+        generation: bool = True,
     ) -> None:
         self.firewall = firewall
         self.lines = lines
@@ -104,12 +105,14 @@ class Found:
         self.foreign_trouble = foreign_trouble
         """Why the tables of others are unknown; empty: they are known."""
         self.at = at
+        self.generation = generation
+        """Whether there is a live generation at all."""
 
     @property
     def level(self) -> str:
         """As the exit code says it."""
         if not self.firewall["enabled"]:
-            return "ok"
+            return "ok" if self.generation else "unknown"
         if self.firewall["loaded"] is None:
             return "unknown"
         if not self.firewall["loaded"] or self.firewall["changed"]:
@@ -170,6 +173,7 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
         foreign=foreign,
         foreign_trouble=foreign_trouble,
         at=at,
+        generation=generation.exists(),
     )
 
 
@@ -191,6 +195,8 @@ def _lines_of(generation: Path, paths: Iterable[str]) -> dict[str, str]:
 def firewall_lines(found: Found, out: Terminal, *, rules: bool = True) -> list[str]:
     """The screen."""
     firewall = found.firewall
+    if not found.generation:
+        return [f"{out.sign('unknown')} no generation is live: tsstack closes nothing here"]
     if not firewall["enabled"]:
         return [f"{out.sign('unknown')} the live generation has no firewall: tsstack closes nothing here"]
     return [
@@ -257,12 +263,13 @@ def _members(zone: Zone) -> str:
 
 
 def _opened(zone: Zone, found: Found, out: Terminal) -> Iterator[str]:
+    longest = max((len(_what(rule, zone)) for rule in zone["rules"]), default=0)
     for rule in sorted(zone["rules"], key=_order):
         what = _what(rule, zone)
         counted = f"{number(rule['packets']):>7}  {_size(rule['bytes']):>7}"
         place = found.lines.get(rule["path"], "")
         head = f"      {counted}  "
-        room = max(8, out.width - len(head) - len(place) - 2)
+        room = min(max(8, out.width - len(head) - len(place) - 2), max(longest, 44))
         text = out.clip(what, room).ljust(room)
         looks = "dim" if not rule["packets"] else ""
         yield out.paint(out.clip(f"{head}{text}  {place}".rstrip(), out.width), looks)

@@ -52,6 +52,14 @@ def _peers(context: click.Context) -> Iterable[str]:
     return (peer.name for peer in peers_of(LocalApi(daemon, timeout_s=_WAIT_S).status()))
 
 
+def _routes(context: click.Context) -> Iterable[str]:
+    from tsstack.monitor.client import DEFAULT_PATH, Client
+
+    state = Client(Path(context.params.get("socket_path") or DEFAULT_PATH), timeout_s=_WAIT_S).ask("state")
+    return (str(each["network"]) for each in state["routes"] if each["withdrawn"])
+
+
+complete_route = _completing(_routes)
 complete_zone = _completing(_zones)
 complete_path = _completing(_paths)
 complete_peer = _completing(_peers)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tsstack.cli.known_names import complete_route
 from tsstack.cli.options import (
     DEFAULT_FILE,
     Seconds,
@@ -72,6 +73,7 @@ def monitor(context: click.Context, file: Path | None, as_json: bool, socket_pat
       tsstack monitor status                           what is watched, how it does, and why
       tsstack monitor events -n 20                     what happened
       tsstack monitor maintenance on --for 1h          report only, change nothing
+      tsstack monitor offer 192.168.15.0/24            offer again what was withdrawn
       tsstack monitor test-alert                       whether alerts arrive
     """
     shared = context.ensure_object(Shared)
@@ -130,6 +132,25 @@ def events(as_json: bool, socket_path: Path, count: int, follow: bool) -> None:
     if follow:
         for told in asked.follow():
             _print_event(told["event"], as_json)
+
+
+@monitor.command()
+@unused_file_option
+@json_option
+@socket_option
+@click.argument("network", shell_complete=complete_route)
+def offer(as_json: bool, socket_path: Path, network: str) -> None:
+    """Offer an advertised network again at once, which the monitor has withdrawn.
+
+    It is withdrawn because nothing behind it answered, and comes back by itself when it was well for a while.
+    Where nothing answers yet it is withdrawn again.
+
+    \b
+    Example:
+      tsstack monitor offer 192.168.15.0/24
+    """
+    done = client(socket_path).ask("offer", network=network)
+    result_json(done) if as_json else result(f"{network} is offered again")
 
 
 @monitor.command()

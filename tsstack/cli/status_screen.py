@@ -162,13 +162,18 @@ def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterat
         return
     up = sum(service["level"] in {"good", "suspect", "poor"} for service in services)
     watched = sum(service["level"] != "unknown" for service in services)
-    unknown = "nothing is known yet" if status["monitor"]["running"] else "not watched: no monitor runs"
+    unknown = (
+        "nothing is known yet"
+        if status["monitor"]["running"]
+        else f"not watched: {status['monitor']['error']}"
+    )
     told = f"{up} of {watched} up" if watched else unknown
     if watched and watched < len(services):
         told += f", {len(services) - watched} unknown"
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
     if ends:
-        told += f"; certificates for {span(min(ends) - status['at'])}"
+        left_s = min(ends) - status["at"]
+        told += f"; certificates for {span(left_s)}" if left_s > 0 else "; a certificate has expired"
     if status["proxy"]["running"] is False:
         yield _row(terminal, "services", "none is served: nginx does not answer", "red")
     else:

@@ -230,7 +230,10 @@ def _serve(daemon: Path, port: int, serve_s: float) -> int:
     status = api.status(peers=False)
     addresses = [str(each) for each in (status.get("Self") or {}).get("TailscaleIPs") or ()]
     if status.get("BackendState") != "Running" or not addresses:
-        raise TsstackError("this host is not on the tailnet", hint="tailscale up")
+        raise TsstackError(
+            "this host is not on the tailnet",
+            hint="tsstack switch, or `tailscale up` after a `tailscale down`",
+        )
     tunnel = next((name for name, each in networks() if each.partition("/")[0] in addresses), "")
     if not tunnel:
         raise TsstackError(

@@ -108,7 +108,7 @@ def command(
       ts-quality --json | jq '.paths[] | select(.level != "good").key'
 
     \b
-    Exit code: 0 all are good (or not measured yet), 1 one is suspect or poor,
+    Exit code: 0 all are good (or not measured yet), 1 one is suspect or poor, or cannot be measured,
     2 one is dead, 3 it cannot be told: no monitor runs.
     """
     if plot is not None and every_s is not None:
@@ -133,15 +133,21 @@ def command(
         began.append(True)
         # What the history ends with may be days ago: nobody knows how it is now.
         level = _STATUS[worst_level(report.links)] if report.live else "unknown"
+        if level == "ok" and report.troubles and any(each.level == "unknown" for each in report.links):
+            level = "warning"  # not "not measured yet": it cannot be
         if as_json:
             return json.dumps(report_json(report)), level  # one line: a thousand links are long enough
         out = terminal(piped=_PIPED_WIDTH)
         lines = table(report, out, most=most, every=every)
         if every_s is None:
-            for note in report.notes:
+            for note in (*report.troubles, *report.notes):
                 chatter(note)
         else:
-            lines = fit([*(out.clip(each, out.width) for each in report.notes), *lines], out, _height())
+            lines = fit(
+                [*(out.clip(each, out.width) for each in (*report.troubles, *report.notes)), *lines],
+                out,
+                _height(),
+            )
         if plot is not None:
             _plot(report, plot)
         return "\n".join(lines), level

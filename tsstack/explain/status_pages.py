@@ -124,6 +124,16 @@ REMARKS = (
         "tsstack monitor maintenance off",
     ),
     Remark(
+        "TS713",
+        "warning",
+        "An advertised network is withdrawn",
+        "Nothing behind it answered, so the monitor has taken it back, for another router to take over. It "
+        "is offered again when it was well for `monitor.restore_after`, after relapses for ten minutes at "
+        "most; `tsstack monitor offer` does it at once.",
+        "192.168.15.0/24: withdrawn by the monitor; it is well, and offered again in 9 min",
+        "ts-quality 192.168.15.0/24\ntsstack monitor offer 192.168.15.0/24",
+    ),
+    Remark(
         "TS721",
         "critical",
         "A service is down",

@@ -226,3 +226,13 @@ METRICS_EXPOSED = declare(
     'monitor: {metrics: "0.0.0.0:9464"}',
     'monitor: {metrics: "127.0.0.1:9464"}',
 )
+OWN_LAN_BEHIND_EXIT_NODE = declare(
+    "TS414",
+    "warning",
+    "An exit node takes the own networks with it",
+    "While an exit node is in use tailscaled sends all that leaves through the tunnel, what goes to the "
+    "networks that this host routes for too, unless `allow_lan_access` is on. Whoever asks for the subnet "
+    "then gets no answer.",
+    "advertise: {routes: [192.168.15.0/24]}\nexit_node: {use: [exit-a]}",
+    "advertise: {routes: [192.168.15.0/24]}\nexit_node: {use: [exit-a], allow_lan_access: true}",
+)

@@ -174,10 +174,9 @@ class Control:
                 if type(count) is not int or not 1 <= count <= _EVENTS_MOST:
                     raise Refused("bad-argument", f"`count` is 1 to {_EVENTS_MOST}")
                 return [asdict(each) for each in list(monitor.listeners.recent)[-count:]]
-            case "exit-node":
-                return self._choose(monitor, given)
-            case "maintenance":
-                return self._maintain(monitor, given)
+            case "exit-node" | "maintenance" | "offer":
+                asked = {"exit-node": self._choose, "maintenance": self._maintain, "offer": self._offer}
+                return asked[request.do](monitor, given)
             case "reload":
                 wrong = await self._reload()
                 self._state = None
@@ -196,6 +195,16 @@ class Control:
         except ValueError as error:
             raise Refused("refused", str(error)) from None
         return {"manual": None if automatic else name, "note": note}
+
+    def _offer(self, monitor: Monitor, given: Mapping[str, Any]) -> Any:
+        network = given.get("network")
+        if not isinstance(network, str):
+            raise Refused("bad-argument", "`network` is an advertised network")
+        try:
+            monitor.offer(network)
+        except ValueError as error:
+            raise Refused("refused", str(error)) from None
+        return {"offered": network}
 
     def _maintain(self, monitor: Monitor, given: Mapping[str, Any]) -> Any:
         on, for_s = given.get("on"), given.get("for_s")

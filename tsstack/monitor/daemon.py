@@ -154,7 +154,11 @@ class Monitor:
             version=__version__,
             paths=self._book.statuses(now_s, unix_s),
             exit=self.exit_status(),
-            routes=self._withdrawal.statuses(lambda key: self._book.verdict(key, now_s)),
+            routes=self._withdrawal.statuses(
+                lambda key: self._book.verdict(key, now_s),
+                now_s,
+                restore_after_s=self.settings.limits.restore_after_s,
+            ),
             troubles=self._standing(),
             probes_sent=self._book.sent,
             probes_lost=self._book.lost,
@@ -164,6 +168,14 @@ class Monitor:
     def exit_status(self) -> ExitStatus | None:
         """Which way out is in use; None when the file names no exit node."""
         return self._helm.status(boot_s()) if self._helm else None
+
+    def offer(self, network: str) -> None:
+        """Offer a withdrawn route again at once. Raises ValueError for one that is not."""
+        if not self._withdrawal.offer(network):
+            raise ValueError(f"{network} is not withdrawn")
+        event = Event(time.time(), "restored", "info", f"offer:{network}", "is offered again, by hand", {})
+        self.listeners.tell(event)
+        self.keep()
 
     def choose(self, name: str | None) -> str:
         """The exit node by hand; None: automatic again. Returns why nothing is done yet, or nothing.
@@ -414,7 +426,7 @@ class Monitor:
             act=act,
         )
         for each, reason in zip(switched, reasons, strict=True):
-            if event := event_of_reason(reason, unix_s, about=f"{each.kind}:{each.name}"):
+            if event := event_of_reason(reason, unix_s, about=each.about):
                 self.listeners.tell(event)
         if switched:
             self.keep()

@@ -22,7 +22,7 @@ _REPLACED_BY: Mapping[str, frozenset[str]] = {
     "fought": frozenset({"manual", "repaired"}),
 }
 """What ends these without an event that says `over`."""
-_KEPT = (EXIT_NODE, "route:", "upstream:")
+_KEPT = (EXIT_NODE, "offer:", "upstream:")
 """What a monitor that starts takes up from the one before; all else it finds and tells anew."""
 
 
@@ -158,9 +158,10 @@ def _of_state(state: Mapping[str, Any], stands: Mapping[str, Told]) -> dict[str,
     for each in state["troubles"]:
         found[each["about"]] = Event(now, "trouble", "warning", each["about"], each["message"], {})
     for each in state["routes"]:
-        about = f"route:{each['network']}"
+        about = f"offer:{each['network']}"
         if each["withdrawn"]:
-            found[about] = Event(now, "withdrawn", "warning", about, "is withdrawn, its side is dead", {})
+            why = "for a while yet" if each["level"] == "good" else "its side is dead"
+            found[about] = Event(now, "withdrawn", "warning", about, f"is withdrawn, {why}", {})
     way = _of_exit(state.get("exit"), now, stands.get(EXIT_NODE))
     if way is not None:
         found[EXIT_NODE] = way

@@ -79,6 +79,8 @@ class Report:
     links: tuple[Link, ...]
     notes: tuple[str, ...] = ()
     """What is missing, as sentences for people."""
+    troubles: tuple[str, ...] = ()
+    """What stands in the monitor's way, as sentences: what is not known may be so for this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def read(client: Client, archive: Archive, asked: Asked, *, clock: Callable[[], 
     links, notes = _with_series(links, archive, since, until, asked)
     notes += _begins_late(archive, since, asked)
     window_s = None if asked.span_s is not None else asked.window_s
-    return Report(now, True, state["host"], since, until, window_s, tuple(links), notes)
+    troubles = tuple(f"{each['about']}: {each['message']}" for each in state["troubles"])
+    return Report(now, True, state["host"], since, until, window_s, tuple(links), notes, troubles)
 
 
 def chosen(links: Iterable[Link], words: Sequence[str]) -> list[Link]:
@@ -195,6 +198,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "at": report.at,
         "from": "monitor" if report.live else "history",
         "host": report.host,
+        "troubles": list(report.troubles),
         "window_s": report.window_s,
         "since": report.since,
         "until": report.until,

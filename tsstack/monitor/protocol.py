@@ -17,7 +17,7 @@ VERSION = 1
 LINE_BYTES = 16384
 """A request that is longer is refused."""
 READING = frozenset({"state", "events", "subscribe"})
-COMMANDS = frozenset({"exit-node", "maintenance", "reload", "test-alert"})
+COMMANDS = frozenset({"exit-node", "maintenance", "offer", "reload", "test-alert"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,9 @@ def read_settings(file: Path, source: bytes | None = None) -> Settings:
     findings = lint(loaded, None)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        raise ConfigError(f"{file} has {len(errors)} faults", findings=findings)
+        raise ConfigError(
+            f"{file} has {'1 fault' if len(errors) == 1 else f'{len(errors)} faults'}", findings=findings
+        )
     warnings = tuple(finding for finding in findings if finding.severity == "warning")
     return replace(settings_of(loaded.stack), findings=warnings)
 

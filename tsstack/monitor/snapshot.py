@@ -83,7 +83,9 @@ class RouteStatus:
     network: str
     level: Level
     withdrawn: bool
-    """Taken back while its LAN side is dead."""
+    """Taken back because its LAN side was dead."""
+    back_in_s: float | None = None
+    """So long it must yet stay healthy until it is offered again; None: not withdrawn, or not healthy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tsstack.monitor.holddown import Record
+from tsstack.monitor.holddown import RELAPSED_HOLD_S, Record
 from tsstack.monitor.reasons import Code, Reason
 from tsstack.monitor.verdict import Verdict
 
@@ -37,6 +37,11 @@ class Switched:
     kind: Kind
     name: str
     on: bool
+
+    @property
+    def about(self) -> str:
+        """What events of it are about: not the route's own path, whose level is another matter."""
+        return f"{'offer' if self.kind == 'route' else self.kind}:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,16 @@ def _gives_way(each: Watched) -> bool:
 
 
 def _healthy(verdict: Verdict, record: Record, restore_after_s: float, now_s: float) -> bool:
+    return back_in_s(verdict, record, restore_after_s, now_s) == 0
+
+
+def back_in_s(verdict: Verdict, record: Record, restore_after_s: float, now_s: float) -> float | None:
+    """How long it must yet stay healthy to be switched on again, seconds; None while it is not healthy.
+
+    The hold-down ends at ten minutes here: what is off while it is well serves nobody, as there may be no
+    other that has its place.
+    """
     if verdict.level != "good" or verdict.healthy_since_s is None:
-        return False
-    return now_s - verdict.healthy_since_s >= record.hold_s(restore_after_s)
+        return None
+    hold_s = min(record.hold_s(restore_after_s), max(restore_after_s, RELAPSED_HOLD_S))
+    return max(0.0, hold_s - (now_s - verdict.healthy_since_s))

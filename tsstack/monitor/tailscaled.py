@@ -33,6 +33,11 @@ T = TypeVar("T")
 _WATCH_PEERS = 1 << 12
 _MASK = WATCH_STATE | WATCH_PREFS | WATCH_HEALTH | _WATCH_PEERS
 _OF_PEERS = ("NetMap", "PeersChanged", "PeersRemoved", "PeerChangedPatch", "SelfChange")
+_JOIN = {
+    "Stopped": "tailscale up",
+    "NeedsLogin": "tsstack switch",
+    "NeedsMachineAuth": "approve this device on the control server",
+}
 _START, _RESTART = "systemctl start tailscaled", "systemctl restart tailscaled"
 _HANGS = "did not answer"
 _LISTEN_S = 86400.0
@@ -263,7 +268,9 @@ class Tailscaled:
             if running
             else f"tailscaled is in the state {self.seen.state}"
         )
-        hint = "tailscale up" if prefs is not None else _RESTART if _HANGS in error else _START
+        hint = (
+            _JOIN.get(self.seen.state, "") if prefs is not None else _RESTART if _HANGS in error else _START
+        )
         self.seen = replace(self.seen, actual=actual, advertised=advertised, error=error, hint=hint)
         self._changed(self.seen)
 

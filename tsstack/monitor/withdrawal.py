@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tsstack.monitor.holddown import Record
 from tsstack.monitor.reasons import Reason
 from tsstack.monitor.snapshot import RouteStatus
-from tsstack.monitor.standby import Kind, StandbyState, Switched, Watched, decide_standby
+from tsstack.monitor.standby import Kind, StandbyState, Switched, Watched, back_in_s, decide_standby
 from tsstack.monitor.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class Withdrawal:
     def __init__(self, stack: Stack) -> None:
         self.state = StandbyState()
         self._returning: set[str] = set()
+        self._taken_up = False
+        """What is off was kept by an earlier run, and nobody has looked yet what became of it since."""
         self.update(stack)
 
     def update(self, stack: Stack) -> None:
@@ -60,17 +62,43 @@ class Withdrawal:
         Only routes of the file are touched: one that is withdrawn goes (even when something offered it
         again), one that is restored comes back.
         """
+        if self._taken_up:
+            self._taken_up = False
+            # Offered while no monitor ran: somebody wanted it so. A side that is dead yet is judged anew.
+            for each in {*advertised} & set(self.routes):
+                self.offer(each)
         off = {name for kind, name in self.state.off if kind == "route"}
         self._returning -= {*advertised} - off
         back = (self._returning - off) & set(self.routes)
         wanted = tuple(sorted({*(each for each in advertised if each not in off), *back}))
         return wanted if wanted != tuple(sorted(advertised)) else None
 
-    def statuses(self, judge: Judge) -> tuple[RouteStatus, ...]:
+    def offer(self, network: str) -> bool:
+        """Offer a route again at once, its relapses forgotten; whether it was withdrawn."""
+        key: tuple[Kind, str] = ("route", network)
+        if key not in self.state.off:
+            return False
+        records = {each: record for each, record in self.state.records.items() if each != key}
+        self.state = StandbyState(self.state.off - {key}, records)
+        self._returning.add(network)
+        return True
+
+    def statuses(self, judge: Judge, now_s: float, *, restore_after_s: float) -> tuple[RouteStatus, ...]:
         """Every advertised route as readers see it."""
         return tuple(
-            RouteStatus(each, judge(f"route:{each}").level, ("route", each) in self.state.off)
-            for each in self.routes
+            self._status(each, judge(f"route:{each}"), now_s, restore_after_s) for each in self.routes
+        )
+
+    def _status(self, network: str, verdict: Verdict, now_s: float, restore_after_s: float) -> RouteStatus:
+        key: tuple[Kind, str] = ("route", network)
+        if key not in self.state.off:
+            return RouteStatus(network, verdict.level, withdrawn=False)
+        record = self.state.records.get(key) or Record()
+        return RouteStatus(
+            network,
+            verdict.level,
+            withdrawn=True,
+            back_in_s=back_in_s(verdict, record, restore_after_s, now_s),
         )
 
     def export(self) -> dict[str, object]:
@@ -95,6 +123,7 @@ class Withdrawal:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"what was kept of the routes cannot be read: {error!r}") from error
         self.state = StandbyState(frozenset(off), records)
+        self._taken_up = True
 
 
 def _kind(text: object) -> Kind:

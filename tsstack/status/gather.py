@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tsstack.status.shape import Monitor, Peer, Status
 
 VERSION = 1
+HUNG = "the monitor does not answer"
 _TIMEOUT_S = 3.0
 
 
@@ -84,6 +85,12 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
     heard = heard or ask_tailscaled(sources)
     status, prefs, error = heard.status, heard.prefs, heard.error
     withdrawn = [route["network"] for route in state.get("routes") or () if route["withdrawn"]]
+    if monitor["error"] == HUNG:
+        from pathlib import Path
+
+        from tsstack.parts.tailscale.withdrawn import withdrawn_routes
+
+        withdrawn = [*withdrawn_routes(Path(sources.state))]
     proxy, services, certificates = read_proxy(generation, paths)
     firewall = read_firewall(generation, sources.run)
     told: Status = {
@@ -126,7 +133,7 @@ def ask_monitor(sources: Sources) -> Monitor:
     except (FileNotFoundError, ConnectionRefusedError):
         why = "no monitor runs"
     except TimeoutError:
-        why = "the monitor does not answer"
+        why = HUNG
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"the monitor cannot be asked: {error}"
     return {"running": False, "wanted": wanted, "error": why, "state": None}

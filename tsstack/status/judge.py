@@ -1,6 +1,6 @@
 """What of a status a person should know, and how bad it is. Pure.
 
-Each remark has a stable code, which `model/status_codes.py` declares and `tsstack explain` explains.
+Each remark has a stable code, which `explain/status_pages.py` declares and `tsstack explain` explains.
 """
 
 from __future__ import annotations
@@ -210,10 +210,15 @@ def _monitor(status: Status) -> Iterator[Warning_]:
                 "warning",
                 "monitor",
                 f"{monitor['error']}: nothing fails over",
-                "tsstack units install --monitor",
+                "tsstack units install --monitor"
+                if monitor["error"] == "no monitor runs"
+                else "systemctl restart tsstack-monitor",
             )
         return
     state = monitor["state"] or {}
+    for route in state["routes"]:
+        if route["withdrawn"]:
+            yield _withdrawn(route)
     severities: tuple[tuple[str, str, Level], ...] = (
         ("dead", "TS742", "critical"),
         ("poor", "TS743", "warning"),
@@ -233,6 +238,26 @@ def _monitor(status: Status) -> Iterator[Warning_]:
             )
     for trouble in state["troubles"]:
         yield _say("TS744", "warning", "monitor", trouble["message"], trouble["hint"])
+
+
+def _withdrawn(route: Mapping[str, Any]) -> Warning_:
+    back_in_s = route.get("back_in_s")
+    if route["level"] != "good" or back_in_s is None:
+        return _say(
+            "TS713",
+            "warning",
+            "tailnet",
+            f"{route['network']}: withdrawn by the monitor, nothing behind it answers",
+            f"ts-quality {route['network']}",
+        )
+    left = f"{back_in_s / 60:.0f} min" if back_in_s >= 90 else f"{back_in_s:.0f} s"
+    return _say(
+        "TS713",
+        "warning",
+        "tailnet",
+        f"{route['network']}: withdrawn by the monitor; it is well, and offered again in {left}",
+        f"tsstack monitor offer {route['network']}",
+    )
 
 
 def _generation(status: Status) -> Iterator[Warning_]:

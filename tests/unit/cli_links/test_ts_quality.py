@@ -17,6 +17,7 @@ from watched_links import Row, Watching, path, served, state, write_history
 from tsstack.cli.script import run_script
 from tsstack.cli.ts_quality import command
 from tsstack.monitor.reasons import Cause
+from tsstack.monitor.snapshot import Trouble
 
 NOW = time.time()
 _KEYS = ("exit:exit-a", "exit:exit-b", "target:icmp:1.1.1.1", "service:wiki#0")
@@ -112,7 +113,7 @@ def test_a_span_that_reaches_beyond_the_history_is_told(run, monitor: Watching) 
 def test_the_keys_of_json_stay(run, monitor: Watching) -> None:
     told = json.loads(run("--json", "--window", "15m")[1])
     assert set(told) == {
-        *("at", "from", "host", "window_s", "since", "until", "level", "kinds", "paths", "notes")
+        *("at", "from", "host", "window_s", "since", "until", "level", "kinds", "paths", "notes", "troubles")
     }
     assert told["kinds"]["exit"] == {"poor": 1, "good": 1}
     each = told["paths"][0]
@@ -239,3 +240,15 @@ def test_help_teaches(run) -> None:
         assert code == 0
         assert "ts-quality --since 24h" in out
         assert "Exit code: 0" in out
+
+
+def test_what_cannot_be_measured_is_no_all_clear(run, tmp_path: Path) -> None:
+    """Not measured yet is well; not measured because tailscaled hangs is not."""
+    trouble = Trouble("tailscaled", "tailscaled does not answer", "systemctl restart tailscaled")
+    blind = [path("exit:exit-a", "unknown", None), path("service:wiki#0")]
+    for troubles, expected in (((), 0), ((trouble,), 1)):
+        with served(tmp_path / "m.sock", Watching(state(*blind, troubles=troubles))):
+            code, _, err = run()
+        assert (code, "tailscaled does not answer" in err) == (expected, bool(troubles))
+    with served(tmp_path / "m.sock", Watching(state(path("exit:exit-a"), troubles=(trouble,)))):
+        assert run()[0] == 0, "all that is watched is measured"

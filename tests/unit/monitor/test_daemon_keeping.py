@@ -21,6 +21,7 @@ from tsstack.monitor.kept import Kept
 from tsstack.monitor.life import one_instance
 from tsstack.monitor.notify import Notify
 from tsstack.monitor.settings import Settings, default_interface, read_settings
+from tsstack.monitor.snapshot import RouteStatus
 from tsstack.monitor.verdict import Verdict
 from tsstack.monitor.withdrawal import Withdrawal
 
@@ -242,6 +243,71 @@ def test_a_route_goes_while_its_lan_is_dead_and_comes_back_and_others_are_never_
     assert watched.wanted(("172.30.0.0/16",)) == ("172.30.0.0/16", "192.168.15.0/24")  # until it is so
     assert watched.wanted(("172.30.0.0/16", "192.168.15.0/24")) is None
     assert watched.wanted(()) is None  # who takes it back after that means it
+
+
+LAN = "192.168.15.0/24"
+
+
+def turned(watched: Withdrawal, verdict: Verdict, now_s: float, *, restore_after_s: float = 10.0) -> None:
+    judged = {f"route:{LAN}": verdict}
+    watched.turn(
+        lambda key: judged.get(key, Verdict(key, "unknown")), now_s, restore_after_s=restore_after_s, act=True
+    )
+
+
+def shown(
+    watched: Withdrawal, verdict: Verdict, now_s: float, *, restore_after_s: float = 10.0
+) -> RouteStatus:
+    return watched.statuses(lambda _: verdict, now_s, restore_after_s=restore_after_s)[0]
+
+
+def test_what_somebody_offered_while_no_monitor_ran_stays_offered_unless_its_side_is_dead(
+    tmp_path: Path,
+) -> None:
+    before = routes(tmp_path)
+    turned(before, Verdict("r", "dead"), 2.0)
+    saved = json.loads(json.dumps(before.export()))
+    kept, dead = routes(tmp_path), routes(tmp_path)
+    kept.restore(saved, 3.0)
+    assert kept.wanted(()) is None, "nobody offered it: it stays withdrawn"
+    kept.restore(saved, 3.0)
+    turned(kept, Verdict("r", "unknown"), 4.0)
+    assert kept.wanted((LAN,)) is None
+    assert not kept.statuses(lambda _: Verdict("r", "good"), 4.0, restore_after_s=10)[0].withdrawn
+    dead.restore(saved, 3.0)
+    assert dead.wanted((LAN,)) is None
+    turned(dead, Verdict("r", "dead"), 5.0)
+    assert dead.wanted((LAN,)) == ()
+
+
+def test_a_withdrawn_route_is_offered_by_hand_at_once(tmp_path: Path) -> None:
+    watched = routes(tmp_path)
+    assert not watched.offer(LAN)
+    turned(watched, Verdict("r", "dead"), 2.0)
+    assert watched.wanted((LAN,)) == ()
+    assert watched.offer(LAN)
+    assert watched.wanted(()) == (LAN,)
+    assert watched.state.records == {}, "its relapses are forgotten"
+
+
+def test_how_long_a_route_is_held_back_is_told_and_is_ten_minutes_at_most(tmp_path: Path) -> None:
+    watched = routes(tmp_path)
+    assert shown(watched, Verdict("r", "good", healthy_since_s=0.0), 1.0) == RouteStatus(LAN, "good", False)
+    now_s = 0.0
+    for _ in range(5):  # it relapses within the hour, again and again
+        turned(watched, Verdict("r", "dead"), now_s + 1)
+        assert shown(watched, Verdict("r", "dead"), now_s + 2) == RouteStatus(LAN, "dead", True)
+        well = Verdict("r", "good", healthy_since_s=now_s + 10)
+        left_s = shown(watched, well, now_s + 14).back_in_s
+        assert left_s == (6.0 if not now_s else 596.0)
+        turned(watched, well, now_s + 10 + 600)
+        assert not shown(watched, well, now_s + 611).withdrawn
+        now_s += 700
+    turned(watched, Verdict("r", "dead"), now_s)
+    assert (
+        shown(watched, Verdict("r", "good", healthy_since_s=now_s), now_s, restore_after_s=900).back_in_s
+        == 900
+    )
 
 
 def test_a_route_that_the_file_names_no_longer_is_not_offered_again(tmp_path: Path) -> None:

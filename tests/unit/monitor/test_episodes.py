@@ -93,7 +93,7 @@ def test_a_monitor_that_starts_tells_all_anew_but_the_way_out() -> None:
     events = [
         *outage()[:2],
         event(10, "moved", "warning", "exit-node"),
-        event(12, "withdrawn", "warning", "route:10.0.0.0/8"),
+        event(12, "withdrawn", "warning", "offer:10.0.0.0/8"),
         event(100, "started", about="monitor"),
     ]
     told = Episodes(events).told
@@ -159,10 +159,22 @@ def test_routes_troubles_and_upstreams() -> None:
         troubles=(Trouble("ping", "no right"),),
     ).as_json()
     assert {each.event.about for each in standing(Episodes([backup]).told, now)} == {
-        "route:10.0.0.0/8",
+        "offer:10.0.0.0/8",
         "ping",
         "upstream:wiki",
     }
+
+
+def test_that_the_side_of_a_route_is_dead_does_not_end_its_withdrawal() -> None:
+    events = [
+        event(0, "withdrawn", "warning", "offer:10.0.0.0/8"),
+        event(0, "path-dead", "critical", "route:10.0.0.0/8"),
+        event(60, "path-good", "info", "route:10.0.0.0/8", over=True),
+    ]
+    told = Episodes(events).told
+    assert [each.event.code for each in told if each.stands] == ["withdrawn"]
+    told = Episodes([*events, event(120, "restored", "info", "offer:10.0.0.0/8", over=True)]).told
+    assert [each.lasted_s for each in told[:2]] == [120, 60]
 
 
 def test_what_ended_without_a_word_is_unmarked() -> None:

@@ -90,3 +90,11 @@ def test_json_has_every_rule_with_its_line() -> None:
     told = found().as_json()
     assert told["zones"][0]["rules"][0]["line"] == "tsstack.yaml:12"
     assert told["level"] == "ok"
+
+
+def test_where_nothing_is_live_that_is_said() -> None:
+    nothing = found(enabled=False)
+    assert nothing.level == "ok", "a generation without a firewall is as the file says"
+    nothing.generation = False
+    assert nothing.level == "unknown"
+    assert firewall_lines(nothing, PLAIN) == ["? no generation is live: tsstack closes nothing here"]

@@ -96,6 +96,39 @@ def test_a_certificate_that_is_not_there_is_critical_and_one_that_root_alone_rea
     assert codes(a_status(certificates=[{**gone, "error": "reading it needs root"}])) == []
 
 
+@pytest.mark.parametrize(
+    ("level", "back_in_s", "message", "hint"),
+    [
+        ("dead", None, "nothing behind it answers", "ts-quality 10.0.0.0/8"),
+        ("unknown", None, "nothing behind it answers", "ts-quality 10.0.0.0/8"),
+        ("good", 540.0, "it is well, and offered again in 9 min", "tsstack monitor offer 10.0.0.0/8"),
+        ("good", 42.4, "it is well, and offered again in 42 s", "tsstack monitor offer 10.0.0.0/8"),
+    ],
+)
+def test_a_withdrawn_route_is_no_green_screen(
+    level: str, back_in_s: float | None, message: str, hint: str
+) -> None:
+    """Nobody reaches what is behind it, whoever took it back."""
+    route = {"network": "10.0.0.0/8", "level": level, "withdrawn": True, "back_in_s": back_in_s}
+    status = a_status(monitor={"state": {**a_state(), "routes": [route]}})
+    assert codes(status) == ["TS713"]
+    assert message in status["warnings"][0]["message"]
+    assert status["warnings"][0]["hint"] == hint
+    assert status["level"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        ("no monitor runs", "tsstack units install --monitor"),
+        ("the monitor does not answer", "systemctl restart tsstack-monitor"),
+    ],
+)
+def test_a_monitor_that_hangs_is_no_monitor_that_is_missing(error: str, fix: str) -> None:
+    status = a_status(monitor={"running": False, "wanted": True, "error": error, "state": None})
+    assert [(each["code"], each["hint"]) for each in status["warnings"]] == [("TS741", fix)]
+
+
 def test_a_dead_service_is_critical_and_told_once() -> None:
     dead = {
         "name": "wiki", "url": "https://wiki.test/", "level": "dead", "rtt_s": None, "error": "refused",

@@ -21,6 +21,11 @@ def exit_nodes(view: View) -> Iterator[Remark]:
         yield Remark(
             codes.EXIT_NODE_BOTH, ("tailscale", "exit_node"), message, "remove one of them", rests_on=()
         )
+    if tailscale.exit_node.use and tailscale.advertise.routes and not tailscale.exit_node.allow_lan_access:
+        message = "while an exit node is in use, this host does not reach the networks that it routes for"
+        hint = "write allow_lan_access: true"
+        place: KeyPath = ("tailscale", "exit_node")
+        yield Remark(codes.OWN_LAN_BEHIND_EXIT_NODE, place, message, hint, rests_on=())
     seen: set[str] = set()
     for index, name in enumerate(tailscale.exit_node.use):
         path: KeyPath = ("tailscale", "exit_node", "use", index)

@@ -150,7 +150,12 @@ def _services(status: Status, signs: Signs) -> Iterator[Line]:
     spans += [(f"down: {', '.join(dead)}", "critical")] if dead else []
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
     if ends:
-        spans.append((f"certificates for {span(min(ends) - status['at'])}", ""))
+        left_s = min(ends) - status["at"]
+        spans.append(
+            (f"certificates for {span(left_s)}", "")
+            if left_s > 0
+            else ("a certificate has expired", "critical")
+        )
     yield labelled("services", *joined(spans, f" {signs.sign('dot')} "))
 
 
