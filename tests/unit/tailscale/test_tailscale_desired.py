@@ -22,7 +22,7 @@ from tsstack.parts.tailscale.desired import (
     same_control,
 )
 from tsstack.parts.tailscale.ways_in import Arrival, WaysIn
-from tsstack.parts.tailscale.withdrawn import withdrawn_routes
+from tsstack.parts.tailscale.withdrawn import stands_direct, withdrawn_routes
 
 HEADSCALE = "http://10.77.0.1:8080"
 
@@ -290,3 +290,34 @@ def test_routes_are_kept_back_only_while_a_monitor_runs(tmp_path: Path) -> None:
         assert withdrawn_routes(tmp_path) == ("10.0.0.0/8",)
         (folder / "state.json").write_text("{")
         assert withdrawn_routes(tmp_path) == ()
+
+
+def test_where_the_monitor_stands_on_the_uplink_no_exit_node_is_set_again() -> None:
+    exit_node = {"use": ["exit-a"], "otherwise": "direct"}
+    file = wanted({"monitor": {"failover": True}}, exit_node=exit_node)
+    assert differing(file, live(file, ExitNodeID=""), [A], direct=True) == {}
+    assert differing(file, live(file, ExitNodeID=""), [A]) == {"ExitNodeID": "1"}
+    blocking = wanted({"monitor": {"failover": True}}, exit_node={**exit_node, "otherwise": "block"})
+    assert differing(blocking, live(blocking, ExitNodeID=""), [A], direct=True) == {"ExitNodeID": "1"}
+    settled = wanted({"monitor": {"failover": False}}, exit_node=exit_node)
+    assert differing(settled, live(settled, ExitNodeID=""), [A], direct=True) == {"ExitNodeID": "1"}
+
+
+def test_the_uplink_counts_only_for_the_live_file_and_a_running_monitor(tmp_path: Path) -> None:
+    (tmp_path / "monitor").mkdir()
+    prefs = tmp_path / "current" / "tailscale" / "prefs.json"
+    prefs.parent.mkdir(parents=True)
+    prefs.write_text(json.dumps({"exit_node": {"otherwise": "direct"}}))
+    state = tmp_path / "monitor" / "state.json"
+    state.write_text(json.dumps({"failover": {"at": ""}}))
+    assert not stands_direct(tmp_path), "no monitor runs"
+    with (tmp_path / "monitor" / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert stands_direct(tmp_path)
+        for text in ({"failover": {"at": "exit-a"}}, {"failover": None}, {}):
+            state.write_text(json.dumps(text))
+            assert not stands_direct(tmp_path)
+        state.write_text(json.dumps({"failover": {"at": ""}}))
+        for live_file in ({"exit_node": None}, {"exit_node": {"otherwise": "block"}}):
+            prefs.write_text(json.dumps(live_file))
+            assert not stands_direct(tmp_path)

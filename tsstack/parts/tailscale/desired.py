@@ -132,12 +132,15 @@ def differing(
     peers: Sequence[Mapping[str, Any]],
     withdrawn: Sequence[str] = (),
     own_name: str = "",
+    *,
+    direct: bool = False,
 ) -> dict[str, Any]:
     """The managed prefs whose live value is another than the wanted one, with the wanted value.
 
     `wanted` is the content of `prefs.json`, `live` all prefs. An exit node that no peer offers yet is
     left out: activation deals with it. `withdrawn` are the routes that the monitor keeps back while their
-    side is dead: they are not wanted now. `own_name` is the name that the node has where the pref gives
+    side is dead: they are not wanted now. `direct`: it goes out by the bare uplink, which is wanted as long
+    as the file lets it. `own_name` is the name that the node has where the pref gives
     none: the machine's own.
     """
     prefs = dict(wanted["prefs"])
@@ -150,6 +153,8 @@ def differing(
     }
     # With AutoExitNode set, tailscaled itself moves between exit nodes: none of them is settled.
     current = "" if live.get("AutoExitNode") else str(live.get("ExitNodeID") or "")
+    if direct and not current and _may_be_direct(wanted["exit_node"]):
+        return changes
     if wanted["exit_node"] is not None:
         chosen = choose_exit_node(wanted["exit_node"], peers, current)
         if chosen is None and wanted["exit_node"]["otherwise"] == "direct":
@@ -160,6 +165,10 @@ def differing(
     elif live.get("ExitNodeIP"):
         changes["ExitNodeIP"] = ""
     return changes
+
+
+def _may_be_direct(exit_node: Mapping[str, Any] | None) -> bool:
+    return exit_node is not None and bool(exit_node["movable"]) and exit_node["otherwise"] == "direct"
 
 
 def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
@@ -178,7 +187,8 @@ def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
     names = {str(peer["id"]): str(peer["name"]) for peer in peers}
     withdrawn: Any = snapshot.get("withdrawn") or ()
     own_name = str(snapshot.get("own_name") or "")
-    for name, value in differing(wanted, live, peers, withdrawn, own_name).items():
+    direct = bool(snapshot.get("direct"))
+    for name, value in differing(wanted, live, peers, withdrawn, own_name, direct=direct).items():
         if name == "AdvertiseRoutes":
             lines += _route_changes(live.get(name) or (), value)
             continue

@@ -18,7 +18,7 @@ from tsstack.parts.tailscale.exit_nodes import has_candidate, offered_exits, req
 from tsstack.parts.tailscale.originals import read_originals, remember_originals, write_originals
 from tsstack.parts.tailscale.restoration import restore_prefs, restore_stranger
 from tsstack.parts.tailscale.services import live_services, owned_services, set_services
-from tsstack.parts.tailscale.withdrawn import withdrawn_routes
+from tsstack.parts.tailscale.withdrawn import stands_direct, withdrawn_routes
 from tsstack.system.localapi import Json, LocalApi, LocalApiError, LocalApiTimeout
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class TailscalePart:
             "owned_services": list(owned),
             "originals": originals,
             "withdrawn": list(withdrawn_routes(facts.paths.state)),
+            "direct": stands_direct(facts.paths.state),
         }
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:
@@ -151,7 +152,7 @@ class TailscalePart:
             if needs_login(api.status(peers=False), prefs):
                 report(f"joining {enrolment['login_server']} as {enrolment['hostname']}")
                 enrol(api, enrolment, wanted["prefs"], timeout_s=self.enrol_timeout_s)
-            self._align(api, wanted, report, withdrawn_routes(facts.paths.state))
+            self._align(api, wanted, report, facts.paths.state)
             if wanted["services"] or owned:
                 set_services(api, state, wanted["services"], owned=owned)
             status = self._await(api, _is_up, self.address_timeout_s)
@@ -182,8 +183,8 @@ class TailscalePart:
                 f"{control} does not see this host online: {_health(status)}",
                 hint="is it reachable from here?",
             )
-        withdrawn = withdrawn_routes(facts.paths.state)
-        if left := wants.differing(wanted, prefs, peers, withdrawn, _own_name(status)):
+        withdrawn, direct = withdrawn_routes(facts.paths.state), stands_direct(facts.paths.state)
+        if left := wants.differing(wanted, prefs, peers, withdrawn, _own_name(status), direct=direct):
             paths = ", ".join(sorted({wants.KEY_PATHS.get(name, name) for name in left}))
             raise ApplyFailed(f"tailscaled did not keep {paths}", hint="does something else set its prefs?")
 
@@ -232,7 +233,7 @@ class TailscalePart:
             originals: Any = snapshot.get("originals")
             write_originals(state, originals)
 
-    def _align(self, api: LocalApi, wanted: Json, report: Report, withdrawn: tuple[str, ...]) -> None:
+    def _align(self, api: LocalApi, wanted: Json, report: Report, state: Path) -> None:
         prefs, own_name = api.prefs(), _own_name(api.status(peers=False))
         peers: tuple[Json, ...] = ()
         if wanted["exit_node"] is not None:
@@ -242,7 +243,8 @@ class TailscalePart:
                 require_exit_node(wanted, prefs, peers)
             except CheckFailed as error:
                 raise ApplyFailed(error.message, hint=error.hint) from None
-        if patch := wants.differing(wanted, prefs, peers, withdrawn, own_name):
+        withdrawn, direct = withdrawn_routes(state), stands_direct(state)
+        if patch := wants.differing(wanted, prefs, peers, withdrawn, own_name, direct=direct):
             report("setting " + ", ".join(sorted({wants.KEY_PATHS.get(name, name) for name in patch})))
             api.patch_prefs(patch)
 

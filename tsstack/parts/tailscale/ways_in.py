@@ -65,7 +65,8 @@ class WaysIn:
             wanted: dict[str, Any] = json.loads(tree[PREFS_FILE])
             peers: Any = snapshot["exit_nodes"]
             withdrawn: Any = snapshot.get("withdrawn") or ()
-            patch = differing(wanted, self._live, peers, withdrawn)
+            direct = bool(snapshot.get("direct"))
+            patch = differing(wanted, self._live, peers, withdrawn, direct=direct)
             self._wants_exit = wanted["exit_node"] is not None
             # A pref that the daemon leaves out is off.
             self._patch = {name: value for name, value in patch.items() if value or self._live.get(name)}
