@@ -330,9 +330,11 @@ FINDINGS = (
         "warning",
         "A firewall of somebody else drops what the zones open",
         "A drop in any chain is final, whatever another one accepts (nft(8)). tsstack leaves tables of "
-        "others alone, so it has to be accepted there too.",
+        "others alone, so it has to be accepted there too, or all of it: what the file does not open is "
+        "closed by tsstack's own table.",
         "table ip filter, chain INPUT (input: policy drop) drops packets that our zones open",
-        'nft insert rule ip filter INPUT iifname "tailscale0" accept\nufw disable    # or the like',
+        "nft chain ip filter INPUT '{ policy accept; }'    # table inet tsstack closes the rest\n"
+        "ufw disable    # or the like",
     ),
     Remark(
         "TS865",

@@ -114,6 +114,7 @@ FILES: Mapping[str, Example] = {
         Facts(tailscale=TailscaleFacts((1, 90, 0), "Running", magic_dns_suffix="new.ts.net")),
     ),
     "TS413": Example(_HOST + _SECRETS + "{}\n", Facts(tailscale=TailscaleFacts((1, 90, 0), "NeedsLogin"))),
+    "TS414": Example(_TAILSCALE),
     "TS501": Example(_TOP),
     "TS502": Example(_TAILSCALE.replace("{}", "exit_node: {use: [exit-a]}") + "{}\n"),
     "TS503": Example(_HOST + "kernel:\n  {}\n"),

@@ -332,7 +332,7 @@ def test_dockers_policy_gets_dockers_own_way_in() -> None:
     (finding,) = check_foreign([docker])
     assert "DOCKER-USER" in finding.fix
     (other,) = _ILL_FINDINGS["pitfall 4"]
-    assert other.fix.startswith('nft insert rule ip filter INPUT iifname "tailscale0" accept')
+    assert other.fix.startswith("nft chain ip filter INPUT '{ policy accept; }'")
 
 
 def test_what_cannot_be_shown_from_here_is_said() -> None:
