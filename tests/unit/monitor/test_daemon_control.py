@@ -37,6 +37,11 @@ class Pretended:
         self.done.append(("choose", name))
         return "later"
 
+    def offer(self, network: str) -> None:
+        if network != "10.0.0.0/8":
+            raise ValueError(f"{network} is not withdrawn")
+        self.done.append(("offer", network))
+
     def maintain(self, on: bool, until: float | None = None) -> None:
         self.done.append(("maintain", on, until))
 
@@ -101,6 +106,7 @@ def test_state_events_and_commands(tmp_path: Path) -> None:
         assert (await ask(path, do="exit-node", use="direct"))["ok"]
         assert (await ask(path, do="exit-node", auto=True))["ok"]
         assert (await ask(path, do="maintenance", on=True, for_s=60))["result"]["until"] > 0
+        assert (await ask(path, do="offer", network="10.0.0.0/8"))["result"] == {"offered": "10.0.0.0/8"}
         assert (await ask(path, do="maintenance", on=False))["result"] == {
             "maintenance": False,
             "until": None,
@@ -110,7 +116,11 @@ def test_state_events_and_commands(tmp_path: Path) -> None:
 
     done = serve(tmp_path, body).done
     assert done[:3] == [("choose", "b"), ("choose", ""), ("choose", None)]
-    assert [each[:2] for each in done[3:]] == [("maintain", True), ("maintain", False)]
+    assert [each[:2] for each in done[3:]] == [
+        ("maintain", True),
+        ("offer", "10.0.0.0/8"),
+        ("maintain", False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +146,9 @@ def test_state_events_and_commands(tmp_path: Path) -> None:
         (b'{"v": 1, "do": "exit-node", "use": 5}\n', "bad-argument"),
         (b'{"v": 1, "do": "exit-node", "use": "z"}\n', "refused"),
         (b'{"v": 1, "do": "maintenance", "on": "yes"}\n', "bad-argument"),
+        (b'{"v": 1, "do": "offer"}\n', "bad-argument"),
+        (b'{"v": 1, "do": "offer", "network": ["10.0.0.0/8"]}\n', "bad-argument"),
+        (b'{"v": 1, "do": "offer", "network": "10.1.0.0/16"}\n', "refused"),
         (b'{"v": 1, "do": "maintenance", "on": true, "for_s": -1}\n', "bad-argument"),
         (b'{"v": 1, "do": "maintenance", "on": true, "for_s": 1e999}\n', "bad-argument"),
         (b'{"v": 1, "do": "maintenance", "on": true, "for_s": NaN}\n', "bad-argument"),
@@ -170,7 +183,7 @@ def test_others_than_root_and_the_monitors_own_user_may_only_read(
     monkeypatch.setattr(control_module, "_may_command", lambda connection: False)
 
     async def body(monitor: Pretended, path: Path) -> None:
-        for do in ("exit-node", "maintenance", "reload", "test-alert"):
+        for do in ("exit-node", "maintenance", "offer", "reload", "test-alert"):
             answer = await ask(path, do=do, use="b", on=True)
             assert answer["error"]["code"] == "forbidden"
         assert (await ask(path, do="state"))["ok"]
