@@ -37,13 +37,15 @@ ALWAYS = (
 )
 
 
-def is_caught(plan: Plan, oracle: Oracle, mutant: Mutant, table: Path) -> bool:
+def found_out(plan: Plan, oracle: Oracle, mutant: Mutant, table: Path) -> str:
+    """By what the mutant was told from the whole table; empty if it was not."""
     table.write_text(mutant.text)
     try:
-        return any(not row.agrees for row in send_plan(plan, oracle, table))
+        differing = [row for row in send_plan(plan, oracle, table) if not row.agrees]
     except CheckFailed as error:
         assert "nft refuses" not in error.message, f"{mutant.name} is no table: {error.message}"
-        return True
+        return error.message
+    return "; ".join(f"{row.packet}: {row.expected.outcome}, seen {row.seen}" for row in differing[:3])
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -59,10 +61,15 @@ def test_every_broken_table_is_caught(tmp_path: Path, name: str, capsys: pytest.
         chosen = [each for each in every if each in some or any(sign in each.name for sign in ALWAYS)]
     caught, alike, missed, wronged = 0, 0, [], []
     for mutant in chosen:
-        found = is_caught(plan, oracle, mutant, tmp_path / "table.nft")
-        caught += found
-        if found and reason_of(mutant, name):
-            wronged.append(mutant.name)
+        found = found_out(plan, oracle, mutant, tmp_path / "table.nft")
+        caught += bool(found)
+        # Twice: on a machine that is too busy a packet may be lost as often as it is sent.
+        if (
+            found
+            and reason_of(mutant, name)
+            and (again := found_out(plan, oracle, mutant, tmp_path / "again.nft"))
+        ):
+            wronged.append(f"{mutant.name}: {found} / {again}")
         elif not found and reason_of(mutant, name):
             alike += 1
         elif not found:
@@ -71,7 +78,7 @@ def test_every_broken_table_is_caught(tmp_path: Path, name: str, capsys: pytest.
         told = f"{len(chosen)} of {len(every)} broken tables, {caught} caught, {alike} equivalent"
         print(f"\n{name}: {told}, {len(missed)} missed")  # noqa: T201  the count is what a nightly run is for
     assert missed == [], "\n".join(missed)
-    assert wronged == [], "no equivalent ones: packets tell them apart"
+    assert wronged == [], "no equivalent ones, packets tell them apart:\n" + "\n".join(wronged)
 
 
 def test_each_reason_is_needed() -> None:
