@@ -23,11 +23,9 @@
         inherit (pkgs) tsstack;
       });
 
-      # The modules as they stand take tsstack from pkgs; this one brings it along.
-      nixosModules.default = {
-        imports = [ ./modules ];
-        nixpkgs.overlays = [ self.overlays.default ];
-      };
+      # The modules bring the package by themselves. No overlay is set here: where pkgs are given ready-made, as in
+      # NixOS's own tests, that is refused.
+      nixosModules.default = ./modules;
       nixosModules.tsstack = self.nixosModules.default;
 
       devShells = forEach (pkgs: {

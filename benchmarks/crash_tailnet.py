@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -124,9 +125,8 @@ class Tailscaled:
             if name not in _NO_PREFS and value not in (None, "", [])
         }
         # Without a name of its own the node has the machine's, which is no other state if they are the same.
-        shown.setdefault(
-            "Hostname", str((self.api.status(peers=False).get("Self") or {}).get("HostName", ""))
-        )
+        # (What status says of itself is what the server knew of it when it last spoke.)
+        shown.setdefault("Hostname", socket.gethostname().partition(".")[0])
         return {
             **shown,
             "enrolled": bool((found.get("Config") or {}).get("NodeID")) and not found.get("LoggedOut"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vm_agent import OPEN_PORT
-from vm_image import CHECKOUT, Image, Seat
+from vm_debian import CHECKOUT, Image, Seat
 from vm_machine import Machine, Silent, plug_in
 
 from tsstack.errors import TsstackError

@@ -19,7 +19,8 @@ from typing import Any
 
 from powercut_host import Host
 from powercut_scenes import KINDS, Cut, make_cut
-from vm_image import SEATS, prepare_image
+from vm_debian import SEATS
+from vm_image import prepare_image
 
 from tsstack.lab.lab import Lab, take_down
 

@@ -7,6 +7,7 @@ JSON lines over a virtio serial port. Each request has an `id`, which every line
     {"id": 1, "do": "verb", "argv": [...]}                      the same for a verb of tsstack, see vm_verbs
     {"id": 2, "do": "write", "path": "/x", "text": "..."}   ->  {"id": 2, "code": 0}
     {"id": 3, "do": "look"}                                 ->  {"id": 3, "code": 0, "seen": {...}}
+    {"id": 3, "do": "look_at_host"}                             the same where there is no tsstack
 
 `line` is a line of the program's stderr, as soon as it comes. Runs as root, from the beginning of a boot.
 """
@@ -120,6 +121,9 @@ class Agent:
     def do_look(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"code": 0, "seen": look()}
 
+    def do_look_at_host(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"code": 0, "seen": look_at_host()}
+
 
 def look() -> dict[str, Any]:
     """The host as it is. Nothing here asks tsstack's own observers."""
@@ -127,23 +131,12 @@ def look() -> dict[str, Any]:
 
     state, (current, boot) = crash_picture.STATE, crash_picture.links()
     live = state / "current"
-    return {
+    return look_at_host() | {
         "current": current,
         "boot": boot,
         "tree": crash_picture.tree_of(live.resolve()) if live.is_symlink() else "",
         "generations": generations(),
-        "table": _lines("nft", "-s", "list", "table", "inet", "tsstack"),
-        "sysctls": {
-            name: value
-            for name, value in crash_picture.read_sysctls().items()
-            if "/tailscale0/" not in name and not name.endswith("/tcp_fastopen_key")  # new at each boot
-        },
-        "etc": _files(Path("/etc")),
-        "masters": len(crash_picture.nginx_masters()),
         "names": sorted(_files(state, without=("generations", "tls")) | _files(Path("/run/tsstack"))),
-        "prefs": prefs(),
-        "dns": [line for what in ("dns", "domain") for line in _lines("resolvectl", what, "tailscale0")],
-        "queues": [line for line in _lines("tc", "qdisc", "show", "dev", "tailscale0") if "tbf" in line],
         "loose_ends": crash_picture.loose_ends(),
         "dead_men": len(crash_picture.dead_men()),
         "dead_units": _lines(
@@ -152,6 +145,25 @@ def look() -> dict[str, Any]:
         "early": _unit("tsstack-early.service"),
         "late": _unit("tsstack-boot.service"),
         "links_us": links_up_us(),
+    }
+
+
+def look_at_host() -> dict[str, Any]:
+    """What tsstack can change of a host."""
+    import crash_picture
+
+    return {
+        "table": _lines("nft", "-s", "list", "table", "inet", "tsstack"),
+        "sysctls": {
+            name: value
+            for name, value in crash_picture.read_sysctls().items()
+            if "/tailscale0/" not in name and not name.endswith("/tcp_fastopen_key")  # new at each boot
+        },
+        "etc": _files(Path("/etc")),
+        "masters": len(crash_picture.nginx_masters()),
+        "prefs": prefs(),
+        "dns": [line for what in ("dns", "domain") for line in _lines("resolvectl", what, "tailscale0")],
+        "queues": [line for line in _lines("tc", "qdisc", "show", "dev", "tailscale0") if "tbf" in line],
     }
 
 

@@ -24,6 +24,11 @@ let
   listed = concatStringsSep ", ";
   inStore = path: path != null && hasPrefix builtins.storeDir (toString path);
 
+  types = import ./types.nix { inherit lib; };
+  misnamed = good: set: filter (name: !good name) (attrNames set);
+  misnamedKeys = misnamed types.isKey proxy.services ++ misnamed types.isKey zones.zones ++ misnamed types.isKey zones.services;
+  misnamedLimits = misnamed types.isInterface network.bandwidth;
+
   domains = lib.unique (filter (each: each != null) [ proxy.tailnetDomain network.proxy.tailscale-services.tailnetDomain ]);
   routes = vpn.enable && (vpn.exitNode || (vpn.enableSubnetRouter && vpn.advertiseRoutes != [ ]));
   live = lib.filterAttrs (_: zone: zone.enable) zones.zones;
@@ -37,13 +42,7 @@ let
   stopped = filter (name: (sysctl.${name} or null) != null && asText sysctl.${name} == "0")
     [ "net.ipv4.ip_forward" "net.ipv4.conf.all.forwarding" "net.ipv6.conf.all.forwarding" ];
 
-  everywhere = address: elem address [ "" "*" "0.0.0.0" "[::]" "[::0]" "::" ];
-  vhosts = attrValues (nginx.virtualHosts or { });
-  listens = (nginx.defaultListenAddresses or [ "0.0.0.0" ])
-    ++ builtins.concatMap (vhost: (vhost.listenAddresses or [ ]) ++ map (each: each.addr or "") (vhost.listen or [ ])) vhosts;
-  samePorts = elem (nginx.defaultHTTPListenPort or 80) [ proxy.httpPort proxy.httpsPort ]
-    || elem (nginx.defaultSSLListenPort or 443) [ proxy.httpPort proxy.httpsPort ];
-  collides = samePorts && (any everywhere listens || proxy.listen == "all");
+  collides = import ./listens.nix { inherit lib config; };
 
   wholeTailnet = [ "100.64.0.0/10" "fd7a:115c:a1e0::/48" "0.0.0.0/0" "::/0" ];
   tooWide = filter
@@ -52,41 +51,27 @@ let
         || elem "tailscale0" (if live.${name}.interfaces == null then [ ] else live.${name}.interfaces)))
     (attrNames live);
 
-  # Which ports NixOS's firewall would have opened, that no zone opens: by number, or by a name that is plain.
-  known = { ssh = 22; http = 80; https = 443; };
-  within = port: entry:
-    let range = match "([0-9]+)-([0-9]+)" (toString entry); in
-    if range == null then toString entry == toString port
-    else lib.toInt (builtins.elemAt range 0) <= port && port <= lib.toInt (builtins.elemAt range 1);
-  orPreset = name: value: fallback: if value != null then value else fallback.${presetOf name} or [ ];
-  presetTcp = { dmz = [ 80 443 ]; internal = [ 80 443 ]; };
-  presetServices = { internal = [ "ssh" ]; };
-  opens = port: name:
-    let zone = live.${name}; in
-    zone.allowAllServices == true || (zone.allowAllServices == null && presetOf name == "admin")
-    || any (within port) (orPreset name zone.allowedTCPPorts presetTcp)
-    || any (service: (known.${service} or 0) == port || any (each: within port (lib.removePrefix "tcp/" each))
-      (filter (hasPrefix "tcp/") (zones.services.${service} or [ ])))
-      (orPreset name zone.allowedServices presetServices);
-  internalOnly = zones.zones == { };
-  lost = filter
-    (port: if internalOnly then !(elem port [ 22 80 443 ]) else !any (opens port) (attrNames live))
-    (lib.unique (nixos.allowedTCPPorts or [ ]));
+  opened = import ./opened.nix { inherit lib config; };
+  lost = import ./lost.nix { inherit lib config opened; };
 
   # Whoever works on this host by another network than the tailnet would be locked out by zones that only know that.
-  ofTailnet = source: hasPrefix "100." source || hasPrefix "fd7a:115c:a1e0:" source;
   beyondTailnet = zone:
     any (interface: interface != "tailscale0") (if zone.interfaces == null then [ ] else zone.interfaces)
-    || any (source: !ofTailnet source) zone.allowedIPs;
+    || any (source: !opened.ofTailnet source) zone.allowedIPs;
   sshd = config.services.openssh or { enable = false; };
   sshFromTailnetAlone = zones.enable && sshd.enable && own.confirm == null
     && !any (name: presetOf name == "admin" && live.${name}.allowedIPs != [ ]) (attrNames live)
-    && !any (name: beyondTailnet live.${name} && any (port: opens port name) (sshd.ports or [ 22 ])) (attrNames live);
+    && !any (name: beyondTailnet live.${name} && any (port: opened.opens "tcp" { from = port; to = port; } name) (sshd.ports or [ 22 ])) (attrNames live);
 
   tailnetPorts = nixos.interfaces.tailscale0.allowedTCPPorts or [ ];
   proxyClosed = proxy.enable && !zones.enable && nixos.enable
     && !(elem "tailscale0" (nixos.trustedInterfaces or [ ]))
     && !(any (port: elem port (tailnetPorts ++ nixos.allowedTCPPorts)) [ proxy.httpPort proxy.httpsPort ]);
+
+  # The secret cannot depend on authKeyFile, which is usually that secret's own path: Nix would go round.
+  decrypted = config.sops.secrets."tailscale-authkey".path or null;
+  keyElsewhere = vpn.enable && vpn.useAuthKeyFile && vpn.authKeyFile != null && secrets.enable
+    && secrets.backend == "sops-nix" && decrypted != null && decrypted != toString vpn.authKeyFile;
 
   # Read only where it is written: newer releases of NixOS declare it as removed, and then reading it fails.
   extraConfig = options.services.resolved.extraConfig or { isDefined = false; };
@@ -94,6 +79,7 @@ let
   mode = (config.systemd.services.tailscaled or { }).environment.TS_DEBUG_FIREWALL_MODE or null;
 
   noUpstream = named (each: each.enable && each.upstreamPort == null && each.upstream == [ ]) proxy.services;
+  bothUpstreams = named (each: each.upstreamPort != null && each.upstream != [ ]) proxy.services;
   nobody = named (each: each.enable && each.enableAuth && each.allow == [ ] && proxy.allowedUsers == [ ]) proxy.services;
   noLimit = named (each: each.egress == null && each.ingress == null) network.bandwidth;
   kinds = target: builtins.length (filter (kind: target.${kind} != null) [ "icmp" "tcp" "https" "dns" ]);
@@ -101,12 +87,17 @@ let
   empty = filter (name: (live.${name}.interfaces == null || live.${name}.interfaces == [ ]) && live.${name}.allowedIPs == [ ]) (attrNames live);
 in
 {
+  inherit routes;
+
   assertions =
     [
       (refuse (vpn.hostname == "") "the host has no name; set networking.hostName or kernelcore.network.vpn.tailscale.hostname.")
       (refuse (proxy.hostname != vpn.hostname)
         "the proxy's hostname is ${proxy.hostname}, that of the VPN ${vpn.hostname}; a host has one name on its tailnet. Set kernelcore.network.vpn.tailscale.hostname alone.")
       (refuse (builtins.length domains > 1) "two names for one tailnet: ${listed domains}.")
+      (refuse (misnamedKeys != [ ])
+        "${listed misnamedKeys}: services and zones are named by a letter, then lower-case letters, digits, - and _ (31 at most).")
+      (refuse (misnamedLimits != [ ]) "kernelcore.network.bandwidth: ${listed misnamedLimits} is no name of an interface.")
       (refuse (noLimit != [ ]) "kernelcore.network.bandwidth: ${listed noLimit} has no limit; set egress, ingress or both.")
       (refuse (disputed != [ ])
         "boot.kernel.sysctl and kernelcore.network.tuning.sysctl disagree about ${listed disputed}; write each in one of them.")
@@ -137,10 +128,12 @@ in
     ++ optionals proxy.enable [
       (refuse (proxy.tailnetDomain == null) "the proxy needs the tailnet's name; set kernelcore.network.proxy.nginx-tailscale.tailnetDomain.")
       (refuse (noUpstream != [ ]) "kernelcore.network.proxy.nginx-tailscale.services: ${listed noUpstream} has neither upstreamPort nor upstream.")
+      (refuse (bothUpstreams != [ ])
+        "kernelcore.network.proxy.nginx-tailscale.services: ${listed bothUpstreams} has both upstreamPort and upstream; write the port as an entry of upstream.")
       (refuse ((proxy.certificate == null) != (proxy.certificateKey == null)) "certificate and certificateKey belong together.")
       (refuse (inStore proxy.certificateKey) "certificateKey lies in the Nix store, which everybody can read; name a file on the host.")
-      (refuse (nginx.enable && collides)
-        "services.nginx takes ports ${toString proxy.httpPort} and ${toString proxy.httpsPort} on every address, and tsstack's nginx needs them on those of the tailnet. Set services.nginx.defaultListenAddresses (and the listen of each virtual host) to the host's other addresses, or other ports here.")
+      (refuse (nginx.enable && collides != [ ])
+        "services.nginx listens on ${listed collides}, where tsstack's nginx has to listen. Set services.nginx.defaultListenAddresses (and the listen of each virtual host) to the host's other addresses, or other ports here.")
     ]
     ++ optionals zones.enable [
       (refuse nixos.enable
@@ -162,12 +155,13 @@ in
       "zone ${listed tooWide} is an admin zone that takes in the whole tailnet. `tsstack check` refuses that (TS205): list the operators' own machines, or give the zone another name if everybody shall have every port."
     ++ warn (zones.enable && empty != [ ])
       "zone ${listed empty} has neither interfaces nor allowedIPs, so nothing falls into it${lib.optionalString (elem "dmz" empty) "; for dmz set kernelcore.tsstack.uplink, or its interfaces"}."
-    ++ warn (zones.enable && lost != [ ])
-      "networking.firewall is off in favour of the zones, and no zone opens TCP ${listed (map toString lost)}, which other modules had opened there."
+    ++ optionals zones.enable lost
     ++ warn sshFromTailnetAlone
       "SSH is let in from the tailnet alone, and no admin zone names a machine that every switch must go on letting in. If you work on this host by another network, open ssh to it or set kernelcore.tsstack.confirm."
     ++ warn proxyClosed
       "networking.firewall lets nobody reach the proxy. Add networking.firewall.interfaces.tailscale0.allowedTCPPorts = [ ${toString proxy.httpPort} ${toString proxy.httpsPort} ], or enable kernelcore.network.security.firewall-zones."
+    ++ warn keyElsewhere
+      "authKeyFile is ${toString vpn.authKeyFile}, and sops-nix decrypts tailscale-authkey all the same, which then has to be in its file. Set kernelcore.secrets.tailscale.enable = false."
     ++ warn (proxy.enable && nobody != [ ])
       "${listed nobody} asks who the client is, and nobody is let in: set its allow, or kernelcore.network.proxy.nginx-tailscale.allowedUsers."
     ++ warn (proxy.enable && !nginx.enable && (nginx.appendConfig or "") != "")

@@ -1,7 +1,7 @@
 # What the options mean in tsstack.yaml: one value, which tsstack.nix writes as JSON. Nothing is rendered here.
 { lib, config }:
 let
-  inherit (builtins) isInt mapAttrs toJSON toString;
+  inherit (builtins) isBool isInt mapAttrs toJSON toString;
   inherit (lib) filterAttrs optionalAttrs;
 
   network = config.kernelcore.network;
@@ -146,7 +146,7 @@ lib.recursiveUpdate
     dns = optionalAttrs (network.dns.split != { }) { inherit (network.dns) split; };
     kernel = written {
       profile = orNull (tuning.profile != "none") tuning.profile;
-      inherit (tuning) sysctl;
+      sysctl = mapAttrs (_: value: if isBool value then (if value then 1 else 0) else value) tuning.sysctl;
       udp_gro = tuning.udpGro;
     };
     bandwidth = mapAttrs (_: written) bandwidth;

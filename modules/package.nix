@@ -23,12 +23,18 @@
   },
 }:
 let
-  version = builtins.head (
-    builtins.filter (line: line != null) (
-      map (line: let found = builtins.match "version = \"(.*)\"" line; in if found == null then null else builtins.head found)
-        (lib.splitString "\n" (builtins.readFile ../pyproject.toml))
-    )
-  );
+  # The modules alone, copied away from the checkout, have nothing to build.
+  read = path: if builtins.pathExists path then builtins.fromTOML (builtins.readFile path) else { };
+  found = (read ../pyproject.toml).project or { };
+  project =
+    if (found.name or "") == "tsstack" then found
+    else throw "tsstack: the folder `modules` lies without the rest of tsstack's checkout, so there is nothing to build the package from. Import the modules from a whole checkout, or set kernelcore.tsstack.package.";
+  inherit (project) version;
+
+  # `module:function` of each console script, as a line of Python.
+  entry = target:
+    let parts = lib.splitString ":" target;
+    in "import ${builtins.head parts} as m; m.${builtins.elemAt parts 1}()";
 
   library = python3.pkgs.buildPythonPackage {
     pname = "tsstack";
@@ -74,9 +80,12 @@ runCommand "tsstack-${version}"
   }
   ''
     mkdir -p "$out/bin" "$out/lib/systemd/system"
-    makeWrapper ${python}/bin/python "$out/bin/tsstack" \
-      --add-flags "-P -c 'import tsstack.cli.main; tsstack.cli.main.main()'" \
-      --prefix PATH : ${lib.makeBinPath programs}
+    ${builtins.concatStringsSep "" (map (name: ''
+      makeWrapper ${python}/bin/python "$out/bin/${name}" \
+        --add-flags "-P -c '${entry project.scripts.${name}}'" \
+        --prefix PATH : ${lib.makeBinPath programs}
+    '') (builtins.attrNames project.scripts))}
+    ${python}/bin/python -P -m tsstack.cli.share "$out/share"
     for unit in ${src}/monitor/*.service ${src}/monitor/*.socket ${src}/monitor/*.timer ${src}/monitor/*.path; do
       [ -e "$unit" ] || continue
       substitute "$unit" "$out/lib/systemd/system/$(basename "$unit")" \

@@ -13,17 +13,20 @@ let
     if cfg.package ? override then cfg.package.override { nginx = network.proxy.nginx-tailscale.package; } else cfg.package;
 
   # One key a line, so that a finding's place says something.
-  file = pkgs.runCommand "tsstack.yaml"
+  written = name: text: pkgs.runCommand name
     {
-      text = cfg.text;
+      inherit text;
       passAsFile = [ "text" ];
       nativeBuildInputs = [ pkgs.jq package ];
     }
     ''
-      jq . "$textPath" > tsstack.yaml
-      ${lib.optionalString cfg.checkAtBuild "tsstack -c tsstack.yaml check --file-only"}
-      cp tsstack.yaml "$out"
+      jq . "$textPath" > ${name}
+      ${lib.optionalString cfg.checkAtBuild "tsstack -c ${name} check --file-only"}
+      cp ${name} "$out"
     '';
+  file = written "tsstack.yaml" cfg.text;
+  fallback = written "fallback.yaml" (builtins.toJSON (import ./fallback.nix { inherit lib config; }));
+  hasZones = network.security.firewall-zones.enable;
 
   environment = lib.optionalAttrs (secrets.ageKeyFile != null) { SOPS_AGE_KEY_FILE = secrets.ageKeyFile; };
   watched = network.monitoring.tailscale.enable;
@@ -59,13 +62,16 @@ in
     };
     package = mkOption {
       type = types.package;
-      default = pkgs.tsstack or (throw "tsstack: pkgs.tsstack is missing; add the overlay of tsstack's flake, or set kernelcore.tsstack.package.");
-      defaultText = literalExpression "pkgs.tsstack, from the overlay";
+      # The name may be an alias that throws.
+      default =
+        let given = builtins.tryEval (pkgs.tsstack or null);
+        in if given.success && given.value != null then given.value else pkgs.callPackage ./package.nix { };
+      defaultText = literalExpression "pkgs.tsstack where there is one, else the checkout's own, built with pkgs";
       example = literalExpression "inputs.tsstack.packages.x86_64-linux.default";
       description = "tsstack itself.";
     };
     uplink = mkOption {
-      type = types.nullOr types.str;
+      type = types.nullOr own.interface;
       default = null;
       example = "eth0";
       description = "The interface towards the internet, and of the zone `dmz`. Not set: that of the default route.";
@@ -83,7 +89,7 @@ in
       description = "Run `tsstack switch` when NixOS is activated with another file. Off: it is yours to run.";
     };
     confirm = mkOption {
-      type = types.nullOr own.duration;
+      type = types.nullOr own.confirmation;
       default = null;
       example = "60s";
       description = "Undo a switch unless `tsstack confirm` comes from a new session within this time.";
@@ -121,7 +127,18 @@ in
   config = mkIf cfg.enable {
     inherit (contradictions) assertions warnings;
 
+    # NixOS switches forwarding off by a default of its own, and would do so again whenever any parameter changes. Above
+    # defaults, below what a host says itself, which contradictions.nix compares.
+    boot.kernel.sysctl = builtins.mapAttrs (_: lib.mkOverride 900) (
+      network.tuning.sysctl
+      // lib.optionalAttrs contradictions.routes {
+        "net.ipv4.conf.all.forwarding" = true;
+        "net.ipv6.conf.all.forwarding" = true;
+      }
+    );
+
     environment.etc."tsstack/tsstack.yaml".source = file;
+    environment.etc."tsstack/fallback.yaml" = mkIf hasZones { source = fallback; };
     environment.systemPackages = [ package ];
 
     # The units come with the package. NixOS leaves out their [Install] sections, so each is wanted here.
@@ -137,6 +154,46 @@ in
         inherit environment;
         wantedBy = [ "multi-user.target" ];
         restartIfChanged = false;
+      };
+      # Before the first network of the first boot; later boots have what was kept (tsstack-early).
+      tsstack-fallback-first = mkIf hasZones {
+        inherit environment;
+        description = "tsstack: the first firewall, before the network is up";
+        wantedBy = [ "sysinit.target" ];
+        wants = [ "network-pre.target" ];
+        after = [ "local-fs.target" "systemd-modules-load.service" "tsstack-early.service" ];
+        before = [ "network-pre.target" "shutdown.target" ];
+        conflicts = [ "shutdown.target" ];
+        unitConfig = {
+          DefaultDependencies = false;
+          ConditionPathExists = "!/var/lib/tsstack/fallback";
+        };
+        serviceConfig = {
+          Type = "oneshot";
+          UMask = "0077";
+          ExecStart = "${package}/bin/tsstack fallback set /etc/tsstack/fallback.yaml";
+        };
+      };
+      # What NixOS's firewall would let in, wherever no generation of tsstack's has a firewall.
+      tsstack-fallback = mkIf hasZones {
+        inherit environment;
+        description = "tsstack: the firewall while no generation has one";
+        wantedBy = [ "multi-user.target" ];
+        # At a boot tsstack-early has brought it back already, long before.
+        after = [ "sysinit.target" "tsstack-boot.service" ];
+        before = [ "tsstack-switch.service" ];
+        # Not stopped at a shutdown, which would end with the network still up and no firewall.
+        unitConfig.DefaultDependencies = false;
+        reloadIfChanged = true;
+        restartTriggers = [ fallback ];
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          UMask = "0077";
+          ExecStart = "${package}/bin/tsstack fallback set /etc/tsstack/fallback.yaml";
+          ExecReload = "${package}/bin/tsstack fallback set /etc/tsstack/fallback.yaml";
+          ExecStop = "${package}/bin/tsstack fallback remove";
+        };
       };
       tsstack-switch = mkIf cfg.switchOnActivation {
         inherit environment;

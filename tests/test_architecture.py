@@ -29,7 +29,17 @@ LAYERS = {
 BOTTOM = {"errors", "assets"}
 
 # The rest of `explain` decides: it asks neither the kernel nor the disk.
-EXPLAIN_EFFECTS = {"__init__", "agent", "kernel_copy", "netlink", "packet", "places", "surroundings", "world"}
+EXPLAIN_EFFECTS = {
+    "__init__",
+    "agent",
+    "kernel_copy",
+    "netlink",
+    "others",
+    "packet",
+    "places",
+    "surroundings",
+    "world",
+}
 
 # What decides is pure: the same file and facts give the same answer on every machine.
 PURE_BANS = {
@@ -57,6 +67,7 @@ MONITOR_JUDGEMENT = (
     "quality",
     "reasons",
     "standby",
+    "turn",
     "verdict",
     "windows",
     *("probes/dns_message", "probes/echo", "probes/probe", "probes/targets", "probes/wheel"),

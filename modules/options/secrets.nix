@@ -1,7 +1,8 @@
 # Where the key for the first enrolment is: with sops-nix a file that it decrypts, else a sops file for tsstack.
 { config, lib, options, ... }:
 let
-  inherit (lib) mkOption types literalExpression;
+  inherit (lib) mkDefault mkOption types literalExpression;
+  own = import ../types.nix { inherit lib; };
   cfg = config.kernelcore.secrets.tailscale;
   hasSopsNix = options ? sops;
   # The layout in which these modules are copied to /etc/nixos/modules.
@@ -15,7 +16,7 @@ in
       default = config.kernelcore.network.vpn.tailscale.enable;
       defaultText = literalExpression "config.kernelcore.network.vpn.tailscale.enable";
       example = false;
-      description = "Take the key for the first enrolment from a sops-encrypted file, unless `authKeyFile` names one.";
+      description = "Take the key for the first enrolment from a sops-encrypted file, unless `authKeyFile` names one. Set it to false beside an `authKeyFile` of another tool, or sops-nix decrypts this key all the same.";
     };
     backend = mkOption {
       type = types.enum [ "sops-nix" "tsstack" ];
@@ -38,7 +39,7 @@ in
       description = "The encrypted file for sops-nix. Not set: `sops.defaultSopsFile`.";
     };
     file = mkOption {
-      type = types.str;
+      type = own.relativeFile;
       default = "/etc/nixos/secrets/tailscale.yaml";
       example = "/etc/tsstack/secrets.yaml";
       description = "The encrypted file on the host, for the backend `tsstack`.";
@@ -50,7 +51,7 @@ in
       description = "The age identity that opens `file`, for the backend `tsstack`. Not set: /etc/tsstack/age.key.";
     };
     key = mkOption {
-      type = types.str;
+      type = own.secretKey;
       default = "authkey";
       example = "preauthkey";
       description = "The key of the encrypted file that holds the key for the first enrolment.";
@@ -69,9 +70,13 @@ in
       builtins.listToAttrs (
         map (each: {
           name = each.name;
-          value = { key = each.key; } // lib.optionalAttrs (cfg.sopsFile != null) { inherit (cfg) sopsFile; };
+          # What the host says of the same secret comes first.
+          value = { key = mkDefault each.key; }
+            // lib.optionalAttrs (cfg.sopsFile != null) { sopsFile = mkDefault cfg.sopsFile; };
         }) (
-          [ { name = "tailscale-authkey"; key = cfg.key; } ]
+          (if config.kernelcore.network.vpn.tailscale.useAuthKeyFile
+            then [ { name = "tailscale-authkey"; key = cfg.key; } ]
+            else [ ])
           ++ map (key: { name = secretName key; inherit key; }) cfg.extraKeys
         )
       )

@@ -2,6 +2,7 @@
 { config, lib, ... }:
 let
   inherit (lib) mkOption mkIf mkDefault types;
+  own = import ../types.nix { inherit lib; };
   cfg = config.kernelcore.network.proxy.tailscale-services;
 
   readyMade = {
@@ -19,6 +20,7 @@ let
       protocol = "tcp";
     };
   };
+  served = config.kernelcore.network.proxy.nginx-tailscale.services;
   chosen = lib.filterAttrs (name: _: builtins.elem name cfg.services) readyMade;
 in
 {
@@ -30,7 +32,7 @@ in
       description = "Join the tailnet and serve the ready-made services of `services` to it.";
     };
     tailnetDomain = mkOption {
-      type = types.nullOr types.str;
+      type = types.nullOr own.domain;
       default = null;
       example = "your-tailnet.ts.net";
       description = "The MagicDNS suffix, as `tailscale status` ends its names (Headscale: its `base_domain`).";
@@ -50,7 +52,12 @@ in
     kernelcore.network.vpn.tailscale.enable = mkDefault true;
     kernelcore.network.proxy.nginx-tailscale = {
       enable = mkDefault true;
-      services = builtins.mapAttrs (_: builtins.mapAttrs (_: mkDefault)) chosen;
+      services = builtins.mapAttrs
+        (name: each: builtins.mapAttrs (_: mkDefault) each // {
+          # An `upstream` takes its place.
+          upstreamPort = mkIf (served.${name}.upstream == [ ]) (mkDefault each.upstreamPort);
+        })
+        chosen;
     };
   };
 }

@@ -25,7 +25,7 @@ let
         description = "How much may pass at once. Not set: 10 ms at the rate, 4 kB at least.";
       };
       latency = mkOption {
-        type = own.duration;
+        type = own.durationUpTo 10;
         default = "400ms";
         example = "100ms";
         description = "How long a packet may wait in the queue before it is dropped.";
@@ -43,10 +43,10 @@ in
         description = "A tuned set of kernel parameters, which only raises sizes; `sysctl` wins over it.";
       };
       sysctl = mkOption {
-        type = types.attrsOf (types.either types.int types.str);
+        type = own.bySysctl own.sysctl;
         default = { };
         example = { "net.netfilter.nf_conntrack_max" = 524288; };
-        description = "Kernel parameters that change and go back with a generation of tsstack. `boot.kernel.sysctl` must not say otherwise.";
+        description = "Kernel parameters that change and go back with a generation of tsstack. true and false are 1 and 0. `boot.kernel.sysctl` must not say otherwise.";
       };
       udpGro = mkOption {
         type = types.nullOr types.bool;
@@ -56,7 +56,7 @@ in
       };
     };
     dns.split = mkOption {
-      type = types.attrsOf (types.listOf types.str);
+      type = own.byDomain (own.someOf own.address);
       default = { };
       example = { "your-tailnet.ts.net" = [ "100.100.100.100" ]; };
       description = "A domain (and all below it) and the DNS servers that answer for it.";

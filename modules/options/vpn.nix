@@ -2,6 +2,7 @@
 { config, lib, ... }:
 let
   inherit (lib) mkOption types literalExpression;
+  own = import ../types.nix { inherit lib; };
   cfg = config.kernelcore.network.vpn.tailscale;
 in
 {
@@ -13,20 +14,20 @@ in
       description = "Join a tailnet. Switches on `services.tailscale`, whose other options are then left to tsstack.";
     };
     hostname = mkOption {
-      type = types.str;
+      type = own.hostname;
       default = config.networking.hostName;
       defaultText = literalExpression "config.networking.hostName";
       example = "kernelcore";
       description = "The host's name on the tailnet, one DNS label: `host.name` of the file.";
     };
     loginServer = mkOption {
-      type = types.nullOr types.str;
+      type = types.nullOr own.server;
       default = null;
       example = "https://hs.example.com";
       description = "The control server: a Headscale's address. Not set: Tailscale's own.";
     };
     authKeyFile = mkOption {
-      type = types.nullOr types.path;
+      type = types.nullOr own.file;
       default = null;
       example = literalExpression "config.sops.secrets.\"tailscale-authkey\".path";
       description = ''
@@ -41,7 +42,7 @@ in
       description = "Enrol with `authKeyFile`. Off: the file names no key, and a new host is enrolled by hand.";
     };
     tags = mkOption {
-      type = types.listOf types.str;
+      type = types.listOf own.tag;
       default = [ ];
       example = [ "tag:server" ];
       description = "Tags of this node. With Headscale they come with the key, and asking for them is refused there.";
@@ -76,7 +77,7 @@ in
       description = "Offer `advertiseRoutes` to the tailnet. Switched off, they stay written and are not offered.";
     };
     advertiseRoutes = mkOption {
-      type = types.listOf types.str;
+      type = types.listOf own.network;
       default = [ ];
       example = [ "192.168.15.0/24" "172.17.0.0/16" ];
       description = "Subnets behind this host that it routes to.";
@@ -94,7 +95,7 @@ in
       description = "Offer this host as an exit node. It cannot use one at the same time.";
     };
     useExitNodes = mkOption {
-      type = types.listOf types.str;
+      type = types.listOf own.label;
       default = [ ];
       example = [ "exit-a" "exit-b" ];
       description = "Exit nodes for this host's own traffic, in order of preference; the monitor moves along the list.";
@@ -136,7 +137,7 @@ in
       description = "How much of the packet filter tailscaled manages itself.";
     };
     operator = mkOption {
-      type = types.nullOr types.str;
+      type = types.nullOr own.user;
       default = null;
       example = "alice";
       description = "The local user who may operate tailscaled besides root.";

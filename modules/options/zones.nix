@@ -20,14 +20,14 @@ let
         description = "The preset that it starts from. Not set: that of the zone's own name, if there is one.";
       };
       interfaces = mkOption {
-        type = types.nullOr (types.listOf types.str);
+        type = types.nullOr (types.listOf own.interfacePattern);
         default = if name == "dmz" && config.kernelcore.tsstack.uplink != null then [ config.kernelcore.tsstack.uplink ] else null;
         defaultText = literalExpression "for the zone `dmz`: [ config.kernelcore.tsstack.uplink ], if that is set";
         example = [ "tailscale0" "veth*" ];
         description = "Interfaces that belong to the zone.";
       };
       allowedIPs = mkOption {
-        type = types.listOf types.str;
+        type = types.listOf own.network;
         default = [ ];
         example = [ "100.64.0.10" ];
         description = "Source addresses and networks that belong to the zone, by whatever interface they come.";
@@ -45,7 +45,7 @@ let
         description = "Open UDP ports and ranges. Not set: those of the preset.";
       };
       allowedServices = mkOption {
-        type = types.nullOr (types.listOf types.str);
+        type = types.nullOr (types.listOf own.key);
         default = null;
         example = [ "ssh" "postgresql" ];
         description = "Open services by name: well-known ones and those of `services`. Not set: those of the preset.";
@@ -74,17 +74,17 @@ let
   passage = {
     options = {
       from = mkOption {
-        type = types.str;
+        type = own.key;
         example = "internal";
         description = "The zone that connects.";
       };
       to = mkOption {
-        type = types.str;
+        type = own.key;
         example = "dmz";
         description = "The zone that is connected to.";
       };
       allowedServices = mkOption {
-        type = types.listOf types.str;
+        type = types.listOf own.key;
         default = [ ];
         example = [ "https" ];
         description = "Services that may pass.";
@@ -140,7 +140,7 @@ in
       description = "Log dropped packets, at a limited rate, with the zone's name as prefix.";
     };
     services = mkOption {
-      type = types.attrsOf (types.listOf types.str);
+      type = types.attrsOf (types.listOf own.servicePorts);
       default = { };
       example = { myapp = [ "tcp/8000" "udp/8000-8010" ]; };
       description = ''
@@ -170,6 +170,8 @@ in
       ollama = mkDefault [ "tcp/11434" ];
       llamacpp = mkDefault [ "tcp/8080" ];
     };
-    networking.firewall = mkIf cfg.enable { enable = mkDefault false; };
+    # Where tsstack is off nothing would stand in its place.
+    # Above another module's mkDefault, below what a host says itself.
+    networking.firewall = mkIf (cfg.enable && config.kernelcore.tsstack.enable) { enable = lib.mkOverride 900 false; };
   };
 }

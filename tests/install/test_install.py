@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -121,6 +123,49 @@ def test_editable_finds_the_checkout(tmp_path: Path) -> None:
     found = look(python, tmp_path)
     assert found["root"] == str(ROOT)
     assert_complete(found, tmp_path, python)
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: build(kind, ROOT, tmp_path_factory.mktemp(kind)) for kind in ("wheel", "sdist")}
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+@pytest.mark.parametrize("tool", ["pipx", "uv"])
+def test_the_tools_of_users_install_it(
+    tool: str, kind: str, distributions: dict[str, Path], tmp_path: Path
+) -> None:
+    """As docs/install.md has it, with its dependencies from the index; nothing of this checkout is used."""
+    programs, cwd = tmp_path / "bin", tmp_path / "elsewhere"
+    cwd.mkdir()
+    words = {"pipx": ["-m", "pipx", "install"], "uv": ["-m", "uv", "tool", "install"]}[tool]
+    env = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
+    env |= {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(programs), "UV_SYSTEM_CERTS": "1"}
+    env |= {"UV_TOOL_DIR": str(tmp_path / "home"), "UV_TOOL_BIN_DIR": str(programs)}
+    python = os.path.realpath(sys.executable)
+    done = subprocess.run(
+        [sys.executable, *words, "--python", python, str(distributions[kind])],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=env,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {each.name for each in programs.iterdir()} == set(scripts)
+
+    def use(*words: str) -> str:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    for name in scripts:
+        assert "sage: " in use(str(programs / name), "--help")
+    tsstack = str(programs / "tsstack")
+    (cwd / "one.yaml").write_text("host: {name: one}\nfirewall: {zones: {dmz: {tcp: [22]}}}\n")
+    use(tsstack, "-c", "one.yaml", "build", "--out", "built")
+    assert "dport" in (cwd / "built" / "nftables" / "tsstack.nft").read_text()
 
 
 def test_no_machine_or_registry_is_named(wheel: Path) -> None:

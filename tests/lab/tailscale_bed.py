@@ -11,6 +11,7 @@ import ctypes
 import functools
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -266,7 +267,7 @@ class Bed:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tsb"))
         self.folder.chmod(0o755)  # another user must reach the sockets, as on a real host
-        self.prefix = f"tsb{os.getpid()}"
+        self.prefix = f"tsb{secrets.token_hex(3)}"  # several may live in one process
         self.hub = f"{self.prefix}hub"
         self.nodes: list[Node] = []
         self.process: subprocess.Popen[bytes] | None = None

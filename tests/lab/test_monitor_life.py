@@ -94,6 +94,28 @@ def test_a_tailscaled_that_restarts_or_hangs_is_waited_for(bed: Bed, client: Cli
         assert sum(event["over"] for event in about) == len(turns) // 2
 
 
+def test_a_tailscaled_that_restarts_far_from_its_control_server_pages_nobody(
+    bed: Bed, client: Client
+) -> None:
+    """It runs for a second before it knows its peers, and a handshake that is lost takes five more."""
+    with bed.monitor() as daemon:
+        settle(client)
+        bed.lab.fault("delay", HOST, amount=300)
+        try:
+            began = time.time()
+            for number in range(1, 5):
+                bed.lab.fault("stop", HOST)
+                bed.lab.fault("start", HOST)
+                daemon.await_state(lambda _, number=number: codes(daemon).count("no-daemon") == number)
+                daemon.await_state(lambda state: state["exit"]["actual"] == "exit-b", within_s=30)
+                time.sleep(5)
+            since = [event for event in daemon.events() if event["at"] >= began]
+            assert [event for event in since if event["severity"] == "critical"] == []
+            assert not {"moved", "blocked"} & {event["code"] for event in since}
+        finally:
+            bed.lab.heal()
+
+
 # The kernel follows connections once a rule asks for their state.
 FOLLOW = """table inet follow {
   chain out { type filter hook output priority 0; ct state new accept; }

@@ -61,6 +61,25 @@ def daemon(bed: Bed) -> Iterator[Daemon]:
         yield daemon
 
 
+def test_a_host_that_is_brought_back_to_nothing_is_left_so(bed: Bed, daemon: Daemon) -> None:
+    """Its file is still there: a monitor that goes by that alone would set the exit node again."""
+    switch(bed)
+    daemon.await_state(lambda state: state["exit"]["actual"] == "exit-b")
+    switch(bed, "rollback", "--to", "0")
+    state = daemon.await_state(lambda state: any(e["about"] == "generation" for e in state["troubles"]))
+    before = bed.host.api.prefs()["ExitNodeID"]
+    bed.use("client-1")  # by hand, as an admin without tsstack would
+    bed.lab.fault("cut", "client-1")
+    time.sleep(8)
+    assert bed.host.api.prefs()["ExitNodeID"] == bed.ids["client-1"], daemon.lines
+    bed.lab.heal()
+    bed.use("exit-b")
+    switch(bed)
+    state = daemon.await_state(lambda state: not any(e["about"] == "generation" for e in state["troubles"]))
+    assert state["exit"]["actual"] == "exit-b"
+    assert before == bed.ids["exit-b"], "what it was before the first switch"
+
+
 def test_a_switch_leaves_the_node_that_the_monitor_moved_to_and_the_monitor_takes_up_its_file(
     bed: Bed, daemon: Daemon
 ) -> None:

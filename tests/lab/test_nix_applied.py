@@ -16,44 +16,24 @@ from tsstack.lab.machine import Machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nix"))
 
-from nix_engine import HERE, Case, answers
+from guide import CHANGES, LEFT_OPEN, TOGETHER, together
+from nix_engine import Case, answers
 
 pytestmark = pytest.mark.lab
 
 FILE = "/etc/tsstack/tsstack.yaml"
-SNIPPETS = (
-    "complete-stack",
-    "vpn",
-    "proxy",
-    "zones",
-    "new-service",
-    "failover",
-    "debug",
-    "sysctl",
-    "nginx-tuning",
-)
-MORE = ("low-resource", "docker-routes", "split-dns")
-
-# What the guide leaves to its reader, or what the lab's tailnet is: every line of it is one of these.
+# Forced on the guide: the lab's tailnet has a name of its own, and its Headscale gives tags with the key.
+FORCED_BY_THE_LAB = {
+    "kernelcore.network.proxy.nginx-tailscale.tailnetDomain": '"tail.test"',
+    "kernelcore.network.proxy.tailscale-services.tailnetDomain": '"tail.test"',
+    "kernelcore.network.vpn.tailscale.tags": "[ ]",
+}
+# Beside the guide.
 OF_THE_LAB = """
-{ lib, ... }: {
-  networking.hostName = "kernelcore";
-  sops.defaultSopsFile = ./secrets.yaml;
-  kernelcore.tsstack.uplink = "eth0";
-  kernelcore.network.vpn.tailscale = {
-    loginServer = "http://10.77.0.1:8080";
-    tags = lib.mkForce [ ];
-  };
-  kernelcore.network.proxy.tailscale-services.tailnetDomain = lib.mkForce "tail.test";
-  kernelcore.network.proxy.nginx-tailscale = {
-    tailnetDomain = lib.mkForce "tail.test";
-    tls = "local-ca";
-    allowedUsers = [ "laptop@" ];
-  };
-  kernelcore.network.security.firewall-zones.zones.admin.allowedIPs = lib.mkForce [ "100.64.0.10" ];
+  kernelcore.network.vpn.tailscale.loginServer = "http://10.77.0.1:8080";
+  kernelcore.network.proxy.nginx-tailscale = { tls = "local-ca"; allowedUsers = [ "laptop@" ]; };
   kernelcore.network.tuning.sysctl."net.ipv4.tcp_slow_start_after_idle" = 0;
   kernelcore.network.bandwidth.tailscale0 = { egress = "100mbit"; burst = "256kbit"; latency = "400ms"; };
-}
 """
 
 AS_SOPS_NIX_DOES = """
@@ -63,15 +43,10 @@ sops decrypt --extract '["authkey"]' /etc/tsstack/secrets.yaml > /run/secrets/ta
 """
 
 
-def fragment(name: str) -> str:
-    text = (HERE / "snippets" / f"{name}.txt").read_text()
-    return f"({text})" if text.startswith("{") else f"({{ config, ... }}: {{ {text} }})"
-
-
 def evaluated(folder: Path) -> dict[str, Any]:
-    names = [name for name in (*SNIPPETS, *MORE) if name not in {"failover", "low-resource"}]
-    modules = " ".join(fragment(name) for name in names)
-    module = f"{{ imports = [ ({OF_THE_LAB}) {modules} ]; }}"
+    forced = {change.option: change.value for change in CHANGES} | FORCED_BY_THE_LAB
+    lines = "".join(f"{option} = lib.mkForce {value}; " for option, value in forced.items())
+    module = together(TOGETHER, LEFT_OPEN + lines + OF_THE_LAB)
     return answers("stand-in", [Case("guide", module)], folder)["guide"]
 
 

@@ -55,7 +55,6 @@ def differing(node: Node) -> tuple[str, list[str]]:
          "--advertise-routes=10.9.0.0/24"],
         ["--netfilter-mode=off", "--snat-subnet-routes=true", "--exit-node=", "--operator=",
          "--advertise-exit-node", "--accept-dns=false", "--accept-routes", "--ssh", "--shields-up"],
-        ["--hostname="],
         ["--auto-update=false", "--advertise-exit-node=false", "--advertise-routes="],
     ],
 )  # fmt: skip
@@ -68,3 +67,13 @@ def test_switching_the_starter_file_changes_no_pref(client: Node, settings: list
     stack = parse_stack(text.encode(), Path("f"), load_presets(assets.folder("zones"))).stack
     client.switch(stack)
     assert client.api.prefs() == before
+
+
+def test_a_node_that_has_its_name_from_nobody_keeps_it(client: Node) -> None:
+    """The machine has another name, which the node would take when tailscaled starts the next time."""
+    client.tailscale("set", "--hostname=")
+    text, changes = differing(client)
+    assert "name: client-1" in text
+    assert changes == ["~ host.name: none -> client-1"]
+    client.switch(parse_stack(text.encode(), Path("f"), load_presets(assets.folder("zones"))).stack)
+    assert client.api.prefs()["Hostname"] == "client-1"

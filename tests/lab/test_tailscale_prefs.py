@@ -47,6 +47,14 @@ def test_an_activation_with_nothing_to_do_sends_nothing_that_changes(node: Node)
     assert {line.split()[0] for line in requests} == {"GET"}
 
 
+def test_a_name_that_a_pref_gave_a_moment_ago_is_not_the_machine_s(node: Node) -> None:
+    """Status still tells what the server heard last: taken for the machine's, the pref was not set again."""
+    node.switch(stack_of("router"))
+    node.api.patch_prefs({"Hostname": ""})
+    node.switch(stack_of("router"))
+    assert node.api.prefs()["Hostname"] == "router"
+
+
 def test_what_differs_goes_in_one_patch(node: Node) -> None:
     node.switch(stack_of("router"))
     stack = stack_of(
@@ -146,21 +154,27 @@ def test_a_name_that_is_taken_is_told(bed: Bed, node: Node) -> None:
     assert "host.name: the tailnet calls this host router-" in warning
 
 
+def reconnect(node: Node) -> None:
+    """Headscale tells a node of an approval with its next full map, which a new connection brings."""
+    node.api.patch_prefs({"WantRunning": False})
+    assert eventually(lambda: node.api.status(peers=False)["BackendState"] == "Stopped")
+    node.api.patch_prefs({"WantRunning": True})
+
+
 def test_routes_that_wait_for_an_admin_are_told_with_the_command_that_approves_them(
     bed: Bed, node: Node
 ) -> None:
     node.switch(stack_of("router", advertise={"routes": ROUTES, "exit_node": True}))
     generation = node.folder / "generations" / str(node.generations)
-    (warning,) = PART.warnings(generation, node.facts)
     # The policy approves the exit node and the other subnet by itself.
-    assert warning.startswith("tailscale.advertise: 172.17.0.0/16: ")
+    reconnect(node)
+    expected = "tailscale.advertise: 172.17.0.0/16: "
+    assert eventually(lambda: PART.warnings(generation, node.facts)[0].startswith(expected), within_s=20)
+    (warning,) = PART.warnings(generation, node.facts)
     command = warning.rpartition("approve by `")[2].rstrip("`").split()
     assert command[0] == "headscale"
     bed.headscale(*command[1:])
-    # The node hears of it with its next full map.
-    node.api.patch_prefs({"WantRunning": False})
-    assert eventually(lambda: node.api.status(peers=False)["BackendState"] == "Stopped")
-    node.api.patch_prefs({"WantRunning": True})
+    reconnect(node)
     assert eventually(lambda: PART.warnings(generation, node.facts) == ())
 
 

@@ -1,27 +1,34 @@
 # Evaluates the modules for each case and answers what they make of it.
-# `cases` is a file: a list of { name; module; withSops ? true; isNewer ? false; }; `lib` is nixpkgs' or the stand-in.
+# `cases` is a file: a list of { name; module; withSops ? true; isNewer ? false; missing ? [ ]; throwing ? [ ]; };
+# `lib` is nixpkgs' or the stand-in. `missing` and `throwing` are packages: not there, or aliases that throw.
 { lib, cases, modules ? ../../modules }:
 let
   derivation' = name: { type = "derivation"; inherit name; outPath = "/nix/store/00000000000000000000000000000000-${name}"; };
-  pkgs = {
+  nixpkgs = import ./standin/nixpkgs.nix { inherit lib; };
+  packages = {
     tsstack = derivation' "tsstack" // { override = changed: derivation' "tsstack" // changed; };
     nginx = derivation' "nginx";
     nginxQuic = derivation' "nginx-quic";
     nginxMainline = derivation' "nginx-mainline";
     jq = derivation' "jq";
     runCommand = name: attrs: script: derivation' name // attrs // { inherit script; };
+    inherit (nixpkgs) callPackage;
   };
+  packagesOf = case:
+    removeAttrs packages (case.missing or [ ])
+    // builtins.listToAttrs (map (name: { inherit name; value = throw "${name} was renamed"; }) (case.throwing or [ ]));
   evaluated = case: (lib.evalModules {
     modules = [
       (import ./standin/nixos.nix { withSops = case.withSops or true; isNewer = case.isNewer or false; })
       (modules + "/default.nix")
       case.module
     ];
-    specialArgs = { inherit pkgs; };
+    specialArgs.pkgs = packagesOf case;
   }).config;
   answer = case:
     let
       config = evaluated case;
+      package = builtins.head (config.environment.systemPackages ++ [ { } ]);
       whole = {
         text = config.kernelcore.tsstack.text;
         enabled = config.kernelcore.tsstack.enable;
@@ -32,8 +39,12 @@ let
         inherit (config.systemd) paths sockets timers;
         firewall = config.networking.firewall.enable;
         tailscaled = config.services.tailscale.enable;
+        fallback = config.environment.etc."tsstack/fallback.yaml".source.text or "";
         script = config.environment.etc."tsstack/tsstack.yaml".source.script or "";
-        nginx = (builtins.head (config.environment.systemPackages ++ [ { } ])).nginx.name or "";
+        package = package.name or "";
+        # As it was given to the package, or as the real one has it among its programs.
+        nginx = package.nginx.name or (builtins.concatStringsSep " "
+          (builtins.filter (name: builtins.match "nginx.*" name != null) (map (each: each.name) (package.programs or [ ]))));
         # By name: JSON would copy the file into the store.
         secrets = builtins.mapAttrs (_: secret: { inherit (secret) key path; sopsFile = baseNameOf secret.sopsFile; }) (config.sops.secrets or { });
       };

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MODULES = ROOT / "modules"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 STAND_IN = HERE / "standin" / "lib.nix"
 NIXPKGS_LIB = os.environ.get("NIXPKGS_LIB", "")
@@ -70,10 +72,15 @@ class Case:
     with_sops: bool = True
     is_newer: bool = False
     """A release of NixOS that has no `services.resolved.extraConfig` any more."""
+    missing: tuple[str, ...] = ()
+    """Packages that nixpkgs has not."""
+    throwing: tuple[str, ...] = ()
+    """Packages that are aliases in nixpkgs, which throw."""
 
     def as_nix(self) -> str:
         sops, newer = json.dumps(self.with_sops), json.dumps(self.is_newer)
-        flags = f"withSops = {sops}; isNewer = {newer};"
+        missing, throwing = (" ".join(map(json.dumps, each)) for each in (self.missing, self.throwing))
+        flags = f"withSops = {sops}; isNewer = {newer}; missing = [ {missing} ]; throwing = [ {throwing} ];"
         return f"{{ name = {json.dumps(self.name)}; {flags} module = {self.module}; }}"
 
 
@@ -88,14 +95,12 @@ def answers(
     return {answer["name"]: answer for answer in made}
 
 
-def refusal(library: str, case: Case, folder: Path) -> str:
+def refusal(library: str, case: Case, folder: Path, modules: Path = MODULES) -> str:
     """What Nix says when it refuses a case; empty when it does not."""
     file = folder / "refused.nix"
     file.write_text(f"[ ({case.as_nix()} // {{ direct = true; }}) ]\n")
-    done = nix(
-        *("--eval", "--strict", "--json", "-E"),
-        f"import {HERE}/evaluate.nix {{ lib = import {library_path(library)}; cases = {file}; }}",
-    )
+    given = f"lib = import {library_path(library)}; cases = {file}; modules = {modules};"
+    done = nix("--eval", "--strict", "--json", "-E", f"import {HERE}/evaluate.nix {{ {given} }}")
     return done.stderr if done.returncode else ""
 
 

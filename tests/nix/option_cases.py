@@ -35,18 +35,19 @@ class Remark:
     """A configuration that is refused or warned of, its mended twin, and words of what is said."""
 
     name: str
+    about: str
     wrong: Case
     right: Case
     words: str
 
 
-def _table(name: str) -> Any:
+def table(name: str) -> Any:
     return YAML(typ="safe", pure=True).load((HERE / name).read_text())
 
 
 def meanings() -> list[Meaning]:
     made = []
-    for area in _table("meanings.yaml"):
+    for area in table("meanings.yaml"):
         for each in area["cases"]:
             options = tuple(f"{area['prefix']}.{name}" for name in each["options"].split())
             text = area["module"].replace("@", each.get("nix", ""))
@@ -55,9 +56,12 @@ def meanings() -> list[Meaning]:
     return made
 
 
-_SWITCHED_ON = {
+SWITCHED_ON = {
     "vpn": "{ kernelcore.network.vpn.tailscale.enable = true; }",
     "proxy": '{ kernelcore.network.proxy.nginx-tailscale = { enable = true; tailnetDomain = "t.ts.net"; }; }',
+    "serving": "{ kernelcore.network.proxy.nginx-tailscale = "
+    '{ enable = true; tailnetDomain = "t.ts.net"; services.wiki.upstreamPort = 8000; }; }',
+    "monitor": "{ kernelcore.network.monitoring.tailscale.enable = true; }",
     "zones": "{ kernelcore.network.security.firewall-zones.enable = true; }",
     "sshd": "{ services.openssh.enable = true; }",
     "nginx": "{ services.nginx.enable = true; }",
@@ -67,8 +71,8 @@ _SWITCHED_ON = {
 def remarks(kind: str) -> list[Remark]:
     """`kind` is refused or warned."""
     made = []
-    for each in _table("contradictions.yaml")[kind]:
-        beside = " ".join(_SWITCHED_ON[name] for name in each.get("beside", ()))
+    for each in table("contradictions.yaml")[kind]:
+        beside = " ".join(SWITCHED_ON[name] for name in each.get("beside", ()))
         wrong, right = (
             Case(
                 f"{each['name']}-{word}",
@@ -77,5 +81,5 @@ def remarks(kind: str) -> list[Remark]:
             )
             for word in ("wrong", "right")
         )
-        made.append(Remark(each["name"], wrong, right, each["words"]))
+        made.append(Remark(each["name"], each.get("about", each["name"]), wrong, right, each["words"]))
     return made

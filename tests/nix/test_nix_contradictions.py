@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nix_engine import MODULES, Case, answers
+from nix_engine import MODULES, Case, answers, evaluate
 from option_cases import Remark, remarks
 
-# Three cases are about one warning, which ports no zone opens; five about SSH from the tailnet alone.
-_SAME_WARNING = 6
+from tsstack import assets
+from tsstack.model.loader import load_presets
+from tsstack.model.services import WELL_KNOWN
+
 REFUSED, WARNED = remarks("refused"), remarks("warned")
 
 
@@ -49,11 +52,24 @@ def test_every_refusal_is_tested(evaluated: dict[str, dict[str, Any]]) -> None:
 
 
 def test_every_warning_is_tested() -> None:
-    text = (MODULES / "contradictions.nix").read_text()
-    assert (
-        len(re.findall(r"\bwarn (?:\(|proxyClosed|sshFromTailnetAlone)", text))
-        == len({each.name for each in WARNED}) - _SAME_WARNING
+    text = "".join((MODULES / name).read_text() for name in ("contradictions.nix", "lost.nix"))
+    assert len(re.findall(r"\bwarn (?:\(|proxyClosed|keyElsewhere|sshFrom)", text)) == len(
+        {each.about for each in WARNED}
     )
+
+
+def test_the_warnings_know_services_and_presets_as_tsstack_does() -> None:
+    known = evaluate(f"import {MODULES}/known.nix")
+    assert known["services"] == {name: list(map(str, ports)) for name, ports in WELL_KNOWN.items()}
+    presets = load_presets(assets.folder("zones"))
+    assert known["presets"] == json.loads(json.dumps(presets))
+
+
+def test_where_tsstack_is_off_nixos_keeps_its_firewall(library: str, tmp_path: Path) -> None:
+    zones = "kernelcore.network.security.firewall-zones.enable = true;"
+    off = f"{{ {zones} kernelcore.tsstack.enable = false; }}"
+    found = answers(library, [Case("off", off), Case("on", f"{{ {zones} }}")], tmp_path)
+    assert (found["off"]["firewall"], found["on"]["firewall"]) == (True, False)
 
 
 def test_an_option_that_nixos_has_removed_is_not_read(library: str, tmp_path: Path) -> None:

@@ -6,19 +6,17 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nix_engine import HERE, ROOT, evaluate, library_path, nix
+from nix_engine import HERE, PROJECT, ROOT, evaluate, library_path, nix
 
 from tsstack import assets
 from tsstack.model.lint import lint
 from tsstack.model.loader import load_presets, parse_stack
 
 FILES = sorted([ROOT / "flake.nix", *(ROOT / "modules").rglob("*.nix"), *HERE.rglob("*.nix")])
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # What nixpkgs calls differently.
 _NIXPKGS_NAMES = {
     "pip-nftables": "nftables",
@@ -116,6 +114,16 @@ def test_the_package_s_build_script_makes_a_program_and_units(tmp_path: Path) ->
     assert PROJECT["version"] in said.stdout
     refused = subprocess.run([program, "swich"], capture_output=True, text=True, timeout=60, check=False)
     assert (refused.returncode, "did you mean 'switch'" in refused.stderr) == (2, True)
+    scripts = PROJECT["scripts"]
+    assert {path.name for path in (out / "bin").iterdir()} == set(scripts)
+    for name in scripts:
+        shown = subprocess.run(
+            [out / "bin" / name, "--help"], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert name in shown.stdout.splitlines()[0]
+        assert (out / "share" / "man" / "man1" / f"{name}.1").is_file()
+        for place in (f"bash-completion/completions/{name}", f"zsh/site-functions/_{name}"):
+            assert name in (out / "share" / place).read_text()
     units = {path.name: path.read_text() for path in (out / "lib" / "systemd" / "system").iterdir()}
     kinds = {".service", ".socket", ".timer", ".path"}
     assert {path.name for path in (ROOT / "monitor").iterdir() if path.suffix in kinds} == set(units)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from nix_engine import ROOT, Case, answers, evaluate, options
+from nix_engine import HERE, PROJECT, ROOT, Case, answers, evaluate, library_path, options
 from options_page import nix, render_page
 
 from tsstack import assets
@@ -30,10 +30,13 @@ def test_an_example_is_written_as_nix_reads_it() -> None:
         assert evaluate(nix(value)) == value
 
 
+def nix_blocks() -> list[str]:
+    return re.findall(r"```nix\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+
+
 def blocks() -> list[str]:
     """The configurations that docs/nixos.md shows; a flake is none."""
-    found = re.findall(r"```nix\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    return [text for text in found if "outputs" not in text]
+    return [text for text in nix_blocks() if "outputs" not in text]
 
 
 @pytest.mark.parametrize("number", range(len(blocks())))
@@ -50,6 +53,44 @@ def test_what_the_page_shows_evaluates_and_is_valid(library: str, number: int, t
         answer["text"].encode(), Path("/etc/tsstack/tsstack.yaml"), load_presets(assets.folder("zones"))
     )
     assert [str(each) for each in lint(loaded, None) if each.severity == "error"] == []
+
+
+@pytest.mark.parametrize("overlay", [True, False])
+def test_the_flake_that_the_page_shows_makes_a_host(library: str, overlay: bool, tmp_path: Path) -> None:
+    """As it stands, with the page's own host; and where the overlay that it brings has no effect."""
+    (flake,) = [text for text in nix_blocks() if "outputs" in text]
+    (tmp_path / "flake.nix").write_text(flake)
+    host = next(text for text in blocks() if "firewall-zones" in text)
+    (tmp_path / "configuration.nix").write_text(
+        f"{{ config, ... }}: {{ sops.defaultSopsFile = ./a.yaml; {host} }}\n"
+    )
+    overlays = "[ tsstack.overlays.default ]" if overlay else "[ ]"
+    made = evaluate(
+        f"""
+        let
+          lib = import {library_path(library)};
+          names = {HERE}/standin/nixpkgs.nix;
+          tsstack = (import {ROOT}/flake.nix).outputs {{
+            self = tsstack // {{ outPath = {ROOT}; }};
+            nixpkgs = names;
+          }};
+          nixpkgs.lib.nixosSystem = {{ modules }}: lib.evalModules {{
+            modules = modules ++ [
+              (import {HERE}/standin/nixos.nix {{ }})
+              {HERE}/standin/node.nix
+            ];
+            specialArgs.pkgs = import names {{ inherit lib; overlays = {overlays}; }};
+          }};
+          outputs = (import {tmp_path}/flake.nix).outputs {{ inherit nixpkgs tsstack; }};
+          inherit (outputs.nixosConfigurations.gw1) config;
+        in
+        {{
+          name = config.kernelcore.tsstack.file.host.name;
+          packages = map (each: each.name) config.environment.systemPackages;
+        }}
+        """
+    )
+    assert made == {"name": "gw1", "packages": [f"tsstack-{PROJECT['version']}"]}
 
 
 def test_every_option_that_the_page_names_exists() -> None:

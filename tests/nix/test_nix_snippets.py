@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nix_engine import HERE, MODULES, Case, answers, evaluate, library_path
+from guide import AS_IT_STANDS, CHANGES, LEFT_OPEN, ON, SNIPPETS, TOGETHER, Change, snippet, together
+from nix_engine import HERE, MODULES, PROJECT, ROOT, Case, answers, evaluate, library_path
 from option_cases import HOST
 
 from tsstack import assets
@@ -18,42 +19,21 @@ from tsstack.model.loaded import LoadedStack
 from tsstack.model.loader import load_presets, load_stack
 from tsstack.model.stack import Stack
 
-SNIPPETS = HERE / "snippets"
-SOPS = "sops.defaultSopsFile = ./secrets.yaml;"
-ON = "kernelcore.tsstack.enable = true;"
+LEAVING_OUT = {f"without-{change.option}": change for change in CHANGES}
 
 
-def snippet(name: str) -> str:
-    """As one would paste it: a whole module, or lines of one."""
-    text = (SNIPPETS / f"{name}.txt").read_text()
-    return f"({text})" if text.startswith("{") else f"({{ config, ... }}: {{ {text} }})"
+def changed(*left_out: Change) -> str:
+    return LEFT_OPEN + " ".join(change.as_nix() for change in CHANGES if change not in left_out)
 
 
-def together(*names: str, beside: str = "") -> str:
-    return "{ imports = [ { " + HOST + SOPS + ON + beside + " } " + " ".join(map(snippet, names)) + " ]; }"
-
-
-ALONE = tuple(sorted(path.stem for path in SNIPPETS.glob("*.txt") if path.stem != "flake"))
-WHOLE = (
-    "complete-stack",
-    "vpn",
-    "zones",
-    "new-service",
-    "debug",
-    "sysctl",
-    "nginx-tuning",
-    "docker-routes",
-    "split-dns",
-)
-# What the guide leaves to the reader, so that the whole of it is a host.
-NARROWED = (
-    'kernelcore.tsstack.uplink = "eth0"; '
-    'kernelcore.network.security.firewall-zones.zones.admin.allowedIPs = lib.mkForce [ "100.64.0.10" ];'
-)
 _CASES = [
-    *(Case(name, together(name)) for name in ALONE),
-    Case("narrowed", "{ lib, ... }: " + together(*WHOLE, beside=NARROWED)),
-    Case("zones-narrowed", "{ lib, ... }: " + together("zones", beside=NARROWED)),
+    # Alone, and with tsstack switched on: many a snippet asks for nothing by itself, and nothing is said.
+    *(Case(name, together([name])) for name in AS_IT_STANDS),
+    *(Case(f"{name}-on", together([name], ON)) for name in AS_IT_STANDS),
+    Case("whole", together(TOGETHER)),
+    Case("whole-changed", together(TOGETHER, changed())),
+    *(Case(name, together(TOGETHER, changed(change))) for name, change in LEAVING_OUT.items()),
+    Case("both-sizes", together(AS_IT_STANDS)),
 ]
 
 
@@ -73,22 +53,61 @@ def errors(stack: LoadedStack) -> set[str]:
 
 
 def test_the_guide_has_thirteen_snippets() -> None:
-    assert len(ALONE) == 12
-    assert (SNIPPETS / "flake.txt").exists()
+    assert {path.stem for path in SNIPPETS.glob("*.txt")} == {*AS_IT_STANDS, "flake"}
+    assert len(AS_IT_STANDS) == 12
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("switched", ["", "-on"])
+@pytest.mark.parametrize("name", AS_IT_STANDS)
 def test_a_snippet_evaluates_as_it_stands(
-    name: str, evaluated: dict[str, dict[str, Any]], tmp_path: Path
+    name: str, switched: str, evaluated: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    answer = evaluated[name]
+    answer, fate = evaluated[name + switched], AS_IT_STANDS[name]
     assert not answer["thrown"]
     assert answer["refused"] == []
-    # The guide's admin zone holds every node of the tailnet: written as it stands, refused by the code that
-    # refuses it in a file, and said when the system is evaluated.
-    expected = {"TS205"} if name == "zones" else set()
-    assert errors(loaded(answer, tmp_path)) == expected
-    assert [any("TS205" in warning for warning in answer["warnings"])] == [bool(expected)]
+    assert errors(loaded(answer, tmp_path)) == set(fate.codes)
+    expected = fate.warnings if answer["enabled"] else ()
+    assert len(answer["warnings"]) == len(expected)
+    for words, warning in zip(expected, answer["warnings"], strict=True):
+        assert words in warning
+
+
+def test_the_page_says_where_a_snippet_means_something_else() -> None:
+    """docs/nixos.md and the table say the same: no code or warning that the page is silent about."""
+    section = (
+        (ROOT / "docs" / "nixos.md")
+        .read_text()
+        .partition("## Where a common guide's")[2]
+        .partition("\n## ")[0]
+    )
+    for name, fate in AS_IT_STANDS.items():
+        for words in (*fate.page, *fate.codes):
+            assert words in section, name
+        assert fate.page or not fate.warnings, name
+    refused = {code for fate in AS_IT_STANDS.values() for code in fate.codes}
+    assert set(re.findall(r"TS\d+", section)) == refused
+    for change in CHANGES:
+        assert change.option.rpartition(".")[2] in section
+
+
+def test_the_guide_as_one_host_needs_two_changes_and_no_more(
+    evaluated: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    whole, mended = evaluated["whole"], evaluated["whole-changed"]
+    needed = [change.refused for change in CHANGES if change.refused]
+    assert [words in said for words, said in zip(needed, whole["refused"], strict=True)] == [True]
+    assert errors(loaded(whole, tmp_path)) == {code for change in CHANGES for code in change.codes}
+    assert mended["refused"] == []
+    assert errors(loaded(mended, tmp_path)) == set()
+    # The smaller alternative sets other values for the same options.
+    assert evaluated["both-sizes"]["thrown"]
+
+
+@pytest.mark.parametrize("name", LEAVING_OUT)
+def test_each_change_is_needed(name: str, evaluated: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    change, answer = LEAVING_OUT[name], evaluated[name]
+    assert [change.refused in each for each in answer["refused"]] == ([True] if change.refused else [])
+    assert errors(loaded(answer, tmp_path)) == set(change.codes)
 
 
 def stack_of(name: str, evaluated: dict[str, dict[str, Any]], folder: Path) -> Stack:
@@ -123,7 +142,7 @@ def test_the_proxy_snippet_means_what_it_says(evaluated: dict[str, dict[str, Any
 
 
 def test_the_zones_snippet_means_what_it_says(evaluated: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    stack = stack_of("zones-narrowed", evaluated, tmp_path)
+    stack = stack_of("whole-changed", evaluated, tmp_path)
     assert stack.firewall is not None
     zones = stack.firewall.zones
     assert [str(each) for each in (*zones["dmz"].tcp, *zones["dmz"].udp)] == ["80", "443", "443"]
@@ -131,7 +150,7 @@ def test_the_zones_snippet_means_what_it_says(evaluated: dict[str, dict[str, Any
     assert zones["internal"].services == ("ssh", "postgresql", "ollama")
     assert [str(each) for each in stack.ports_of("ollama")] == ["tcp/11434"]
     assert zones["admin"].allow == "all"
-    assert not evaluated["zones-narrowed"]["firewall"]
+    assert not evaluated["whole-changed"]["firewall"]
 
 
 def test_the_monitoring_snippets_mean_what_they_say(
@@ -152,17 +171,17 @@ def test_the_monitoring_snippets_mean_what_they_say(
 def test_a_new_service_asks_who_it_is_and_lets_nobody_in_yet(
     evaluated: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    proxy = stack_of("narrowed", evaluated, tmp_path).proxy
+    proxy = stack_of("whole-changed", evaluated, tmp_path).proxy
     assert proxy is not None
     assert proxy.services["myservice"].allow == ()
-    assert any("nobody is let in" in warning for warning in evaluated["narrowed"]["warnings"])
+    assert any("nobody is let in" in warning for warning in evaluated["whole-changed"]["warnings"])
 
 
 def test_the_guide_as_a_whole_renders_to_a_host(evaluated: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     """All snippets in one system, and what `tsstack build` makes of it with the real engines' syntax."""
     from tsstack.cli.main import run
 
-    answer = evaluated["narrowed"]
+    answer = evaluated["whole-changed"]
     assert answer["refused"] == []
     assert errors(loaded(answer, tmp_path)) == set()
     out = tmp_path / "out"
@@ -174,21 +193,16 @@ def test_the_guide_as_a_whole_renders_to_a_host(evaluated: dict[str, dict[str, A
 
 
 def test_the_flake_snippet_finds_the_modules_at_their_paths(library: str, tmp_path: Path) -> None:
+    """In a checkout, with a nixpkgs that knows nothing of tsstack; of sops-nix its options suffice."""
     shutil.copytree(MODULES, tmp_path / "modules")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "flake.nix").write_text((SNIPPETS / "flake.txt").read_text())
     made = evaluate(
         f"""
         let
           lib = import {library_path(library)};
-          stub = name: {{ type = "derivation"; inherit name; outPath = "/nix/store/${{name}}"; }};
-          pkgs = {{
-            tsstack = stub "tsstack";
-            nginx = stub "nginx";
-            jq = stub "jq";
-            runCommand = name: _: _: stub name;
-          }};
-          flake = import {tmp_path}/flake.nix;
-          outputs = flake.outputs {{
+          pkgs = import {HERE}/standin/nixpkgs.nix {{ inherit lib; }};
+          outputs = (import {tmp_path}/flake.nix).outputs {{
             self = {{ }};
             nixpkgs.lib.nixosSystem = {{ modules }}: lib.evalModules {{
               modules = modules ++ [
@@ -197,7 +211,6 @@ def test_the_flake_snippet_finds_the_modules_at_their_paths(library: str, tmp_pa
               ];
               specialArgs = {{ inherit pkgs; }};
             }};
-            # sops-nix, as far as it matters: its options.
             sops-nix.nixosModules.sops = {{ lib, ... }}: {{
               options.sops = {{
                 defaultSopsFile = lib.mkOption {{ type = lib.types.path; }};
@@ -205,11 +218,16 @@ def test_the_flake_snippet_finds_the_modules_at_their_paths(library: str, tmp_pa
               }};
             }};
           }};
+          inherit (outputs.nixosConfigurations.your-host) config;
         in
-        outputs.nixosConfigurations.your-host.config.kernelcore.tsstack.text
+        {{
+          file = config.kernelcore.tsstack.text;
+          packages = map (each: each.name) config.environment.systemPackages;
+        }}
         """
     )
-    assert json.loads(made)["host"]["tailnet"] == "your-tailnet-name.ts.net"
+    assert json.loads(made["file"])["host"]["tailnet"] == "your-tailnet-name.ts.net"
+    assert made["packages"] == [f"tsstack-{PROJECT['version']}"]
 
 
 @pytest.mark.parametrize("path", re.findall(r"\./modules/(\S+)", (SNIPPETS / "flake.txt").read_text()))
@@ -217,7 +235,7 @@ def test_each_module_alone_brings_all(library: str, path: str, tmp_path: Path) -
     folder = tmp_path / "modules"
     shutil.copytree(MODULES, folder)
     (folder / "default.nix").write_text(f"{{ imports = [ ./{path} ]; }}\n")
-    answer = answers(library, [Case("whole", together("complete-stack"))], tmp_path, folder)["whole"]
+    answer = answers(library, [Case("whole", together(["complete-stack"]))], tmp_path, folder)["whole"]
     assert not answer["thrown"]
     assert errors(loaded(answer, tmp_path)) == set()
 

@@ -26,6 +26,10 @@ _CASES = {
     "by-hand": f"{_OWN} = {{ enable = true; switchOnActivation = false; }};",
     "unchecked": f"{_OWN} = {{ enable = true; checkAtBuild = false; }};",
     "identity": f'{_OWN}.enable = true; kernelcore.secrets.tailscale.ageKeyFile = "/k";',
+    "own-sops": "kernelcore.network.vpn.tailscale.enable = true; sops.defaultSopsFile = ./a.yaml; "
+    'sops.secrets."tailscale-authkey".key = "ts/key";',
+    "no-key": "kernelcore.network.vpn.tailscale = { enable = true; useAuthKeyFile = false; }; "
+    'sops.defaultSopsFile = ./a.yaml; kernelcore.secrets.tailscale.extraKeys = [ "api_token" ];',
     "sops": "kernelcore.network.vpn.tailscale.enable = true; kernelcore.secrets.tailscale = "
     '{ sopsFile = ./a.yaml; key = "preauthkey"; extraKeys = [ "api_token" ]; };',
     "good": f"{_ZONES}.enable = true;",
@@ -113,6 +117,13 @@ def test_a_live_host_is_not_brought_up_again_by_an_upgrade(evaluated: dict[str, 
 def test_the_identity_reaches_every_unit(evaluated: dict[str, dict[str, Any]]) -> None:
     for name, unit in evaluated["identity"]["services"].items():
         assert unit["environment"] == {"SOPS_AGE_KEY_FILE": "/k"}, name
+
+
+def test_what_the_host_says_of_the_secret_itself_comes_first(
+    evaluated: dict[str, dict[str, Any]],
+) -> None:
+    assert evaluated["own-sops"]["secrets"]["tailscale-authkey"]["key"] == "ts/key"
+    assert set(evaluated["no-key"]["secrets"]) == {"tailscale-api-token"}
 
 
 def test_sops_nix_is_told_which_keys_to_decrypt(evaluated: dict[str, dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from powercut_session import Session, summarize
 
 pytestmark = pytest.mark.vm
 
-CUTS = 4
+CUTS = 2
 PENDING = "/var/lib/tsstack/pending.json"
 # The session of the command that has just flipped the link gets the signal $0.
 KILLED = f"""

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tsstack.cli.known_names import complete_generation
 from tsstack.cli.options import Seconds, file_option, json_option, unused_file_option
 from tsstack.cli.output import chatter, print_findings, progress, result, result_json, style
 from tsstack.errors import UsageError
@@ -141,7 +142,11 @@ def confirm(as_json: bool, same_session: bool) -> None:
 @unused_file_option
 @json_option
 @click.option(
-    "--to", type=int, metavar="N", help="The generation to go back to; 0 is the host without tsstack."
+    "--to",
+    type=int,
+    metavar="N",
+    shell_complete=complete_generation,
+    help="The generation to go back to; 0 is the host without tsstack.",
 )
 @confirm_option
 @force_option
@@ -178,10 +183,8 @@ def recover(as_json: bool, booting: bool, early: bool, dns: bool) -> None:
         result_json({"links": [*links]}) if as_json else result(said)
         return
     if early:
-        number = activate_firewall_early(site)
-        result_json({"generation": number}) if as_json else result(
-            f"the firewall of generation {number} stands"
-        )
+        number, said = activate_firewall_early(site)
+        result_json({"generation": number}) if as_json else result(said)
         return
     if booting:
         outcome, said = activate_boot(site)

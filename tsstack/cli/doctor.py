@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ import click
 from click.core import ParameterSource
 
 from tsstack.cli.glyphs import Terminal, clean, redraws, terminal
+from tsstack.cli.known_names import complete_peer
 from tsstack.cli.options import Shared, file_option, json_option
+from tsstack.cli.output import chatter
 from tsstack.cli.script import watch, watch_option
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 _GLYPH: dict[Level, str] = {"ok": "ok", "warning": "warning", "error": "critical"}
 _EXIT: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
+_UNKNOWN = 3
 _AREA_WIDTH = 13
 _UNBOUNDED = 100_000
 """Where nobody reads a screen, each sentence stays in one line, for grep(1)."""
@@ -40,7 +44,14 @@ Examples:
 @file_option
 @json_option
 @click.option("--quick", is_flag=True, help="Leave out what asks the network: DNS, clock, new connections.")
-@click.option("--from", "peer", metavar="PEER", default="", help="Ask for the way from this node as well.")
+@click.option(
+    "--from",
+    "peer",
+    metavar="PEER",
+    default="",
+    shell_complete=complete_peer,
+    help="Ask for the way from this node as well.",
+)
 @click.option(
     "-a", "--all", "everything", is_flag=True, help="Each check that went well in a line of its own."
 )
@@ -80,7 +91,14 @@ def doctor(
         wide = to if sys.stdout.isatty() else Terminal(colour=False, unicode=to.unicode, width=_UNBOUNDED)
         return "\n".join(doctor_lines(found, wide, everything=everything)), found.level
 
-    level = cast("Level", watch(draw, every_s))
+    try:
+        level = cast("Level", watch(draw, every_s))
+    except OSError as error:  # nobody reads it, or a full disk: no warning of a check plugin
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            chatter(f"error: {error.strerror or error}")
+        raise click.exceptions.Exit(_UNKNOWN) from None
     raise click.exceptions.Exit(_EXIT[level])
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tsstack.cli.known_names import complete_exit
 from tsstack.cli.monitor import client, milliseconds, socket_option
 from tsstack.cli.options import group_options, json_option, unused_file_option
 from tsstack.cli.output import chatter, result, result_json, style
@@ -76,7 +77,7 @@ def list_nodes(as_json: bool, socket_path: Path, daemon: Path) -> None:
 @unused_file_option
 @json_option
 @socket_option
-@click.argument("name")
+@click.argument("name", shell_complete=complete_exit)
 def use(as_json: bool, socket_path: Path, name: str) -> None:
     """Use the exit node NAME from now on, good or bad, until `tsstack exit-node auto`.
 

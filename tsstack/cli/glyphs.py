@@ -70,21 +70,42 @@ def redraws(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def redrawn(text: str) -> str:
-    """`text` as it takes the place of the screen before, as far as the terminal is high.
-
-    Home, each line cleared to its end, then what is below, so that nothing flickers (ECMA-48: CUP, EL, ED).
-    The first lines say most: of what has no room a last line tells.
-    """
-    lines = text.rstrip("\n").split("\n")
+def screen_rows() -> int | None:
+    """Lines that a screen has which is drawn in place on stdout; None where there is no such screen."""
     try:
         height = os.get_terminal_size(sys.stdout.fileno()).lines
     except (OSError, ValueError):
-        height = len(lines) + 1
-    if height > 2 and len(lines) > height - 1:
-        hidden = len(lines) - (height - 2)
-        lines = [*lines[: height - 2], f"  and {hidden} more lines: make the window higher"]
-    return "\033[H" + "".join(f"{line}\033[K\n" for line in lines) + "\033[J"
+        return None
+    # The cursor stands on the last one.
+    return max(2, height - 1) if height and redraws(sys.stdout) else None
+
+
+def redrawn(text: str) -> str:
+    """`text` as it takes the place of the screen before, as far as the terminal is high.
+
+    Home, each line cleared and written, then the rest is cleared: nothing flickers (ECMA-48: CUP, EL, ED).
+    A line that is too wide is cut, not wrapped (DECAWM), or the first lines would be pushed off. Whoever has
+    more lines than `screen_rows` says which of them matter; of what is left over the last line tells.
+    """
+    lines = text.rstrip("\n").split("\n")
+    rows = screen_rows()
+    if rows is not None and len(lines) > rows:
+        hidden = len(lines) - (rows - 1)
+        lines = [*lines[: rows - 1], f"  and {hidden} more lines: make the window higher"]
+    # Cleared before it is written: after a line of the full width the cursor still stands on its last sign.
+    drawn = "".join(f"\033[K{line}\n" for line in lines)
+    return f"\033[H\033[?7l{drawn}\033[?7h\033[J"
+
+
+def newest(lines: list[str], rows: int | None, out: Terminal) -> list[str]:
+    """The last lines that have room, with a first one that says what is before them."""
+    if rows is None or len(lines) <= rows:
+        return lines
+    left = len(lines) - rows + 1
+    return [
+        out.paint(out.clip(f"{left} lines before: make the window higher", out.width), "dim"),
+        *lines[left:],
+    ]
 
 
 def terminal(*, piped: int = 80) -> Terminal:

@@ -1,4 +1,4 @@
-"""Names for a shell to complete: zones, watched paths, peers; none where this host cannot tell."""
+"""Names for a shell to complete: zones, paths, peers, generations; none where this host cannot tell."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
 
 
 def _zones(context: click.Context) -> Iterable[str]:
-    from tsstack.status.firewall import read_firewall
+    from tsstack.status.firewall import read_firewall, standing_folder
 
     state = Path(context.params.get("state") or Paths().state)
-    found = read_firewall(str(state / "current"), str(context.params.get("run_folder") or Paths().run))
+    found = read_firewall(
+        standing_folder(str(state))[0], str(context.params.get("run_folder") or Paths().run)
+    )
     return (zone["name"] for zone in found["zones"])
 
 
@@ -52,6 +54,27 @@ def _peers(context: click.Context) -> Iterable[str]:
     return (peer.name for peer in peers_of(LocalApi(daemon, timeout_s=_WAIT_S).status()))
 
 
+def _exits(context: click.Context) -> Iterable[str]:
+    """The file's candidates, and the bare uplink."""
+    from tsstack.monitor.client import DEFAULT_PATH, Client
+
+    way = Client(Path(context.params.get("socket_path") or DEFAULT_PATH), timeout_s=_WAIT_S).ask("state")[
+        "exit"
+    ]
+    return (*(str(each["name"]) for each in way["candidates"]), "direct")
+
+
+def _generations(_: click.Context) -> Iterable[str]:
+    folder = Path(Paths().state) / "generations"
+    return (each.name for each in folder.iterdir() if each.name.isdigit())
+
+
+def _themes(_: click.Context) -> Iterable[str]:
+    from tsstack.tui import look
+
+    return look.THEMES
+
+
 def _routes(context: click.Context) -> Iterable[str]:
     from tsstack.monitor.client import DEFAULT_PATH, Client
 
@@ -63,3 +86,6 @@ complete_route = _completing(_routes)
 complete_zone = _completing(_zones)
 complete_path = _completing(_paths)
 complete_peer = _completing(_peers)
+complete_exit = _completing(_exits)
+complete_generation = _completing(_generations)
+complete_theme = _completing(_themes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from xml.sax.saxutils import escape, quoteattr
 
 from tsstack.cli.glyphs import clean
@@ -40,6 +41,8 @@ _TICKS_S = (
     *(10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200),
     *(86400, 2 * 86400, 7 * 86400, 14 * 86400, 30 * 86400, 91 * 86400, 183 * 86400, 366 * 86400),
 )
+_USUAL = 0.95  # of the steps so many are on the axis for sure
+_MARK = 3.0
 _LOSS_LEAST = 0.1  # the loss axis reaches to a tenth at least, so that one lost probe looks like little
 
 
@@ -157,12 +160,31 @@ def _panel(link: Link, report: Report, top: float) -> Iterator[Shape]:
             yield _band(role, [(x0, x1, band[0], band[high]) for x0, x1, band in run], highest, zero)
     for run in _runs(places, bands):
         yield _line("p50", [(x, _height(band[0], highest, zero)) for x0, x1, band in run for x in (x0, x1)])
+    yield from _beyond(places, link.series, highest, zero - _RTT)
     for (x0, x1), point in zip(places, link.series, strict=True):
         if point.quality.lost:
             tall = max(1.0, (point.quality.loss or 0.0) / most_lost * _LOSS)
             yield _box("loss", x0, loss_zero - tall, x1, loss_zero)
         if point.quality.sent and point.worst in {"suspect", "poor", "dead"}:
             yield _box(point.worst, x0, loss_zero + 1, x1, loss_zero + 1 + _STRIP)
+
+
+def _beyond(
+    places: Sequence[tuple[float, float]], series: Sequence[Point], highest: float, top: float
+) -> Iterator[Shape]:
+    """A mark above the steps whose p95 is higher than the axis, and how high the highest of them is."""
+    worst, at = highest, 0.0
+    for (x0, x1), point in zip(places, series, strict=True):
+        rtt_s = point.quality.rtt_p95_s or 0.0
+        if rtt_s > highest:
+            yield _box("p50", x0, top - _MARK, x1, top)
+        if rtt_s > worst:
+            worst, at = rtt_s, x1
+    if at:
+        is_right = at > _WIDTH / 2
+        words = f"95 % up to {worst * 1000:.0f} ms"
+        x = at - 8 if is_right else at + 4
+        yield _text("faint", x, top + 10, words, anchor="end" if is_right else "start", size=10)
 
 
 def _figures(link: Link) -> str:
@@ -182,12 +204,14 @@ def _figures(link: Link) -> str:
 
 
 def _rtt_top(series: Sequence[Point]) -> float:
-    """The top of the axis, seconds, a round number: single slow answers (p99) may reach beyond it."""
-    p95 = [each.quality.rtt_p95_s for each in series if each.quality.rtt_p95_s is not None]
+    """The top of the axis, seconds, a round number. What reaches beyond is marked: single slow answers (p99),
+    and the few steps that were so slow that the others would lie flat on the ground."""
+    p95 = sorted(each.quality.rtt_p95_s for each in series if each.quality.rtt_p95_s is not None)
     p99 = [each.quality.rtt_p99_s for each in series if each.quality.rtt_p99_s is not None]
     if not p95:
         return 0.1
-    wanted = min(max(p99), 1.3 * max(p95)) * 1.05
+    usual = p95[max(0, ceil(_USUAL * len(p95)) - 1)]
+    wanted = min(max(p99), 1.3 * p95[-1], 2 * usual) * 1.05
     unit = 1e-5
     while unit * 10 < wanted:
         unit *= 10

@@ -9,8 +9,9 @@ from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
 from tsstack.cli.spans import span_words
 from tsstack.monitor.archive import Point
 from tsstack.monitor.links import Link, Report, counts, shown, worst_first, worst_level
+from tsstack.monitor.verdict import Level
 
-_PATH_LEAST, _SPARK_LEAST, _SPARK_USUAL = 20, 9, 16
+_PATH_LEAST, _SPARK_LEAST = 20, 9
 _NOTHING = "-"
 
 
@@ -84,18 +85,19 @@ def _summary(report: Report, terminal: Terminal) -> list[str]:
     """What this is of, and how many of each kind have which level: on as many lines as that takes."""
     dot = terminal.sign("dot")
     of = f"last {span_words(report.window_s or report.until - report.since)}"
-    level = worst_level(report.links)
+    ended = worst_level(report.links)
+    level: Level = ended if report.live else "unknown"
+    words = level if report.live else f"unknown now, {ended} when the monitor ended"
     parts = [
-        " ".join([terminal.sign(level), terminal.level(level)]),
+        " ".join([terminal.sign(level), terminal.level(level, words)]),
         *([clean(report.host)] if report.host else []),
         f"{len(report.links)} paths" if len(report.links) != 1 else "1 path",
         of,
         "RTT in ms",
     ]
-    plain = [f"{_bare(terminal, level)} {level}", *parts[1:]]
+    plain = [f"{_bare(terminal, level)} {words}", *parts[1:]]
     for kind, levels in counts(report.links).items():
-        words = [f"{count} {name}" for name, count in levels.items()]
-        plain.append(f"{kind} {', '.join(words)}")
+        plain.append(f"{kind} " + ", ".join(f"{count} {name}" for name, count in levels.items()))
         parts.append(
             f"{kind} " + ", ".join(terminal.level(name, f"{count} {name}") for name, count in levels.items())
         )
@@ -119,7 +121,8 @@ def _bare(terminal: Terminal, level: str) -> str:
 def _rows(links: Sequence[Link], report: Report, terminal: Terminal) -> list[str]:
     columns = _columns(links, report)
     span = report.until - report.since
-    with_spark = any(each.series for each in links)
+    # A course of which nothing is known yet, or no more, would take the room of the names.
+    with_spark = any(point.quality.sent for each in links for point in each.series)
     widths = {
         head: max(len(column.head), *(len(column.cell(each)) for each in links))
         for head, column in columns.items()
@@ -137,10 +140,9 @@ def _rows(links: Sequence[Link], report: Report, terminal: Terminal) -> list[str
             with_spark = False
         columns.pop(head, None)
     spare = terminal.width - taken()
-    # What is left goes to the course until it says something, then to long names, then to the course again.
-    first = max(0, min(spare, _SPARK_USUAL - _SPARK_LEAST)) if with_spark else 0
+    # What is left goes to the names, which say what the row is about, then to the course.
     least = min(longest, _PATH_LEAST)
-    path = max(1, min(longest, least + spare - first))
+    path = max(1, min(longest, least + spare))
     spark_width = _SPARK_LEAST + spare - (path - least)
     heads = [
         each.head.ljust(widths[each.head]) if each.left else each.head.rjust(widths[each.head])
@@ -167,7 +169,8 @@ def _rows(links: Sequence[Link], report: Report, terminal: Terminal) -> list[str
 def _columns(links: Sequence[Link], report: Report) -> dict[str, _Column]:
     """The columns by their key; which of them there is room for is decided later."""
     over_span = report.window_s is None
-    columns = [_Column("NOW" if over_span else "LEVEL", lambda link: link.level, left=True)]
+    head = ("NOW" if over_span else "LEVEL") if report.live else "WAS"
+    columns = [_Column(head, lambda link: link.level, left=True)]
     if over_span:
         columns.append(_Column("WORST", lambda link: link.worst or "unknown", left=True))
         columns.append(_Column("BAD", _bad))
@@ -185,7 +188,8 @@ def _columns(links: Sequence[Link], report: Report) -> dict[str, _Column]:
 
 def _said(link: Link, report: Report) -> str:
     """Why the level is what it is, and since when."""
-    if link.level in {"good", "unknown"} and not link.error:
+    figures_of_before = link.level == "unknown" and link.quality is not None
+    if link.level in {"good", "unknown"} and not link.error and not figures_of_before:
         return ""
     causes = "; ".join(link.causes)
     error = link.error if link.error not in {"", "timeout"} else ""

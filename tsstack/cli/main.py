@@ -35,6 +35,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str, str]]] = {
         "boot": ("change", "boot", "Make the host so at the next boot."),
         "confirm": ("change", "confirm", "Keep a switch that waits for its confirmation."),
         "rollback": ("change", "rollback", "Go back to an earlier generation."),
+        "fallback": ("fallback", "fallback", "The firewall for a host without a generation's."),
         "generations": ("show", "generations", "List what this host has been."),
         "doctor": ("doctor", "doctor", "Look for what is wrong, all along from the file to a packet."),
         "certificates": ("certificates", "certificates", "Renew certificates; hand out the local CA's root."),

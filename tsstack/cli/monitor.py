@@ -82,8 +82,17 @@ def monitor(context: click.Context, file: Path | None, as_json: bool, socket_pat
         return
     from tsstack.model.facts import Paths
     from tsstack.monitor.life import Home, run
+    from tsstack.status.gather import Sources
+    from tsstack.status.metrics import HostMetrics
 
-    run(Home(shared.file or DEFAULT_FILE, Paths(state=state), socket_path))
+    paths = Paths(state=state)
+    sources = Sources(
+        state=str(paths.state),
+        run=str(paths.run),
+        tailscaled=str(paths.tailscale_socket),
+        monitor=str(socket_path),
+    )
+    run(Home(shared.file or DEFAULT_FILE, paths, socket_path, HostMetrics(sources)))
 
 
 @monitor.command()
@@ -216,12 +225,17 @@ def test_alert(file: Path, as_json: bool, socket_path: Path) -> None:
 @monitor.command("free-flows", hidden=True)
 @unused_file_option
 def free_flows() -> None:
-    """Free connections as one line on standard input asks: the service behind tsstack-flows.socket."""
+    """Free connections as one line on standard input asks, or read the packet filter's table for the metrics.
+
+    The service behind tsstack-flows.socket.
+    """
     import sys
 
+    from tsstack.model.facts import Paths
     from tsstack.monitor.freeing import serve_one
+    from tsstack.status.firewall import read_table
 
-    serve_one(sys.stdin.buffer, sys.stdout.buffer)
+    serve_one(sys.stdin.buffer, sys.stdout.buffer, {"firewall": lambda: read_table(str(Paths().run))})
 
 
 def _send_test(file: Path) -> list[dict[str, Any]]:

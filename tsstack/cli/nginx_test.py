@@ -43,8 +43,8 @@ def command(file: Path | None, *, every_s: float | None, as_json: bool) -> int:
 
     Without FILE: lets nginx judge the host's whole configuration (`nginx -t`), asks each name at each of its
     addresses with a new connection whether the live generation serves it, looks at each certificate, and
-    connects to each upstream. With FILE: renders it and lets nginx judge the result as a switch would.
-    Root sees most; others are told what they cannot see.
+    asks each upstream for an answer (HEAD /). With FILE: renders it and lets nginx judge the result as a
+    switch would. Root sees most; others are told what they cannot see.
     """
     from tsstack.switch.site import Site
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tsstack.cli.short_screen import in_rows
+from tsstack.status.headline import headline
 from tsstack.status.words import clean, milliseconds, number, span, wrapped
 
 TYPE_CHECKING = False
@@ -13,23 +15,27 @@ if TYPE_CHECKING:
 
 _LABEL = 11
 _PEERS_SHOWN, _SERVICES_SHOWN, _ZONES_SHOWN = 12, 16, 16
-_HEADLINES = {"ok": "all is well", "warning": "to be looked at", "critical": "something is broken"}
 _LEVEL_OF_STATE = {"Running": "ok", "Starting": "warning"}
 
 
-def status_lines(status: Status, terminal: Terminal, *, everything: bool = False) -> list[str]:
-    """The whole screen. `everything` lists all peers, services and zones, however many there are."""
-    return [
-        *_head(status, terminal),
-        *_tailnet(status, terminal),
-        *_exit(status, terminal),
-        *_peers(status, terminal, everything=everything),
-        *_services(status, terminal, everything=everything),
-        *_zones(status, terminal, everything=everything),
-        *_links(status, terminal),
-        *_generation(status, terminal),
-        *_warnings(status, terminal),
-    ]
+def status_lines(
+    status: Status, terminal: Terminal, *, everything: bool = False, rows: int | None = None
+) -> list[str]:
+    """The whole screen. `everything` lists all peers, services and zones, however many there are.
+
+    In `rows` lines where they are given: then what is wrong comes before what is well.
+    """
+    well = (
+        _tailnet(status, terminal),
+        _exit(status, terminal),
+        _peers(status, terminal, everything=everything),
+        _services(status, terminal, everything=everything),
+        _zones(status, terminal, everything=everything),
+        _links(status, terminal),
+        _generation(status, terminal),
+    )
+    head, wrong = [*_head(status, terminal)], [*_warnings(status, terminal)]
+    return in_rows(head, [[*each] for each in well], wrong, rows, terminal)
 
 
 def _row(terminal: Terminal, label: str, text: str, *looks: str) -> str:
@@ -39,16 +45,8 @@ def _row(terminal: Terminal, label: str, text: str, *looks: str) -> str:
 
 def _head(status: Status, terminal: Terminal) -> Iterator[str]:
     level = status["level"]
-    count = len(status["warnings"])
-    more = f" ({count})" if count else ""
-    blind = status["firewall"]["error"] or any(
-        each["expires"] is None and each["error"] == "reading it needs root"
-        for each in status["certificates"]
-    )
-    if level == "ok" and blind:
-        more = ", as far as this user may look"
     name = terminal.paint(terminal.clip(clean(status["host"]), 40), "bold")
-    yield f"{terminal.sign(level)} {name}: {terminal.level(level, _HEADLINES[level] + more)}"
+    yield f"{terminal.sign(level)} {name}: {terminal.level(level, headline(status))}"
 
 
 def _tailnet(status: Status, terminal: Terminal) -> Iterator[str]:
@@ -97,8 +95,10 @@ def _exit(status: Status, terminal: Terminal) -> Iterator[str]:
     if not way["known"]:
         yield _row(terminal, "exit node", "unknown: tailscaled does not answer", "red")
         return
-    bad = way["blocked"] or way["online"] is False
+    bad = way["blocked"] or way["stuck"] or way["online"] is False
     text = "blocked" if way["blocked"] else clean(way["using"]) or "the bare uplink"
+    if way["stuck"]:
+        text = "none: what leaves goes to tailscaled, which carries nothing"
     notes = [
         word
         for word, holds in (
@@ -123,23 +123,33 @@ def _peers(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[
     if not peers:
         return
     online = [peer for peer in peers if peer["online"]]
-    counts = [
-        (way, sum(peer["way"] == way for peer in online)) for way in ("direct", "relay", "peer-relay", "idle")
-    ]
+    ways = [_way(peer) for peer in online]
+    counts = [(way, ways.count(way)) for way in ("direct", "relay", "peer-relay", "idle", "silent")]
     told = ", ".join(f"{count} {way}" for way, count in counts if count)
     yield _row(terminal, "peers", f"{len(online)} of {len(peers)} online" + (f": {told}" if told else ""))
-    listed = peers if everything else [peer for peer in online if peer["way"] != "idle"][:_PEERS_SHOWN]
+    listed = peers if everything else [peer for peer in online if _way(peer) != "idle"][:_PEERS_SHOWN]
     width = max((len(peer["name"]) for peer in listed), default=0)
     for peer in listed:
         yield _peer(peer, terminal, min(max(width, 8), 24))
 
 
+def _way(peer: Peer) -> str:
+    """What control calls online and the monitor finds dead is silent: the way is a memory then."""
+    return "silent" if peer["answers"] is False else peer["way"]
+
+
 def _peer(peer: Peer, terminal: Terminal, width: int) -> str:
-    way = peer["way"] if peer["online"] else "offline"
+    way = _way(peer) if peer["online"] else "offline"
     by = f" by {peer['relay']}" if way == "relay" else ""
     notes = ["exit node"] if peer["exit_node"] else []
     notes += peer["routes"][:3]
-    level = {"direct": "good", "relay": "poor", "peer-relay": "poor", "unknown": "unknown"}.get(way, "")
+    level = {
+        "direct": "good",
+        "relay": "poor",
+        "peer-relay": "poor",
+        "unknown": "unknown",
+        "silent": "dead",
+    }.get(way, "")
     name = terminal.clip(clean(peer["name"]), width)
     cells = f"{name:<{width}}  {peer['address']:<15}  "
     path = f"{clean(way + by):<12}"
@@ -167,14 +177,20 @@ def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterat
         if status["monitor"]["running"]
         else f"not watched: {status['monitor']['error']}"
     )
-    told = f"{up} of {watched} up" if watched else unknown
+    # All that is known: an upstream that takes a connection may yet give no answer.
+    told = f"{up} of {watched} take connections" if watched else unknown
     if watched and watched < len(services):
         told += f", {len(services) - watched} unknown"
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
     if ends:
         left_s = min(ends) - status["at"]
         told += f"; certificates for {span(left_s)}" if left_s > 0 else "; a certificate has expired"
-    if status["proxy"]["running"] is False:
+    gone = [service["unreached"] for service in services if service["unreached"]]
+    if status["proxy"]["running"] is not False and gone:
+        yield _row(
+            terminal, "services", f"{len(gone)} of {len(services)} out of reach: {clean(gone[0])}", "red"
+        )
+    elif status["proxy"]["running"] is False:
         yield _row(terminal, "services", "none is served: nginx does not answer", "red")
     else:
         yield _row(terminal, "services", told)
@@ -270,8 +286,22 @@ def _warnings(status: Status, terminal: Terminal) -> Iterator[str]:
         lines = wrapped(clean(head + warning["message"]), room)
         yield f"  {terminal.sign(warning['level'])} {terminal.level(warning['level'], lines[0])}"
         yield from (f"    {terminal.level(warning['level'], line)}" for line in lines[1:])
-        if warning["hint"]:
-            yield f"      {terminal.paint(terminal.clip(clean(warning['hint']), terminal.width - 6), 'dim')}"
+        for line in _command(clean(warning["hint"]), terminal.width - 6):
+            yield f"      {terminal.paint(line, 'dim')}"
+
+
+def _command(hint: str, width: int) -> Iterator[str]:
+    """A command in lines that can be pasted together, and what it does as comments."""
+    command, _, comment = hint.partition("    # ")
+    if len(hint) <= width:
+        yield from [hint] if hint else []
+        return
+    if command.startswith("# "):
+        command, comment = "", command[2:]
+    *broken, last = wrapped(command, width - 2)
+    yield from (f"{line} \\" for line in broken)
+    yield from [last] if last else []
+    yield from (f"# {line}" for line in wrapped(comment, width - 2)) if comment else ()
 
 
 def _count(counter: Counter | None) -> str:

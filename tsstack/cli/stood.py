@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsstack.cli.columns import Cell, Column, table
 from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
+from tsstack.parts.proxy.probe import ANSWER_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +113,8 @@ def _part(
 
 def _vhost_row(vhost: VhostState, terminal: Terminal) -> list[Cell]:
     days = "-" if vhost.days_left is None else f"{vhost.days_left:.0f} days"
+    if vhost.days_left is not None and vhost.days_left < 0:
+        days = "expired"
     return [
         _mark(terminal, vhost.level),
         Cell(vhost.name, ("bold",)),
@@ -122,8 +125,10 @@ def _vhost_row(vhost: VhostState, terminal: Terminal) -> list[Cell]:
 
 
 def _service_row(service: ServiceState, terminal: Terminal) -> list[Cell]:
+    answers = "takes connections" if service.url.startswith("tcp://") else "answers"
     words = [
-        *(f"{each} answers" for each in service.answering),
+        *(f"{each} {answers}" for each in service.answering),
+        *(f"{each} gives no answer within {ANSWER_S:g} s" for each in service.mute),
         *(f"{each} is silent" for each in service.silent),
     ]
     looks = () if service.level == "ok" else (COLOUR_OF[service.level],)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tsstack.cli.known_names import complete_theme
 from tsstack.cli.options import unused_file_option
 from tsstack.cli.script import Every
 from tsstack.errors import UsageError
@@ -13,7 +14,12 @@ from tsstack.errors import UsageError
 
 @click.command()
 @unused_file_option
-@click.option("--theme", metavar="NAME", help="Its colours; `t` goes through them.  [default: tsstack]")
+@click.option(
+    "--theme",
+    metavar="NAME",
+    shell_complete=complete_theme,
+    help="Its colours; `t` goes through them.  [default: tsstack]",
+)
 @click.option(
     "--every",
     "every_s",

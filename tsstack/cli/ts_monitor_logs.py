@@ -14,7 +14,7 @@ import click
 
 from tsstack.cli.ending import leave
 from tsstack.cli.event_lines import EventLines, standing_lines
-from tsstack.cli.glyphs import terminal
+from tsstack.cli.glyphs import newest, screen_rows, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
@@ -109,6 +109,8 @@ def command(
         stands = [each for each in journal.stands if asked.concerns(each)]
         if sys.stdout.isatty() and not as_json and not follows:
             lines += standing_lines(stands, terminal(), time.time())
+        if every_s is not None:
+            lines = newest(lines, screen_rows(), terminal())
         return "\n".join(lines), _level(stands)
 
     if not follows:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 import click
 
 from tsstack.cli.ending import leave
-from tsstack.cli.glyphs import Terminal, terminal
+from tsstack.cli.glyphs import Terminal, screen_rows, terminal
 from tsstack.cli.known_names import complete_path
 from tsstack.cli.link_table import table
 from tsstack.cli.options import json_option
@@ -146,7 +144,7 @@ def command(
             lines = fit(
                 [*(out.clip(each, out.width) for each in (*report.troubles, *report.notes)), *lines],
                 out,
-                _height(),
+                screen_rows(),
             )
         if plot is not None:
             _plot(report, plot)
@@ -155,19 +153,15 @@ def command(
     return EXIT_CODE[watch(draw, every_s)]
 
 
-def fit(lines: list[str], out: Terminal, height: int | None) -> list[str]:
+def fit(lines: list[str], out: Terminal, rows: int | None) -> list[str]:
     """As many lines as a screen that is drawn in place has room for, and how many there would be more."""
-    if height is None or len(lines) < height:
+    if rows is None or len(lines) <= rows:
         return lines
-    left = len(lines) - height + 2
+    left = len(lines) - rows + 1
     return [
-        *lines[: height - 2],
+        *lines[: rows - 1],
         out.paint(out.clip(f"and {left} lines more: a larger terminal", out.width), "dim"),
     ]
-
-
-def _height() -> int | None:
-    return get_terminal_size().lines if sys.stdout.isatty() else None
 
 
 def _check_picture(file: Path) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 EXIT_CODE = {"ok": 0, "warning": 1, "critical": 2}
 CANNOT_TELL = 3
+_UNCUT = 100_000
+"""Columns, where nobody reads a screen: what is cut cannot be found by grep(1), or pasted."""
 _EPILOG = """\
 Ends with 0 when all is well, 1 with a warning, 2 with something critical and 3 when that cannot be told, as
 check plugins do. `tsstack explain CODE` says more of each remark. Zone counters and certificates need root.
@@ -112,7 +114,7 @@ def make_parser() -> argparse.ArgumentParser:
     defaults = Sources()
     parser.add_argument("-a", "--all", action="store_true", help="all peers, services and zones")
     parser.add_argument(
-        "-w", "--watch", nargs="?", type=_seconds, const=2.0, default=0.0, metavar="SECONDS",
+        "-w", "--watch", nargs="?", type=_duration, const=2.0, default=0.0, metavar="SECONDS",
         help="again and again, each 2 s or so many",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the same as JSON: docs/status.md")
@@ -127,10 +129,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
+def _duration(text: str) -> float:
+    import argparse
+
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.1 <= value <= 86400:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"seconds from 0.1 to 86400 are wanted, not {text!r}")
     return value
 
 
@@ -141,9 +148,11 @@ def _show(status: Status, options: Options) -> None:
         indent = None if options.every_s else 2  # a line for each when they follow each other
         sys.stdout.write(json.dumps(status, indent=indent) + "\n")
     else:
-        from tsstack.cli.glyphs import redrawn, redraws, terminal
+        from tsstack.cli.glyphs import redrawn, redraws, screen_rows, terminal
         from tsstack.cli.status_screen import status_lines
 
-        text = "\n".join(status_lines(status, terminal(), everything=options.all)) + "\n"
+        rows = screen_rows() if options.every_s else None
+        out = terminal(piped=_UNCUT)
+        text = "\n".join(status_lines(status, out, everything=options.all, rows=rows)) + "\n"
         sys.stdout.write(redrawn(text) if options.every_s and redraws(sys.stdout) else text)
     sys.stdout.flush()

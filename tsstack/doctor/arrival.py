@@ -77,7 +77,7 @@ def check_arrival(facts: ArrivalFacts) -> Iterator[Finding]:
     for each in silent:
         words = f"no new connection to {each.endpoint} ({each.path}): {each.fault}"
         port = each.endpoint.rpartition(":")[2]
-        yield Finding("TS872", "error", each.endpoint, words, f"ss -ltn 'sport = :{port}'; tsstack switch")
+        yield Finding("TS872", "error", each.endpoint, words, f"ss -ltnp 'sport = :{port}'; nginx-test")
     if facts.sockets and not silent:
         words = f"each takes a new connection: {listed((each.endpoint for each in facts.sockets), 3)}"
         yield Finding("TS872", "ok", "sockets", words)

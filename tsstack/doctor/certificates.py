@@ -10,7 +10,7 @@ from tsstack.doctor.finding import Finding, listed
 _RENEW = {
     "local-ca": "tsstack certificates renew --force",
     "tailscale": "tsstack certificates renew --force",
-    "files": "put the right pair in its place, then: tsstack certificates renew",
+    "files": "tsstack certificates renew    # once the right pair is in its place",
 }
 
 
@@ -70,5 +70,5 @@ def _check(each: CertificateFacts, now: float) -> Iterator[Finding]:
     if each.chain_fault:
         private = each.kind == "files"
         words = f"{each.path}: {each.chain_fault}"
-        fix = "put the intermediate certificates behind it, or give clients its root" if private else renew
+        fix = "# put the intermediate certificates behind it, or give clients its root" if private else renew
         yield Finding("TS849", "warning" if private else "error", about, words, fix)

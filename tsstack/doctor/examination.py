@@ -151,6 +151,14 @@ class _Scene:
         return _sound(plan_of, self.live_tree)
 
     @property
+    def shut(self) -> str:
+        """Why nobody gets to any service, as another finding tells; empty: nothing is known against it."""
+        if self.status["proxy"]["running"] is False:
+            return "nginx does not answer"
+        lost = [each["unreached"] for each in self.status["services"]]
+        return lost[0] if lost and all(lost) else ""
+
+    @property
     def own_name(self) -> str:
         return self.facts.tailscale.dns_name.lower() if self.facts.tailscale else ""
 
@@ -203,11 +211,14 @@ def _sound(read: Callable[[_T], _R], tree: _T) -> _R:
         return read(tree)
     except (ValueError, KeyError, TypeError) as error:
         raise TsstackError(
-            f"the live generation is damaged: {error}", hint="tsstack switch, or roll back to another one"
+            f"the live generation is damaged: {error}",
+            hint="tsstack rollback    # or, after a change of the file: tsstack switch",
         ) from error
 
 
 def _unproven(scene: _Scene) -> tuple[str, ...]:
+    if scene.shut:
+        return (f"that new connections to the services arrive: not asked, since {scene.shut}",)
     if not scene.arrival.sockets or scene.plan is None:
         return ()
     urls = sorted(scene.plan.urls.values(), key=lambda url: url.startswith("tcp://"))
@@ -243,7 +254,9 @@ def _clock(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.machine import look_at_clock
 
     tailscale = scene.facts.tailscale
-    return check_clock(look_at_clock(tailscale.control_url if tailscale else ""))
+    return check_clock(
+        look_at_clock(tailscale.control_url if tailscale else "", scene.facts.default_interface)
+    )
 
 
 def _units(scene: _Scene) -> Iterable[Finding]:
@@ -258,7 +271,9 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
     hung = not scene.status["exit"]["known"]
     facts = look_at_generation(scene.site, scene.facts, thorough=not scene.request.quick, hung=hung)
     firewall = scene.status["firewall"]
-    told = ("firewall",) if firewall["loaded"] is False or firewall["changed"] else ()
+    told = ["firewall"] if firewall["loaded"] is False or firewall["changed"] else []
+    told += ["proxy"] if scene.status["proxy"]["running"] is False else []
+    told += ["tailscale"] if scene.status["tailnet"]["state"] != "Running" else []
     dead = [each["about"] for each in scene.status["warnings"] if each["code"] == "TS721"]
     yield from check_remarks(scene.status, "generation")
     moved = {"TS707", "TS709", "TS710", "TS711"}
@@ -296,23 +311,23 @@ def _forwarding(scene: _Scene) -> Iterable[Finding]:
 
 
 def _foreign(scene: _Scene) -> Iterable[Finding]:
-    from tsstack.parts.firewall.foreign import foreign_drops
-    from tsstack.parts.firewall.library import Session
+    from tsstack.doctor.gathering.foreign import look_at_others
 
     asked = os.geteuid() == 0 and scene.status["firewall"]["enabled"]
-    return check_foreign(foreign_drops(Session()) if asked else None)
+    return check_foreign(look_at_others(scene.site, scene.facts) if asked else None)
 
 
 def _listeners(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.listeners import look_at_listeners
 
-    return check_listeners(look_at_listeners(scene.plan, scene.facts))
+    return check_listeners(look_at_listeners(scene.plan, scene.facts, scene.status))
 
 
 def _arrival(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.arrival import connect_to_self
 
-    scene.arrival = connect_to_self(scene.plan, scene.facts)
+    # One cause, one finding: what depends on it is not asked.
+    scene.arrival = connect_to_self(None if scene.shut else scene.plan, scene.facts)
     return check_arrival(scene.arrival)
 
 
@@ -323,12 +338,27 @@ def _peer(scene: _Scene) -> Iterable[Finding]:
     return check_peer(scene.peer)
 
 
+def _services(scene: _Scene) -> Iterable[Finding]:
+    """Who holds the sockets says more of nginx than its silence, where both can be told."""
+    held = list(_listeners(scene))
+    told = any(each.code == "TS866" and each.level != "ok" for each in held)
+    yield from held
+    for each in check_remarks(scene.status, "services"):
+        if not (told and each.code in {"TS725", "TS726"}):
+            yield each
+
+
 def _always(_: _Scene) -> bool:
     return True
 
 
 def _has_proxy(scene: _Scene) -> bool:
     return "nginx/plan.json" in scene.live_tree
+
+
+def _has_names(scene: _Scene) -> bool:
+    """The tailnet's resolver is tailscaled: it is asked where that is up."""
+    return _has_proxy(scene) and scene.status["tailnet"]["state"] == "Running"
 
 
 def _has_tailnet(scene: _Scene) -> bool:
@@ -355,9 +385,9 @@ _AREAS: tuple[tuple[str, Callable[[_Scene], bool], tuple[_Check, ...]], ...] = (
     (
         "firewall",
         _always,
-        (("the packet filter", False, _remarks("firewall")), ("other firewalls", False, _foreign)),
+        (("the packet filter", False, _remarks("firewall")), ("other firewalls", True, _foreign)),
     ),
-    ("names", _has_proxy, (("names", True, _names),)),
+    ("names", _has_names, (("names", True, _names),)),
     (
         "certificates",
         _has_proxy,
@@ -369,7 +399,7 @@ _AREAS: tuple[tuple[str, Callable[[_Scene], bool], tuple[_Check, ...]], ...] = (
     (
         "services",
         _has_proxy,
-        (("sockets", False, _listeners), ("services", False, _remarks("services"))),
+        (("sockets and services", False, _services),),
     ),
     ("arrival", _always, (("new connections", True, _arrival),)),
     ("peer", lambda scene: bool(scene.request.peer), (("the peer", False, _peer),)),

@@ -3,25 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tsstack.doctor.finding import Finding
-from tsstack.parts.firewall.foreign import ForeignDrop
+from tsstack.doctor.finding import Finding, listed
 
-_OURS_CLOSES = "table inet tsstack closes what the file does not open"
+if TYPE_CHECKING:
+    from tsstack.explain.others import Asking, Hit
+    from tsstack.parts.firewall.foreign import ForeignDrop
 
 
-def check_foreign(drops: Sequence[ForeignDrop] | None) -> Iterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What was found of them. `asked` is None where packets could not be sent, and `fault` says why."""
+
+    tables: tuple[str, ...] = ()
+    """Those that may drop something."""
+    asked: Asking | None = None
+    fault: str = ""
+    drops: tuple[ForeignDrop, ...] = ()
+    """Chains that end in a drop: those that stand on the way through this host; where no packet could be sent
+    those on the way to it too.
+    """
+
+
+def check_foreign(others: Others | None) -> Iterator[Finding]:
     """None: nobody asked, since tsstack has no table here or this is not root."""
-    if drops is None:
+    if others is None:
         return
-    for drop in drops:
-        chain = f"{drop.family} {drop.table} {drop.chain}"
-        if drop.hook == "forward" and drop.chain == "FORWARD" and drop.reason == "policy drop":
-            fix = f"nft list chain {chain}; iptables -I DOCKER-USER -i tailscale0 -j ACCEPT"
-        elif drop.reason == "policy drop":
-            fix = f"nft chain {chain} '{{ policy accept; }}'    # {_OURS_CLOSES}; or switch that firewall off"
-        else:
-            fix = f"nft -a list chain {chain}    # nft delete rule {chain} handle N: {_OURS_CLOSES}"
-        yield Finding("TS864", "warning", f"{drop.family} {drop.table}", str(drop), fix)
-    if not drops:
-        yield Finding("TS864", "ok", "others", "no chain of another owner drops what the zones open")
+    yield from map(_ends_in_a_drop, others.drops)
+    if not others.tables:
+        yield Finding("TS864", "ok", "others", "no other table drops anything on its way in")
+        return
+    if others.asked is None:
+        yield from _untried(others)
+        return
+    yield from _hit(others.asked.hits)
+    for sentence in others.asked.astray:
+        fix = "nft list ruleset; ip route"
+        yield Finding("TS864", "warning", "others", f"what the zones open did not arrive: {sentence}", fix)
+    if not others.asked.hits and not others.asked.astray:
+        yield Finding("TS864", "ok", "others", all_pass(others.tables, others.asked))
+
+
+def all_pass(tables: Sequence[str], asked: Asking) -> str:
+    """What was tried, in words, where nothing is dropped."""
+    names = listed(tables, 3)
+    left = f"; the time was over before {asked.left} more" if asked.left else ""
+    return (
+        f"{names} may drop something; {asked.packets} packets that the zones open were tried, all pass{left}"
+    )
+
+
+def _untried(others: Others) -> Iterator[Finding]:
+    words = f"{listed(others.tables, 3)} may drop what the zones open; that was not tried: {others.fault}"
+    yield Finding("TS864", "warning", "others", words, "nft list ruleset")
+
+
+def _ends_in_a_drop(drop: ForeignDrop) -> Finding:
+    chain = f"{drop.family} {drop.table} {drop.chain}"
+    fix = f"nft -a list chain {chain}"
+    if drop.is_docker:
+        fix = f"nft list chain {chain}; iptables -I DOCKER-USER -i tailscale0 -j ACCEPT"
+    return Finding("TS864", "warning", f"{drop.family} {drop.table}", str(drop), fix)
+
+
+def _hit(hits: tuple[Hit, ...]) -> Iterator[Finding]:
+    for chain in dict.fromkeys(each.chain for each in hits):
+        there = [each for each in hits if each.chain == chain]
+        services = listed(dict.fromkeys(f"{each.service} on {each.interface}" for each in there), 4)
+        words = f"it drops what the zones open: {services}; {there[0]}"
+        yield Finding("TS864", "error", chain.rpartition(" ")[0], words, accepting(there))
+
+
+def accepting(hits: list[Hit]) -> str:
+    """The commands that would let them pass, in each chain that drops them."""
+    rules: dict[tuple[str, str, str], list[str]] = {}
+    for hit in hits:
+        protocol, _, port = hit.service.partition("/")
+        ports = rules.setdefault((hit.chain, hit.interface, protocol), [])
+        if port not in ports:
+            ports.append(port)
+    return "; ".join(
+        f"nft insert rule {chain} iifname {interface} {protocol} dport '{{ {', '.join(ports)} }}' accept"
+        for (chain, interface, protocol), ports in rules.items()
+    )

@@ -50,9 +50,7 @@ def _switched(facts: ForwardingFacts) -> Iterator[Finding]:
     for name, value in (("net.ipv4.ip_forward", facts.ipv4), ("net.ipv6.conf.all.forwarding", facts.ipv6)):
         if value == 0:
             words = f"{name} is 0, and this host has to forward for {facts.reason}"
-            yield Finding(
-                "TS861", "error", "forwarding", words, f"tsstack switch    # or: sysctl -w {name}=1"
-            )
+            yield Finding("TS861", "error", "forwarding", words, f"sysctl -w {name}=1")
     if facts.ipv4 and facts.shut:
         words = f"IPv4 forwarding is off on {listed(facts.shut)} alone, and is needed for {facts.reason}"
         fix = f"sysctl -w net.ipv4.conf.{facts.shut[0]}.forwarding=1"

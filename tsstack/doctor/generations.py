@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tsstack.doctor.finding import Finding, listed
+from tsstack.status.fixes import reapply
 
 _SHOWN = 4
 
@@ -52,7 +53,8 @@ def check_generation(
         yield Finding("TS835", "error", "switch", words, "tsstack recover")
     if not facts.boot_exists:
         words = f"the next boot wants generation {facts.boot}, which is not there"
-        yield Finding("TS836", "error", "boot", words, "tsstack switch")
+        fix = reapply(facts.live, facts.boot) if facts.live else "tsstack switch"
+        yield Finding("TS836", "error", "boot", words, fix)
     if not facts.live:
         words = "none yet: `tsstack switch` makes the first"
         if facts.kept:
@@ -93,4 +95,4 @@ def _drift(facts: GenerationFacts, told: Sequence[str], exit_is_told: bool) -> I
         if not lines:
             continue
         words = f"the host differs from generation {facts.live}: {listed(lines, _SHOWN)}"
-        yield Finding("TS831", "warning", part, words, "tsstack dry-activate; tsstack switch")
+        yield Finding("TS831", "warning", part, words, reapply(facts.live, facts.boot))

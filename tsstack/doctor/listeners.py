@@ -23,6 +23,8 @@ class ListenerFacts:
     """What nginx says it has loaded; empty where it does not say."""
     asks_status: bool = False
     error_log: str = "/var/log/nginx/error.log"
+    start: str = "systemctl restart nginx"
+    """What brings it back."""
 
 
 def check_listeners(facts: ListenerFacts) -> Iterator[Finding]:
@@ -35,15 +37,18 @@ def check_listeners(facts: ListenerFacts) -> Iterator[Finding]:
         bad = True
         port = endpoint.rpartition(":")[2]
         words = f"{endpoint} ({path}) is held by {program}, so nginx cannot have it"
-        yield Finding("TS865", "error", endpoint, words, f"ss -ltnp 'sport = :{port}'; end that program")
+        yield Finding("TS865", "error", endpoint, words, f"ss -ltnp 'sport = :{port}'    # end that program")
     if facts.running is False:
         bad = True
         words = "nginx does not run: no service is served"
-        yield Finding("TS866", "error", "nginx", words, f"tsstack switch; tail {facts.error_log}")
+        yield Finding("TS866", "error", "nginx", words, f"{facts.start}; tail {facts.error_log}")
+    elif facts.asks_status and not facts.served_digest:
+        bad = True
+        words = "nginx runs and does not answer: no service is served"
+        yield Finding("TS866", "error", "nginx", words, f"{facts.start}; tail {facts.error_log}")
     elif facts.asks_status and facts.served_digest != facts.wanted_digest:
         bad = True
-        said = facts.served_digest or "nothing"
-        words = f"nginx serves another configuration than the live generation's: it says {said}"
-        yield Finding("TS866", "error", "nginx", words, f"tsstack switch; tail {facts.error_log}")
+        words = f"nginx serves another configuration than the live generation's: {facts.served_digest}"
+        yield Finding("TS866", "error", "nginx", words, f"nginx -s reload; tail {facts.error_log}")
     if not bad:
         yield Finding("TS866", "ok", "nginx", f"serves the live generation on {facts.wanted} sockets")

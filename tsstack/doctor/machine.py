@@ -38,6 +38,8 @@ class Clock:
     server: str = ""
     url: str = ""
     """Where it was asked."""
+    uplink: str = ""
+    """By which interface, past an exit node; empty: as the routes say."""
     fault: str = ""
     """Why the control server gave no time."""
 
@@ -86,7 +88,8 @@ def check_clock(clock: Clock) -> Iterator[Finding]:
         yield Finding("TS825", "ok", "clock", f"agrees with {clock.server}{kept}")
         return
     if clock.fault:
-        yield Finding("TS826", "warning", clock.server, clock.fault, f"curl -vI {clock.url}")
+        by = f"--interface {clock.uplink} " if clock.uplink else ""
+        yield Finding("TS826", "warning", clock.server, clock.fault, f"curl -vI {by}{clock.url}")
     if clock.disciplined is False:
         words = "nothing keeps the clock: the kernel says that it is not synchronised"
         yield Finding(

@@ -63,7 +63,7 @@ def _at_tailnet(facts: NameFacts) -> Iterator[Finding]:
     hopeless = [name for name in missing if _is_below(name, facts.own_name) and facts.hosted]
     if hopeless:
         words = f"{listed(hopeless)}: Tailscale's control plane has no names below a host's"
-        fix = "write `names: path` (or port, or service) in the file's proxy section; tsstack explain TS306"
+        fix = "tsstack explain TS306    # write `names: path` (or port, or service) in the proxy section"
         yield Finding("TS844", "error", "names", words, fix)
     for cause in dict.fromkeys(answers[name].cause for name in missing if name not in hopeless):
         names = [name for name in missing if name not in hopeless and answers[name].cause == cause]
@@ -88,7 +88,7 @@ def _at_system(facts: NameFacts) -> Iterator[Finding]:
             f"{listed(differing)}: {what}"
         )
         domain = facts.own_name.partition(".")[2] or "TAILNET"
-        fix = f"write `tailscale: {{accept_dns: true}}`, or `dns: {{split: {{{domain}: [{RESOLVER}]}}}}`"
+        fix = f"# write `tailscale: {{accept_dns: true}}`, or `dns: {{split: {{{domain}: [{RESOLVER}]}}}}`"
         yield Finding("TS843", "warning", "names", words, fix)
 
 
@@ -112,9 +112,9 @@ def _is_below(name: str, host: str) -> bool:
 
 def _record(facts: NameFacts, name: str) -> str:
     if facts.hosted or name == facts.own_name:
-        return "tailscale dns status; see the DNS page of the admin console"
+        return "tailscale dns status    # and the DNS page of the admin console"
     address = min(facts.expected, key=lambda each: (":" in each, each), default="ADDRESS")
     return (
-        "on the Headscale host, in the file of dns.extra_records_path: "
+        "# on the Headscale host, in the file of dns.extra_records_path: "
         f'{{"name": "{name}", "type": "A", "value": "{address}"}}'
     )

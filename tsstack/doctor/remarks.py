@@ -12,7 +12,7 @@ _LEVELS: dict[StatusLevel, Level] = {"ok": "ok", "warning": "warning", "critical
 # Each remark stands where the chain has its place, by the first digits of its code.
 _AREAS = {"TS70": "tailnet", "TS71": "tailnet", "TS72": "services", "TS73": "firewall", "TS74": "monitor",
           "TS75": "generation"}  # fmt: skip
-_CERTIFICATES = ("TS722", "TS723")
+_CERTIFICATES = ("TS722", "TS723", "TS729")
 
 
 def area_of(code: str) -> str:

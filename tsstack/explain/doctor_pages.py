@@ -161,7 +161,8 @@ FINDINGS = (
         "Somebody or something changed it since the switch. One finding for each part, with what a switch "
         "would change back.",
         "kernel: the host differs from generation 7: ~ net.ipv4.ip_forward: 0 -> 1",
-        "tsstack dry-activate    # all of it\ntsstack switch          # makes it so again",
+        "tsstack dry-activate       # all of it, where the file is that of the live generation\n"
+        "tsstack rollback --to N    # the live generation: makes it so again, whatever the file says by now",
     ),
     Remark(
         "TS832",
@@ -303,7 +304,7 @@ FINDINGS = (
         "Forwarding is off, and this host routes",
         "It offers routes or an exit node, or the file has forward rules, and the kernel passes nothing on.",
         "net.ipv4.ip_forward is 0, and this host has to forward for 192.168.15.0/24",
-        "tsstack switch\n# or, without a file that asks for it:\nsysctl -w net.ipv4.ip_forward=1",
+        "sysctl -w net.ipv4.ip_forward=1",
     ),
     Remark(
         "TS862",
@@ -327,14 +328,15 @@ FINDINGS = (
     ),
     Remark(
         "TS864",
-        "warning",
+        "error",
         "A firewall of somebody else drops what the zones open",
-        "A drop in any chain is final, whatever another one accepts (nft(8)). tsstack leaves tables of "
-        "others alone, so it has to be accepted there too, or all of it: what the file does not open is "
-        "closed by tsstack's own table.",
-        "table ip filter, chain INPUT (input: policy drop) drops packets that our zones open",
-        "nft chain ip filter INPUT '{ policy accept; }'    # table inet tsstack closes the rest\n"
-        "ufw disable    # or the like",
+        "A drop in any chain is final, whatever another one accepts (nft(8)). The doctor sends packets that "
+        "the zones open through a copy of all tables, and names the rule that drops one. tsstack leaves "
+        "tables of others alone: it has to be accepted there too, now and in that program's own "
+        "configuration, or that firewall has to go: what no zone opens is closed by tsstack's table.",
+        "tcp/443 from 100.64.0.9 on tailscale0 (zone internal) is dropped by table ip filter, chain INPUT",
+        "nft insert rule ip filter INPUT iifname tailscale0 tcp dport '{ 443 }' accept\n"
+        "ufw disable    # or the like: table inet tsstack closes the rest",
     ),
     Remark(
         "TS865",
@@ -350,7 +352,8 @@ FINDINGS = (
         "nginx does not serve the live generation",
         "It does not run, or it runs on something else: a reload was refused, or somebody edited its files.",
         "nginx does not run: no service is served",
-        "tsstack switch\ntail /var/log/nginx/error.log",
+        "tsstack rollback --to N    # the live generation: starts nginx\n"
+        "systemctl restart nginx    # where it runs and is silent\ntail /var/log/nginx/error.log",
     ),
     Remark(
         "TS871",
@@ -367,7 +370,7 @@ FINDINGS = (
         "No new connection to a socket of the proxy",
         "This host tried its own address: refused means that nobody listens, no answer that a rule drops it.",
         "no new connection to 100.64.0.2:443 (proxy.https_port): Connection refused",
-        "ss -ltn 'sport = :443'\ntsstack switch",
+        "ss -ltnp 'sport = :443'\nnginx-test",
     ),
     Remark(
         "TS873",

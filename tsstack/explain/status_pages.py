@@ -25,7 +25,7 @@ REMARKS = (
         "Nothing of the tailnet can be told, changed or failed over. Traffic that was set up may still flow. "
         "The message says what the socket answered.",
         "tailscaled does not answer on /var/run/tailscale/tailscaled.sock",
-        "systemctl status tailscaled\njournalctl -u tailscaled -n 50",
+        "systemctl restart tailscaled\njournalctl -u tailscaled -n 50",
     ),
     Remark(
         "TS702",
@@ -67,9 +67,13 @@ REMARKS = (
         "warning",
         "This node's key expires soon",
         "When it has expired (critical) the host drops out of the tailnet until somebody logs it in again, "
-        "and whoever can reach it only by the tailnet is locked out.",
+        "and whoever can reach it only by the tailnet is locked out. On Headscale the server's command makes "
+        "the key good again and the host comes back by itself, with its addresses. A node that was deleted "
+        "there instead joins anew by `tsstack switch` and gets other addresses.",
         "this node's key expires in 9 days",
-        "tailscale up --force-reauth\n# or switch key expiry off for this machine on the control server",
+        "headscale nodes list\n"
+        "headscale nodes expire -i ID --disable    # on the server, also after its end\n"
+        "# on Tailscale: extend the key, or disable its expiry, in the admin console",
     ),
     Remark(
         "TS707",
@@ -134,6 +138,48 @@ REMARKS = (
         "ts-quality 192.168.15.0/24\ntsstack monitor offer 192.168.15.0/24",
     ),
     Remark(
+        "TS714",
+        "critical",
+        "This host has no way out",
+        "No default route leads out, or the link of the only interface that has one is down. The exit node "
+        "is reached by the same way. A link that is down is told at once; that there is no default route, "
+        "once tailscaled has lost its control server too, since rules may lead out by other tables.",
+        "eth0 has no link",
+        "ip -brief link\nip route",
+    ),
+    Remark(
+        "TS715",
+        "critical",
+        "There is no internet through the exit node in use",
+        "It is online, and what the monitor asks through it gets no answer. The monitor stays: no other "
+        "candidate is better, it has moved too often of late, somebody chose this one by hand, or it may not "
+        "move at all.",
+        "no internet through exit-b, which is in use: exit-a is barred for 240 s more",
+        "tsstack exit-node list\nts-quality exit",
+    ),
+    Remark(
+        "TS716",
+        "critical",
+        "What leaves this host goes nowhere",
+        "tailscaled has lost its tailnet and left its routes to the exit node where they are, so the kernel "
+        "hands it what leaves for the internet and nothing comes out. `tailscale up` brings it back after a "
+        "`tailscale down`; for an expired key see TS706. `tailscale down` ends it at once: then all leaves "
+        "by the uplink.",
+        "nothing leaves this host: its packets go to tailscaled, and tailscaled is NeedsLogin",
+        "tsstack explain TS706\nip route get 192.0.2.1",
+    ),
+    Remark(
+        "TS717",
+        "warning",
+        "The control server does not hear this host",
+        "tailscaled runs and has no connection to its control server. What is there goes on: tunnels, "
+        "routes, the exit node. Nothing new comes: no new node, no approval, no change of the policy, no "
+        "peer's new address. A server that restarts is back within seconds.",
+        "no connection to https://hs.example.org: nothing new of the tailnet is heard here, and nobody can "
+        "join or come back",
+        "tsstack doctor       # asks it past the exit node\nsystemctl status headscale    # on the server",
+    ),
+    Remark(
         "TS721",
         "critical",
         "A service is down",
@@ -156,7 +202,7 @@ REMARKS = (
         "Its end is nearer than any renewal should let it come (critical: less than three days). The timer "
         "renews, or your own files were not replaced.",
         "the certificate of wiki.kernelcore.tail.test expires in 6 days",
-        "systemctl list-timers tsstack-renew.timer\ntsstack certificates renew",
+        "tsstack certificates renew\nsystemctl list-timers tsstack-renew.timer",
     ),
     Remark(
         "TS724",
@@ -173,7 +219,7 @@ REMARKS = (
         "Nothing answers at its status endpoint (`proxy.status`, on loopback), so no service is served, "
         "however well the upstreams are.",
         "nginx does not answer on 127.0.0.1:9180: connection refused: nothing is served",
-        "nginx-test\nsystemctl status nginx",
+        "nginx-test                  # says what it refuses\nsystemctl restart nginx",
     ),
     Remark(
         "TS726",
@@ -182,7 +228,7 @@ REMARKS = (
         "It answers, with another configuration than that of the live generation: it was not reloaded, or "
         "was started with another file.",
         "nginx serves another configuration than the live generation's",
-        "nginx-test\ntsstack switch",
+        "nginx-test           # says what it refuses\nnginx -s reload",
     ),
     Remark(
         "TS727",
@@ -193,13 +239,31 @@ REMARKS = (
         "ts-quality service\nnginx-test",
     ),
     Remark(
+        "TS728",
+        "critical",
+        "nginx listens where the tailnet does not come in",
+        "The tailnet has given this host another address, as it does when the node was deleted on the "
+        "control server and joined anew; nginx still listens on the old one.",
+        "nobody of the tailnet gets to wiki: 100.64.0.5 is no address of this host any more",
+        "tsstack switch",
+    ),
+    Remark(
+        "TS729",
+        "warning",
+        "nginx still serves the certificate before",
+        "The file is newer than nginx's workers: whoever renewed it has not reloaded nginx. How long the old "
+        "one is good for no file says; when it has ended, clients refuse it.",
+        "the certificate of wiki.test was renewed, and nginx serves what it loaded before that",
+        "nginx -s reload\nnginx-test          # asks for the certificates that are served",
+    ),
+    Remark(
         "TS731",
         "critical",
         "The firewall's table is not loaded",
         "The live generation has zones and the kernel has no table inet tsstack: somebody flushed the "
         "ruleset, and nothing is closed.",
         "table inet tsstack is not loaded: nothing is closed",
-        "tsstack switch",
+        "tsstack rollback --to N    # the live generation: makes the host so once more",
     ),
     Remark(
         "TS732",
@@ -208,7 +272,17 @@ REMARKS = (
         "It is not what was loaded: rules or elements were added or removed by hand or by another program, "
         "so what it lets in is not what the file says. `nft flush table` leaves a table without any rule.",
         "table inet tsstack is not as it was loaded",
-        "tsstack switch      # puts it right\nnft list table inet tsstack",
+        "nft list table inet tsstack\ntsstack rollback --to N    # the live generation: puts it right",
+    ),
+    Remark(
+        "TS733",
+        "warning",
+        "The fallback stands in for the firewall",
+        "The live generation has no firewall, or there is none yet: the first switch failed, was not "
+        "confirmed, or was rolled back. What `tsstack fallback set` was given stands meanwhile. On NixOS "
+        "that is what networking.firewall would let in.",
+        "the live generation has no firewall: the fallback's zones stand",
+        "journalctl -u tsstack-switch    # on NixOS: why the switch failed\ntsstack switch",
     ),
     Remark(
         "TS741",
@@ -275,7 +349,8 @@ REMARKS = (
         "Somebody or something changed a setting of tailscaled, a kernel parameter or the DNS of a link "
         "since the switch. Queues, links in /etc and all else that may drift is for `tsstack doctor`.",
         "drift: net.ipv4.ip_forward is 0, not 1",
-        "tsstack switch      # puts it right\ntsstack doctor      # shows all drift",
+        "tsstack rollback --to N    # the live generation: puts it right, whatever the file says by now\n"
+        "tsstack doctor             # shows all drift",
     ),
     Remark(
         "TS753",

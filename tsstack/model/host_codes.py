@@ -149,8 +149,10 @@ SYSCTL_WITHOUT_RETURN = declare(
     "With `disable_ipv6` at 1 the kernel deletes the IPv6 addresses and routes of the interface, those of "
     "the tailnet too (kernel.org, ip-sysctl, disable_ipv6); writing 0 again does not bring them back, so "
     "no rollback could. `stable_secret` cannot be unset once it is written. `net.ipv4.route.flush` and "
-    "`net.ipv6.route.flush` act once and hold no value. Write such a parameter into /etc/sysctl.d and "
-    "reboot, with another way into the machine at hand.",
+    "`net.ipv6.route.flush` act once and hold no value. `kernel.hostname` and `kernel.domainname` are those "
+    "of whoever asks: the units that bring a host up and undo a change have names of their own "
+    "(uts_namespaces(7)). "
+    "Write such a parameter into /etc/sysctl.d and reboot, with another way into the machine at hand.",
     "kernel: {sysctl: {net.ipv6.conf.all.disable_ipv6: 1}}",
     "# in /etc/sysctl.d/90-local.conf, and a reboot: net.ipv6.conf.all.disable_ipv6 = 1\n"
     "kernel: {profile: throughput}",

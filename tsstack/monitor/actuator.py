@@ -50,6 +50,8 @@ class Actuator:
         self._waiting: asyncio.Queue[Action] = asyncio.Queue()
         self._worker = asyncio.get_running_loop().create_task(self._work())
         self._proof: asyncio.Task[None] | None = None
+        self._freeing: set[asyncio.Task[None]] = set()
+        self._one_frees = asyncio.Lock()
         self._left = True
         """Whether the latest change of the way out was made: only then are connections freed."""
         self.read_only = False
@@ -63,7 +65,8 @@ class Actuator:
     @property
     def idle(self) -> bool:
         """Whether nothing waits to be done, no proof included."""
-        return self._waiting.empty() and (self._proof is None or self._proof.done())
+        proves = self._proof is not None and not self._proof.done()
+        return self._waiting.empty() and not proves and not self._freeing
 
     async def set_routes(self, routes: Iterable[str]) -> bool:
         """Set the advertised routes; whether that went."""
@@ -72,8 +75,8 @@ class Actuator:
     def close(self) -> None:
         """Do nothing more; prefs stay as they are."""
         self._worker.cancel()
-        if self._proof is not None:
-            self._proof.cancel()
+        for task in (*self._freeing, *([self._proof] if self._proof else [])):
+            task.cancel()
 
     @property
     def worker(self) -> asyncio.Task[None]:
@@ -95,8 +98,10 @@ class Actuator:
                 if self._tailscaled.seen.actual == DIRECT:
                     await self._use(node)
             case FreeFlows(left):
-                if self._left:
-                    await self._free(left)
+                if self._left:  # beside what follows: a slow machine takes seconds to start what frees them
+                    task = asyncio.get_running_loop().create_task(self._free(left))
+                    self._freeing.add(task)
+                    task.add_done_callback(self._freeing.discard)
             case ProveEgress():
                 if self._proof is not None:
                     self._proof.cancel()
@@ -119,6 +124,11 @@ class Actuator:
         return True
 
     async def _free(self, left: str) -> None:
+        async with self._one_frees:
+            if self._tailscaled.seen.actual != left:  # else the host has gone back to it meanwhile
+                await self._free_now(left)
+
+    async def _free_now(self, left: str) -> None:
         try:
             await asyncio.to_thread(free_flows, left, self._tailscaled.seen, self._uplink(), self._flows)
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -25,6 +25,7 @@ _LOOK_AT_ALL_S = 10.0
 _FEW = 50
 """So many paths are summed up on the spot; of more, the long windows are of the last half minute."""
 _ROUNDS = 60
+_FAILING = frozenset({"suspect", "poor", "dead"})
 
 
 def kind_of(key: str) -> PathKind:
@@ -45,6 +46,8 @@ class Entry:
     judge: Judge
     windows: Windows
     last: Sample | None = None
+    counted: bool = True
+    """Whether the last sample says something of the path."""
     level: Level = "unknown"
     since_s: float = 0.0
     """Since when the level is so."""
@@ -73,6 +76,8 @@ class Book:
     entries: dict[str, Entry] = field(default_factory=dict)
     sent: int = 0
     lost: int = 0
+    held: frozenset[str] = frozenset()
+    """Paths that seem to fail where it is not known yet whether it is they: they are shown as before."""
     _touched: set[str] = field(default_factory=set)
     _round: int = 0
     _looked_s: float = -inf
@@ -95,7 +100,7 @@ class Book:
             entry.path = path
             if afresh:
                 learnt = entry.judge.export()
-                entry.judge = self._judge(key)
+                entry.judge = self._judge(key, anew=bool(entry.last))
                 entry.judge.restore(learnt)
 
     def observe(self, sample: Sample, *, judge: bool = True) -> None:
@@ -105,7 +110,7 @@ class Book:
             return
         self.sent += 1
         self.lost += not sample.ok
-        entry.last = sample
+        entry.last, entry.counted = sample, True
         entry.windows.add(sample)
         if judge:
             entry.judge.observe(sample)
@@ -114,14 +119,14 @@ class Book:
     def note(self, sample: Sample) -> None:
         """A sample that says nothing of its path: it was sent, its error is shown, that is all."""
         if entry := self.entries.get(sample.path):
-            entry.last = sample
+            entry.last, entry.counted = sample, False
             self.sent += 1
 
     def renew(self, keys: Iterable[str]) -> None:
         """These lead another way from now on: what spoke against them before does not count."""
         for key in keys:
             entry = self.entries[key]
-            before, entry.judge = entry.judge, self._judge(key)
+            before, entry.judge = entry.judge, self._judge(key, anew=bool(entry.last))
             before.loss.outage()  # nor is it learnt from
             entry.judge.restore(before.export())
             entry.judge.pace_s = before.pace_s
@@ -137,16 +142,22 @@ class Book:
         entry = self.entries.get(key)
         return entry.judge.verdict(now_s) if entry else Verdict(key, "unknown")
 
-    def changes(self, now_s: float) -> list[Change]:
-        """The paths whose level is another than when this was last asked."""
+    def changes(self, now_s: float, waits: Callable[[str], bool] = lambda _: False) -> list[Change]:
+        """The paths whose level is another than when this was last asked.
+
+        What seems to fail and `waits` is held until the next time.
+        """
         keys: Iterable[str] = self._touched
         if now_s - self._looked_s >= _LOOK_AT_ALL_S:
             self._looked_s = now_s
             keys = list(self.entries)
-        found = []
+        found, held = [], set()
         for key in keys:
             entry = self.entries.get(key)
             if entry is None or (level := entry.judge.level(now_s)) == entry.level:
+                continue
+            if level in _FAILING and waits(key):
+                held.add(key)
                 continue
             over = level == "good" and entry.told
             verdict = entry.judge.verdict(now_s)
@@ -154,7 +165,7 @@ class Book:
                 found.append(Change(entry.path, entry.level, verdict, over))
                 entry.told = not over
             entry.level, entry.since_s = level, now_s
-        self._touched.clear()
+        self._touched, self.held = held, frozenset(held)
         return found
 
     def refresh(self, now_s: float) -> None:
@@ -187,10 +198,11 @@ class Book:
             if isinstance(learnt, Mapping):
                 entry.judge.restore(learnt)
 
-    def _judge(self, key: str) -> Judge:
+    def _judge(self, key: str, *, anew: bool = False) -> Judge:
         unit_s = self.limits.probe_s if may_be_quick(key) else self.limits.interval_s
         judge = Judge(key, self.limits, unit_s=unit_s)
         judge.pace_s = self.limits.interval_s
+        judge.anew = anew
         return judge
 
     def _windows(self, key: str) -> Windows:
@@ -204,7 +216,7 @@ class Book:
             key=entry.path.key,
             kind=kind_of(entry.path.key),
             source=entry.path.source,
-            level=verdict.level,
+            level=entry.level if entry.path.key in self.held else verdict.level,
             causes=verdict.causes,
             since=unix_s - (now_s - entry.since_s),
             windows=(
@@ -215,4 +227,5 @@ class Book:
             via=last.via if last else "unknown",
             interface=entry.path.interface,
             error=last.error if last else "",
+            counted=entry.counted,
         )

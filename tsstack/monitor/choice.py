@@ -17,7 +17,10 @@ DIRECT = ""
 """The name of the bare uplink: no exit node."""
 
 PROOF_S = 5.0
-"""A move whose egress is not proven within this failed."""
+"""A move whose egress is not proven within this of when tailscaled took the node failed."""
+
+TAKE_S = 15.0
+"""A move that tailscaled has not taken within this failed: on a slow host a request takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,9 @@ class Facts:
     """The targets as seen through the bare uplink, where that is measured."""
     answers: bool = True
     """Whether tailscaled has just answered. While it hangs every way through it seems dead."""
+    settled: bool = True
+    """Whether tailscaled has told its peers for a moment. Just after its start it knows few or none of them,
+    and reaches none: that speaks against nobody."""
     silent: str = ""
     """Why `actual` is None."""
 
@@ -107,6 +113,8 @@ class Move:
     started_s: float
     tried: tuple[str, ...] = ()
     """Where this row of moves led already, without proof."""
+    taken_s: float | None = None
+    """When tailscaled was seen to use `to`; the proof's time runs from then."""
 
 
 @dataclass(frozen=True, slots=True)

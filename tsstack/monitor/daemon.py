@@ -12,14 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tsstack import __version__
 from tsstack.monitor.actuator import Actuator
 from tsstack.monitor.book import Book
-from tsstack.monitor.choice import DIRECT, PROOF_S, Candidate, Facts, Proof, ProveEgress, State
+from tsstack.monitor.choice import DIRECT, Candidate, Facts, Proof, State
 from tsstack.monitor.egress import Egress
+from tsstack.monitor.evidence import Evidence
 from tsstack.monitor.helm import Helm
 from tsstack.monitor.paces import Paces, quick_paths
 from tsstack.monitor.probes.notices import is_ours
@@ -27,10 +27,10 @@ from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.probes.stamps import boot_s
 from tsstack.monitor.sample import Sample
-from tsstack.monitor.settings import TUNNEL, Settings, default_interface, judges_way
+from tsstack.monitor.settings import Settings, default_interface, judges_way
 from tsstack.monitor.snapshot import Event, ExitStatus, Snapshot, Trouble
 from tsstack.monitor.tailscaled import Seen, Tailscaled
-from tsstack.monitor.telling import event_of_change, event_of_reason
+from tsstack.monitor.telling import Standing, event_of_change, event_of_reason
 from tsstack.monitor.troubles import Troubles, changes
 from tsstack.monitor.withdrawal import Withdrawal
 from tsstack.system.localapi import LocalApi
@@ -44,7 +44,6 @@ TURN_S = 0.5
 _SNAPSHOT_S = 10.0
 _EVENTS_KEPT = 1000
 _UNKNOWN_PEERS_S = 10.0  # so long may a tailscaled that just started not know its peers yet
-_ANSWERED_S = 1.5  # an answer of tailscaled shows for so long that it does not hang
 _STEERING = ("exit:", "target:", "direct:")
 
 
@@ -89,6 +88,7 @@ class Monitor:
         self._egress = Egress(settings.limits)
         self._helm = Helm(settings.policy) if settings.policy else None
         self._withdrawal = Withdrawal(settings.stack)
+        self._spoken = Standing()
         self._kept = kept
         self._saved: State | None = kept.failover(now_s) if kept else None
         self.maintenance = kept.maintenance() if kept else False
@@ -97,8 +97,6 @@ class Monitor:
         self._turning = False
         self._patching: asyncio.Task[bool] | None = None
         self._running_since_s: float | None = None
-        self._blind_until_s = inf
-        """What was sent through tailscaled before this says nothing: it was silent."""
         limits = settings.limits
         self.prober = hands.prober(
             self._on_sample,
@@ -110,6 +108,7 @@ class Monitor:
         self._paces = Paces(self.prober, self._book)
         names = settings.policy.use if settings.policy else ()
         self._tailscaled = Tailscaled(hands.api, self._on_seen, names=names)
+        self._evidence = Evidence(self._tailscaled, self._book)
         self.actuator = Actuator(
             self._tailscaled,
             self.prober,
@@ -144,6 +143,11 @@ class Monitor:
 
     # What others ask for.
 
+    @property
+    def paths(self) -> int:
+        """How many paths are watched: as many as the snapshot has. Some have more than one probe."""
+        return len(self._book.entries)
+
     def snapshot(self) -> Snapshot:
         """All that is known now."""
         now_s, unix_s = boot_s(), time.time()
@@ -170,7 +174,9 @@ class Monitor:
         return self._helm.status(boot_s()) if self._helm else None
 
     def offer(self, network: str) -> None:
-        """Offer a withdrawn route again at once. Raises ValueError for one that is not."""
+        """Offer a withdrawn route again at once. Raises ValueError with the reason why not."""
+        if self.maintenance or self.settings.why_idle:
+            raise ValueError(self.settings.why_idle or "maintenance is on: the monitor changes nothing")
         if not self._withdrawal.offer(network):
             raise ValueError(f"{network} is not withdrawn")
         event = Event(time.time(), "restored", "info", f"offer:{network}", "is offered again, by hand", {})
@@ -184,8 +190,8 @@ class Monitor:
         """
         if self._helm is None:
             raise ValueError("the file names no exit node to use")
-        if name is not None and not self.settings.monitor.failover:
-            raise ValueError("the file says `failover: false`: the monitor changes nothing")
+        if name is not None and self.settings.why_idle:
+            raise ValueError(self.settings.why_idle)
         name = self._spelled(name)
         if name not in {None, DIRECT} and not self._tailscaled.seen.offers(str(name)):
             raise ValueError(f"{name} does not offer an exit on this tailnet")
@@ -254,7 +260,7 @@ class Monitor:
     # What comes in.
 
     def _on_sample(self, sample: Sample) -> None:
-        if is_ours(sample.error) or self._is_blind(sample):
+        if is_ours(sample.error) or self._evidence.is_blind(sample):
             self._book.note(sample)  # nothing of the path
             return
         self._book.observe(sample, judge=self._helm is None or not self._egress.is_late(sample))
@@ -274,29 +280,12 @@ class Monitor:
         else:
             self.troubles.begin(notice.about, notice.message, notice.hint)
 
-    def _is_blind(self, sample: Sample) -> bool:
-        return sample.sent_s < self._blind_until_s and self._leads_through_tailscaled(sample.path)
-
-    def _leads_through_tailscaled(self, key: str) -> bool:
-        entry = self._book.entries.get(key)
-        return key.startswith("exit:") or (entry is not None and entry.path.interface == TUNNEL)
-
-    def _mind_silence(self, silent: bool) -> None:
-        """What seemed lost while tailscaled was silent is no evidence, also when it answers again."""
-        if silent == (self._blind_until_s == inf):
-            return
-        now_s, helm = boot_s(), self._helm
-        self._blind_until_s = inf if silent else now_s
-        self._book.renew(key for key in self._book.entries if self._leads_through_tailscaled(key))
-        self._egress.renew()
-        if helm is not None:
-            helm.proof = None
-            if not silent and helm.state is not None and (move := helm.state.move):
-                self.actuator.do([ProveEgress(move.to, move.number, now_s + PROOF_S)])
-
     def _on_seen(self, seen: Seen) -> None:
         helm = self._helm
-        self._mind_silence(seen.actual is None)
+        if self._evidence.turned(boot_s()):
+            self._egress.renew()
+            if helm is not None:
+                helm.proof = None  # of a move that is open it is asked for again
         if self._egress.use(seen.actual, boot_s()):
             way = self.settings.way(seen.actual or DIRECT)
             bound = [key for key, each in self._book.entries.items() if each.path.interface == way]
@@ -331,10 +320,10 @@ class Monitor:
         now_s, unix_s = boot_s(), time.time()
         if self.maintenance_until is not None and unix_s >= self.maintenance_until:
             self.maintain(False)
-        for change in self._book.changes(now_s):
+        for change in self._book.changes(now_s, lambda key: self._evidence.waits(key, now_s)):
             self.listeners.tell(event_of_change(change, unix_s))
-            if change.path.key.startswith("exit:") and change.verdict.level in {"suspect", "dead"}:
-                self._tailscaled.doubt()  # when it hangs, every node seems dead
+        if self._book.held and not self._evidence.answers(now_s):
+            self._tailscaled.doubt()  # when it hangs, every node seems dead
         self._look_at_tailscaled(now_s)
         helm = self._helm
         if helm is not None:
@@ -353,7 +342,7 @@ class Monitor:
         if any(reason.code == "asks" for reason in decision.reasons):
             self._tailscaled.doubt()
         self.actuator.do(decision.actions)
-        for reason in decision.news:
+        for reason in self._spoken.news(decision.news, now_s):
             if event := event_of_reason(reason, unix_s):
                 self.listeners.tell(event)
         state = decision.state
@@ -374,8 +363,14 @@ class Monitor:
             )
             for name in helm.policy.use
         )
-        answers = now_s - self._tailscaled.answered_s <= _ANSWERED_S
-        return Facts(candidates, seen.actual, None, egress.verdict(DIRECT, now_s), answers, seen.error)
+        return Facts(
+            candidates,
+            seen.actual,
+            direct=egress.verdict(DIRECT, now_s),
+            answers=self._evidence.answers(now_s),
+            settled=self._evidence.is_settled(now_s),
+            silent=seen.error,
+        )
 
     def _set_paces(self, nodes: Iterable[str], state: State, now_s: float) -> None:
         verdict = self._egress.verdict(state.at, now_s)
@@ -424,6 +419,7 @@ class Monitor:
             now_s,
             restore_after_s=self.settings.limits.restore_after_s,
             act=act,
+            heard=self._tailscaled.seen.actual is not None,
         )
         for each, reason in zip(switched, reasons, strict=True):
             if event := event_of_reason(reason, unix_s, about=each.about):
@@ -457,7 +453,7 @@ class Monitor:
                 self.troubles.begin(
                     about,
                     f"{name} offers no exit on this tailnet",
-                    "see `tailscale exit-node list`: it must advertise itself, and an admin must approve it",
+                    "tailscale exit-node list    # it must advertise itself, and an admin must approve it",
                 )
 
     def _restore(self, kept: Kept, now_s: float) -> None:

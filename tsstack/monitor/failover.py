@@ -5,12 +5,12 @@ docs/decisions/0006-monitor-verdict.md gives the order of the rules. The functio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tsstack.monitor.choice import (
     DIRECT,
     PROOF_S,
+    TAKE_S,
     Action,
     Block,
     Candidate,
@@ -25,8 +25,9 @@ from tsstack.monitor.choice import (
     UseExit,
 )
 from tsstack.monitor.holddown import recent_moves
-from tsstack.monitor.reasons import Cause, Code, Compared, Reason
-from tsstack.monitor.verdict import RANK, Level, Verdict
+from tsstack.monitor.reasons import Cause, Code, Homeward, Reason
+from tsstack.monitor.turn import Turn
+from tsstack.monitor.verdict import Verdict
 
 DRIFT_S = 2.0
 """Prefs that differ for so long were changed by someone else; before, the change may be our own."""
@@ -34,7 +35,6 @@ REPAIRS_MOST = 3
 """So many repairs in ten minutes; then someone else means it, and it is only reported."""
 REPAIR_S = 4.0
 """A repair has come to pass after so long, or has failed (a request takes 3 s at most)."""
-_STALE_S = 2.0  # an egress answer so much newer than the peer's shows that the way works
 _LOSSY_HOME = 0.1  # more than this lost in the last seconds: not home now
 # A preferred node is probed fast for so long before the way may lead home: the slow pace sees no 20 % loss.
 _PROBED_AHEAD_S = 60.0
@@ -66,7 +66,7 @@ def decide(policy: Policy, state: State, facts: Facts, now_s: float) -> Decision
     """The next state, what to do, and why. The same arguments give the same answer."""
     if facts.actual == state.at and state.repairing is not None:
         state = replace(state, repairing=None)  # the next change is another one
-    turn = _Turn(policy, state, facts, now_s)
+    turn = Turn(policy, state, facts, now_s)
     decision = (
         _hands_off(turn)
         or _outdated(turn)
@@ -83,100 +83,12 @@ def decide(policy: Policy, state: State, facts: Facts, now_s: float) -> Decision
     return Decision(after, decision.actions, decision.reasons, news, _fast(turn, after), confirm)
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """The arguments of one decision, and what is read from them."""
-
-    policy: Policy
-    state: State
-    facts: Facts
-    now_s: float
-
-    def candidate(self, name: str) -> Candidate:
-        """As it is seen now; one that is not seen is unknown and offers nothing."""
-        for each in self.facts.candidates:
-            if each.name == name:
-                return each
-        return Candidate(name, Verdict(name, "unknown"), offered=False)
-
-    def others(self) -> list[Candidate]:
-        """The file's candidates but for the one in use, in order, that offer themselves."""
-        named = (self.candidate(name) for name in self.policy.use if name != self.state.at)
-        return [each for each in named if each.offered]
-
-    def judged(self, each: Candidate) -> Verdict:
-        """The verdict that counts: the worse of the way to the node and the way through it.
-
-        Answers through a node prove the way to it, so a peer that does not answer pings is not dead then.
-        """
-        egress = each.egress
-        if egress is None or egress.level == "unknown":
-            return each.peer
-        if each.peer.level == "unknown":
-            return egress
-        if egress.level == "good" and each.peer.level in {"dead", "suspect"} and _newer(egress, each.peer):
-            return egress
-        return each.peer if RANK[each.peer.level] <= RANK[egress.level] else egress
-
-    def level(self, each: Candidate) -> Level:
-        """The level that counts."""
-        return self.judged(each).level
-
-    def current(self) -> Verdict:
-        """The verdict on what is in use."""
-        if self.state.at == DIRECT:
-            return self.facts.direct or Verdict(DIRECT, "unknown")
-        return self.judged(self.candidate(self.state.at))
-
-    def compared(self, *names: str) -> tuple[Compared, ...]:
-        """The path in use and some others, with their figures."""
-        shown = [self.current().compared(self.state.at or "direct")]
-        for name in names:
-            if name == self.state.at:
-                continue
-            verdict = self.facts.direct if name == DIRECT else self.judged(self.candidate(name))
-            if verdict is not None:
-                shown.append(verdict.compared(name or "direct"))
-        return tuple(shown)
-
-    def reason(
-        self,
-        code: Code,
-        name: str,
-        *,
-        against: Iterable[str] = (),
-        wait_s: float | None = None,
-        detail: str = "",
-    ) -> Reason:
-        """A reason with the figures of the path in use and of those it was held against."""
-        return Reason(code, name, self.compared(*against), wait_s, detail)
-
-    def stay(
-        self,
-        code: Code,
-        *,
-        state: State | None = None,
-        against: Iterable[str] = (),
-        wait_s: float | None = None,
-        detail: str = "",
-        actions: tuple[Action, ...] = (),
-    ) -> Decision:
-        """No move."""
-        reason = self.reason(code, self.state.at, against=against, wait_s=wait_s, detail=detail)
-        return Decision(state or self.state, actions, (reason,))
-
-
-def _newer(egress: Verdict, peer: Verdict) -> bool:
-    if egress.last_answer_s is None:
-        return False
-    return peer.last_answer_s is None or egress.last_answer_s > peer.last_answer_s + _STALE_S
-
-
-def _hands_off(turn: _Turn) -> Decision | None:
+def _hands_off(turn: Turn) -> Decision | None:
     """Nothing is decided without tailscaled, in maintenance, or with `failover: false`."""
     state, actual = turn.state, turn.facts.actual
     if actual is None:
-        move = state.move and replace(state.move, started_s=turn.now_s)  # its time runs once it can be proven
+        # Its time runs once it can be proven.
+        move = state.move and replace(state.move, started_s=turn.now_s, taken_s=None)
         return turn.stay("no-daemon", state=replace(state, move=move), detail=turn.facts.silent)
     if state.maintenance:
         return turn.stay("maintenance", state=replace(state, drift_since_s=None))
@@ -189,7 +101,7 @@ def _hands_off(turn: _Turn) -> Decision | None:
     return followed.stay("stays")
 
 
-def _outdated(turn: _Turn) -> Decision | None:
+def _outdated(turn: Turn) -> Decision | None:
     """The file, read anew, no longer allows what is in use: the first candidate takes over."""
     state, policy = turn.state, turn.policy
     direct = policy.otherwise == "direct"
@@ -202,7 +114,7 @@ def _outdated(turn: _Turn) -> Decision | None:
     return _start(turn, to, "moved", back=to)
 
 
-def _drift(turn: _Turn) -> Decision | None:
+def _drift(turn: Turn) -> Decision | None:
     """Prefs that name another node than was decided."""
     state, actual, now_s = turn.state, turn.facts.actual, turn.now_s
     if actual == state.at:
@@ -232,13 +144,15 @@ def _drift(turn: _Turn) -> Decision | None:
     return turn.stay("repaired", state=repaired, detail=detail, actions=(action,))
 
 
-def _open_move(turn: _Turn) -> Decision | None:
+def _open_move(turn: Turn) -> Decision | None:
     """A move waits for its proof, has it, or goes on."""
     move, proof = turn.state.move, turn.facts.proof
     if move is None:
         return None
-    left_s = move.started_s + PROOF_S - turn.now_s
+    left_s = (move.started_s + TAKE_S if move.taken_s is None else move.taken_s + PROOF_S) - turn.now_s
     here = proof is not None and proof.move == move.number
+    if not here and move.taken_s is None and turn.facts.actual == move.to:
+        return _prove(turn, move)
     if here and proof is not None and proof.unknown:
         return turn.stay("unproven", state=replace(turn.state, move=None), detail=proof.detail)
     if here and proof is not None and proof.ok and turn.facts.actual == move.to:
@@ -251,7 +165,14 @@ def _open_move(turn: _Turn) -> Decision | None:
     return _once_it_answers(turn, _go_on(turn, move, detail))
 
 
-def _proven(turn: _Turn, move: Move) -> Decision:
+def _prove(turn: Turn, move: Move) -> Decision:
+    """tailscaled has taken the node: the proof is due."""
+    taken = replace(turn.state, move=replace(move, taken_s=turn.now_s))
+    proof = ProveEgress(move.to, move.number, turn.now_s + PROOF_S)
+    return turn.stay("waiting", state=taken, wait_s=PROOF_S, actions=(proof,))
+
+
+def _proven(turn: Turn, move: Move) -> Decision:
     state, use = turn.state, turn.policy.use
     home = move.to in use and (move.back not in use or use.index(move.to) < use.index(move.back))
     records = {**state.records}
@@ -261,7 +182,7 @@ def _proven(turn: _Turn, move: Move) -> Decision:
     return turn.stay("proven", state=settled)
 
 
-def _go_on(turn: _Turn, move: Move, detail: str) -> Decision:
+def _go_on(turn: Turn, move: Move, detail: str) -> Decision:
     """The proof failed: the next candidate, or back, or `otherwise`."""
     state = turn.state
     records = {**state.records}
@@ -281,7 +202,7 @@ def _go_on(turn: _Turn, move: Move, detail: str) -> Decision:
     return replace(decision, reasons=(failed, *decision.reasons))
 
 
-def _still_works(turn: _Turn, name: str) -> bool:
+def _still_works(turn: Turn, name: str) -> bool:
     """Whether a way that was left for a better one may be taken again: it is measured, and not dead."""
     if name == DIRECT:
         direct = turn.facts.direct
@@ -296,7 +217,7 @@ def _usable(verdict: Verdict) -> bool:
     return verdict.fresh and verdict.level in {"good", "poor"}
 
 
-def _by_hand(turn: _Turn) -> Decision | None:
+def _by_hand(turn: Turn) -> Decision | None:
     """A choice by hand stands, good or bad."""
     state, manual = turn.state, turn.state.manual
     if manual is None:
@@ -306,21 +227,23 @@ def _by_hand(turn: _Turn) -> Decision | None:
     return turn.stay("manual", state=replace(state, blocked=False))
 
 
-def _leave(turn: _Turn) -> Decision | None:
+def _leave(turn: Turn) -> Decision | None:
     """The path in use is bad: a better one, if one is measured."""
     decision = _left(turn)
     return None if decision is None else _once_it_answers(turn, decision)
 
 
-def _once_it_answers(turn: _Turn, decision: Decision) -> Decision:
-    """What is done or told because a way fails waits until it is known that tailscaled does not hang."""
+def _once_it_answers(turn: Turn, decision: Decision) -> Decision:
+    """What is done or told because a way fails waits until tailscaled is known to work, and to know."""
     said = {(each.code, each.name) for each in decision.reasons}
-    if turn.facts.answers or not (decision.actions or said - {*turn.state.said}):
+    if not (decision.actions or said - {*turn.state.said}):
         return decision
-    return turn.stay("asks")
+    if not turn.facts.settled:
+        return turn.stay("settling")
+    return decision if turn.facts.answers else turn.stay("asks")
 
 
-def _left(turn: _Turn) -> Decision | None:
+def _left(turn: Turn) -> Decision | None:
     state, current = turn.state, turn.current()
     if state.blocked and _works_again(turn):
         # What failed everywhere was not each node's own fault: no bar is kept for it.
@@ -345,7 +268,7 @@ def _left(turn: _Turn) -> Decision | None:
     return _otherwise(turn)
 
 
-def _works_again(turn: _Turn) -> bool:
+def _works_again(turn: Turn) -> bool:
     """Whether what is in use while blocked answers again; after a failed proof its egress must."""
     here = turn.candidate(turn.state.at)
     if turn.state.record(here.name).barred_s(turn.now_s):
@@ -353,7 +276,7 @@ def _works_again(turn: _Turn) -> bool:
     return turn.level(here) in {"good", "poor"}
 
 
-def _otherwise(turn: _Turn) -> Decision:
+def _otherwise(turn: Turn) -> Decision:
     """The path in use is dead and no candidate may be moved to."""
     state, others = turn.state, turn.others()
     names = [each.name for each in others]
@@ -373,7 +296,7 @@ def _otherwise(turn: _Turn) -> Decision:
     return turn.stay("blocked", state=replace(state, blocked=True), against=names, actions=actions)
 
 
-def _home(turn: _Turn) -> Decision:
+def _home(turn: Turn) -> Decision:
     """All is well here: the way leads home to a preferred node that was good for its hold-down."""
     state = turn.state
     settled = turn
@@ -388,22 +311,40 @@ def _home(turn: _Turn) -> Decision:
         if left_s <= 0 and verdict.fresh and (verdict.loss or 0.0) <= _LOSSY_HOME:
             return _start(settled, each.name, "home", back=state.at)
         waits.append((max(left_s, 0.0), each.name))
+    first = turn.policy.use[0]
+    home = _homeward(turn, turn.candidate(first)) if state.at != first else None
     if waits:
         (left_s, name) = min(waits)
-        return settled.stay("held", against=[name], wait_s=left_s, detail=f"home is {name}")
-    if not waits and turn.current().level == "suspect":
-        return settled.stay("stays", detail="it may be failing, this is being confirmed")
-    return settled.stay("stays")
+        detail = "" if name == first else f"{name} is next, {left_s:.0f} s more"
+        return settled.stay("held", against=[name], wait_s=left_s, detail=detail, home=home)
+    if turn.current().level == "suspect":
+        return settled.stay("stays", detail="it may be failing, this is being confirmed", home=home)
+    return settled.stay("stays", home=home)
 
 
-def _preferred(turn: _Turn) -> list[Candidate]:
+def _homeward(turn: Turn, first: Candidate) -> Homeward:
+    """What is still missing for the way back to the file's first candidate."""
+    record = turn.state.record(first.name)
+    verdict = turn.judged(first)
+    hold_s = record.hold_s(turn.policy.restore_after_s)
+    left_s = _until_home_s(turn, first)
+    for cause in verdict.causes:
+        if cause.rule == "recovering" and left_s is None:
+            left_s = hold_s - cause.seen  # it counts from the first answer
+    if left_s is not None:
+        left_s = max(left_s, 0.0) if first.offered else None
+    barred_s = record.barred_s(turn.now_s)
+    return Homeward(verdict.compared(first.name), first.offered, hold_s, left_s, barred_s)
+
+
+def _preferred(turn: Turn) -> list[Candidate]:
     """The candidates that the file prefers to what is in use, in order."""
     use, at = turn.policy.use, turn.state.at
     before = use[: use.index(at)] if at in use else use
     return [each for each in turn.others() if each.name in before]
 
 
-def _until_home_s(turn: _Turn, each: Candidate) -> float | None:
+def _until_home_s(turn: Turn, each: Candidate) -> float | None:
     """How long until the way may lead home to a node, seconds; None while it is not good."""
     verdict = turn.judged(each)
     record = turn.state.record(each.name)
@@ -414,7 +355,7 @@ def _until_home_s(turn: _Turn, each: Candidate) -> float | None:
     return max(held_s, record.barred_s(turn.now_s))
 
 
-def _better(turn: _Turn, *, dead: bool | None = None, but: tuple[str, ...] = ()) -> Candidate | None:
+def _better(turn: Turn, *, dead: bool | None = None, but: tuple[str, ...] = ()) -> Candidate | None:
     """The first candidate that is measured, now, to be better than the path in use; None if there is none.
 
     `dead` says that nothing passes where we are; by default the verdict on the path in use says it.
@@ -453,7 +394,7 @@ def _gains(target: Verdict, causes: tuple[Cause, ...]) -> bool:
 
 
 def _start(
-    turn: _Turn,
+    turn: Turn,
     to: str,
     code: Code,
     *,
@@ -461,7 +402,7 @@ def _start(
     tried: tuple[str, ...] = (),
     first: Reason | None = None,
 ) -> Decision:
-    """Move, and ask for the proof."""
+    """Move; the proof is asked for once tailscaled has taken the node."""
     state, now_s = turn.state, turn.now_s
     number = state.number + 1
     moved = replace(
@@ -475,16 +416,16 @@ def _start(
     )
     reason = turn.reason(code, to, against=[to])
     use: Action = GoDirect(number) if to == DIRECT else UseExit(to, number)
-    actions = (use, FreeFlows(state.at), ProveEgress(to, number, now_s + PROOF_S))
+    actions = (use, FreeFlows(state.at))
     return Decision(moved, actions, (reason,) if first is None else (first, reason))
 
 
-def _fast(turn: _Turn, state: State) -> frozenset[str]:
+def _fast(turn: Turn, state: State) -> frozenset[str]:
     """What is probed at the quick pace: the path in use, the next candidate, the way home when it is near.
 
     All of them while the path in use is not good: a choice needs fresh figures.
     """
-    after = turn if state is turn.state else _Turn(turn.policy, state, turn.facts, turn.now_s)
+    after = turn if state is turn.state else Turn(turn.policy, state, turn.facts, turn.now_s)
     others = after.others()
     if state.blocked or state.move is not None or after.current().level not in {"good", "unknown"}:
         return frozenset({state.at, *(each.name for each in others)} - {DIRECT})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,18 +36,25 @@ def free_flows(left: str, seen: Seen, uplink: str, helper: Path = FLOWS_SOCKET) 
     return _ask(helper, left, seen, uplink)
 
 
-def serve_one(asked: BinaryIO, answer: BinaryIO) -> None:
-    """Do what one line asks for, and answer with one line: the helper's whole life."""
+def serve_one(
+    asked: BinaryIO, answer: BinaryIO, reads: Mapping[str, Callable[[], Any]] | None = None
+) -> None:
+    """Do what one line asks for, and answer with one line: the helper's whole life.
+
+    `reads` are what `read` may name: what else only who has this power may see. It changes nothing.
+    """
+    done: dict[str, Any]
     try:
         request = json.loads(asked.readline(_LARGEST_BYTES))
-        seen = Seen(
-            addresses=_texts(request["addresses"]),
-            peer_routes=_texts(request["peer_routes"]),
-            advertised=_texts(request["advertised"]),
-        )
-        done: dict[str, Any] = {
-            "freed": _free(str(request["left"]), surroundings(seen, str(request["uplink"])))
-        }
+        if "read" in request:
+            done = {"read": (reads or {})[request["read"]]()}
+        else:
+            seen = Seen(
+                addresses=_texts(request["addresses"]),
+                peer_routes=_texts(request["peer_routes"]),
+                advertised=_texts(request["advertised"]),
+            )
+            done = {"freed": _free(str(request["left"]), surroundings(seen, str(request["uplink"])))}
     except OSError as error:
         done = {"error": error.strerror or str(error)}
     except (ValueError, KeyError, TypeError) as error:
@@ -98,6 +106,11 @@ def _ask(helper: Path, left: str, seen: Seen, uplink: str) -> int:
         "peer_routes": seen.peer_routes,
         "advertised": seen.advertised or (),
     }
+    return int(ask_helper(request, helper)["freed"])
+
+
+def ask_helper(request: Mapping[str, Any], helper: Path = FLOWS_SOCKET) -> dict[str, Any]:
+    """What the helper answers. Blocks. Raises OSError with its words."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(_PATIENCE_S)
         link.connect(str(helper))
@@ -105,9 +118,9 @@ def _ask(helper: Path, left: str, seen: Seen, uplink: str) -> int:
         with link.makefile("rb") as said:
             line = said.readline(_LARGEST_BYTES)
     try:
-        done = json.loads(line)
-        if "freed" in done:
-            return int(done["freed"])
+        done = dict(json.loads(line))
+        if "error" not in done:
+            return done
         words = str(done["error"])
     except (ValueError, KeyError, TypeError):
         words = "its helper gave no answer"

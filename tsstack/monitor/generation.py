@@ -29,6 +29,11 @@ def live_generation(state: Path) -> str:
         return ""
 
 
+def is_without(state: Path) -> bool:
+    """Whether the host was brought back to what it was without tsstack: that is generation 0."""
+    return live_generation(state) == "generations/0"
+
+
 def live_source(state: Path, file: Path) -> bytes | None:
     """The file as the live generation was made from it, if that was this file; else None."""
     current = state / "current"

@@ -17,11 +17,12 @@ from tsstack.model.facts import Paths
 from tsstack.monitor.client import DEFAULT_PATH
 from tsstack.monitor.control import Control
 from tsstack.monitor.daemon import Hands, Monitor
-from tsstack.monitor.generation import is_switching, live_generation, live_source
+from tsstack.monitor.generation import is_switching, is_without, live_generation, live_source
 from tsstack.monitor.kept import Kept
 from tsstack.monitor.listeners import Audience, earlier_events
+from tsstack.monitor.metrics import More
 from tsstack.monitor.notify import Notify
-from tsstack.monitor.settings import Settings, read_settings
+from tsstack.monitor.settings import Settings, at_rest, read_settings
 from tsstack.system.localapi import LocalApi
 
 _LOOK_S = 1.0
@@ -37,6 +38,8 @@ class Home:
     file: Path
     paths: Paths = field(default_factory=Paths)
     socket: Path = DEFAULT_PATH
+    more: More | None = None
+    """What the page of metrics tells beside what the monitor knows itself."""
 
     @property
     def state(self) -> Path:
@@ -83,7 +86,9 @@ class Life:
 
     def __init__(self, home: Home, settings: Settings, notify: Notify) -> None:
         self._home = home
-        self._settings = settings
+        self._read = settings
+        """The latest good file, whether it is in force or not."""
+        self._settings = self._in_force(settings)
         self._notify = notify
         self._generation = live_generation(home.paths.state)
         self._ending = asyncio.Event()
@@ -103,14 +108,15 @@ class Life:
         home = self._home
         kept = Kept(home.state / "state.json")
         hands = Hands(LocalApi(home.paths.tailscale_socket), self._is_changing)
-        self._audience = Audience(home.state / "history.db", self._settings)
+        self._audience = Audience(home.state / "history.db", self._settings, home.more)
         self._monitor = Monitor(self._settings, hands, kept=kept)
         self._monitor.listeners.voices = self._audience.voices
         self._monitor.listeners.recent.extend(earlier_events(home.state / "history.db"))
         control = Control(home.socket, lambda: self._monitor, reload=self.reload, test_alert=self._test_alert)
+        self._tell_of_rest()
         try:
             await control.start()
-            self._say_what_is_watched("started", f"watches {len(self._monitor.prober.probes)} paths")
+            self._say_what_is_watched("started", f"watches {self._monitor.paths} paths")
             self._notify.ready(self._status())
             await self._wait()
         finally:
@@ -156,20 +162,33 @@ class Life:
         self._notify.reloading()
         wrong = ""
         try:
-            settings = await asyncio.to_thread(read_settings, self._home.file, source)
+            self._read = await asyncio.to_thread(read_settings, self._home.file, source)
         except (TsstackError, OSError) as error:
             wrong = _first_fault(error)
             hint = "the old one stays in force; see `tsstack check`, then reload"
             self._monitor.troubles.begin("file", wrong, hint)
         else:
-            self._settings = settings
             self._monitor.troubles.end("file")
+        self._tell_of_rest()
+        settings = self._in_force(self._read)
+        if not wrong or settings.rests != self._settings.rests:
+            self._settings = settings
             self._monitor.follow(settings)
             self._audience.follow(settings)
             self._monitor.listeners.voices = self._audience.voices
-            self._say_what_is_watched("reloaded", f"watches {len(self._monitor.prober.probes)} paths")
+            self._say_what_is_watched("reloaded", f"watches {self._monitor.paths} paths")
         self._notify.ready(self._status())
         return wrong
+
+    def _in_force(self, settings: Settings) -> Settings:
+        return at_rest(settings) if is_without(self._home.paths.state) else settings
+
+    def _tell_of_rest(self) -> None:
+        if is_without(self._home.paths.state):
+            words = "generation 0 is live, the host without tsstack: it is watched, and nothing is changed"
+            self._monitor.troubles.begin("generation", words, "tsstack switch")
+        else:
+            self._monitor.troubles.end("generation")
 
     def _say_what_is_watched(self, code: str, text: str) -> None:
         monitor, settings = self._monitor, self._settings
@@ -231,7 +250,7 @@ class Life:
     def _status(self) -> str:
         snapshot_exit = self._monitor.exit_status()
         if snapshot_exit is None:
-            return f"{len(self._monitor.prober.probes)} paths"
+            return f"{self._monitor.paths} paths"
         at = snapshot_exit.at or "the uplink"
         words = "blocked" if snapshot_exit.blocked else f"by {at}"
         return f"{words}; {'; '.join(snapshot_exit.why)}"

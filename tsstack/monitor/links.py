@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -202,7 +203,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "window_s": report.window_s,
         "since": report.since,
         "until": report.until,
-        "level": worst_level(report.links),
+        "level": worst_level(report.links) if report.live else "unknown",
         "kinds": counts(report.links),
         "paths": [_link_json(each, report) for each in report.links],
         "notes": list(report.notes),
@@ -286,10 +287,11 @@ def _of_history(archive: Archive, asked: Asked, now: float, error: NotRunning) -
         links = _with_past(chosen(known, asked.words), archive, since, until)
         links = [each for each in links if each.quality is not None]
     links, notes = _with_series(links, archive, since, until, asked)
-    ends = f"{error.message}: this is from the history, which ends {_clock(end)}"
+    # What is kept last may be a step that was not over when the monitor ended: its end is yet to come.
+    ends = f"{error.message}: this is from the history, which ends {_clock(min(end, now))}"
     notes = (ends, *notes, *_begins_late(archive, since, asked))
     window_s = None if asked.span_s is not None else asked.window_s
-    return Report(now, False, "", since, until, window_s, tuple(links), notes)
+    return Report(now, False, os.uname().nodename, since, until, window_s, tuple(links), notes)
 
 
 def _with_past(links: Sequence[Link], archive: Archive, since: float, until: float) -> list[Link]:

@@ -10,6 +10,7 @@ from tsstack.monitor.alerts import Alerts
 from tsstack.monitor.archive import Archive
 from tsstack.monitor.events import EventPrinter
 from tsstack.monitor.history import History
+from tsstack.monitor.metrics import More
 from tsstack.monitor.metrics_server import MetricsServer
 from tsstack.monitor.sample import Sample
 from tsstack.monitor.settings import Settings
@@ -54,8 +55,9 @@ def earlier_events(history: Path, limit: int = 1000) -> list[Event]:
 class Audience:
     """All listeners of a daemon: the log, the history, alerts, metrics. Made before the first event."""
 
-    def __init__(self, history: Path, settings: Settings) -> None:
-        """Opens the history; what the alerts told before is taken up from it."""
+    def __init__(self, history: Path, settings: Settings, more: More | None = None) -> None:
+        """Opens the history; what the alerts told before is taken up from it. `more`: for the metrics."""
+        self._more = more
         self._history = History(history)
         self._history.start()
         told = self._history.kept(_ALERTS)
@@ -99,4 +101,6 @@ class Audience:
             self._metrics.close()
         self._metrics = None
         if address is not None:
-            self._metrics = MetricsServer(address, history=self._history, alerts=self._alerts)
+            self._metrics = MetricsServer(
+                address, history=self._history, alerts=self._alerts, more=self._more
+            )

@@ -6,9 +6,9 @@ test. Names follow prometheus.io/docs/practices/naming: base units, `_total` for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tsstack.monitor.redaction import redacted
 from tsstack.monitor.rollup import SEVERITY
@@ -32,6 +32,19 @@ class Family:
     kind: Literal["gauge", "counter"]
     text: str
     labels: tuple[str, ...] = ()
+
+
+Figure = tuple[str, float | None, tuple[str, ...]]
+"""A sample: its family's name, its value (None: it is not known), its labels in the family's order."""
+
+
+class More(Protocol):
+    """Who tells more on the same page, of what the monitor does not know itself."""
+
+    families: tuple[Family, ...]
+
+    def figures(self, snapshot: Snapshot) -> Iterable[Figure]:
+        """Samples beside this snapshot. Called in the server's threads; may take a second or two."""
 
 
 _PATH = ("path", "kind")
@@ -95,7 +108,6 @@ FAMILIES = (
     Family("tsstack_alerts_lost_total", "counter", "Alerts that were given up.", ("channel",)),
     Family("tsstack_alerts_held_total", "counter", "Alerts held back by the rate limit."),
 )
-_BY_NAME = {each.name: each for each in FAMILIES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +123,11 @@ class Told:
 class SnapshotCollector:
     """A collector of prometheus_client: renders what `latest` gives at the time of a scrape."""
 
-    def __init__(self, latest: Callable[[], Told | None]) -> None:
+    def __init__(self, latest: Callable[[], Told | None], more: More | None = None) -> None:
         """`latest` is called in the server's thread and must only read."""
         self._latest = latest
+        self._more = more
+        self._families = {each.name: each for each in (*FAMILIES, *(more.families if more else ()))}
 
     def describe(self) -> list[Metric]:
         """Nothing beforehand: registering would scrape."""
@@ -124,7 +138,7 @@ class SnapshotCollector:
         told = self._latest()
         if told is None:
             return
-        metrics = _Metrics()
+        metrics = _Metrics(self._families)
         _whole(metrics, told.snapshot)
         for path, label in zip(told.snapshot.paths, path_labels(told.snapshot.paths), strict=False):
             _path(metrics, path, label)
@@ -135,6 +149,8 @@ class SnapshotCollector:
             for level in SEVERITY:
                 metrics.put("tsstack_route_level", level == route.level, route.network, level)
         _memory_and_voice(metrics, told)
+        for name, value, labels in self._more.figures(told.snapshot) if self._more else ():
+            metrics.put(name, value, *labels)
         yield from metrics.families.values()
 
 
@@ -150,7 +166,8 @@ def path_labels(paths: Sequence[PathStatus]) -> list[str]:
 
 
 class _Metrics:
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, Family]) -> None:
+        self._known = known
         self.families: dict[str, Metric] = {}
 
     def put(self, name: str, value: float | None, *labels: str) -> None:
@@ -159,7 +176,7 @@ class _Metrics:
             return
         metric = self.families.get(name)
         if metric is None:
-            metric = self.families[name] = _metric(_BY_NAME[name])
+            metric = self.families[name] = _metric(self._known[name])
         metric.add_metric(labels, float(value))  # type: ignore[attr-defined]
 
 

@@ -18,7 +18,7 @@ from time import monotonic, time
 
 from tsstack.monitor.alerts import Alerts
 from tsstack.monitor.history import History
-from tsstack.monitor.metrics import SnapshotCollector, Told
+from tsstack.monitor.metrics import More, SnapshotCollector, Told
 from tsstack.monitor.sample import Sample
 from tsstack.monitor.snapshot import Event as Happened
 from tsstack.monitor.snapshot import Snapshot, Trouble
@@ -52,12 +52,14 @@ class MetricsServer:
         *,
         history: History | None = None,
         alerts: Alerts | None = None,
+        more: More | None = None,
         retry_s: float = RETRY_S,
     ) -> None:
         """`address` is `monitor.metrics`, `host:port`. It binds and serves at once, in its threads."""
         self.address = address
         self._history = history
         self._alerts = alerts
+        self._more = more
         self._retry_s = retry_s
         self._snapshot: Snapshot | None = None
         self._troubles = Troubles()
@@ -141,7 +143,7 @@ class MetricsServer:
 
         registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=registry)
-        registry.register(SnapshotCollector(self._told))
+        registry.register(SnapshotCollector(self._told, self._more))
 
         def render(accept: str) -> tuple[bytes, str]:
             encode, type_ = choose_encoder(accept)

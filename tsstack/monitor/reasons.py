@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Rule = Literal["failures", "silence", "loss", "latency", "shift", "recovering", "unmeasured"]
+Rule = Literal["failures", "silence", "loss", "latency", "shift", "recovering", "unmeasured", "renewed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Cause:
 
     rule: Rule
     seen: float
-    """`failures`: probes in a row. `silence`, `latency`, `shift`, `recovering`: seconds. `loss`: a share."""
+    """`failures`: probes in a row. `silence`, `latency`, `shift`, `recovering`: seconds. `loss`: a share.
+    `unmeasured`, `renewed`: answers so far."""
     limit: float
     """In the unit of `seen`; for `shift` the level before."""
     over_s: float = 0.0
@@ -25,6 +26,12 @@ class Cause:
         return _SEEN[self.rule](self)
 
 
+def _unmeasured(it: Cause) -> str:
+    if it.over_s:
+        return f"not measured for {it.over_s:.0f} s"
+    return f"{it.seen:.0f} of {it.limit:.0f} answers yet" if it.seen else "not measured yet"
+
+
 _SEEN: dict[Rule, Callable[[Cause], str]] = {
     "failures": lambda it: f"{it.seen:.0f} probes lost in a row (limit {it.limit:.0f})",
     "silence": lambda it: f"no answer for {it.seen:.1f} s (its bursts last up to {it.limit:.1f} s)",
@@ -32,14 +39,15 @@ _SEEN: dict[Rule, Callable[[Cause], str]] = {
     "latency": lambda it: f"{ms(it.seen)} over {it.over_s:.0f} s (limit {ms(it.limit)})",
     "shift": lambda it: f"went from {ms(it.limit)} to {ms(it.seen)}",
     "recovering": lambda it: f"answers again for {it.seen:.0f} s",
-    "unmeasured": lambda _: "not measured yet",
+    "unmeasured": _unmeasured,
+    "renewed": lambda it: f"judged anew, {it.seen:.0f} of {it.limit:.0f} answers: older figures do not count",
 }
 
 
 Code = Literal[
     "moved", "home", "proven", "unproven", "returned", "blocked", "unblocked", "direct",
     "stays", "nothing-better", "held", "barred", "waiting",
-    "asks", "manual", "maintenance", "report-only", "no-daemon", "drift", "repaired", "fought",
+    "asks", "settling", "manual", "maintenance", "report-only", "no-daemon", "drift", "repaired", "fought",
     "withdrawn", "restored", "backup", "primary",
 ]  # fmt: skip
 
@@ -64,6 +72,34 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Homeward:
+    """The file's first candidate while another is in use: how it does, and what is missing for the return."""
+
+    compared: Compared
+    offered: bool
+    hold_s: float
+    """So long it must be well."""
+    left_s: float | None
+    """How much of that is left; None while it is not well."""
+    barred_s: float = 0.0
+    """How much longer it is left alone after a failed proof."""
+
+    def __str__(self) -> str:
+        it = self.compared
+        text = f"{it.name} is {it.level}" if self.offered else f"{it.name} offers no exit"
+        figures = str(it).removeprefix(it.name).strip()
+        if self.offered and it.level not in {figures, "unknown"}:
+            text += f", {figures}"
+        if self.left_s is None:
+            text += f", and must be well for {self.hold_s:.0f} s before the way leads back"
+        elif self.left_s > 0:
+            text += f", and must be well for {self.left_s:.0f} s more of {self.hold_s:.0f} s"
+        else:
+            text += ", and is gone back to once it answers and loses little"
+        return text + (f"; its proof failed, {self.barred_s:.0f} s more" if self.barred_s else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Reason:
     """Why a decision fell as it did. `code` is stable; `name` is what it is about."""
 
@@ -74,11 +110,15 @@ class Reason:
     wait_s: float | None = None
     """How long until this can change by itself, seconds."""
     detail: str = ""
+    home: Homeward | None = None
+    """Of a stay away from home."""
 
     def __str__(self) -> str:
         text = _SENTENCES[self.code].format(name=self.name or "the direct path")
         if self.detail:
             text += f" ({self.detail})"
+        if self.home is not None:
+            return f"{text}: {self.home}"
         if self.wait_s is not None:
             text += f", {self.wait_s:.0f} s more"
         if self.compared:
@@ -108,6 +148,7 @@ _SENTENCES: dict[Code, str] = {
     "maintenance": "maintenance: nothing is changed",
     "report-only": "would leave {name}, but `failover: false`",
     "asks": "{name} fails: tailscaled is asked first whether it hangs",
+    "settling": "{name}: tailscaled has just begun to tell its peers, that is waited for",
     "no-daemon": "nothing is decided without tailscaled",
     "drift": "prefs differ from what was decided for {name}",
     "repaired": "prefs differed and are set to {name} again",

@@ -39,6 +39,15 @@ class Settings:
     """Whether the file names no target that shows if a way out works, so that ours are asked."""
     findings: tuple[Finding, ...] = ()
     """Warnings of the file."""
+    rests: bool = False
+    """Whether nothing is changed because the host is without tsstack, whatever the file says."""
+
+    @property
+    def why_idle(self) -> str:
+        """Why the monitor changes nothing; empty where it may."""
+        if self.rests:
+            return "generation 0 is live, the host without tsstack: after the next `tsstack switch`"
+        return "" if self.monitor.failover else "the file says `failover: false`: the monitor changes nothing"
 
     def way(self, at: str) -> str:
         """The interface that leads out by what is in use; empty: as the routes say."""
@@ -117,6 +126,13 @@ def settings_of(stack: Stack, *, uplink: str | None = None) -> Settings:
     if uplink is None:
         uplink = stack.host.uplink or default_interface()
     return Settings(with_monitor, monitor, Limits.of(monitor), policy, uplink, missing)
+
+
+def at_rest(settings: Settings) -> Settings:
+    """The same, only measured: nothing of the host is changed."""
+    monitor = settings.monitor.model_copy(update={"failover": False})
+    policy = settings.policy and replace(settings.policy, failover=False, repair_drift=False)
+    return replace(settings, monitor=monitor, policy=policy, rests=True)
 
 
 def _any_beyond(stack: Stack) -> bool:

@@ -40,6 +40,8 @@ class PathStatus:
     interface: str = ""
     error: str = ""
     """Of the latest probe, empty when it was answered."""
+    counted: bool = True
+    """Whether the latest probe says something of the path: else it is in no window, and no loss."""
 
 
 @dataclass(frozen=True, slots=True)

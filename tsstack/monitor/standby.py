@@ -7,7 +7,7 @@ upstream gives way to its backup while it is dead. Both follow one rule: off on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -58,9 +58,9 @@ def decide_standby(
     now_s: float,
     *,
     restore_after_s: float,
-    act: bool,
+    act: Collection[Kind],
 ) -> tuple[StandbyState, tuple[Switched, ...], tuple[Reason, ...]]:
-    """The next state, what to switch, and why. `act` False (`failover: false`, maintenance): nothing is.
+    """The next state, what to switch, and why. Of kinds that are not in `act` nothing is switched.
 
     What is no longer watched is forgotten: the file has dropped it, and a switch puts its default in force.
     """
@@ -74,7 +74,7 @@ def decide_standby(
         record = records.get(key) or Record()
         turn_on = key in off and _healthy(each.verdict, record, restore_after_s, now_s)
         turn_off = key not in off and _gives_way(each)
-        if not act or not (turn_on or turn_off):
+        if each.kind not in act or not (turn_on or turn_off):
             continue
         records[key] = replace(record, home_s=now_s) if turn_on else record.fell(now_s)
         (off.discard if turn_on else off.add)(key)

@@ -47,6 +47,7 @@ _HUNG_S = 1.0
 """An answer that took so long shows that it hung meanwhile."""
 _PEERS_APART_S = 1.0
 """The peers are read at most so often, however often they change."""
+_AT_FIRST_S = 0.05  # and so often while nothing is decided for want of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,10 @@ class Seen:
     """The networks that other nodes route for."""
     advertised: tuple[str, ...] | None = None
     """The routes in its prefs; None before they were read."""
+    told_s: float | None = None
+    """Since when it runs and has told its peers (CLOCK_BOOTTIME); None: it has not, so nobody is known.
+
+    0: since before it was first asked."""
     error: str = ""
     """Why it does not answer."""
     hint: str = ""
@@ -95,7 +100,8 @@ class Tailscaled:
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="localapi")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="localapi-write")
         self._prefs: Mapping[str, Any] | None = None
-        self._named_once = False
+        self._life = 0
+        """Counts how often it was silent or down: what was asked before is not of the one that runs now."""
         self._peers_due: asyncio.TimerHandle | None = None
         self._peers_at_s = float("-inf")
         self._asking: asyncio.Task[None] | None = None
@@ -176,6 +182,8 @@ class Tailscaled:
         if isinstance(state, int) and 0 <= state < len(STATES):
             before, self.seen = self.seen, replace(self.seen, state=STATES[state])
             if before.state != self.seen.state:
+                self._life += self.seen.state != "Running"
+                self.seen = replace(self.seen, told_s=None)
                 self._read_peers_soon()
         if isinstance(message.get("Prefs"), dict):
             self._take_prefs(message["Prefs"])
@@ -189,7 +197,8 @@ class Tailscaled:
 
     def _read_peers_soon(self) -> None:
         if self._peers_due is None and not self._closed:
-            wait_s = max(0.0, self._peers_at_s + _PEERS_APART_S - self._loop.time())
+            apart_s = _PEERS_APART_S if self.seen.told_s is not None else _AT_FIRST_S
+            wait_s = max(0.0, self._peers_at_s + apart_s - self._loop.time())
             self._peers_due = self._loop.call_later(wait_s, self._read_peers)
 
     def _read_peers(self) -> None:
@@ -198,17 +207,26 @@ class Tailscaled:
         self._spawn(self._load_peers())
 
     async def _load_peers(self) -> None:
+        life = self._life
         try:
             status = await self._run(self._readers, self._timed().status)
         except LocalApiError as error:
             self._silent(error.message)
             return
-        self._named_once = True
+        if life != self._life:  # of a daemon that has ended meanwhile, perhaps
+            self._read_peers_soon()
+            return
+        state = str(status.get("BackendState", ""))
+        told_s = None
+        if state == "Running":
+            now_s = boot_s() if self._life else 0.0
+            told_s = now_s if self.seen.told_s is None else self.seen.told_s
         offering = offered_exits(status)
         ids = {**self.seen.ids, **{str(each["name"]): str(each["id"]) for each in offering}}
         self.seen = replace(
             self.seen,
-            state=str(status.get("BackendState", "")),
+            state=state,
+            told_s=told_s,
             ids=ids,
             offered=frozenset(str(each["name"]) for each in offering),
             addresses=tuple(str(each) for each in status.get("TailscaleIPs") or ()),
@@ -224,7 +242,8 @@ class Tailscaled:
         if self._closed:
             return
         self._prefs = None
-        self.seen = replace(self.seen, error=error)
+        self._life += 1
+        self.seen = replace(self.seen, error=error, state="", told_s=None)  # it may be another one next
         self._tell()
         self.doubt()
 
@@ -257,7 +276,8 @@ class Tailscaled:
         """Put together what is known, and say so if it is new."""
         prefs = self._prefs
         running = self.seen.state in {"", "Running"}
-        actual = self._named(prefs) if prefs is not None and running and self._named_once else None
+        told = self.seen.told_s is not None
+        actual = self._named(prefs) if prefs is not None and running and told else None
         advertised = self.seen.advertised
         if prefs is not None:
             advertised = tuple(str(each) for each in prefs.get("AdvertiseRoutes") or ())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from tsstack.monitor.book import Change
 from tsstack.monitor.reasons import Code, Reason
 from tsstack.monitor.snapshot import Event, Severity
@@ -27,8 +29,32 @@ _SEVERITY: dict[Code, Severity] = {
 }
 _OVER: frozenset[Code] = frozenset({"home", "unblocked", "restored", "primary"})
 # Said at every turn of a quiet day: the state shows them, the log need not.
-_SILENT: frozenset[Code] = frozenset({"stays", "waiting", "held", "asks"})
+_SILENT: frozenset[Code] = frozenset({"stays", "waiting", "held", "asks", "settling"})
 _OF_LEVEL: dict[Level, Severity] = {"suspect": "warning", "poor": "warning", "dead": "critical"}
+
+
+# They stand as long as what they are of does, which may come and go with every probe.
+_STANDING: frozenset[Code] = frozenset({"nothing-better", "report-only"})
+_STANDING_S = 60.0
+
+
+class Standing:
+    """Which reasons are news to people: one that comes and goes is said once a minute at most."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[Code, str], float] = {}
+
+    def news(self, reasons: Iterable[Reason], now_s: float) -> Iterator[Reason]:
+        """Those to be told now. What is told of a move makes the standing ones news again."""
+        for reason in reasons:
+            key = (reason.code, reason.name)
+            if reason.code in _STANDING:
+                if now_s - self._said.get(key, -_STANDING_S) < _STANDING_S:
+                    continue
+                self._said[key] = now_s
+            elif reason.code not in _SILENT:
+                self._said.clear()
+            yield reason
 
 
 def event_of_reason(reason: Reason, at: float, about: str = EXIT_NODE) -> Event | None:

@@ -101,6 +101,8 @@ class Judge:
         self._recovered = 0  # answers in favour since the last evidence against
         self._healthy_since_s: float | None = None
         self._last_s = -inf
+        self.anew = False
+        """Whether there were outcomes before, which say nothing of the path as it is now."""
 
     def observe(self, sample: Sample) -> None:
         """Take in the outcome of one probe; of each path in any order within a probe's timeout."""
@@ -156,9 +158,13 @@ class Judge:
             self.loss.restore(bursts)
 
     def _level(self, now_s: float) -> tuple[Level, tuple[Cause, ...]]:
-        stale = now_s - self._last_s > max(3 * self.pace_s, RECENT_S)
+        silent_s = now_s - self._last_s
+        stale = silent_s > max(3 * self.pace_s, RECENT_S)
         if stale or (not self._down and not self._suspect and self._answers < _WARM_UP):
-            return "unknown", (Cause("unmeasured", 0, 0),)
+            if self.anew and (not stale or silent_s == inf):
+                return "unknown", (Cause("renewed", self._answers, _WARM_UP),)
+            over_s = silent_s if stale and silent_s < inf else 0.0
+            return "unknown", (Cause("unmeasured", self._answers, _WARM_UP, over_s),)
         if not self._down and not self._suspect:
             return "good", ()
         return (self._down or "suspect"), tuple(self._causes(now_s))
@@ -203,6 +209,7 @@ class Judge:
         self._down, self._suspect = "", False
         self._answers = self._recovered = 0
         self._healthy_since_s = None
+        self.anew = True
 
     def _lost(self, sent_s: float) -> None:
         loss, failures = self.loss, self._limits.failures

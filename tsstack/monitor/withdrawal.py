@@ -44,14 +44,19 @@ class Withdrawal:
                 self._pairs[key] = (f"service:{key}#{first}", f"service:{key}#{backup}")
 
     def turn(
-        self, judge: Judge, now_s: float, *, restore_after_s: float, act: bool
+        self, judge: Judge, now_s: float, *, restore_after_s: float, act: bool, heard: bool = True
     ) -> tuple[tuple[Switched, ...], tuple[Reason, ...]]:
-        """Decide anew; returns what is to be switched now, and why."""
+        """Decide anew; returns what is to be switched now, and why.
+
+        `act` False (`failover: false`, maintenance): nothing is. Of routes nothing either while tailscaled is
+        not `heard`: what cannot be done would be told as done.
+        """
         watched = [Watched("route", each, judge(f"route:{each}")) for each in self.routes]
         for key, (first, backup) in self._pairs.items():
             watched.append(Watched("upstream", key, judge(first), judge(backup)))
+        acting: tuple[Kind, ...] = (("route", "upstream") if heard else ("upstream",)) if act else ()
         self.state, switched, reasons = decide_standby(
-            self.state, tuple(watched), now_s, restore_after_s=restore_after_s, act=act
+            self.state, tuple(watched), now_s, restore_after_s=restore_after_s, act=acting
         )
         self._returning |= {each.name for each in switched if each.kind == "route" and each.on}
         return switched, reasons

@@ -105,6 +105,14 @@ class Part(Protocol):
 
 
 @runtime_checkable
+class StandsAlone(Protocol):
+    """A part of which something may stand on the host although no generation asks for it."""
+
+    def stands_alone(self, facts: Facts) -> bool:
+        """Whether it does, or should: it is then looked at by every change."""
+
+
+@runtime_checkable
 class SaysUnmet(Protocol):
     """A part that knows of things that the file asks for and this host cannot do, without it being a failure.
 

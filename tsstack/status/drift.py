@@ -20,8 +20,11 @@ _SETS = frozenset({"AdvertiseRoutes", "AdvertiseTags", "AdvertiseServices"})
 _MOVED = frozenset({"ExitNodeID"})
 # Values of a profile that this kernel does not have are left out by a switch, and that is no drift.
 _PROFILE = "kernel.profile"
+_OWN = "kernel.sysctl."
 # As tsstack.parts.dns.host writes it. That module would cost the screen its speed.
 _DNS_RECORD = "dns-links.json"
+# As tsstack.parts.kernel.record writes it: what parameters were before.
+_KERNEL_RECORD = "kernel-before.json"
 
 
 def read_drift(
@@ -36,10 +39,18 @@ def read_drift(
         wanted = _json(f"{generation}/tailscale/prefs.json").get("prefs")
         found += _prefs(wanted if isinstance(wanted, dict) else {}, prefs, withdrawn)
     origins = _json(f"{generation}/kernel/origins.json")
+    before = _json(f"{os.path.dirname(generation)}/{_KERNEL_RECORD}").get("sysctl")  # noqa: PTH120
     for name, value in _json(f"{generation}/kernel/sysctl.json").items():
-        if origins.get(name) != _PROFILE and (live := _parameter(proc, name)) not in {None, value}:
+        live, origin = _parameter(proc, name), str(origins.get(name))
+        if origin != _PROFILE and live not in {None, value} and not _is_left(name, live, origin, before):
             found.append(f"{name} is {live}, not {value}")
     return found
+
+
+def _is_left(name: str, live: str | None, origin: str, before: object) -> bool:
+    """Whether a switch leaves it so: networkd keeps an interface's accept_ra at 0 and listens itself."""
+    touched = isinstance(before, dict) and before.get(name, "0") != "0"
+    return live == "0" and name.endswith(".accept_ra") and not origin.startswith(_OWN) and not touched
 
 
 def read_dns_drift(
@@ -88,6 +99,8 @@ def _prefs(wanted: Mapping[str, Any], live: Mapping[str, Any], withdrawn: Sequen
             same = there == meant
         else:
             same = (live.get(name) if live.get(name) is not None else "") == value
+            if name == "Hostname" and not live.get(name):  # then the node has the machine's
+                same = value == os.uname().nodename.partition(".")[0]
         if not same:
             yield f"tailscaled's {name} is {_shown(live.get(name))}, not {_shown(value)}"
 
@@ -95,7 +108,7 @@ def _prefs(wanted: Mapping[str, Any], live: Mapping[str, Any], withdrawn: Sequen
 def _shown(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+    return "none" if value is None or value == "" else str(value)
 
 
 def _parameter(proc: str, name: str) -> str | None:

@@ -7,22 +7,54 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    Table = tuple[Mapping[str, Sequence[int]] | None, bool | None]
     from tsstack.status.shape import Counter, Firewall, Rule, Zone
 
 ABOVE_ZONES = ("unzoned", "invalid", "spoofed", "misdirected")
 """Counters of what is dropped by no zone's own rules, as `parts/firewall/desired.py` names them."""
+_FILE = "nftables/zones.json"
 # The last word of the other counters' names; what is neither is accepted for this host itself.
 _REFUSING = frozenset({"refused"})
 _FORWARDING = frozenset({"published", "exit", "routes"})
 
 
-def read_firewall(generation: str, run: str) -> Firewall:
-    """Of the generation's folder, and the table of this network namespace. Never raises."""
+def standing_folder(state: str) -> tuple[str, bool]:
+    """Whose firewall is to stand: the live generation's folder, or the fallback's; and whether it is that."""
+    live, fallback = f"{state}/current", f"{state}/fallback"
+    # By os.path: pathlib would be a tenth of ts-status' time.
+    is_whole = os.path.exists(live) or not os.path.lexists(live)  # noqa: PTH110
+    has_none = is_whole and not os.path.exists(f"{live}/{_FILE}")  # noqa: PTH110
+    stands_in = has_none and os.path.exists(f"{fallback}/{_FILE}")  # noqa: PTH110
+    return (fallback, True) if stands_in else (live, False)
+
+
+def read_table(run: str) -> Table:
+    """The counters of this network namespace's table, None without one, and whether it was changed.
+
+    Raises OSError (PermissionError without CAP_NET_ADMIN).
+    """
+    from tsstack.parts.firewall.counters import read_counters
+
+    read = read_counters()
+    changed = None
+    if read is not None:
+        try:  # noqa: SIM105  contextlib costs the screen its speed
+            changed = _is_changed(run)
+        except OSError:
+            pass  # others change their tables without pause: it is not known
+    return read, changed
+
+
+def read_firewall(
+    folder: str, run: str, *, fallback: bool = False, table: Callable[[str], Table] = read_table
+) -> Firewall:
+    """Of a generation's folder or the fallback's, and the table of this network namespace. Never raises."""
     found: Firewall = {
         "enabled": False,
+        "fallback": fallback,
         "loaded": None,
         "changed": None,
         "error": "",
@@ -30,24 +62,21 @@ def read_firewall(generation: str, run: str) -> Firewall:
         "zones": [],
         "dropped": {},
     }
-    counters: Mapping[str, tuple[int, int]] = {}
+    counters: Mapping[str, Sequence[int]] = {}
     try:
-        with open(f"{generation}/nftables/zones.json", "rb") as file:  # noqa: PTH123
+        with open(f"{folder}/{_FILE}", "rb") as file:  # noqa: PTH123
             described = json.load(file)
     except FileNotFoundError:
-        if not os.path.isdir(generation) and os.path.islink(generation):  # noqa: PTH112, PTH114
+        if not os.path.isdir(folder) and os.path.islink(folder):  # noqa: PTH112, PTH114
             return {**found, "enabled": True, "error": "the live generation is not there"}
         return found
     except (OSError, ValueError) as error:
         why = (isinstance(error, OSError) and error.strerror) or "they are damaged"
         return _unreadable(found, why)
     try:
-        from tsstack.parts.firewall.counters import read_counters
-
-        read = read_counters()
+        read, found["changed"] = table(run)
         found["loaded"] = read is not None
         counters = read or {}
-        found["changed"] = _is_changed(run) if read is not None else None
     except PermissionError:
         found["error"] = "reading the packet filter needs root"
     except OSError as error:
@@ -85,7 +114,7 @@ def _is_changed(run: str) -> bool | None:
 
 
 def _zone(
-    zone: Mapping[str, Any], described: Sequence[Mapping[str, str]], counters: Mapping[str, tuple[int, int]]
+    zone: Mapping[str, Any], described: Sequence[Mapping[str, str]], counters: Mapping[str, Sequence[int]]
 ) -> Zone:
     rules: list[Rule] = [
         {"name": each["name"], "path": each["path"], "packets": counts[0], "bytes": counts[1]}
@@ -116,7 +145,7 @@ def _sum(rules: Sequence[Rule]) -> Counter:
     return {"packets": sum(rule["packets"] for rule in rules), "bytes": sum(rule["bytes"] for rule in rules)}
 
 
-def _counter(counters: Mapping[str, tuple[int, int]], name: str) -> Counter | None:
+def _counter(counters: Mapping[str, Sequence[int]], name: str) -> Counter | None:
     if name not in counters:
         return None
     packets, size = counters[name]

@@ -11,9 +11,10 @@ import time
 
 from tsstack import __version__
 from tsstack.status.drift import read_dns_drift, read_drift
-from tsstack.status.firewall import read_firewall
+from tsstack.status.firewall import read_firewall, read_table, standing_folder
 from tsstack.status.generation import read_generation
 from tsstack.status.judge import judge, worst
+from tsstack.status.network import leaving_address, read_uplinks
 from tsstack.status.proxy import read_proxy
 from tsstack.status.tailnet import (
     read_exit,
@@ -26,9 +27,10 @@ from tsstack.system.unix_http import Garbled, exchange, parse_reply, request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
+    from tsstack.status.firewall import Table
     from tsstack.status.shape import Monitor, Peer, Status
 
 VERSION = 1
@@ -73,13 +75,19 @@ class Heard:
         self.peers: list[Peer] = read_unwatched_peers(status)
 
 
-def gather(sources: Sources, heard: Heard | None = None) -> Status:
+def gather(
+    sources: Sources,
+    heard: Heard | None = None,
+    monitor: Monitor | None = None,
+    table: Callable[[str], Table] = read_table,
+) -> Status:
     """All that is known now. Whoever does not answer is told as such; nothing of that raises.
 
-    `heard` is what tailscaled said a moment ago: who asks many times a second spares it that.
+    `heard` is what tailscaled said a moment ago: who asks many times a second spares it that. `monitor` is
+    what that says, for the monitor itself. `table` reads the packet filter.
     """
     generation = f"{sources.state}/current"
-    monitor = ask_monitor(sources)
+    monitor = monitor or ask_monitor(sources)
     state = monitor["state"] or {}
     paths = state.get("paths") or ()
     heard = heard or ask_tailscaled(sources)
@@ -91,16 +99,31 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
         from tsstack.parts.tailscale.withdrawn import withdrawn_routes
 
         withdrawn = [*withdrawn_routes(Path(sources.state))]
-    proxy, services, certificates = read_proxy(generation, paths)
-    firewall = read_firewall(generation, sources.run)
+    tailnet = (
+        silent_tailnet(error)
+        if error
+        else read_tailnet(status, prefs, withdrawn, since=_since(sources.tailscaled))
+    )
+    proxy, services, certificates = read_proxy(generation, paths, tailnet, hung=heard.hung, run=sources.run)
+    standing, is_fallback = standing_folder(sources.state)
+    firewall = read_firewall(standing, sources.run, fallback=is_fallback, table=table)
     told: Status = {
         "v": VERSION,
         "at": time.time(),
         "host": os.uname().nodename,
         "version": __version__,
         "level": "ok",
-        "tailnet": silent_tailnet(error) if error else read_tailnet(status, prefs, withdrawn),
-        "exit": read_exit(status, prefs, _wanted_exit(generation), state.get("exit"), known=not heard.hung),
+        "uplinks": read_uplinks(),
+        "tailnet": tailnet,
+        "exit": read_exit(
+            status,
+            prefs,
+            _wanted_exit(generation),
+            state.get("exit"),
+            known=not heard.hung,
+            source=leaving_address(),
+            paths=paths,
+        ),
         "peers": with_round_trips(heard.peers, paths),
         "proxy": proxy,
         "services": services,
@@ -121,7 +144,7 @@ def gather(sources: Sources, heard: Heard | None = None) -> Status:
 
 def ask_monitor(sources: Sources) -> Monitor:
     """The monitor's state by its socket (docs/monitor-socket.md)."""
-    wanted = os.path.exists(f"{sources.state}/current/monitor/settings.json")  # noqa: PTH110
+    wanted = _wants_monitor(sources)
     try:
         line = exchange(
             sources.monitor, b'{"v": 1, "do": "state"}\n', timeout_s=sources.timeout_s, until=b"\n"
@@ -137,6 +160,15 @@ def ask_monitor(sources: Sources) -> Monitor:
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"the monitor cannot be asked: {error}"
     return {"running": False, "wanted": wanted, "error": why, "state": None}
+
+
+def of_snapshot(sources: Sources, state: dict[str, Any]) -> Monitor:
+    """The same of the state itself, for who has it."""
+    return {"running": True, "wanted": _wants_monitor(sources), "error": "", "state": state}
+
+
+def _wants_monitor(sources: Sources) -> bool:
+    return os.path.exists(f"{sources.state}/current/monitor/settings.json")  # noqa: PTH110
 
 
 def ask_tailscaled(sources: Sources) -> Heard:
@@ -161,6 +193,14 @@ def _local_api(sources: Sources, name: str) -> Mapping[str, Any]:
     if not isinstance(answer, dict):
         raise Garbled(f"it answers {name} with something else")
     return answer
+
+
+def _since(path: str) -> float | None:
+    """When the socket there was made."""
+    try:
+        return os.stat(path).st_mtime  # noqa: PTH116
+    except OSError:
+        return None
 
 
 def _wanted_exit(generation: str) -> Mapping[str, Any] | None:

@@ -5,6 +5,17 @@ Each remark has a stable code, which `explain/status_pages.py` declares and `tss
 
 from __future__ import annotations
 
+from tsstack.status.fixes import (
+    approve,
+    connect,
+    has_expired,
+    pasted,
+    reapply,
+    reload_nginx,
+    renew_key,
+    restart_nginx,
+)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,15 +28,20 @@ _KEY_WARNS_S = 14 * _DAY_S
 # The local CA's leaves are renewed at a third of their 90 days, tailscale's at 14 days or later: what is
 # closer to its end than this was not renewed in time.
 _CERTIFICATE_WARNS_S, _CERTIFICATE_IS_CRITICAL_S = 10 * _DAY_S, 3 * _DAY_S
+# A tailscaled that starts is Running a moment before the control server hears it.
+_SETTLES_S = 15.0
+_RENEW = "tsstack certificates renew"
 _WORSE: dict[Level, int] = {"ok": 0, "warning": 1, "critical": 2}
 
 
 def judge(status: Status) -> list[Warning_]:
     """The remarks on a status, the worst first, else in the order of its parts. Reads no `warnings`."""
     found = [
+        *_uplinks(status),
         *_tailnet(status),
         *_exit(status),
         *_services(status),
+        *_certificates(status),
         *_firewall(status),
         *_monitor(status),
         *_generation(status),
@@ -42,98 +58,95 @@ def _say(code: str, level: Level, about: str, message: str, hint: str = "") -> W
     return {"code": code, "level": level, "about": about, "message": message, "hint": hint}
 
 
+def _uplinks(status: Status) -> Iterator[Warning_]:
+    uplinks = status["uplinks"]
+    if uplinks is None:
+        return
+    if uplinks and all(each["up"] is False for each in uplinks):
+        names = ", ".join(each["interface"] for each in uplinks)
+        yield _say("TS714", "critical", "uplink", f"{names} has no link", "ip -brief link")
+    # Whoever is heard by the control server has a way out that is not seen here: rules, several next hops.
+    elif not uplinks and status["tailnet"]["online"] is False:
+        message = "no default route: nothing beyond this host's own networks is reached"
+        yield _say("TS714", "critical", "uplink", message, "ip route; ip -brief link")
+
+
 def _tailnet(status: Status) -> Iterator[Warning_]:
     tailnet = status["tailnet"]
     if tailnet["error"]:
-        yield _say("TS701", "critical", "tailnet", tailnet["error"], "systemctl status tailscaled")
+        yield _say("TS701", "critical", "tailnet", tailnet["error"], connect(status))
         return
-    if tailnet["state"] != "Running":
-        hint = {
-            "NeedsLogin": "tsstack switch",
-            "NeedsMachineAuth": "approve this device",
-            "Stopped": "tailscale up",
-        }
-        yield _say(
-            "TS702",
-            "critical",
-            "tailnet",
-            f"tailscaled is not connected: {tailnet['state'] or 'no state'}",
-            hint.get(tailnet["state"], ""),
-        )
-    for line in tailnet["health"]:
-        yield _say("TS703", "warning", "tailnet", f"tailscaled says: {line}")
+    expired = has_expired(status)
+    if expired:
+        said = "this node's key has expired, and the control server lets it in no more"
+        yield _say("TS706", "critical", "tailnet", said, connect(status))
+    elif tailnet["state"] != "Running":
+        said = f"tailscaled is not connected: {tailnet['state'] or 'no state'}"
+        yield _say("TS702", "critical", "tailnet", said, connect(status))
+    if tailnet["state"] == "Running":
+        yield from _connection(status)
     waiting = [offer["route"] for offer in tailnet["offers"] if not offer["approved"]]
+    exits = ["0.0.0.0/0", "::/0"] if tailnet["offers_exit"] else []
+    fix = approve(tailnet, [*(offer["route"] for offer in tailnet["offers"]), *exits])
     if waiting:
-        yield _say(
-            "TS704",
-            "warning",
-            "tailnet",
-            f"{', '.join(waiting)}: offered, and not approved as far as this node knows",
-            "approve it on the control server (headscale nodes approve-routes)",
-        )
+        said = f"{', '.join(waiting)}: offered, and not approved as far as this node knows"
+        yield _say("TS704", "warning", "tailnet", said, fix)
     if tailnet["offers_exit"] and not tailnet["exit_approved"]:
-        yield _say(
-            "TS705",
-            "warning",
-            "tailnet",
-            "offered as an exit node, and not approved as far as this node knows",
-            "approve it on the control server (headscale nodes approve-routes)",
-        )
+        said = "offered as an exit node, and not approved as far as this node knows"
+        yield _say("TS705", "warning", "tailnet", said, fix)
     expires = tailnet["key_expires"]
-    if expires is not None and expires - status["at"] < _KEY_WARNS_S:
-        left_s = expires - status["at"]
-        if left_s <= 0:
-            yield _say(
-                "TS706", "critical", "tailnet", "this node's key has expired", "tailscale up --force-reauth"
-            )
-        else:
-            yield _say(
-                "TS706",
-                "warning",
-                "tailnet",
-                f"this node's key expires in {_days(left_s)}",
-                "tailscale up --force-reauth, or switch the expiry off for this node",
-            )
+    if expires is not None and not expired and expires - status["at"] < _KEY_WARNS_S:
+        said = f"this node's key expires in {_days(expires - status['at'])}"
+        yield _say("TS706", "warning", "tailnet", said, renew_key(tailnet, expired=False))
+
+
+def _connection(status: Status) -> Iterator[Warning_]:
+    """Of a tailscaled that is up. What one that is not up complains of has its remark already."""
+    tailnet = status["tailnet"]
+    for line in tailnet["health"]:
+        yield _say("TS703", "warning", "tailnet", f"tailscaled says: {line}", "tailscale netcheck")
+    young = tailnet["since"] is not None and status["at"] - tailnet["since"] < _SETTLES_S
+    if tailnet["online"] is False and not young and not any(_uplinks(status)):
+        server = tailnet["control"] or "the control server"
+        said = (
+            f"no connection to {server}: nothing new of the tailnet is heard here, and nobody can join or "
+            "come back"
+        )
+        yield _say(
+            "TS717", "warning", "tailnet", said, f"tsstack doctor    # asks {server} past the exit node"
+        )
 
 
 def _exit(status: Status) -> Iterator[Warning_]:
     way = status["exit"]
-    if way["blocked"]:
-        yield _say(
-            "TS707", "critical", "exit node", f"no exit node works, and nothing may leave: {_why(way)}"
-        )
+    listing = "tsstack exit-node list"
+    if way["stuck"]:
+        said = f"nothing leaves this host: its packets go to tailscaled, and {_why(way)}"
+        yield _say("TS716", "critical", "exit node", said, connect(status))
+    elif way["blocked"]:
+        said = f"no exit node works, and nothing may leave: {_why(way)}"
+        yield _say("TS707", "critical", "exit node", said, listing)
     elif way["using"] and way["online"] is False:
-        yield _say(
-            "TS708",
-            "critical",
-            "exit node",
-            f"{way['using']} is in use and offline: no internet through it",
-            "tsstack exit-node list",
-        )
+        said = f"{way['using']} is in use and offline: no internet through it"
+        yield _say("TS708", "critical", "exit node", said, listing)
+    elif way["level"] == "dead" and not way["moving"]:
+        said = f"no internet through {way['using']}, which is in use: {_why(way)}"
+        yield _say("TS715", "critical", "exit node", said, listing)
     elif way["wanted"] and way["known"] and way["manual"] is None:
         home = way["wanted"][0]
         if not way["using"]:
-            yield _say(
-                "TS709", "warning", "exit node", f"traffic leaves by the uplink, not by {home}: {_why(way)}"
-            )
+            said = f"traffic leaves by the uplink, not by {home}: {_why(way)}"
+            up = status["tailnet"]["state"] == "Running"
+            yield _say("TS709", "warning", "exit node", said, listing if up else connect(status))
         elif way["using"].lower() != home.lower():
-            yield _say("TS710", "warning", "exit node", f"{way['using']} stands in for {home}: {_why(way)}")
+            said = f"{way['using']} stands in for {home}: {_why(way)}"
+            yield _say("TS710", "warning", "exit node", said, "ts-monitor-logs --about exit-node")
     if way["manual"] is not None:
-        yield _say(
-            "TS711",
-            "warning",
-            "exit node",
-            f"{way['manual'] or 'direct'} was chosen by hand and stays",
-            "tsstack exit-node auto",
-        )
+        said = f"{way['manual'] or 'direct'} was chosen by hand and stays"
+        yield _say("TS711", "warning", "exit node", said, "tsstack exit-node auto")
     if way["maintenance"]:
-        yield _say(
-            "TS712",
-            "warning",
-            "exit node",
-            "maintenance: nothing is changed whatever happens",
-            "tsstack monitor maintenance off",
-        )
+        said = "maintenance: nothing is changed whatever happens"
+        yield _say("TS712", "warning", "exit node", said, "tsstack monitor maintenance off")
 
 
 def _why(way: Mapping[str, Any]) -> str:
@@ -143,29 +156,45 @@ def _why(way: Mapping[str, Any]) -> str:
 def _services(status: Status) -> Iterator[Warning_]:
     proxy = status["proxy"]
     if proxy["running"] is False:
-        yield _say("TS725", "critical", "nginx", f"{proxy['error']}: nothing is served", "nginx-test")
+        yield _say(
+            "TS725", "critical", "nginx", f"{proxy['error']}: nothing is served", restart_nginx(status)
+        )
     elif proxy["current"] is False:
         message = "nginx serves another configuration than the live generation's"
-        yield _say("TS726", "warning", "nginx", message, "nginx-test; tsstack switch")
+        yield _say("TS726", "warning", "nginx", message, reload_nginx(proxy))
     elif proxy["error"]:
-        yield _say("TS724", "warning", "services", proxy["error"])
+        yield _say("TS724", "warning", "services", proxy["error"], "sudo nginx-test")
+    gone = [each for each in status["services"] if each["unreached"] and _is_connected(status)]
+    if gone:
+        names = ", ".join(each["name"] for each in gone[:3]) + ("" if len(gone) < 4 else ", ...")
+        said = f"nobody of the tailnet gets to {names}: {gone[0]['unreached']}"
+        yield _say("TS728", "critical", "services", said, "tsstack switch")
     for service in status["services"]:
         if proxy["running"] is False:
             break  # one remark tells it for all
+        if service["unreached"]:
+            continue  # that of tailscaled tells it
         if service["level"] == "dead":
             why = f": {service['error']}" if service["error"] else ""
-            yield _say("TS721", "critical", service["name"], f"no upstream of {service['url']} answers{why}")
+            said = f"no upstream of {service['url']} answers{why}"
+            yield _say("TS721", "critical", service["name"], said, f"nginx-logs {service['name']} --errors")
         elif service["dead_upstreams"]:
             count = service["dead_upstreams"]
             words = "an upstream does not answer" if count == 1 else f"{count} upstreams do not answer"
             yield _say("TS727", "warning", service["name"], f"{words}; others serve it", "ts-quality service")
+
+
+def _certificates(status: Status) -> Iterator[Warning_]:
     for certificate in status["certificates"]:
         names = ", ".join(certificate["names"][:3]) + ("" if len(certificate["names"]) < 4 else ", ...")
         expires = certificate["expires"]
         if expires is None:
             if certificate["error"] != "reading it needs root":
-                yield _say("TS722", "critical", "certificate", f"{names}: {certificate['error']}")
+                yield _say("TS722", "critical", "certificate", f"{names}: {certificate['error']}", _RENEW)
             continue
+        if certificate["served"] is False:
+            said = f"the certificate of {names} was renewed, and nginx serves what it loaded before that"
+            yield _say("TS729", "warning", "certificate", said, reload_nginx(status["proxy"]))
         left_s = expires - status["at"]
         if left_s < _CERTIFICATE_WARNS_S:
             level: Level = "critical" if left_s < _CERTIFICATE_IS_CRITICAL_S else "warning"
@@ -175,12 +204,13 @@ def _services(status: Status) -> Iterator[Warning_]:
                 level,
                 "certificate",
                 f"the certificate of {names} {when}",
-                "tsstack certificates renew; systemctl status tsstack-renew.timer",
+                _RENEW,
             )
 
 
 def _firewall(status: Status) -> Iterator[Warning_]:
     firewall = status["firewall"]
+    live = 0 if firewall["fallback"] else status["generation"]["current"]
     if not firewall["enabled"]:
         return
     if firewall["loaded"] is False:
@@ -189,7 +219,7 @@ def _firewall(status: Status) -> Iterator[Warning_]:
             "critical",
             "firewall",
             "table inet tsstack is not loaded: nothing is closed",
-            "tsstack switch",
+            reapply(live, status["generation"]["boot"]) if live else "tsstack switch",
         )
     elif firewall["changed"]:
         yield _say(
@@ -197,7 +227,15 @@ def _firewall(status: Status) -> Iterator[Warning_]:
             "critical",
             "firewall",
             "table inet tsstack is not as it was loaded",
-            "tsstack switch puts it right; `nft list table inet tsstack` shows it",
+            reapply(live, status["generation"]["boot"]) if live else "tsstack switch",
+        )
+    elif firewall["fallback"]:
+        yield _say(
+            "TS733",
+            "warning",
+            "firewall",
+            "the live generation has no firewall: the fallback's zones stand",
+            "tsstack switch",
         )
 
 
@@ -237,7 +275,14 @@ def _monitor(status: Status) -> Iterator[Warning_]:
                 "ts-quality",
             )
     for trouble in state["troubles"]:
-        yield _say("TS744", "warning", "monitor", trouble["message"], trouble["hint"])
+        of_tailscaled = trouble["about"] == "tailscaled" or "tailscale0" in trouble["message"]
+        if of_tailscaled and not _is_connected(status):
+            continue  # TS701, TS702 and TS706 tell it
+        yield _say("TS744", "warning", "monitor", trouble["message"], pasted(trouble["hint"]))
+
+
+def _is_connected(status: Status) -> bool:
+    return status["tailnet"]["state"] == "Running"
 
 
 def _withdrawn(route: Mapping[str, Any]) -> Warning_:
@@ -265,12 +310,12 @@ def _generation(status: Status) -> Iterator[Warning_]:
     drift = generation["drift"]
     if drift:
         more = f"; and {len(drift) - 3} more" if len(drift) > 3 else ""
-        hint = "tsstack switch puts it right; tsstack doctor shows all"
+        hint = reapply(generation["current"], generation["boot"])
         yield _say("TS755", "warning", "generation", f"drift: {'; '.join(drift[:3])}{more}", hint)
     pending = generation["pending"]
     if generation["error"] and generation["error"] != "reading it needs root":
         message = f"generation {generation['current']} is live and cannot be read: {generation['error']}"
-        hint = "tsstack generations; a switch with any change makes a new one"
+        hint = "tsstack generations    # a switch after any change of the file makes a new one"
         yield _say("TS754", "critical", "generation", message, hint)
     if pending is None:
         if generation["current"] != generation["boot"]:
@@ -279,7 +324,7 @@ def _generation(status: Status) -> Iterator[Warning_]:
                 "warning",
                 "generation",
                 f"the next boot brings up generation {generation['boot']}, not {generation['current']}",
-                "tsstack switch makes this one permanent",
+                "tsstack switch    # makes what the file says permanent",
             )
     elif pending["phase"] == "unconfirmed":
         left_s = pending["left_s"]
@@ -289,10 +334,16 @@ def _generation(status: Status) -> Iterator[Warning_]:
             "warning",
             "generation",
             f"{pending['generation']} is undone {when} by itself",
-            "tsstack confirm keeps it, tsstack rollback undoes it",
+            "tsstack confirm    # keeps it; tsstack rollback undoes it now",
         )
     elif pending["phase"] == "unknown":
-        yield _say("TS752", "warning", "generation", "a switch is not over; root may read more of it")
+        yield _say(
+            "TS752",
+            "warning",
+            "generation",
+            "a switch is not over; root may read more of it",
+            "sudo ts-status",
+        )
     else:
         yield _say(
             "TS752",

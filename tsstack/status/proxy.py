@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 from tsstack.status.expiry import read_expiry
+from tsstack.status.loaded import loaded_at
 from tsstack.system.unix_http import Garbled, exchange, parse_reply, request
 
 TYPE_CHECKING = False
@@ -12,21 +14,34 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from tsstack.status.shape import Certificate, Proxy, Service
+    from tsstack.status.shape import Certificate, Proxy, Service, Tailnet
 
 _NGINX_S = 1.0
+_OWN_UNIT = "tsstack-nginx"  # tsstack.parts.proxy.engine.UNIT, which would cost the screen its speed
+_CLOCKS_DIFFER_S = 1.0
+"""A process's start is counted in hundredths from the boot, and a file's time is the clock's."""
 _BEST_FIRST = ("good", "suspect", "poor", "unknown", "dead")
 
 
 def read_proxy(
-    generation: str, paths: Sequence[Mapping[str, Any]]
+    generation: str,
+    paths: Sequence[Mapping[str, Any]],
+    tailnet: Tailnet,
+    *,
+    hung: bool = False,
+    run: str = "/run/tsstack",
 ) -> tuple[Proxy, list[Service], list[Certificate]]:
-    """nginx, its services and certificates. Never raises: `Proxy.error` says why they cannot be read."""
-    nginx: Proxy = {"enabled": False, "running": None, "current": None, "error": ""}
+    """nginx, its services and certificates. Never raises: `Proxy.error` says why they cannot be read.
+
+    `hung`: tailscaled runs and does not answer.
+    """
+    nginx: Proxy = {"enabled": False, "unit": "nginx", "running": None, "current": None, "error": ""}
     try:
         with open(f"{generation}/nginx/plan.json", "rb") as file:  # noqa: PTH123
             plan = json.load(file)
-        return _read(plan, paths)
+        nginx, services, certificates = _read(plan, paths, run)
+        listeners = plan.get("listeners") or ()
+        return nginx, [_as_reached(each, listeners, tailnet, hung=hung) for each in services], certificates
     except FileNotFoundError:
         return nginx, [], []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -35,14 +50,21 @@ def read_proxy(
 
 
 def _read(
-    plan: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]
+    plan: Mapping[str, Any], paths: Sequence[Mapping[str, Any]], run: str
 ) -> tuple[Proxy, list[Service], list[Certificate]]:
     certificates: list[Certificate] = []
     ends: dict[str, float | None] = {}
+    loaded = loaded_at(plan.get("main_config") or "", run) if plan["certificates"] else None
     for each in plan["certificates"]:
         expires, why = _end(each["certificate"])
         certificates.append(
-            {"names": list(each["names"]), "kind": each["kind"], "expires": expires, "error": why}
+            {
+                "names": list(each["names"]),
+                "kind": each["kind"],
+                "expires": expires,
+                "served": _is_served(each["certificate"], loaded),
+                "error": why,
+            }
         )
         ends |= dict.fromkeys(each["names"], expires)
     watched: dict[str, list[Mapping[str, Any]]] = {}
@@ -52,6 +74,7 @@ def _read(
             watched.setdefault(name, []).append(path)
     services = [_service(name, url, watched.get(name, ()), ends) for name, url in plan["urls"].items()]
     nginx = _ask_nginx(plan.get("status"), plan.get("digest"), served=bool(services))
+    nginx["unit"] = "nginx" if plan.get("main_config") else _OWN_UNIT
     if nginx["running"] is False:
         services = [
             {**each, "level": "dead", "rtt_s": None, "error": "nginx does not answer"} for each in services
@@ -61,7 +84,7 @@ def _read(
 
 def _ask_nginx(status: str | None, digest: str | None, *, served: bool) -> Proxy:
     """Asks the status endpoint on loopback which configuration nginx has loaded."""
-    found: Proxy = {"enabled": served, "running": None, "current": None, "error": ""}
+    found: Proxy = {"enabled": served, "unit": "", "running": None, "current": None, "error": ""}
     if not served or not status:
         return found
     host, _, port = status.rpartition(":")
@@ -85,6 +108,13 @@ def _end(path: str) -> tuple[float | None, str]:
         return None, str(error)
 
 
+def _is_served(path: str, loaded: float | None) -> bool | None:
+    try:
+        return None if loaded is None else os.stat(path).st_mtime <= loaded + _CLOCKS_DIFFER_S  # noqa: PTH116
+    except OSError:
+        return None
+
+
 def _service(
     name: str, url: str, paths: Sequence[Mapping[str, Any]], ends: Mapping[str, float | None]
 ) -> Service:
@@ -97,6 +127,43 @@ def _service(
         "level": best["level"] if best else "unknown",
         "rtt_s": best["rtt_s"] if best else None,
         "error": best["error"] if best else "",
+        "unreached": "",
         "dead_upstreams": sum(path["level"] == "dead" for path in paths),
         "certificate_expires": ends.get(host, ends.get(wildcard)) if url.startswith("https:") else None,
     }
+
+
+def _as_reached(
+    service: Service, listeners: Sequence[Mapping[str, Any]], tailnet: Tailnet, *, hung: bool
+) -> Service:
+    """The service as the tailnet's clients find it: nobody is served where no way leads in."""
+    ways = [each for each in listeners if each["protocol"] == "tcp" and each["port"] == _port(service["url"])]
+    if not ways or not all(each.get("claimed") or _is_tailnets(each["address"]) for each in ways):
+        return service  # others than the tailnet reach it too
+    bound = [each["address"] for each in ways if not each.get("claimed")]
+    level, why = "dead", ""
+    if hung:
+        level, why = "unknown", "tailscaled does not answer"
+    elif tailnet["error"]:
+        why = "tailscaled does not run"
+    elif tailnet["state"] != "Running":
+        why = f"tailscaled is {tailnet['state'] or 'not up'}"
+    elif bound and not set(bound) & set(tailnet["addresses"]):
+        why = f"{', '.join(bound)} is no address of this host any more"
+    if not why:
+        return service
+    return {**service, "level": level, "rtt_s": None, "error": why, "unreached": why}
+
+
+def _port(url: str) -> int:
+    scheme, _, rest = url.partition("://")
+    port = rest.partition("/")[0].rpartition("]")[2].partition(":")[2]
+    return int(port) if port else {"http": 80}.get(scheme, 443)
+
+
+def _is_tailnets(address: str) -> bool:
+    """Whether tailscaled gives such addresses: 100.64.0.0/10 and its own ULA (net/tsaddr)."""
+    if address.startswith("fd7a:115c:a1e0:"):
+        return True
+    first, _, rest = address.partition(".")
+    return first == "100" and 64 <= int(rest.partition(".")[0]) <= 127

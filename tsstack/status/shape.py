@@ -42,6 +42,12 @@ class Tailnet(TypedDict):
     """ipn.State, for example Running, NeedsLogin, Stopped; empty when tailscaled does not answer."""
     error: str
     """Why tailscaled cannot be asked; empty when it can."""
+    since: float | None
+    """Since when its socket is there: when tailscaled started."""
+    control: str
+    """The control server's URL; empty when it does not answer."""
+    id: str
+    """This node's ID on the control server."""
     version: str
     name: str
     """The name in DNS, without the dot at the end."""
@@ -49,12 +55,22 @@ class Tailnet(TypedDict):
     tags: list[str]
     relay: str
     """The home DERP region."""
+    online: bool | None
+    """Whether it is connected to its control server, as it says itself."""
     key_expires: float | None
     health: list[str]
     """tailscaled's own complaints."""
     offers: list[Offer]
     offers_exit: bool
     exit_approved: bool
+
+
+class Uplink(TypedDict):
+    """An interface that a default route leads out by."""
+
+    interface: str
+    up: bool | None
+    """Whether its link is up; None where the kernel does not say."""
 
 
 class Exit(TypedDict):
@@ -66,9 +82,13 @@ class Exit(TypedDict):
     """The exit node's name; empty: the bare uplink."""
     online: bool | None
     """Whether control sees it online; None without one."""
+    level: str
+    """The monitor's verdict on the internet through it; empty: there is none."""
     wanted: list[str]
     """The file's candidates, in order; empty when it names none."""
     blocked: bool
+    stuck: bool
+    """Whether the kernel hands what leaves to a tailscaled that carries nothing."""
     manual: str | None
     maintenance: bool
     moving: bool
@@ -86,6 +106,8 @@ class Peer(TypedDict):
     relay: str
     rtt_s: float | None
     """Of the monitor's latest probe; None when it is not watched."""
+    answers: bool | None
+    """Whether it answers the monitor, whatever control says; None when it is not watched."""
     exit_node: bool
     """Whether it offers to be an exit node."""
     routes: list[str]
@@ -100,6 +122,9 @@ class Certificate(TypedDict):
     names: list[str]
     kind: str
     expires: float | None
+    """Of the file."""
+    served: bool | None
+    """Whether nginx has loaded it since it was written; None when that cannot be told."""
     error: str
 
 
@@ -111,8 +136,11 @@ class Service(TypedDict):
     level: str
     """As the monitor sees its upstreams, the best of them: good, suspect, poor, dead, unknown.
 
-    Dead as well where nginx does not answer: then nobody is served, however well they are.
+    Dead as well where nginx does not answer: then nobody is served, however well they are. Where the
+    tailnet's clients do not get to nginx (`unreached`) dead too, or unknown.
     """
+    unreached: str
+    """Why nobody gets to it by the tailnet; empty: nothing speaks against it."""
     rtt_s: float | None
     """To its best upstream."""
     error: str
@@ -126,6 +154,8 @@ class Proxy(TypedDict):
 
     enabled: bool
     """Whether the live generation serves anything."""
+    unit: str
+    """systemd's name for it: the distribution's own, or ours where there is none."""
     running: bool | None
     """Whether it answers at `proxy.status`; None where the file has none."""
     current: bool | None
@@ -181,7 +211,9 @@ class Firewall(TypedDict):
     """The zones and the table in the kernel."""
 
     enabled: bool
-    """Whether the live generation has a firewall."""
+    """Whether the live generation has a firewall, or there is a fallback."""
+    fallback: bool
+    """Whether it is the fallback's (`tsstack fallback`), since the live generation has none."""
     loaded: bool | None
     """Whether the table is there; None when that cannot be read."""
     changed: bool | None
@@ -237,6 +269,8 @@ class Status(TypedDict):
     version: str
     level: Level
     """The worst of `warnings`."""
+    uplinks: list[Uplink] | None
+    """None where the kernel tells no routes."""
     tailnet: Tailnet
     exit: Exit
     peers: list[Peer]

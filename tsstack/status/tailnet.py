@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from tsstack.status.shape import Exit, Peer, Tailnet, Way
@@ -24,11 +24,15 @@ def silent_tailnet(error: str) -> Tailnet:
     return {
         "state": "",
         "error": error,
+        "since": None,
+        "control": "",
+        "id": "",
         "version": "",
         "name": "",
         "addresses": [],
         "tags": [],
         "relay": "",
+        "online": None,
         "key_expires": None,
         "health": [],
         "offers": [],
@@ -37,8 +41,17 @@ def silent_tailnet(error: str) -> Tailnet:
     }
 
 
-def read_tailnet(status: Mapping[str, Any], prefs: Mapping[str, Any], withdrawn: Sequence[str]) -> Tailnet:
-    """This host's own part. `withdrawn` are the routes that the monitor has taken back for now."""
+def read_tailnet(
+    status: Mapping[str, Any],
+    prefs: Mapping[str, Any],
+    withdrawn: Sequence[str],
+    *,
+    since: float | None = None,
+) -> Tailnet:
+    """This host's own part. `withdrawn` are the routes that the monitor has taken back for now.
+
+    `since`: when tailscaled started.
+    """
     own = status.get("Self") or {}
     approved = {*(own.get("AllowedIPs") or ()), *(own.get("PrimaryRoutes") or ())}
     offered = [str(route) for route in prefs.get("AdvertiseRoutes") or ()]
@@ -48,11 +61,15 @@ def read_tailnet(status: Mapping[str, Any], prefs: Mapping[str, Any], withdrawn:
     return {
         "state": str(status.get("BackendState") or ""),
         "error": "",
+        "since": since,
+        "control": str(prefs.get("ControlURL") or ""),
+        "id": str(own.get("ID") or ""),
         "version": str(status.get("Version") or "").partition("-")[0],
         "name": str(own.get("DNSName") or own.get("HostName") or "").rstrip("."),
         "addresses": [str(address) for address in own.get("TailscaleIPs") or ()],
         "tags": [str(tag) for tag in own.get("Tags") or ()],
         "relay": str(own.get("Relay") or ""),
+        "online": own.get("Online"),
         "key_expires": read_time(own.get("KeyExpiry")),
         "health": [str(line) for line in status.get("Health") or ()],
         "offers": [
@@ -78,14 +95,14 @@ def read_unwatched_peers(status: Mapping[str, Any]) -> list[Peer]:
 
 
 def with_round_trips(peers: Sequence[Peer], paths: Sequence[Mapping[str, Any]]) -> list[Peer]:
-    """The peers with the monitor's latest round trip of each that it watches; the others are as they were."""
-    rtts = {path["key"]: path["rtt_s"] for path in paths if path["kind"] in {"exit", "peer"}}
+    """The peers with what the monitor measures of each that it watches; the others are as they were."""
+    watched = {path["key"]: path for path in paths if path["kind"] in {"exit", "peer"}}
     found = list(peers)
-    for at, peer in enumerate(peers if rtts else ()):
+    for at, peer in enumerate(peers if watched else ()):
         key = peer["name"].partition(".")[0].lower()
-        rtt_s = rtts.get(f"exit:{key}", rtts.get(f"peer:{key}"))
-        if rtt_s is not None:
-            found[at] = {**peer, "rtt_s": rtt_s}
+        path = watched.get(f"exit:{key}", watched.get(f"peer:{key}"))
+        if path is not None and path["level"] != "unknown":
+            found[at] = {**peer, "rtt_s": path["rtt_s"], "answers": path["level"] != "dead"}
     return found
 
 
@@ -101,6 +118,7 @@ def _peer(peer: Mapping[str, Any], *, up: bool) -> Peer:
         "way": _way(peer) if up else "idle",
         "relay": str(peer.get("Relay") or ""),
         "rtt_s": None,
+        "answers": None,
         "exit_node": bool(peer.get("ExitNodeOption")),
         "routes": [
             str(route)
@@ -136,11 +154,14 @@ def read_exit(
     state: Mapping[str, Any] | None,
     *,
     known: bool = True,
+    source: str = "",
+    paths: Sequence[Mapping[str, Any]] = (),
 ) -> Exit:
     """Which way out is in use. `wanted` is the generation's `exit_node`, `state` the monitor's `exit`.
 
     A tailscaled that does not run, or is not up, has no part in it, whatever its prefs name. Of one that
-    runs and does not answer (not `known`) nobody knows.
+    runs and does not answer (not `known`) nobody knows. `source` is the address that the kernel would send
+    from: with an expired key tailscaled carries nothing, and leaves its routes where they are.
     """
     up = status.get("BackendState") == "Running"
     id_ = str(prefs.get("ExitNodeID") or "")
@@ -151,7 +172,11 @@ def read_exit(
         using = peer_name(peer) if peer else id_
         online = bool(peer.get("Online")) if peer else False
     told = state or {}
+    use = [str(name) for name in (wanted or {}).get("use") or ()]
+    levels = {str(each["name"]).lower(): str(each["level"]) for each in told.get("candidates") or ()}
     why = [str(sentence) for sentence in told.get("why") or ()]
+    if use and using.lower() != use[0].lower() and told.get("manual") is None:
+        why = [*_why_not(use[0], told, paths), *why]
     if not up:
         daemon = str(status.get("BackendState") or "")
         silent = "does not run" if known else "does not answer"
@@ -160,13 +185,34 @@ def read_exit(
         "known": known,
         "using": using,
         "online": online,
-        "wanted": [str(name) for name in (wanted or {}).get("use") or ()],
+        "level": levels.get(using.lower(), ""),
+        "wanted": use,
         "blocked": bool(told.get("blocked")),
+        "stuck": not up and bool(source) and source in (status.get("TailscaleIPs") or ()),
         "manual": told.get("manual"),
         "maintenance": bool(told.get("maintenance")),
         "moving": bool(told.get("moving")),
         "why": why,
     }
+
+
+def _why_not(home: str, told: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Why the first candidate is not in use, a sentence at most: `told` says why another is."""
+    candidates = told.get("candidates") or ()
+    candidate = next((each for each in candidates if str(each["name"]).lower() == home.lower()), None)
+    if candidate is None:
+        return
+    key = f"exit:{home.partition('.')[0].lower()}"
+    path = next((each for each in paths if each["key"] == key), None)
+    causes = ", ".join(str(cause["text"]) for cause in path["causes"]) if path else ""
+    if not candidate["offered"]:
+        yield f"{home} offers no exit on this tailnet"
+    elif candidate["level"] != "good":
+        yield f"{home} is {candidate['level']}" + (f": {causes}" if causes else "")
+    elif candidate["barred_s"] > 0:
+        yield f"{home} is good and barred for {candidate['barred_s']:.0f} s more: it failed its proof"
+    else:
+        yield f"{home} is good again, and is gone back to when it was so for `restore_after`"
 
 
 def read_time(text: object) -> float | None:

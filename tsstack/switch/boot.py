@@ -6,7 +6,8 @@ that is taken) takes no other one down: a router whose proxy is broken routes, b
 
 from __future__ import annotations
 
-from tsstack.errors import RollbackFailed
+from tsstack.errors import RollbackFailed, TsstackError
+from tsstack.parts.firewall.fallback import has_fallback
 from tsstack.parts.part import Change, Part
 from tsstack.switch.generations import part_tree
 from tsstack.switch.lock import host_lock
@@ -14,7 +15,7 @@ from tsstack.switch.plan import plan_switch
 from tsstack.switch.record import read_pending
 from tsstack.switch.recovery import noted, recover
 from tsstack.switch.site import Site
-from tsstack.switch.transaction import Outcome
+from tsstack.switch.transaction import Outcome, stands_alone
 
 
 def activate_boot(site: Site) -> tuple[Outcome, str]:
@@ -63,7 +64,7 @@ def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
         return found
 
     for part in site.parts:
-        if part_tree(known, part.folder):
+        if part_tree(known, part.folder) or stands_alone(part, facts):
             with noted(left, part.name):
                 changes[part.name] = activate(part)
                 part.verify(generation, facts)
@@ -78,20 +79,32 @@ def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
     return Outcome(number, previous, plan_switch(changes), tuple(warnings))
 
 
-def activate_firewall_early(site: Site) -> int:
+def activate_firewall_early(site: Site) -> tuple[int, str]:
     """Before any interface is up: the boot generation's firewall, and nothing that needs a daemon.
 
     A change that was pending is judged later, by `activate_boot`; until then the host gets the firewall
-    that the next boot had before it. Returns the generation.
+    that the next boot had before it. Where a generation has none, the fallback's; that too where its own
+    cannot be loaded, and the error is raised all the same. Returns the generation, and in words what stands.
     """
     with host_lock(site.paths.state, site.clock, wait_s=10.0):
         site.store.prepare()
         number = _boot_before_pending(site)
         facts = site.facts()
         for part in site.parts:
-            if part.name == "firewall" and (site.store.path(number) / part.folder).is_dir():
-                part.activate(site.store.path(number), facts, site.report)
-    return number
+            if part.name == "firewall":
+                try:
+                    folder = site.store.path(number)
+                    if (folder / part.folder).is_dir():
+                        part.activate(folder, facts, site.report)
+                        return number, f"the firewall of generation {number} stands"
+                    if has_fallback(site.paths.state):
+                        part.activate(folder, facts, site.report)
+                        return number, "the fallback stands"
+                except TsstackError:
+                    if has_fallback(site.paths.state):
+                        part.activate(site.paths.state / "none", facts, site.report)
+                    raise
+    return number, f"generation {number} has no firewall, and there is no fallback: nothing is closed"
 
 
 def _boot_before_pending(site: Site) -> int:

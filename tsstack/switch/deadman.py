@@ -4,21 +4,27 @@ It is armed before the first change. Where systemd runs it is a transient unit, 
 runs the switch; elsewhere it is a process in a session of its own. Either way neither SIGHUP nor
 SIGKILL of the command reaches it, and should it die itself, the pending record is judged by the next
 command and by the next boot.
+
+The unit stands behind the walls of the boot unit. They must not cost the undoing: where systemd cannot
+build them, and where the undoing fails behind them, a dead man without walls does the work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, LockedError, RollbackFailed
+from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, LockedError
 from tsstack.model.facts import Paths
 from tsstack.switch.lock import host_lock
 from tsstack.switch.record import Pending, read_pending
-from tsstack.switch.recovery import recover, stop_holder, undo
+from tsstack.switch.recovery import describe, recover, stop_holder, undo
 from tsstack.switch.site import Site
+from tsstack.switch.walls import walls_for
 from tsstack.system import command
 from tsstack.system.files import write_durably
 from tsstack.system.processes import process_start
@@ -26,6 +32,7 @@ from tsstack.system.processes import process_start
 _ARM_TIMEOUT_S = 10.0
 _RESTART_S = 2.0
 """Within this systemd has started a dead man anew who was killed (see `arm`)."""
+_WALLED = "--walled"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
@@ -40,33 +47,68 @@ def arm(site: Site, pending: Pending, *, systemd: bool) -> None:
     """
     paths = site.paths
     paths.run.mkdir(parents=True, exist_ok=True)
-    ready = _ready_file(paths, pending.id)
-    argv = [
+    words = _words(paths, pending.id, pending.deadline_s or 0.0)
+    try:
+        if systemd and _arm_behind_walls(site, pending.id, words):
+            return
+        if systemd:
+            _start_unit(f"{_unit(pending.id)}-bare", words)
+        else:
+            command.start(words, log=paths.run / "deadman.log")
+    except (CommandFailed, OSError) as error:
+        raise CheckFailed(f"the dead man cannot be armed: {error}", hint="nothing was changed") from error
+    _await_guard(site, pending.id)
+
+
+def _arm_behind_walls(site: Site, change: str, words: Sequence[str]) -> bool:
+    """Whether he stands guard there. An older systemd may not know a wall, a container may allow none."""
+    try:
+        _start_unit(_unit(change), [*words, _WALLED], walls_for(site.paths))
+        _await_guard(site, change)
+    except (CheckFailed, CommandFailed, OSError) as error:  # not Interrupted, which ends the switch
+        site.report(f"the dead man stands without walls: {describe(error)}")
+        command.run(["systemctl", "stop", _unit(change)], check=False)
+        return False
+    return True
+
+
+def _await_guard(site: Site, change: str) -> None:
+    give_up_s = site.clock.now_s() + _ARM_TIMEOUT_S
+    while not _stands(_ready_file(site.paths, change)):
+        if site.clock.now_s() > give_up_s:
+            raise CheckFailed(
+                f"the dead man did not come up within {_ARM_TIMEOUT_S:g} s", hint=_where_to_look(site.paths)
+            )
+        site.clock.sleep(0.01)
+
+
+def _where_to_look(paths: Paths) -> str:
+    return f"see {paths.run / 'deadman.log'} or journalctl -u 'tsstack-deadman-*'"
+
+
+def _unit(change: str) -> str:
+    return f"tsstack-deadman-{change}"
+
+
+def _words(paths: Paths, change: str, deadline_s: float) -> list[str]:
+    return [
         sys.executable,
         "-P",  # the folder that we happen to stand in must not provide modules (python(1))
         "-m",
         "tsstack.switch.deadman",
         *("--state", str(paths.state), "--run", str(paths.run), "--etc", str(paths.etc)),
         *("--socket", str(paths.tailscale_socket), "--log", str(paths.log)),
-        *("--id", pending.id, "--deadline", f"{pending.deadline_s}"),
+        *("--id", change, "--deadline", f"{deadline_s}"),
     ]
-    try:
-        if systemd:
-            unit = f"tsstack-deadman-{pending.id}"
-            properties = ("--collect", "--property=Restart=on-failure", "--property=RestartSec=100ms")
-            command.run(["systemd-run", "--quiet", f"--unit={unit}", *properties, *argv])
-        else:
-            command.start(argv, log=paths.run / "deadman.log")
-    except (CommandFailed, OSError) as error:
-        raise CheckFailed(f"the dead man cannot be armed: {error}", hint="nothing was changed") from error
-    give_up_s = site.clock.now_s() + _ARM_TIMEOUT_S
-    while not ready.exists():
-        if site.clock.now_s() > give_up_s:
-            raise CheckFailed(
-                f"the dead man did not come up within {_ARM_TIMEOUT_S:g} s",
-                hint=f"see {paths.run / 'deadman.log'} or journalctl -u 'tsstack-deadman-*'",
-            )
-        site.clock.sleep(0.01)
+
+
+def _start_unit(name: str, words: Sequence[str], walls: Iterable[str] = ()) -> None:
+    """Raises CommandFailed when systemd does not take it, or cannot build the walls (Type=exec)."""
+    settings = ("Type=exec", "Restart=on-failure", "RestartSec=100ms", "StartLimitIntervalSec=0", *walls)
+    properties = [f"--property={each}" for each in settings]
+    # The manager's own path need not lead to the engines (NixOS): what has found them here does.
+    path = f"--setenv=PATH={command.environment()['PATH']}"
+    command.run(["systemd-run", "--collect", f"--unit={name}", *properties, path, *words])
 
 
 def require_guard(site: Site, change: str) -> None:
@@ -79,39 +121,42 @@ def require_guard(site: Site, change: str) -> None:
         if site.clock.now_s() > give_up_s:
             raise ApplyFailed(
                 "the dead man is gone: nobody would undo the change if it is not confirmed",
-                hint=f"see {site.paths.run / 'deadman.log'} or journalctl -u 'tsstack-deadman-*'",
+                hint=_where_to_look(site.paths),
             )
         site.clock.sleep(0.02)
 
 
-def _stands(ready: Path) -> bool:
+def _noted(ready: Path) -> tuple[int, str]:
+    """Who stood guard last: pid and start; 0 when nobody did."""
     try:
         pid_text, _, start = ready.read_text(encoding="ascii").strip().partition(" ")
     except FileNotFoundError:
-        return False
-    return process_start(int(pid_text)) == start != ""
+        return 0, ""
+    return int(pid_text), start
+
+
+def _stands(ready: Path) -> bool:
+    pid, start = _noted(ready)
+    return pid != 0 and process_start(pid) == start != ""
 
 
 def disarm(site: Site, change: str) -> None:
     """Send the dead man of a change home. Harmless when there is none."""
     ready = _ready_file(site.paths, change)
-    try:
-        pid_text, _, start = ready.read_text(encoding="ascii").strip().partition(" ")
-    except FileNotFoundError:
+    pid, start = _noted(ready)
+    if pid == 0:
         return
-    pid = int(pid_text)
     if pid != os.getpid() and process_start(pid) == start != "":
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            start = ""
     ready.unlink(missing_ok=True)
 
 
-def watch(site: Site, change: str, deadline_s: float) -> str:
+def watch(site: Site, change: str, deadline_s: float, *, walled: bool = False) -> str:
     """Wait for the deadline, then undo the change if it is still pending; say what was done.
 
     The command that made the change may hang with the lock in its hand: past the deadline it is ended.
+    Of what cannot be undone behind walls nobody knows whether they are the cause: it is handed over, once.
     """
     while (left_s := deadline_s - site.clock.now_s()) > 0:
         # CLOCK_BOOTTIME goes on during suspend and sleep(3) does not: look again at least each second.
@@ -120,11 +165,22 @@ def watch(site: Site, change: str, deadline_s: float) -> str:
     while True:
         try:
             return _end_change(site, change)
-        except (CheckFailed, RollbackFailed) as error:
-            # Someone keeps the lock, or a part cannot be brought back yet. No one else is on guard.
-            site.report(f"{error.message}; trying again in {pause_s:g} s")
+        except Exception as error:  # noqa: BLE001  no one else is on guard, so nothing may end him
+            # Someone keeps the lock, or a part cannot be brought back yet, or worse.
+            if walled and _hand_over(site, change, deadline_s):
+                return f"{describe(error)}; one without walls goes on"
+            site.report(f"{describe(error)}; trying again in {pause_s:g} s")
         site.clock.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _hand_over(site: Site, change: str, deadline_s: float) -> bool:
+    try:
+        _start_unit(f"{_unit(change)}-bare", _words(site.paths, change, deadline_s))
+    except CommandFailed as error:
+        site.report(f"nobody takes over: {error.message}")
+        return False
+    return True
 
 
 def _end_change(site: Site, change: str) -> str:
@@ -158,6 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     for name in ("state", "run", "etc", "socket", "log", "id", "deadline"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument(_WALLED, action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     paths = Paths(
@@ -168,9 +225,10 @@ def main() -> int:
     ready = _ready_file(paths, options.id)
     write_durably(ready, f"{os.getpid()} {process_start(os.getpid())}\n")
     try:
-        said = watch(site, options.id, float(options.deadline))
+        said = watch(site, options.id, float(options.deadline), walled=options.walled)
     finally:
-        ready.unlink(missing_ok=True)
+        if _noted(ready)[0] == os.getpid():  # else it is his who took over
+            ready.unlink(missing_ok=True)
     print_line(log.fileno(), said)
     return 0
 

@@ -106,8 +106,8 @@ class Store:
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             for leftover in self.folder.glob(".staging-*"):
                 shutil.rmtree(leftover)
-            for leftover in templates.glob(".*"):
-                leftover.unlink()
+            for leftover in templates.glob(".*"):  # `check` beside us may be at work on one
+                leftover.unlink(missing_ok=True)
             zero = self.folder / "0"
             if not (zero / MANIFEST).exists():
                 shutil.rmtree(zero, ignore_errors=True)

@@ -111,7 +111,7 @@ def read_intent(site: Site, file: Path, facts: Facts) -> Intent:
     When nothing that goes into rendering has changed since the live generation was made, its tree is
     taken as it is. Raises ConfigError.
     """
-    source = _read(file)
+    source = read_source(file)
     digest = input_digest(source, facts)
     live = site.store.current()
     if live and site.store.rendered_from(live) == digest:
@@ -142,7 +142,8 @@ def build_facts(facts: Facts, out: Path) -> Facts:
     return replace(facts, paths=paths)
 
 
-def _read(file: Path) -> bytes:
+def read_source(file: Path) -> bytes:
+    """The file's bytes. Raises ConfigError."""
     try:
         return read_bounded(file, limit_bytes=LARGEST_FILE_BYTES, pipes=True)
     except (OSError, ValueError) as error:

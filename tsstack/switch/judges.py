@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from tsstack.errors import CheckFailed, ConfigError
 from tsstack.model.facts import Facts
-from tsstack.switch.generations import part_tree, read_tree
+from tsstack.parts.firewall.fallback import LINK as FALLBACK
+from tsstack.switch.generations import SOURCE, part_tree, read_tree
 from tsstack.switch.intent import Intent, load
 from tsstack.switch.plan import Plan
 from tsstack.switch.proof import Proving
@@ -58,7 +59,7 @@ class Judges:
         from tsstack.switch import guard
 
         if packets:
-            guard.check_ways(self.loaded.stack, self._facts, self.ways)
+            guard.check_ways(self._standing, self._facts, self.ways)
         for part in self._site.parts:
             if part.name == "tailscale" and part.name in plan.names and self.ways:
                 tree = part_tree(read_tree(staged), part.folder)
@@ -105,6 +106,15 @@ class Judges:
             return load(self._file, None)[0]
         except ConfigError as error:
             return error
+
+    @cached_property
+    def _standing(self) -> Stack:
+        """The file with the firewall that stands then: the fallback's, where it has none."""
+        stack = self.loaded.stack
+        source = self._site.paths.state / FALLBACK / SOURCE
+        if (stack.firewall is not None and stack.firewall.enabled) or not source.exists():
+            return stack
+        return stack.model_copy(update={"firewall": load(source, None)[0].stack.firewall})
 
     @cached_property
     def sessions(self) -> tuple[Session, ...]:

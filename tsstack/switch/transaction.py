@@ -14,7 +14,7 @@ from types import FrameType
 from tsstack import __version__
 from tsstack.errors import ApplyFailed, CheckFailed, TsstackError
 from tsstack.model.facts import Facts
-from tsstack.parts.part import Part, SaysUnmet, Snapshot, Tree
+from tsstack.parts.part import Part, SaysUnmet, Snapshot, StandsAlone, Tree
 from tsstack.switch import deadman
 from tsstack.switch.generations import Manifest, part_tree
 from tsstack.switch.plan import Plan, plan_switch
@@ -118,7 +118,8 @@ def _ignore_interrupts() -> None:
 def observe_changes(site: Site, tree: Tree, facts: Facts) -> tuple[dict[str, Snapshot], Plan]:
     """What each part sees, and what it would change to make `tree` of it. Touches nothing.
 
-    A part that neither the tree nor the live generation knows is not even asked.
+    A part that neither the tree nor the live generation knows is not even asked, unless something of it
+    stands all the same.
     """
     live = site.store.current()
     known = site.store.tree(live) if live else {}
@@ -127,12 +128,17 @@ def observe_changes(site: Site, tree: Tree, facts: Facts) -> tuple[dict[str, Sna
     unmet: list[tuple[str, str]] = []
     for part in site.parts:
         wanted = part_tree(tree, part.folder)
-        if not wanted and not part_tree(known, part.folder):
+        if not wanted and not part_tree(known, part.folder) and not stands_alone(part, facts):
             continue
         snapshots[part.name] = part.observe(wanted, facts)
         changes[part.name] = part.changes(wanted, snapshots[part.name])
         unmet += _unmet(part, wanted, snapshots[part.name], facts)
     return snapshots, plan_switch(changes, unmet)
+
+
+def stands_alone(part: Part, facts: Facts) -> bool:
+    """Whether something of the part stands, or should, although no generation asks for it."""
+    return isinstance(part, StandsAlone) and part.stands_alone(facts)
 
 
 def _unmet(part: Part, wanted: Tree, snapshot: Snapshot, facts: Facts) -> Iterator[tuple[str, str]]:
@@ -219,16 +225,20 @@ class Transaction:
         if self.wanted.generation is not None:
             self._judge(store.path(self.wanted.generation), plan)
             return self.wanted.generation
-        manifest = Manifest(
-            number=store.next_number(),
+        manifest = self._manifest(plan)
+        staged = stack.enter_context(self._staged(manifest, self.wanted.tree))
+        self._judge(staged, plan)
+        return manifest.number
+
+    def _manifest(self, plan: Plan) -> Manifest:
+        """That of a generation which is made now."""
+        return Manifest(
+            number=self.site.store.next_number(),
             created_unix_s=self.site.clock.unix_s(),
             version=__version__,
             source=self.wanted.source_name,
             summary=plan.summary(),
         )
-        staged = stack.enter_context(self._staged(manifest, self.wanted.tree))
-        self._judge(staged, plan)
-        return manifest.number
 
     @contextmanager
     def _staged(self, manifest: Manifest, tree: Tree) -> Iterator[Path]:
@@ -367,11 +377,17 @@ class Transaction:
             return pending, set()
         site.report("the tailnet's addresses are known now: render what needs them")
         snapshots, plan = observe_changes(site, tree, self.facts)
-        number, replaced = store.next_number(), pending.target
-        with self._staged(replace(store.manifest(replaced), number=number), tree) as staged:
+        replaced = pending.target
+        manifest = self._manifest(plan)
+        if (
+            pending.new_generation
+        ):  # nobody will see the one that it replaces: it tells that one's changes too
+            told = dict.fromkeys([*store.manifest(replaced).summary, *manifest.summary])
+            manifest = replace(manifest, summary=tuple(told))
+        with self._staged(manifest, tree) as staged:
             self._judge(staged, plan)
-            joined = self._join(pending, number, {name: snapshots[name] for name in plan.names})
-        store.point("current", number)
+            joined = self._join(pending, manifest.number, {name: snapshots[name] for name in plan.names})
+        store.point("current", manifest.number)
         if pending.new_generation:
             store.drop(replaced)
         return joined, set(plan.names)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tsstack.errors import CheckFailed, UsageError
 from tsstack.model.facts import Facts
+from tsstack.parts.firewall.fallback import kept_fallback
 from tsstack.switch import deadman
 from tsstack.switch.boot import activate_boot, activate_firewall_early
-from tsstack.switch.generations import Manifest, part_tree, tree_digest
+from tsstack.switch.generations import SOURCE, Manifest, part_tree, tree_digest
 from tsstack.switch.intent import Intent, located, read_generation, read_intent
 from tsstack.switch.judges import Judges
 from tsstack.switch.lock import host_lock
@@ -173,9 +174,11 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
         target = _previous(site, live) if to is None else to
         facts = site.facts()
         intent = read_generation(site, target)
-        source = site.store.path(target) / "source.yaml"
+        fallback = kept_fallback(site.paths.state)
+        source = (site.store.path(target) if target or fallback is None else fallback) / SOURCE
         judges = Judges(site, source, facts, intent, admins=False)
-        guard = _no_guard if force_lockout or not target else judges.keep_ways_in
+        is_bare = not target and fallback is None  # no table then: nobody is locked out
+        guard = _no_guard if force_lockout or is_bare else judges.keep_ways_in
         # Not proven: the way back must work where a proof does not, and what was live was proven then.
         outcome = Transaction(site, intent.wanted, facts, mode, guard).run()
     return replace(outcome, warnings=(*judges.doubts, *outcome.warnings))

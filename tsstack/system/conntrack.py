@@ -68,7 +68,7 @@ class Dropped:
     count: int
     """How many there still were."""
     refused: tuple[tuple[Connection, OSError], ...] = ()
-    """Those that the kernel keeps, each with its reason: EPERM, of offloaded ones EBUSY (older kernels)."""
+    """Those that the kernel keeps, each with its reason: EBUSY of offloaded ones, by older kernels."""
 
 
 def drop_connections(connections: Iterable[Connection]) -> Dropped:
@@ -89,6 +89,8 @@ def drop_connections(connections: Iterable[Connection]) -> Dropped:
                     answered += 1
                     if code == 0:
                         count += 1
+                    elif code == errno.EPERM:  # said once, for the whole batch (nfnetlink.c: nfnetlink_rcv)
+                        raise PermissionError(code, os.strerror(code))
                     elif code != errno.ENOENT:  # it ended by itself meanwhile
                         refused.append((batch[at], OSError(code, os.strerror(code))))
     return Dropped(count, tuple(refused))

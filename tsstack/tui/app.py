@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
@@ -22,6 +23,7 @@ from tsstack.tui.tabs import ALL, Overview, Tab
 from tsstack.tui.views import bars
 from tsstack.tui.views.bars import Key
 from tsstack.tui.views.exits import DIRECT
+from tsstack.tui.views.overview import remarks
 
 if TYPE_CHECKING:
     from rich.style import Style
@@ -134,8 +136,13 @@ class Dashboard(App[None]):
     def on_dashboard_news(self) -> None:
         """Draw what is new."""
         self._told = False
+        drawn, latest = self._drawn, self.feed.latest
         if not self._paused:
-            self._drawn = self.feed.latest
+            self._drawn = latest
+        elif latest and latest.generations is not None and drawn and drawn.generations is None:
+            # They are read when their tab is opened: it does not stay empty for that.
+            self._drawn = replace(drawn, generations=latest.generations)
+        if self._drawn is not drawn or not self._paused:
             self.redraw()
 
     def _tick(self) -> None:
@@ -163,8 +170,11 @@ class Dashboard(App[None]):
         if self._paused:
             lines.insert(0, say("paused: p goes on", "warning"))
         self.banner.set_class(not lines, "-none")
+        taller = len(lines) != len(self.banner.lines)
         self.banner.show(lines)
         tab = self.open_tab
+        if taller and frame is not None:
+            tab.draw(frame)  # it has another height
         self.bar.show(bars.tabs(tab.name_, width))
         self.foot.show(bars.footer((*tab.keys, *_EVERYWHERE), width))
 
@@ -370,6 +380,13 @@ class Dashboard(App[None]):
             self._from_thread(self._show_text, f"from the live {live} to {number}", lines)
 
         _in_thread(work)
+
+    def show_remarks(self) -> None:
+        """All that should be looked at."""
+        if self._drawn is not None:
+            status, width = self._drawn.status, self.size.width - dialogs.Difference.INSET
+            lines = remarks(status, self.signs, width) or [say("All is well.", "dim")]
+            self.push_screen(self._dressed(dialogs.Difference("to be looked at", lines)))
 
     def _show_text(self, title: str, lines: list[Line]) -> None:
         shown = lines or [say("They are the same.", "dim")]

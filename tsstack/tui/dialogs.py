@@ -69,16 +69,23 @@ class Dialog(ModalScreen[str]):
 
 
 def within(lines: Sequence[Line], width: int) -> list[Line]:
-    """The lines broken to a width: the last span of each, below itself."""
+    """The lines broken to a width: the last span of each, below itself, or below all where that is narrow."""
     found: list[Line] = []
     for line in lines:
         *before, (text, look) = line
         indent = sum(len(each) for each, _ in before)
-        if indent + len(text) <= width or indent > width // 2:
+        if indent + len(text) <= width:
             found.append(line)
             continue
+        if indent > width // 2:
+            label = "".join(each for each, _ in before)
+            looks = before[-1][1] if before else look
+            found += [((part, looks),) for part in wrapped(label.rstrip(), width)]
+            before, indent = [], 2
         first, *more = wrapped(text, width - indent)
-        found.append((*before, (first, look)))
+        found.append(
+            (*before, (first, look)) if before or indent == 0 else ((" " * indent, ""), (first, look))
+        )
         found += [((" " * indent, ""), (rest, look)) for rest in more]
     return found
 
@@ -93,7 +100,7 @@ _HELP = (
     ("1 ... 7", "open a tab; tab and shift+tab go through them"),
     ("up, down, j, k", "a row; page up and down, home, end as anywhere"),
     ("enter", "use the exit node; differences of the generation"),
-    ("w", "links: figures of the last 10 s, 60 s, 15 min"),
+    ("w", "overview: all that is wrong; links: next window"),
     ("f", "events: all, warnings and worse, critical"),
     ("u, d, a", "exit nodes: use it, bare uplink, automatic"),
     ("m", "exit nodes: the monitor changes nothing for now"),
@@ -119,6 +126,9 @@ def help_screen() -> Dialog:
 
 class Difference(Dialog):
     """A long text over the whole screen, its lines as they are."""
+
+    INSET = 4
+    """Columns that its box takes."""
 
     def on_resize(self) -> None:
         """All of them."""

@@ -22,7 +22,7 @@ TAILSCALED_PACE_S = 0.95
 _FIRST_ANSWER_S = 0.25
 _RETRY_S = 2.0
 _EVENTS = 500
-_SILENT = Heard({}, {}, "tailscaled has not answered yet")
+_SILENT = Heard({}, {}, "tailscaled has not answered yet", hung=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Feed:
         """Ask once, and put the frame into its slot."""
         sources = self.places.sources
         status = gather(sources, self._heard or _SILENT)
-        generations = self._read_generations() if self.wants_generations.is_set() else ()
+        generations = self._read_generations() if self.wants_generations.is_set() else None
         frame = next_frame(self.latest, status, permissions(sources), generations)
         self.latest = frame
         self.on_news()

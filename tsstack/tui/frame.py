@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from time import localtime, strftime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,7 +68,7 @@ class Frame:
     """All that is shown."""
 
     status: Status
-    """With what those said last who do not answer now; `away` names them."""
+    """With the last words of those who do not answer now, as far as nothing newer is known."""
     permissions: Permissions = NOTHING
     away: Mapping[str, Away] = field(default_factory=_nothing)
     """`tailscaled` and `monitor`, while they do not answer."""
@@ -77,10 +78,23 @@ class Frame:
     """By counter, as `counters` names them."""
     drops: Mapping[str, tuple[float | None, ...]] = field(default_factory=_nothing)
     """Packets refused in a second, by counter, one a second."""
-    generations: tuple[Generation, ...] = ()
-    """The newest first."""
+    generations: tuple[Generation, ...] | None = None
+    """The newest first; None: not read yet."""
+    remembered: Mapping[str, Mapping[str, Any]] = field(default_factory=_nothing)
+    """By service: what the monitor said of it last, where nothing newer is known."""
+    _heard: Mapping[str, Mapping[str, Any]] = field(default_factory=_nothing, repr=False)
     _marks: tuple[tuple[float, Mapping[str, Counter]], ...] = field(default=(), repr=False)
     _stepped: float = field(default=0.0, repr=False)
+
+    @property
+    def old_exit(self) -> bool:
+        """Whether the way out in use is the one of before: tailscaled runs and does not say."""
+        return "tailscaled" in self.away and not self.status["exit"]["known"]
+
+    def as_of(self, name: str) -> str:
+        """`, as of 08:01:30` where the figures of `tailscaled` or `monitor` are old; else empty."""
+        away = self.away.get(name)
+        return f", as of {strftime('%H:%M:%S', localtime(away.since))}" if away else ""
 
 
 def counters(status: Status) -> dict[str, Counter]:
@@ -99,21 +113,24 @@ def next_frame(
     before: Frame | None,
     status: Status,
     permissions: Permissions,
-    generations: tuple[Generation, ...] = (),
+    generations: tuple[Generation, ...] | None = None,
 ) -> Frame:
     """The frame of `status`, with what `before` remembers."""
     now = status["at"]
     told = counters(status)
     marks = (before._marks if before else ()) + ((now, told),)
     marks = _recent(marks, now)
+    remembered = _remembered(before, status)
     frame = Frame(
-        status=_with_the_old(before, status),
+        status=_with_the_old(before, status, remembered),
         permissions=permissions,
         away=_away(before, status),
         rtts=before.rtts if before else _NONE,
         rates=_rates(marks),
         drops=before.drops if before else _NONE,
         generations=generations,
+        remembered=remembered,
+        _heard=_heard(before, status),
         _marks=marks,
         _stepped=before._stepped if before else 0.0,
     )
@@ -136,28 +153,56 @@ def _away(before: Frame | None, status: Status) -> Mapping[str, Away]:
     return MappingProxyType(found)
 
 
-def _with_the_old(before: Frame | None, status: Status) -> Status:
-    """The status with the last words of those who do not answer."""
+def _with_the_old(
+    before: Frame | None, status: Status, remembered: Mapping[str, Mapping[str, Any]]
+) -> Status:
+    """The status with the last words of those who do not answer, where nothing newer is known."""
     if before is None:
         return status
     old = before.status
     if status["tailnet"]["error"] and old["tailnet"]["state"]:
         tailnet: Any = {**old["tailnet"], "error": status["tailnet"]["error"]}
-        # What tailscaled told; all else is the monitor's or the file's.
-        way: Any = {**status["exit"], **{name: old["exit"][name] for name in ("using", "online")}}
-        status = {**status, "tailnet": tailnet, "peers": old["peers"], "exit": way}
+        status = {**status, "tailnet": tailnet, "peers": old["peers"]}
+        if not status["exit"]["known"]:  # of a tailscaled that does not run it is: no exit node is in use
+            way: Any = {**status["exit"], **{name: old["exit"][name] for name in ("using", "online")}}
+            status = {**status, "exit": way}
     monitor = status["monitor"]
     if not monitor["running"] and old["monitor"]["state"] is not None:
-        known = {service["name"]: service for service in old["services"]}
         services: Any = [
-            {**service, **{key: known[service["name"]][key] for key in ("level", "rtt_s", "error")}}
-            if service["name"] in known
-            else service
-            for service in status["services"]
+            each if each["unreached"] else {**each, **remembered.get(each["name"], _NONE)}
+            for each in status["services"]
         ]
         kept: Any = {**monitor, "state": old["monitor"]["state"]}
         status = {**status, "monitor": kept, "services": services}
     return status
+
+
+def _remembered(before: Frame | None, status: Status) -> Mapping[str, Mapping[str, Any]]:
+    """What the monitor said last of each service. Without one: of those of which nothing else is known.
+
+    What nginx tells by its silence is known without a monitor, and is no word of the monitor's.
+    """
+    known = before._heard if before else _NONE
+    return MappingProxyType(
+        {
+            each["name"]: known[each["name"]]
+            for each in status["services"]
+            if each["level"] == "unknown" and each["name"] in known and not status["monitor"]["running"]
+        }
+    )
+
+
+def _heard(before: Frame | None, status: Status) -> Mapping[str, Mapping[str, Any]]:
+    """What a monitor has said of the services, by name."""
+    if not status["monitor"]["running"] or status["proxy"]["running"] is False:
+        return before._heard if before else _NONE
+    return MappingProxyType(
+        {
+            each["name"]: {key: each[key] for key in ("level", "rtt_s", "error")}
+            for each in status["services"]
+            if not each["unreached"]
+        }
+    )
 
 
 def _recent(
@@ -190,7 +235,9 @@ def _stepped_rtts(
         return MappingProxyType({key: (*values, None)[-KEPT:] for key, values in series.items()})
     found = {}
     for path in monitor["state"]["paths"]:
-        value = LOST if path["error"] else path["rtt_s"]
+        value = path["rtt_s"]
+        if path["error"]:  # what says nothing of the path is no loss: the windows know nothing of it either
+            value = LOST if path.get("counted", True) else None
         found[path["key"]] = (*series.get(path["key"], ()), value)[-KEPT:]
     return MappingProxyType(found)
 

@@ -69,6 +69,11 @@ class Grid(Painted, can_focus=True):
         return keys[self._cursor] if self._cursor < len(keys) else ""
 
     @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self._table.keys)
+
+    @property
     def page_rows(self) -> int:
         """Rows that are on the screen."""
         return max(0, self.size.height - 1)
@@ -86,6 +91,19 @@ class Grid(Painted, can_focus=True):
             self.refresh()
         self._keep_cursor(key)
         self._refresh_changed()
+        self._count_rows()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Other rows are in sight."""
+        super().watch_scroll_y(old_value, new_value)
+        self._count_rows()
+
+    def _count_rows(self) -> None:
+        """In the border: which rows are in sight, where that is not all of them."""
+        rows = self._visible()
+        text = f"{rows.start + 1} to {rows.stop} of {self.count}" if len(rows) < self.count else ""
+        if self.border_subtitle != text:
+            self.border_subtitle = text
 
     def _keep_cursor(self, key: str) -> None:
         keys = self._table.keys
@@ -125,6 +143,7 @@ class Grid(Painted, can_focus=True):
         """Columns come and go with the width; the cursor stays in sight."""
         self._lay_out()
         self._in_sight()
+        self._count_rows()
         self.refresh()
 
     def render_line(self, y: int) -> Strip:

@@ -107,7 +107,7 @@ Painted { background: $background; color: $foreground; }
 Bar { height: 1; overflow: hidden; }
 Panel { height: auto; overflow: hidden; }
 #head { height: 1; background: $panel; }
-#banner { max-height: 4; padding: 0 1; }
+#banner { max-height: 6; padding: 0 1; }
 Tab { height: 1fr; display: none; }
 Tab.-open { display: block; }
 .box { border: round $secondary 60%; border-title-color: $secondary; border-title-style: bold;
@@ -129,5 +129,6 @@ Difference Bar { margin-top: 0; }
 .-plain.-ascii Grid.box:focus { border: ascii $accent; }
 Screen.-low .box { border-bottom: none; }
 Toast { padding: 0 1; margin: 0; }
+.-ascii Toast { border-left: ascii $secondary; border-right: none; }
 ToastRack { align: right bottom; margin-bottom: 1; }
 """

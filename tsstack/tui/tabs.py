@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _INSET = 4
 """Columns that a box and its padding take."""
+_BARS, _BORDER, _LEAST_GRID = 3, 2, 5
+"""Lines of the header, the tabs and the keys; of a box's border; of a grid with its border and two rows."""
 
 
 class Tab(Vertical):
@@ -63,10 +65,16 @@ class Tab(Vertical):
         """Show this frame."""
         raise NotImplementedError
 
+    @property
+    def details_room(self) -> int:
+        """Lines for the details: a third of the screen, or what the grid's rows leave."""
+        height = self.app.size.height
+        left = height - _BARS - len(self.board.banner.lines) - 2 * _BORDER - 1 - self.grid.count
+        return max(0, min(height - 12, max(9, height // 3, left)))
+
     def show_details(self, lines: Sequence[Line]) -> None:
         """Below the grid; nothing where there is nothing, or no room for it."""
-        height = self.app.size.height
-        most = max(0, min(height - 12, max(9, height // 3)))
+        most = self.details_room
         self.details.set_class(not lines or most < 3, "-none")
         self.details.show(_at_most(lines, most))
 
@@ -76,6 +84,8 @@ class Overview(Tab):
 
     name_ = "overview"
     title = "peers"
+    keys = (Key("w", "what is wrong", "app.on_tab('remarks')"),)
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("w", "remarks", "what is wrong")]
 
     def __init__(self, signs: Signs) -> None:
         super().__init__(signs)
@@ -93,15 +103,20 @@ class Overview(Tab):
 
     def draw(self, frame: Frame) -> None:
         """Show this frame."""
-        self.summary.show(overview.summary(frame, self.signs, self.room))
-        said = overview.remarks(frame.status, self.signs, self.room)
-        most = max(1, (self.app.size.height - 17) // 2)
+        room = self.app.size.height - _BARS - len(self.board.banner.lines) - 2 * _BORDER - _LEAST_GRID
+        summary, said = overview.host_and_remarks(frame, self.signs, self.room, room)
+        self.summary.show(summary)
         self.remarks.set_class(not said, "-none")
-        self.remarks.show(_at_most(said, most))
+        self.remarks.show(said)
         self.grid.show(overview.peers(frame, self.signs))
         known = frame.status["peers"]
         online = sum(peer["online"] for peer in known)
-        _title(self.grid, f"peers: {online} of {len(known)} online" if known else "peers")
+        old = frame.as_of("tailscaled")
+        _title(self.grid, f"peers{old}: {online} of {len(known)} online" if known else "peers")
+
+    def action_remarks(self) -> None:
+        """All that should be looked at, over the whole screen."""
+        self.board.show_remarks()
 
 
 class Links(Tab):
@@ -125,8 +140,9 @@ class Links(Tab):
         """Show this frame."""
         self.grid.show(links.links(frame, self.signs, self.window))
         of = links.window_name(frame, self.window)
-        _title(self.grid, f"links, figures of the last {of}" if of else "links")
-        self.show_details(links.link_details(frame, self.signs, self.grid.key, self.room))
+        _title(self.grid, f"links, figures of the last {of}{frame.as_of('monitor')}" if of else "links")
+        room = self.details_room
+        self.show_details(links.link_details(frame, self.signs, self.grid.key, self.room, room))
 
 
 class Exits(Tab):
@@ -183,6 +199,7 @@ class Services(Tab):
     def draw(self, frame: Frame) -> None:
         """Show this frame."""
         self.grid.show(services.services(frame, self.signs))
+        _title(self.grid, f"services, levels{frame.as_of('monitor')}" if frame.remembered else self.title)
         self.show_details(services.service_details(frame, self.signs, self.grid.key))
 
 

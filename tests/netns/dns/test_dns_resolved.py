@@ -258,12 +258,18 @@ def test_a_namespace_that_shares_run_does_not_take_the_machines_resolved_for_its
     assert json.loads(host.run(*words, stdin=DRIVER).stdout)["said"][0] is False
 
 
+@pytest.mark.parametrize("hidden", [False, True], ids=["", "with hidepid and no stub listener"])
 @pytest.mark.parametrize(("net", "found"), [("", True), ("corp0", False)])
-def test_resolved_is_found_without_root_too(host, net, found):
+def test_resolved_is_found_without_root_too(host, net, found, hidden):
+    if hidden:
+        host.run("mount", "-o", "remount,hidepid=invisible", "/proc")
+        host.run("mkdir", "-p", "/etc/systemd/resolved.conf.d")
+        host.run("tee", "/etc/systemd/resolved.conf.d/x.conf", stdin="[Resolve]\nDNSStubListener=no\n")
+        host.run("systemctl", "restart", "systemd-resolved")
     enter = ["ip", "netns", "exec", net] if net else []
     script = (
         "import os; from tsstack.parts.dns.host import discover_resolved\n"
-        "os.setgroups([]); os.setuid(65534); print(discover_resolved(None))"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534); print(discover_resolved(None))"
     )
     assert host.run(*enter, sys.executable, "-B", "-", stdin=script).stdout.strip() == str(found)
 

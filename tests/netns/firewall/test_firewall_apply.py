@@ -15,6 +15,7 @@ from tsstack.errors import ApplyFailed, CheckFailed
 from tsstack.parts.firewall import fingerprint
 from tsstack.parts.firewall.desired import FILE
 from tsstack.parts.firewall.host import PART
+from tsstack.system.conntrack import list_connections
 
 pytestmark = pytest.mark.netns
 
@@ -320,6 +321,29 @@ def test_pitfall_10_the_first_table_cuts_what_it_does_not_let_in(world: World) -
                 end.close()
 
 
+def test_what_goes_to_a_group_is_no_connection_that_could_be_cut(world: World) -> None:
+    """Its answers come from other addresses. At the first table such noise would hide what was cut."""
+    hook = "type filter hook prerouting priority 50; ct state new accept"
+    world.at_host("nft", "-f", "-", stdin=f"table inet strange {{\n chain early {{\n {hook}\n }}\n}}\n")
+
+    def shout() -> None:
+        for address in ("224.0.0.251", "255.255.255.255", "192.0.2.255"):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"p0")
+                end.sendto(b"?", (address, 5353))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as end:
+            end.sendto(b"?", ("ff02::fb", 5353, 0, socket.if_nametoindex("p0")))
+
+    within(world.space("wan"), shout)
+    known = {each.original.destination for each in within(world.host, list_connections)}
+    assert known & {"224.0.0.251", "255.255.255.255", "192.0.2.255", "ff02::fb"}, known
+    said: list[str] = []
+    generation = world.stage(ZONES)
+    within(world.host, lambda: PART.activate(generation, world.facts, said.append))
+    assert said == ["firewall: the table is loaded"]
+
+
 def test_pitfall_10_a_link_local_connection_is_judged_by_its_own_link(world: World) -> None:
     """The route to a link-local address tells no link, and both zones have such connections."""
     rules = """
@@ -382,7 +406,7 @@ firewall:
         closed = rules.replace("[9002, 53]", "[53]").replace("[7000]", "[7001]")
         generation = world.stage(closed)
         within(world.host, lambda: PART.activate(generation, world.facts, said.append))
-    (told,) = [line for line in said if "may open them again" in line]
+    (told,) = [line for line in said if "they come back if" in line]
     assert "all of them" in told
     assert any("2 connections are no longer allowed" in line for line in said), said
 

@@ -70,6 +70,10 @@ def eventually(host: SystemdHost, holds: Callable[[], object], within_s: float =
 
 
 def test_the_life_of_the_service(host: SystemdHost) -> None:
+    def pings() -> list[str]:
+        return host.run("cat", "/proc/sys/net/ipv4/ping_group_range").stdout.split()
+
+    host.run("sysctl", "-qw", "net.ipv4.ping_group_range=1 0")  # nobody's, as Debian 13 has it
     host.run("systemctl", "start", "tsstack-monitor")
     assert shown(host, "ActiveState") == "active"  # it was waited for until it said that it is ready
     assert "watches 2 paths" in journal(host)
@@ -89,6 +93,7 @@ def test_the_life_of_the_service(host: SystemdHost) -> None:
         host, lambda: shown(host, "MainPID") not in {"0", pid} and shown(host, "ActiveState") == "active"
     )
     assert shown(host, "NRestarts") == "1"
+    assert pings() == ["0", "0"]
     time.sleep(6)  # longer than the watchdog's patience: one that probes is left alone
     assert shown(host, "NRestarts") == "1"
 
@@ -106,6 +111,7 @@ def test_the_life_of_the_service(host: SystemdHost) -> None:
     assert host.path("/run/tsstack/monitor.sock").exists()
     host.run("systemctl", "stop", "tsstack-monitor")
     assert shown(host, "Result") == "success"
+    assert pings() == ["1", "0"], "as it was before"
     assert (host.path("/run/tsstack/other").exists(), host.path("/run/tsstack/monitor.sock").exists()) == (
         True,
         False,
@@ -131,6 +137,15 @@ try:
 except PermissionError:
     denied.append("conntrack")
 freed = free_flows("exit-a", Seen(addresses=("100.64.0.9",)), "lo")
+from tsstack.status.firewall import read_table
+from tsstack.status.gather import Sources, gather
+from tsstack.status.metrics import table_by_helper
+try:
+    read_table("/run/tsstack")
+except PermissionError:
+    denied.append("nftables")
+counters, _ = table_by_helper("/run/tsstack")
+warnings = gather(Sources(), table=table_by_helper)["warnings"]
 around = surroundings(Seen(), "lo")
 import apprise, prometheus_client, ssl, ctypes
 ssl.create_default_context()
@@ -149,7 +164,7 @@ try:
 except OSError:
     denied.append("setuid")
 open("/var/lib/tsstack/monitor/probe", "w")
-print("WITHIN " + json.dumps([sorted(around.local), denied, freed]))
+print("WITHIN " + json.dumps([sorted(around.local), denied, freed, counters, warnings]))
 """
 
 
@@ -162,7 +177,8 @@ def test_all_that_it_ever_does_works_within_its_walls_and_nothing_else(host: Sys
         "nft",
         "-f",
         "-",
-        stdin="table inet f {\nchain o {\ntype filter hook output priority 0\nct state new accept\n}\n}\n",
+        stdin="table inet f {\nchain o {\ntype filter hook output priority 0\nct state new accept\n}\n}\n"
+        "table inet tsstack {\ncounter seen { packets 7 bytes 420; }\n}\n",
     )
     say = "import socket\nfor far in ('203.0.113.1', '100.64.0.7'):\n"
     say += " s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
@@ -177,12 +193,15 @@ def test_all_that_it_ever_does_works_within_its_walls_and_nothing_else(host: Sys
     host.run("systemctl", "start", "within", check=False)
     said = host.run("journalctl", "-u", "within", "-o", "cat", "--no-pager").stdout
     assert "WITHIN" in said, said
-    local, denied, freed = json.loads(said.split("WITHIN ")[1].splitlines()[0])
+    local, denied, freed, counters, warnings = json.loads(said.split("WITHIN ")[1].splitlines()[0])
     assert "127.0.0.1" in local
     assert freed == 1
+    assert counters == {"seen": [7, 420]}, "read by the helper, for the metrics"
+    assert {each["code"] for each in warnings} == {"TS701"}, "there is no tailscaled; all else can be told"
     left = host.python(IMPORT + "from tsstack.system.conntrack import *; print(list_connections())")
     assert ("203.0.113.1" in left.stdout, "100.64.0.7" in left.stdout) == (False, True)
-    assert denied == ["conntrack", "/etc/x", "/usr/x", "/root/x", "/var/lib/tsstack/x", "packet", "setuid"]
+    files = ["/etc/x", "/usr/x", "/root/x", "/var/lib/tsstack/x"]
+    assert denied == ["conntrack", "nftables", *files, "packet", "setuid"]
 
 
 @pytest.mark.parametrize(

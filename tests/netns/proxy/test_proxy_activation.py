@@ -270,10 +270,16 @@ def test_pitfall_19_certificates_are_renewed_with_one_reload(host):
     assert set(host.workers()).isdisjoint(before) and _serial(host) != serial
     # Two thirds of its life later: `switch` sees it too.
     note = next(host.path("/var/lib/tsstack/tls").glob("leaf-*.json"))
-    note.write_text(json.dumps({"renew_unix_s": time.time() - 1}))
+    told = json.loads(note.read_text())
+    note.write_text(json.dumps({**told, "renew_unix_s": time.time() - 1}))
     assert host.order("plan", yaml=text)["changes"] == [
         "+ certificate for wiki.box.tail.test: made or renewed"
     ]
+    assert host.order("renew")["renewed"] == ["wiki.box.tail.test"]
+    assert host.order("renew")["renewed"] == []
+    # Somebody has put another in its place, whose end nobody has noted.
+    leaf = note.with_suffix("")
+    leaf.write_text(leaf.read_text().replace("-----END", "\n-----END", 1))
     assert host.order("renew")["renewed"] == ["wiki.box.tail.test"]
 
 
@@ -337,7 +343,9 @@ def test_a_damaged_certificate_is_found_by_the_check_and_named(host):
     host.switch(text)
     before = host.workers()
     leaf = next(host.path("/var/lib/tsstack/tls").glob("leaf-*.pem"))
-    leaf.write_text("garbage")
+    there = leaf.stat()
+    leaf.write_text("garbage".ljust(there.st_size))
+    os.utime(leaf, ns=(there.st_atime_ns, there.st_mtime_ns))  # as a disk damages it; else it is made anew
     answer = host.order("switch", yaml=text.replace("8000", "8001"))
     assert answer["error"] == "CheckFailed" and f"/var/lib/tsstack/tls/{leaf.name}" in answer["message"]
     assert "can be removed" in answer["hint"] and host.workers() == before

@@ -120,3 +120,28 @@ def test_nginx_without_a_distributions_file_is_a_unit_of_ours(host: SystemdHost)
     assert state(host, "tsstack-nginx") == ("inactive", 0)
     host.run(TSSTACK, "rollback")
     assert state(host, "tsstack-nginx")[0] == "active" and status(host) == "502"
+
+
+def test_certificates_are_renewed_within_the_units_walls(host: SystemdHost) -> None:
+    """By the timer's own unit, with nothing of root's powers that it does not need."""
+    switch(host, FREE.replace("tls: off", "tls: local-ca\n  https_port: 8443"))
+    host.run(TSSTACK, "units", "install")
+    folder = "/etc/systemd/system/tsstack-renew.service.d"
+    host.run("mkdir", "-p", folder)
+    seen = (
+        "PrivateTmp=no\n" if Path(TSSTACK).is_relative_to("/tmp") else ""
+    )  # a checkout there would be hidden
+    forced = f"[Service]\n{seen}ExecStart=\nExecStart={TSSTACK} certificates renew --force\n"
+    host.run("tee", f"{folder}/forced.conf", stdin=forced)
+    host.run("systemctl", "daemon-reload")
+
+    def served() -> str:
+        words = "openssl s_client -connect 127.0.0.1:8443 -servername one.tail.test </dev/null 2>/dev/null"
+        return host.run("sh", "-c", f"{words} | openssl x509 -noout -serial").stdout
+
+    before = served()
+    assert before.startswith("serial=")
+    started = host.run("systemctl", "start", "tsstack-renew.service", check=False)
+    assert started.returncode == 0, host.run("journalctl", "-u", "tsstack-renew", "--no-pager").stdout
+    assert served() not in {before, ""}
+    assert "nothing to do" in host.run(TSSTACK, "switch").stdout

@@ -66,6 +66,8 @@ def test_nginx_is_its_unit_and_the_dead_man_is_one(host: SystemdHost) -> None:
     assert (status_of(host, "/web/"), status_of(host, "/shop/")) == ("502", "404")
     before = picture(host)
     write(host, SECOND)
+    # As on NixOS: the manager's own path leads to no engine.
+    host.run("systemctl", "set-environment", "PATH=/nowhere")
     said = json.loads(host.run(TSSTACK, "--json", "switch", "--confirm", "3s").stdout)
     assert said["awaits_confirmation"]
     assert "tsstack-deadman-" in host.run("systemctl", "list-units", "--plain", "tsstack-deadman-*").stdout

@@ -87,7 +87,7 @@ def test_a_file_about_another_host_is_not_held_against_this_one(host: PrivateHos
 
 def test_a_refusal_of_the_kernel_in_the_midst_names_the_key(host: PrivateHost) -> None:
     """A queue discipline cannot be tried beforehand; it is the whole machine's, absent in this namespace."""
-    host.write(FILE, "host: {name: told}\nkernel: {sysctl: {kernel.hostname: this-is-fine}}\n")
+    host.write(FILE, "host: {name: told}\nkernel: {sysctl: {net.ipv4.tcp_fin_timeout: 30}}\n")
     host.tsstack("switch")
     host.write(FILE, "host: {name: told}\nkernel: {sysctl: {kernel.ns_last_pid: nonsense}}\n")
     done = host.tsstack("switch", check=False)

@@ -23,6 +23,10 @@ let
     optionalString = condition: text: if condition then text else "";
     filterAttrs = keep: set: removeAttrs set (filter (name: !keep name set.${name}) (attrNames set));
     hasPrefix = prefix: text: substring 0 (stringLength prefix) text == prefix;
+    hasSuffix = suffix: text:
+      let from = stringLength text - stringLength suffix; in from >= 0 && substring from (-1) text == suffix;
+    removeSuffix = suffix: text:
+      if hasSuffix suffix text then substring 0 (stringLength text - stringLength suffix) text else text;
     removePrefix = prefix: text:
       if hasPrefix prefix text then substring (stringLength prefix) (stringLength text) text else text;
     unique = foldl' (seen: each: if elem each seen then seen else seen ++ [ each ]) [ ];
@@ -56,6 +60,7 @@ let
         positive = plain "positiveInt" "integer, 1 or more" (value: isInt value && value > 0);
       };
       port = ints.between 0 65535 // { description = "port"; };
+      addCheck = type: check: type // { check = value: type.check value && check value; };
       lines = str // { name = "lines"; merge = _: concatStringsSep "\n"; };
       # Anything: sets are merged key by key.
       anything = {

@@ -5,8 +5,37 @@ let
   inherit (lib) mkOption types;
   of = type: default: mkOption { inherit type default; };
   flag = of types.bool;
+  listOf = type: of (types.listOf type) [ ];
+  submodule = options: types.submodule { inherit options; };
+  ranges = listOf (submodule { from = mkOption { type = types.port; }; to = mkOption { type = types.port; }; });
+  ports = {
+    allowedTCPPorts = listOf types.port;
+    allowedTCPPortRanges = ranges;
+    allowedUDPPorts = listOf types.port;
+    allowedUDPPortRanges = ranges;
+  };
+  listen = ssl: listOf (submodule {
+    addr = mkOption { type = types.str; };
+    port = of (types.nullOr types.port) null;
+    proxyProtocol = flag false;
+    extraParameters = listOf types.str;
+    inherit ssl;
+  });
+  vhost = submodule {
+    listen = listen (flag false);
+    listenAddresses = listOf types.str;
+    onlySSL = flag false;
+    addSSL = flag false;
+    forceSSL = flag false;
+    rejectSSL = flag false;
+    locations = of (types.attrsOf types.anything) { };
+  };
 in
 {
+  # NixOS's own default, for which all interfaces are asked (tasks/network-interfaces.nix).
+  config.networking.firewall.extraCommands = "iptables -w -t nat -F nixos-nat-pre 2>/dev/null || true\n";
+  config.boot.kernel.sysctl."net.ipv4.conf.all.forwarding" = lib.mkDefault false;
+
   options = {
     assertions = of (types.listOf types.anything) [ ];
     warnings = of (types.listOf types.str) [ ];
@@ -23,11 +52,17 @@ in
         enable = flag false;
         flushRuleset = flag false;
       };
-      firewall = {
+      firewall = ports // {
         enable = flag true;
-        allowedTCPPorts = of (types.listOf types.port) [ ];
-        trustedInterfaces = of (types.listOf types.str) [ ];
-        interfaces = of (types.attrsOf types.anything) { };
+        allowPing = flag true;
+        rejectPackets = flag false;
+        trustedInterfaces = listOf types.str;
+        interfaces = of (types.attrsOf (submodule ports)) { };
+        extraCommands = of types.lines "";
+        filterForward = flag false;
+        extraInputRules = of types.lines "";
+        extraForwardRules = of types.lines "";
+        extraReversePathFilterRules = of types.lines "";
       };
     };
     boot.kernel.sysctl = of (types.attrsOf types.anything) { };
@@ -39,6 +74,7 @@ in
         extraSetFlags = of (types.listOf types.str) [ ];
         useRoutingFeatures = of (types.enum [ "none" "client" "server" "both" ]) "none";
         interfaceName = of types.str "tailscale0";
+        port = of types.port 41641;
       };
       openssh = {
         enable = flag false;
@@ -50,7 +86,8 @@ in
         defaultListenAddresses = of (types.listOf types.str) [ "0.0.0.0" "[::0]" ];
         defaultHTTPListenPort = of types.port 80;
         defaultSSLListenPort = of types.port 443;
-        virtualHosts = of (types.attrsOf types.anything) { };
+        defaultListen = listen (of (types.nullOr types.bool) null);
+        virtualHosts = of (types.attrsOf vhost) { };
       };
       # Newer releases declare it as removed: it is there, and reading it fails.
       resolved.extraConfig = if isNewer then mkOption { type = types.lines; } else of types.lines "";

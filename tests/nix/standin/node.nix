@@ -6,7 +6,5 @@ in
 {
   options = {
     services.headscale = anything { };
-    networking.firewall.allowedUDPPorts = anything [ ];
-    nixpkgs.overlays = anything [ ];
   };
 }

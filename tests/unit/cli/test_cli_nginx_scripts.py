@@ -214,6 +214,14 @@ def test_the_screen_of_nginx_test():
     ]
 
 
+def test_a_certificate_that_has_ended_has_no_days_left():
+    ended = replace(STANDING.vhosts[0], level="critical", days_left=-0.2)
+    lines = stood.describe(
+        replace(STANDING, vhosts=(ended,)), Terminal(colour=False, unicode=False, width=80)
+    )
+    assert "X wiki.box.tail.test  443     expired wiki" in lines
+
+
 def test_a_thousand_names_fit_a_screen_and_what_is_wrong_is_among_them():
     well = STANDING.vhosts[0]
     names = tuple(replace(well, name=f"s{n}.box.tail.test") for n in range(1000))

@@ -66,6 +66,7 @@ def completed(words: str, tmp_path: Path) -> list[str]:
         ("tsstack completion b", ["bash"]),
         ("fw-status --ru", ["--rules"]),
         ("nginx-logs --er", ["--errors"]),
+        ("tsstack top --theme no", ["nord"]),
     ],
 )
 def test_words_are_completed_in_a_real_bash(words: str, expected: list[str], tmp_path: Path) -> None:

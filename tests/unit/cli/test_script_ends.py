@@ -8,6 +8,8 @@ import sys
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tsstack.cli import glyphs
 from tsstack.cli.completion import SCRIPTS
@@ -56,12 +58,25 @@ def test_ts_status_that_cannot_write_ends_without_a_traceback(shell: str) -> Non
 def test_a_screen_that_is_redrawn_fits_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((80, 5)))
     monkeypatch.setattr(glyphs.sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(glyphs, "redraws", lambda _: True)
     text = "\n".join(f"line {number}" for number in range(20))
     lines = glyphs.redrawn(text).split("\n")
-    assert lines[0] == "\033[Hline 0\033[K"
-    assert lines[3] == "  and 17 more lines: make the window higher\033[K"
-    assert lines[4:] == ["\033[J"]
+    assert lines[0] == "\033[H\033[?7l\033[Kline 0", "a line that is too wide may not wrap"
+    assert lines[3] == "\033[K  and 17 more lines: make the window higher"
+    assert lines[4:] == ["\033[?7h\033[J"]
     assert "more lines" not in glyphs.redrawn("one\ntwo\n")
+
+
+@given(st.integers(2, 30), st.integers(0, 40))
+def test_of_lines_in_their_order_the_newest_have_the_room(rows: int, count: int) -> None:
+    out = glyphs.Terminal(colour=False, unicode=True, width=80)
+    lines = [f"line {number}" for number in range(count)]
+    shown = glyphs.newest(lines, rows, out)
+    assert len(shown) == min(rows, count)
+    assert shown[-1:] == lines[-1:]
+    if count > rows:
+        assert shown[0] == f"{count - rows + 1} lines before: make the window higher"
+        assert shown[1:] == lines[count - rows + 1 :]
 
 
 def test_a_dumb_terminal_gets_one_screen_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

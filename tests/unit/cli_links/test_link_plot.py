@@ -76,6 +76,17 @@ def test_what_was_lost_or_not_measured_is_a_gap() -> None:
     assert sum(shape.role == "loss" and shape.kind == "area" for shape in shapes) == 2, "the legend's and one"
 
 
+def test_one_slow_step_leaves_the_others_their_height_and_is_marked() -> None:
+    usual = [0.020 + 0.005 * (number % 3) for number in range(239)]
+    shapes = drawing(report([*usual, 1.0])).shapes
+    labels = [each.text for each in shapes if each.anchor == "end" and each.text.endswith(" ms")]
+    ticks = [float(text.removesuffix(" ms")) for text in labels if text[0].isdigit() and "%" not in text]
+    assert 25 < max(ticks) <= 100
+    (told,) = [each.text for each in shapes if "up to" in each.text]
+    assert told.startswith("95 % up to 1")
+    assert not [each for each in drawing(report(usual)).shapes if "up to" in each.text]
+
+
 def test_names_of_others_are_escaped() -> None:
     name = "<script>&\"'\x00\ud800\ufffe]]>"
     root = ElementTree.fromstring(svg(drawing(replace(report([0.1], key=name), host=name))))  # noqa: S314

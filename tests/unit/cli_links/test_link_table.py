@@ -71,6 +71,23 @@ def test_it_looks_like_this_at_80_columns() -> None:
     ]
 
 
+def test_names_are_whole_before_the_course_has_more_than_it_needs() -> None:
+    name = "target:https:status.example.org"
+    nothing = Point(NOON, replace(quality(60, None), sent=0, lost=0), "unknown")
+    without = "\n".join(table(report(link(name, relayed=0.1, series=(nothing,) * 60)), PLAIN))
+    assert name in without
+    assert "LAST" not in without, "a blank course has no room"
+    given = table(report(link(name, series=course(*[0.02] * 60))), PLAIN)
+    assert name in given[-1]
+    assert len(given[-1]) == 80
+
+
+def test_what_a_monitor_said_that_has_ended_is_no_level_of_now() -> None:
+    lines = table(replace(report(*SOME[:1]), live=False), PLAIN)
+    assert lines[0].startswith("○ unknown now, good when the monitor ended")
+    assert " WAS " in lines[2] or " WAS " in lines[1]
+
+
 def test_it_looks_like_this_in_ascii() -> None:
     lines = table(report(*SOME), replace_width(ASCII, 60))
     assert lines == [
@@ -181,6 +198,6 @@ def test_round_trips_have_few_digits(seconds: float | None, words: str) -> None:
 def test_a_screen_that_is_drawn_in_place_is_not_taller_than_the_terminal() -> None:
     lines = [str(number) for number in range(30)]
     assert fit(lines, PLAIN, None) == lines
-    assert fit(lines, PLAIN, 31) == lines
-    fitted = fit(lines, PLAIN, 24)
+    assert fit(lines, PLAIN, 30) == lines
+    fitted = fit(lines, PLAIN, 23)
     assert (len(fitted), fitted[-1]) == (23, "and 8 lines more: a larger terminal")

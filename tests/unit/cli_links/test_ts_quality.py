@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -145,6 +146,20 @@ def test_without_a_monitor_the_history_is_shown_and_that_is_said(run) -> None:
     told = json.loads(run("--json")[1])
     assert (told["from"], len(told["paths"])) == ("history", 4)
     assert told["notes"]
+    assert told["host"] == os.uname().nodename
+    assert told["level"] == "unknown", "the exit code says so too"
+    assert re.match(r"[?○] unknown now, \w+ when the monitor ended", out)
+
+
+def test_the_history_does_not_end_in_the_future(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step that is kept was not over when the monitor ended."""
+    file = tmp_path / "ended.db"
+    end = time.time() // 10 * 10 + 10
+    write_history(file, rows(end, 600))
+    _, _, err = run(history=file)
+    told = re.search(r"which ends ([\d-]+ [\d:]+)", err)
+    assert told is not None
+    assert time.mktime(time.strptime(told[1], "%Y-%m-%d %H:%M:%S")) <= time.time()
 
 
 def test_without_a_monitor_the_level_is_that_of_the_end(run, tmp_path: Path) -> None:

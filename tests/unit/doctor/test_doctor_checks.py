@@ -24,7 +24,7 @@ from tsstack.doctor.certificates import CertificateFacts, check_certificates
 from tsstack.doctor.engines import EngineFacts, check_engines
 from tsstack.doctor.file import FileFacts, check_file
 from tsstack.doctor.finding import Finding, listed, worst
-from tsstack.doctor.foreign import check_foreign
+from tsstack.doctor.foreign import Others, check_foreign
 from tsstack.doctor.forwarding import ForwardingFacts, check_forwarding
 from tsstack.doctor.generations import GenerationFacts, check_generation
 from tsstack.doctor.listeners import ListenerFacts, check_listeners
@@ -33,7 +33,9 @@ from tsstack.doctor.names import SILENT, Answer, NameFacts, check_names
 from tsstack.doctor.needs import Needs, needs_of
 from tsstack.doctor.remarks import area_of, check_remarks
 from tsstack.doctor.rights import check_rights
+from tsstack.explain.decisions import Decision
 from tsstack.explain.doctor_pages import FINDINGS
+from tsstack.explain.others import Asking, Hit
 from tsstack.explain.status_pages import REMARKS
 from tsstack.model.facts import NginxFacts
 from tsstack.parts.firewall.foreign import ForeignDrop
@@ -75,6 +77,13 @@ PEER = PeerFacts(
 GENERATION = GenerationFacts(live=7, boot=7, kept=(6, 7))
 SOUND_FILE = FileFacts("/etc/tsstack/tsstack.yaml", True, live=7, same_as_live=True)
 FOREIGN = ForeignDrop("ip", "filter", "INPUT", "input", "policy drop")
+DROPPED = Hit(
+    "tcp/443",
+    "internal",
+    "100.64.0.9",
+    "tailscale0",
+    Decision("ip", "filter", "INPUT", "", "", "drop", owner="x"),
+)
 
 
 def bad(findings: Any) -> list[tuple[str, str]]:
@@ -105,7 +114,7 @@ WELL = {
     "forwarding": lambda: check_forwarding(FORWARDING),
     "no forwarding": lambda: check_forwarding(ForwardingFacts()),
     "gro that is fixed": lambda: check_forwarding(replace(FORWARDING, gro_warning="slow", gro_fixed=True)),
-    "foreign": lambda: check_foreign([]),
+    "foreign": lambda: check_foreign(Others()),
     "listeners": lambda: check_listeners(LISTENERS),
     "no proxy": lambda: check_listeners(ListenerFacts()),
     "arrival": lambda: check_arrival(ARRIVAL),
@@ -237,7 +246,12 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
         [("TS862", "warning")],
     ),
     "slow forwarding": (check_forwarding(replace(FORWARDING, gro_warning="slow")), [("TS863", "warning")]),
-    "pitfall 4": (check_foreign([FOREIGN]), [("TS864", "warning")]),
+    "pitfall 4": (check_foreign(Others(("ip filter",), Asking(3, (DROPPED,)))), [("TS864", "error")]),
+    "a table that could not be tried": (
+        check_foreign(Others(("ip filter",), fault="no tun", drops=(FOREIGN,))),
+        [("TS864", "warning"), ("TS864", "warning")],
+    ),
+    "a table that drops something else": (check_foreign(Others(("ip filter",), Asking(3, ()))), []),
     "a port that is held": (
         check_listeners(replace(LISTENERS, holders=((f"{OWN}:443", "proxy.https_port", "caddy (pid 1)"),))),
         [("TS865", "error")],
@@ -245,6 +259,7 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "no nginx running": (
         check_listeners(replace(LISTENERS, running=False, served_digest="")), [("TS866", "error")],
     ),
+    "silent": (check_listeners(replace(LISTENERS, served_digest="")), [("TS866", "error")]),
     "another configuration": (check_listeners(replace(LISTENERS, served_digest="x")), [("TS866", "error")]),
     "no loopback": (check_arrival(replace(ARRIVAL, loopback_fault="timed out")), [("TS871", "error")]),
     "a silent socket": (
@@ -329,10 +344,10 @@ def test_many_names_are_one_finding() -> None:
 
 def test_dockers_policy_gets_dockers_own_way_in() -> None:
     docker = ForeignDrop("ip", "filter", "FORWARD", "forward", "policy drop")
-    (finding,) = check_foreign([docker])
+    finding, _ = check_foreign(Others(drops=(docker,)))
     assert "DOCKER-USER" in finding.fix
     (other,) = _ILL_FINDINGS["pitfall 4"]
-    assert other.fix.startswith("nft chain ip filter INPUT '{ policy accept; }'")
+    assert other.fix == "nft insert rule ip filter INPUT iifname tailscale0 tcp dport '{ 443 }' accept"
 
 
 def test_what_cannot_be_shown_from_here_is_said() -> None:

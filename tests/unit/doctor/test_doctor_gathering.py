@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -216,6 +217,22 @@ def test_a_control_server_that_is_gone_is_a_fault() -> None:
         gone.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{gone.getsockname()[1]}"
     assert "refused" in look_at_clock(url).fault
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mark a socket")
+def test_the_control_server_is_asked_past_an_exit_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exit node need not reach a control server in a private network, and tailscaled asks past it."""
+    marks = []
+
+    class Watched(socket.socket):
+        def connect(self, address: Any) -> None:
+            marks.append(self.getsockopt(socket.SOL_SOCKET, socket.SO_MARK))
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    with control(formatdate(usegmt=True)) as url:
+        assert look_at_clock(url, "eth0").ahead_s is not None
+    assert marks == [0x80000]
 
 
 def test_without_a_tailnet_the_kernel_alone_is_asked() -> None:

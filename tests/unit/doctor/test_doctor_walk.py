@@ -17,6 +17,7 @@ from tsstack.cli.main import run
 from tsstack.doctor.examination import Examination, Request, Section, examine
 from tsstack.doctor.finding import Finding
 from tsstack.errors import ApplyFailed
+from tsstack.parts.proxy.plan import Listener, Plan
 from tsstack.switch.record import Pending, write_pending
 
 TREE = {"firewall/table": "one\n", "proxy/conf": "one\n"}
@@ -100,6 +101,23 @@ def test_a_boot_link_to_nowhere_is_an_error(host: Host) -> None:
     (host.site.paths.state / "boot").unlink()
     (host.site.paths.state / "boot").symlink_to("generations/9")
     assert "TS836" in codes(ask(host), "error")
+
+
+def test_beside_an_nginx_that_is_gone_nothing_else_is_told(host: Host) -> None:
+    """One cause, one finding: sockets, names and what a switch would start again depend on it."""
+    way = Listener("127.0.0.1", 1, "tcp", "proxy.http_port")
+    plan = Plan(
+        digest="a", main_config="", has_main=False, addresses_known=True, tailnet="", status="127.0.0.1:1",
+        identity=False, listeners=(way,), urls={"wiki": "http://wiki:1/"},
+    )  # fmt: skip
+    host.switch({**TREE, "nginx/plan.json": plan.to_json(), "proxy/conf": "one\n"})
+    (host.live / "proxy" / "conf").write_text("other\n")
+    found = ask(host)
+    told = [code for code in codes(found) if code in {"TS725", "TS831", "TS866", "TS872", "TS873"}]
+    assert len(told) == 1
+    assert found.unproven == (
+        "that new connections to the services arrive: not asked, since nginx does not answer",
+    )
 
 
 def test_what_cannot_be_asked_stops_nobody_else(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

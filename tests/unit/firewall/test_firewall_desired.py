@@ -52,7 +52,7 @@ def test_no_firewall_no_file() -> None:
 
 
 def test_the_host_side_names_the_same_file() -> None:
-    assert host._FILE == FILE
+    assert host.FILE == FILE
     assert FILE.startswith(f"{host.PART.folder}/")
 
 

@@ -258,7 +258,8 @@ def test_ipv6_cannot_be_switched_off_because_no_rollback_brings_the_addresses_ba
 
 
 def test_parameters_that_hold_no_value_to_go_back_to() -> None:
-    for name in ("net.ipv4.route.flush", "net/ipv6/route/flush", "net.ipv6.conf.eth0.stable_secret"):
+    names = ("net.ipv4.route.flush", "net/ipv6/route/flush", "net.ipv6.conf.eth0.stable_secret")
+    for name in (*names, "kernel.hostname", "kernel/domainname"):
         text = f"host: {{name: a}}\nkernel: {{sysctl: {{{name}: 1}}}}\n"
         assert [code for code, _ in said(text)] == ["TS507"]
     for name in ("net.ipv6.conf.all.accept_ra", "net.ipv4.conf.all.forwarding", "net.core.rmem_max"):

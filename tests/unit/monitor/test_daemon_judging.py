@@ -186,6 +186,30 @@ def test_nothing_is_learnt_of_a_silence_that_was_tailscaleds_own() -> None:
         assert one["bursts"]["follows"] == pytest.approx(other["bursts"]["follows"], abs=0.5)
 
 
+def test_what_says_nothing_of_a_path_is_told_as_such_beside_the_figures_of_before() -> None:
+    """One screen had `loss 0 %` beside crosses, and `not measured yet` beside round trips."""
+    watched = book(EXIT)
+    watched.update([EXIT], watched.limits, 0.0)
+    (fresh,) = watched.statuses(0.0, 0.0)
+    assert [str(each) for each in fresh.causes] == ["not measured yet"]
+    at_s = feed(watched, "exit:a", 0.0, "..")
+    assert [str(each) for each in watched.statuses(at_s, 0.0)[0].causes] == ["2 of 3 answers yet"]
+    at_s = feed(watched, "exit:a", at_s, "." * 18)
+    watched.renew(["exit:a"])
+    watched.note(Sample("exit:a", "disco", at_s, None, "tailscaled does not answer"))
+    (blind,) = watched.statuses(at_s, 0.0)
+    assert (blind.error, blind.counted, blind.windows[0].lost) == ("tailscaled does not answer", False, 0)
+    assert (blind.level, blind.windows[0].sent) == ("unknown", 20)
+    assert [str(each) for each in blind.causes] == ["judged anew, 0 of 3 answers: older figures do not count"]
+    feed(watched, "exit:a", at_s, "x")
+    (lost,) = watched.statuses(at_s + 1, 0.0)
+    assert (lost.counted, lost.windows[0].lost) == (True, 1)
+    end_s = feed(watched, "exit:a", at_s + 1, "." * 20)
+    assert watched.statuses(end_s, 0.0)[0].level == "good"
+    (stale,) = watched.statuses(end_s + 100, 0.0)
+    assert [str(each).rstrip("0123456789. s") for each in stale.causes] == ["not measured for"]
+
+
 def test_a_tailscaled_that_was_silent_for_a_moment_is_no_new_stay() -> None:
     ways = egress()
     ways.use("a", 0.0)

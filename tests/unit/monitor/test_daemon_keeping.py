@@ -255,6 +255,30 @@ def turned(watched: Withdrawal, verdict: Verdict, now_s: float, *, restore_after
     )
 
 
+def test_a_route_is_neither_taken_back_nor_offered_while_tailscaled_is_silent(tmp_path: Path) -> None:
+    """Nothing could be done, and it would be told as done. What is due is done when it is heard again."""
+    watched = routes(tmp_path)
+
+    def told(verdict: Verdict, now_s: float, *, heard: bool) -> list[str]:
+        judged = {f"route:{LAN}": verdict}
+        _, reasons = watched.turn(
+            lambda key: judged.get(key, Verdict(key, "unknown")),
+            now_s,
+            restore_after_s=10,
+            act=True,
+            heard=heard,
+        )
+        return [reason.code for reason in reasons]
+
+    assert told(Verdict("r", "dead"), 1.0, heard=False) == []
+    assert told(Verdict("r", "dead"), 2.0, heard=True) == ["withdrawn"]
+    well = Verdict("r", "good", healthy_since_s=3.0)
+    assert told(well, 20.0, heard=False) == []
+    assert watched.wanted(()) is None
+    assert told(well, 21.0, heard=True) == ["restored"]
+    assert watched.wanted(()) == (LAN,)
+
+
 def shown(
     watched: Withdrawal, verdict: Verdict, now_s: float, *, restore_after_s: float = 10.0
 ) -> RouteStatus:

@@ -176,6 +176,27 @@ def test_the_watchdog_is_fed_only_while_probes_go_out(home: Home, monkeypatch: p
     live(home, body)
 
 
+@pytest.mark.parametrize("file", ["good", "faulty", "gone"])
+def test_a_host_that_was_brought_back_to_nothing_is_only_watched(home: Home, file: str) -> None:
+    async def body(life: Life, told: Told) -> None:
+        assert life._monitor.settings.why_idle == ""
+        if file == "faulty":
+            home.file.write_text("montor: {}\n")
+        elif file == "gone":
+            home.file.unlink()
+        (home.paths.state / "current").symlink_to("generations/0")
+        await until(lambda: life._monitor.settings.rests)
+        assert not life._monitor.settings.monitor.failover
+        assert "generation 0 is live" in life._monitor.settings.why_idle
+        assert "generation" in {each.about for each in life._monitor.troubles.standing()}
+        (home.paths.state / "current").unlink()
+        (home.paths.state / "current").symlink_to("generations/1")
+        await until(lambda: not life._monitor.settings.rests)
+        assert life._monitor.settings.monitor.failover
+
+    live(home, body)
+
+
 def test_a_switch_is_at_work_until_the_file_of_its_generation_is_in_force(home: Home) -> None:
     async def body(life: Life, told: Told) -> None:
         assert not life._is_changing()
@@ -183,5 +204,18 @@ def test_a_switch_is_at_work_until_the_file_of_its_generation_is_in_force(home: 
         assert life._is_changing()
         await until(lambda: not life._is_changing())
         assert life._generation == "generations/2"
+
+    live(home, body)
+
+
+def test_as_many_paths_are_told_as_the_state_has_though_a_node_has_two_probes(home: Home) -> None:
+    exits = "tailscale: {exit_node: {use: [exit-a, exit-b], otherwise: block}}\n"
+    home.file.write_text(home.file.read_text() + exits)
+
+    async def body(life: Life, told: Told) -> None:
+        monitor = life._monitor
+        (said,) = [each.text for each in monitor.listeners.recent if each.text.startswith("watches ")]
+        assert said == f"watches {len(monitor.snapshot().paths)} paths"
+        assert len(monitor.prober.probes) > len(monitor.snapshot().paths)
 
     live(home, body)

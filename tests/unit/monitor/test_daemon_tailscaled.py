@@ -52,6 +52,7 @@ class Script:
         self.prefs: dict[str, Any] = {"ExitNodeID": "11", "AdvertiseRoutes": None}
         self.state = 6
         self.hung = False
+        self.mapped = True
         self.read_only = False
         self.patches: list[dict[str, Any]] = []
         self._buses: list[socket.socket] = []
@@ -116,17 +117,19 @@ class Script:
 
     def _status(self) -> dict[str, Any]:
         state = tailscaled_module.STATES[self.state]
-        return {"BackendState": state, "TailscaleIPs": ["100.64.0.9"], "Peer": PEERS}
+        return {"BackendState": state, "TailscaleIPs": ["100.64.0.9"], "Peer": PEERS if self.mapped else {}}
 
 
 Body = Callable[[Script, Tailscaled], Awaitable[None]]
 
 
-def play(tmp_path: Path, body: Body, monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
+def play(
+    tmp_path: Path, body: Body, monkeypatch: pytest.MonkeyPatch, seen: list[Seen] | None = None
+) -> list[Seen]:
     monkeypatch.setattr(tailscaled_module, "_REQUEST_S", 0.3)
     monkeypatch.setattr(tailscaled_module, "_AGAIN_S", 0.05)
     script = Script(tmp_path / "ts.sock")
-    seen: list[Seen] = []
+    seen = [] if seen is None else seen
 
     async def main() -> None:
         watched = Tailscaled(LocalApi(script.path), seen.append, names=("Exit-A", "exit-b"))
@@ -236,6 +239,33 @@ def test_a_tailscale_that_is_down_is_no_daemon_to_decide_by(
         await until(lambda: watched.seen.actual == "Exit-A")
 
     play(tmp_path, body, monkeypatch)
+
+
+def test_nothing_is_known_until_tailscaled_runs_and_has_told_its_peers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart: it answers at once, with prefs and without a network map, and runs later."""
+
+    async def body(script: Script, watched: Tailscaled) -> None:
+        assert watched.seen.told_s == 0
+        heard = len(seen_since)
+        script.mapped = False
+        script.stop()
+        await until(lambda: watched.seen.actual is None)
+        script.state = 0
+        script.start()
+        await until(lambda: watched.seen.state == "NoState" and not watched.seen.offered)
+        await asyncio.sleep(0.2)
+        script.state, script.mapped = 6, True
+        restarted_s = boot_s()
+        script.tell(State=6)
+        await until(lambda: watched.seen.actual == "Exit-A")
+        assert watched.seen.told_s is not None and watched.seen.told_s >= restarted_s
+        away = [each for each in seen_since[heard:] if each.actual is not None and not each.offers("exit-b")]
+        assert away == []
+
+    seen_since: list[Seen] = []
+    play(tmp_path, body, monkeypatch, seen_since)
 
 
 class Answers:
@@ -360,6 +390,29 @@ def test_connections_are_freed_only_when_the_way_was_left(
         actuator.do([UseExit("exit-b", 4), FreeFlows("exit-d")])
         await until(lambda: freed)
         assert freed == ["exit-d"]
+
+    act(tmp_path, monkeypatch, body)
+
+
+def test_freeing_connections_holds_up_neither_the_proof_nor_the_next_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What frees them is a program that is started for it: on a slow machine that alone takes seconds."""
+    freed: list[str] = []
+
+    def free(left: str, *_: object) -> int:
+        time.sleep(1.0)
+        freed.append(left)
+        return 0
+
+    monkeypatch.setattr("tsstack.monitor.actuator.free_flows", free)
+
+    async def body(script: Script, actuator: Actuator, troubles: Troubles, proofs: list[Proof]) -> None:
+        actuator.do([UseExit("exit-b", 1), FreeFlows("exit-a"), GoDirect(2), FreeFlows("exit-b")])
+        await asyncio.wait_for(until(lambda: len(script.patches) == 2), 0.8)
+        assert freed == []
+        assert not actuator.idle
+        await until(lambda: sorted(freed) == ["exit-a", "exit-b"])
 
     act(tmp_path, monkeypatch, body)
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,7 +146,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Monito
                 async with asyncio.timeout(20):
                     await until(lambda: exit_of(monitor).actual is not None)
                     # The clock of the evidence: what is fed below was sent long after the first answer.
-                    monitor._blind_until_s -= 60
+                    monitor._evidence.blind_until_s -= 60
                     monitor._egress._ways = [(at_s - 60, node) for at_s, node in monitor._egress._ways]
                     await body(monitor, daemon, played)
             finally:
@@ -206,6 +207,50 @@ def test_a_hang_of_tailscaled_is_no_evidence_against_the_nodes_not_even_after_it
         assert monitor._book.verdict(direct, boot_s()).level == "good"  # it needs no tailscaled
 
     run(body, "direct")
+
+
+def test_a_hang_of_tailscaled_is_told_before_anything_is_told_against_a_path(
+    run: Callable[..., Monitor],
+) -> None:
+    """Its answer is awaited, longer than the paths' own silence lasts."""
+
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        played.feed(10, end_s=boot_s() - 6)
+        await asyncio.sleep(0.1)
+        monitor._tailscaled.answered_s = boot_s() - 60
+        daemon.hung = True
+        played.feed(12, "timeout")
+        assert level(monitor, PATHS[0]) == "dead"
+        await asyncio.sleep(0.2)
+        assert {each.level for each in monitor.snapshot().paths} == {"good"}  # nor is it shown
+        await until(lambda: "no-daemon" in codes(monitor))
+        assert not [code for code in codes(monitor) if code.startswith("path-")]
+
+    run(body)
+
+
+def test_what_tailscaled_does_not_name_just_after_its_start_is_neither_left_nor_blocked(
+    run: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        played.feed(10)
+        monkeypatch.setitem(globals(), "PEERS", {})  # no network map yet
+        daemon.state = 0
+        daemon.tell(State=0)
+        await until(lambda: exit_of(monitor).actual is None)
+        await asyncio.sleep(0.3)  # the peers are read, and there are none
+        daemon.state = 6
+        daemon.tell(State=6)
+        await until(lambda: exit_of(monitor).actual is not None)
+        await asyncio.sleep(0.7)
+        assert not {"blocked", "moved", "path-dead"} & {*codes(monitor)}
+        assert not exit_of(monitor).blocked and daemon.patches == []
+        # What it goes on to say is believed.
+        watched = monitor._tailscaled
+        watched.seen = replace(watched.seen, told_s=boot_s() - 60)
+        await until(lambda: exit_of(monitor).blocked)
+
+    run(body)
 
 
 def test_a_slow_answer_of_tailscaled_shows_that_it_hung(run: Callable[..., Monitor]) -> None:

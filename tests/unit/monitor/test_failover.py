@@ -53,11 +53,7 @@ START = choice.State(at="exit-a")
 
 def test_a_lossy_node_is_left_for_the_next_that_is_measured_better_and_the_reason_has_the_numbers() -> None:
     decision = failover.decide(POLICY, START, facts(LOSSY, good()), NOW_S)
-    assert decision.actions == (
-        UseExit("exit-b", 1),
-        FreeFlows("exit-a"),
-        ProveEgress("exit-b", 1, NOW_S + choice.PROOF_S),
-    )
+    assert decision.actions == (UseExit("exit-b", 1), FreeFlows("exit-a"))
     (reason,) = decision.news
     assert str(reason) == (
         "moves to exit-b: exit-a lost 31 % over 20 s (limit 5 %); exit-b lost 0.4 %, 20 ms"
@@ -109,16 +105,48 @@ def moved() -> choice.State:
     return failover.decide(POLICY, START, facts(DEAD, good(), good()), NOW_S).state
 
 
+def taken(after_s: float = 0.0) -> choice.State:
+    seen = facts(DEAD, good(), good(), actual="exit-b")
+    return failover.decide(POLICY, moved(), seen, NOW_S + after_s).state
+
+
 def test_a_move_is_not_followed_by_another_until_its_proof() -> None:
-    decision = failover.decide(POLICY, moved(), facts(DEAD, DEAD, good(), actual="exit-b"), NOW_S + 1)
+    decision = failover.decide(POLICY, taken(), facts(DEAD, DEAD, good(), actual="exit-b"), NOW_S + 1)
     assert decision.actions == ()
     assert decision.reasons[0].code == "waiting"
+
+
+def test_the_time_of_a_proof_begins_when_tailscaled_has_taken_the_node() -> None:
+    """On a slow host the request alone takes seconds."""
+    before = facts(DEAD, good(), good())
+    waits = failover.decide(POLICY, moved(), before, NOW_S + choice.TAKE_S - 1)
+    assert (waits.actions, waits.reasons[0].code) == ((), "waiting")
+    at_s = NOW_S + choice.TAKE_S - 0.5
+    seen = replace(before, actual="exit-b")
+    taken = failover.decide(POLICY, waits.state, seen, at_s)
+    assert taken.actions == (ProveEgress("exit-b", 1, at_s + choice.PROOF_S),)
+    late = failover.decide(POLICY, taken.state, seen, at_s + choice.PROOF_S - 0.1)
+    assert (late.actions, late.reasons[0].code) == ((), "waiting")  # asked for once
+    proven = failover.decide(POLICY, late.state, replace(seen, proof=Proof(1, ok=True)), at_s + 4)
+    assert proven.reasons[0].code == "proven"
+
+
+def test_a_node_that_tailscaled_never_takes_is_given_up() -> None:
+    decision = failover.decide(POLICY, moved(), facts(DEAD, good(), good()), NOW_S + choice.TAKE_S)
+    assert decision.actions[0] == UseExit("exit-c", 2)
+    assert decision.reasons[0].detail == "tailscaled did not take exit-b"
+
+
+def test_a_proof_is_asked_for_again_after_tailscaled_was_silent() -> None:
+    silent = failover.decide(POLICY, taken(), facts(DEAD, good(), good(), actual=None), NOW_S + 3)
+    again = failover.decide(POLICY, silent.state, facts(DEAD, good(), good(), actual="exit-b"), NOW_S + 60)
+    assert again.actions == (ProveEgress("exit-b", 1, NOW_S + 60 + choice.PROOF_S),)
 
 
 @pytest.mark.parametrize("proof", [Proof(1, ok=False, detail="no target answered"), None])
 def test_a_failed_or_missing_proof_goes_on_to_the_next(proof: Proof | None) -> None:
     seen = facts(DEAD, good(), good(), actual="exit-b", proof=proof)
-    decision = failover.decide(POLICY, moved(), seen, NOW_S + (1 if proof else choice.PROOF_S))
+    decision = failover.decide(POLICY, taken(), seen, NOW_S + (1 if proof else choice.PROOF_S))
     assert decision.actions[0] == UseExit("exit-c", 2)
     assert [each.code for each in decision.reasons] == ["unproven", "moved"]
     assert decision.state.record("exit-b").barred_s(NOW_S + 10) > 0
@@ -246,6 +274,31 @@ def test_nothing_is_done_or_told_against_a_way_before_tailscaled_has_answered() 
     assert decision.state.move == moved().move and not decision.state.record("exit-b").barred_s(NOW_S + 1)
 
 
+@pytest.mark.parametrize("otherwise", ["block", "direct"])
+def test_nobody_is_gone_before_tailscaled_has_told_its_peers_for_a_moment(otherwise: str) -> None:
+    """Just after its start it names nobody: that is no reason to block, to move, or to page people."""
+    policy = replace(POLICY, otherwise=otherwise)  # type: ignore[arg-type]
+    nobody = tuple(Candidate(f"exit-{name}", UNKNOWN, offered=False) for name in "abc")
+    early = Facts(nobody, "exit-a", direct=good(), settled=False)
+    decision = failover.decide(policy, START, early, NOW_S)
+    assert (decision.actions, decision.state.blocked) == ((), False)
+    assert [each.code for each in decision.reasons] == ["settling"]
+    some = replace(early, candidates=(nobody[0], Candidate("exit-b", good()), nobody[2]))
+    assert failover.decide(policy, START, some, NOW_S).actions == ()
+    # What it says then is believed: a node that is gone is left, and nothing may leave when all are.
+    assert failover.decide(policy, START, replace(some, settled=True), NOW_S).actions[0] == UseExit(
+        "exit-b", 1
+    )
+    gone = failover.decide(POLICY, START, replace(early, settled=True), NOW_S)
+    assert gone.actions == (Block("exit-a"),)
+
+
+def test_a_leak_is_closed_though_tailscaled_has_just_begun_to_tell_its_peers() -> None:
+    nobody = tuple(Candidate(f"exit-{name}", UNKNOWN, offered=False) for name in "abc")
+    decision = failover.decide(POLICY, START, Facts(nobody, "", settled=False), NOW_S)
+    assert decision.actions == (UseExit("exit-a", 0),)
+
+
 def test_a_file_that_no_longer_names_what_is_in_use_is_followed() -> None:
     state = choice.State(at="exit-z")
     decision = failover.decide(POLICY, state, facts(DEAD, good(), actual="exit-z"), NOW_S)
@@ -277,7 +330,9 @@ def test_the_path_in_use_and_the_next_candidate_are_probed_fast_and_all_when_it_
 
 
 def switched(state: StandbyState, *watched: Watched, now_s: float = NOW_S, act: bool = True):
-    return decide_standby(state, watched, now_s, restore_after_s=120.0, act=act)
+    return decide_standby(
+        state, watched, now_s, restore_after_s=120.0, act=("route", "upstream") if act else ()
+    )
 
 
 def test_a_route_is_withdrawn_while_its_lan_is_dead_and_restored_after() -> None:
@@ -318,6 +373,56 @@ def test_a_leak_is_closed_while_a_move_is_open() -> None:
     decision = failover.decide(POLICY, moved(), facts(DEAD, good(), good(), actual=""), NOW_S + 1)
     assert decision.actions == (UseExit("exit-b", 0),)
     assert decision.state.move is not None
+
+
+@pytest.mark.parametrize(
+    ("home", "said"),
+    [
+        (
+            DEAD,
+            "stays with exit-b: exit-a is dead, no answer for 4.0 s (its bursts last up to 3.6 s), "
+            "and must be well for 120 s before the way leads back",
+        ),
+        (
+            AGAIN,
+            "stays with exit-b: exit-a is poor, answers again for 3 s, "
+            "and must be well for 117 s more of 120 s",
+        ),
+        (
+            UNKNOWN,
+            "stays with exit-b: exit-a is unknown, and must be well for 120 s before the way leads back",
+        ),
+        (
+            good(NOW_S - 25),
+            "stays with exit-b, the hold-down runs: exit-a is good, lost 0.4 %, 20 ms, "
+            "and must be well for 95 s more of 120 s",
+        ),
+        (
+            good(NOW_S - 500, loss=0.15),
+            "stays with exit-b, the hold-down runs: exit-a is good, lost 15 %, 20 ms, "
+            "and is gone back to once it answers and loses little",
+        ),
+    ],
+)
+def test_a_stay_away_says_how_home_does_and_what_is_missing_for_the_return(home: Verdict, said: str) -> None:
+    away = choice.State(at="exit-b")
+    (reason,) = failover.decide(POLICY, away, facts(home, good(), actual="exit-b"), NOW_S).reasons
+    assert str(reason) == said
+
+
+def test_a_stay_away_says_that_home_relapsed_is_barred_or_gone_and_who_is_next() -> None:
+    relapsed = Record(relapses=2, barred_until_s=NOW_S + 300, bars=1)
+    away = choice.State(at="exit-c", records={"exit-a": relapsed})
+    seen = facts(DEAD, good(NOW_S - 30), good(), actual="exit-c")
+    (reason,) = failover.decide(POLICY, away, seen, NOW_S).reasons
+    assert str(reason) == (
+        "stays with exit-c, the hold-down runs (exit-b is next, 90 s more): exit-a is dead, no answer for "
+        "4.0 s (its bursts last up to 3.6 s), and must be well for 1200 s before the way leads back; "
+        "its proof failed, 300 s more"
+    )
+    gone = replace(seen, candidates=(Candidate("exit-a", DEAD, offered=False), *seen.candidates[1:]))
+    (reason,) = failover.decide(POLICY, away, gone, NOW_S).reasons
+    assert "exit-a offers no exit, and must be well for 1200 s" in str(reason)
 
 
 def test_home_is_not_gone_to_while_it_loses() -> None:

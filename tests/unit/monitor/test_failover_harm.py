@@ -11,6 +11,7 @@ import pytest
 
 from tsstack.monitor import choice, failover, holddown
 from tsstack.monitor.choice import Action, Block, GoDirect, UseExit
+from tsstack.monitor.turn import Turn
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
 import monitor_harm as harm
@@ -31,7 +32,7 @@ def caught(kind: str, count: int = 4, decide: Callable[..., choice.Decision] = f
 
 
 def test_a_move_to_what_is_not_measured_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def first(turn: failover._Turn, *, dead: bool | None = None, but: tuple[str, ...] = ()):
+    def first(turn: Turn, *, dead: bool | None = None, but: tuple[str, ...] = ()):
         if dead is None and turn.current().level not in {"poor", "dead"}:
             return None
         return next((each for each in turn.others() if each.name not in but), None)
@@ -44,7 +45,7 @@ def test_a_move_without_need_is_caught() -> None:
     def restless(policy: choice.Policy, state: choice.State, facts: choice.Facts, now_s: float):
         decision = failover.decide(policy, state, facts, now_s)
         if int(now_s) == 300 and state.move is None:
-            turn = failover._Turn(policy, state, facts, now_s)
+            turn = Turn(policy, state, facts, now_s)
             other = next(each.name for each in facts.candidates if each.name != state.at)
             return failover._start(turn, other, "moved", back=state.at)
         return decision
@@ -93,7 +94,7 @@ def test_a_choice_by_hand_that_is_overruled_is_caught(monkeypatch: pytest.Monkey
 
 
 def test_a_second_move_while_one_is_open_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hasty(turn: failover._Turn) -> choice.Decision | None:
+    def hasty(turn: Turn) -> choice.Decision | None:
         move = turn.state.move
         if move is None:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -23,7 +25,15 @@ from tsstack import assets
 from tsstack.monitor import metrics_server
 from tsstack.monitor.alerts import Count
 from tsstack.monitor.history import HistoryStatus
-from tsstack.monitor.metrics import FAMILIES, PATHS_MOST, SnapshotCollector, Told, path_labels, window_label
+from tsstack.monitor.metrics import (
+    FAMILIES,
+    PATHS_MOST,
+    Figure,
+    SnapshotCollector,
+    Told,
+    path_labels,
+    window_label,
+)
 from tsstack.monitor.metrics_server import THREADS, MetricsServer
 from tsstack.monitor.quality import Quality
 from tsstack.monitor.rollup import SEVERITY
@@ -36,8 +46,15 @@ from tsstack.monitor.snapshot import (
     Trouble,
 )
 from tsstack.monitor.windows import WINDOWS_S
+from tsstack.status.metrics import FAMILIES as HOST_FAMILIES
+from tsstack.status.metrics import figures as host_figures
+from tsstack.status.shape import Status
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "status"))
+from status_bed import a_status
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "monitor-alerts.md"
+EVERY_FAMILY = (*FAMILIES, *HOST_FAMILIES)
 EVERYWHERE = {"job", "instance"}
 """Labels that Prometheus itself adds to every sample."""
 
@@ -74,6 +91,14 @@ def full_snapshot(**changed: object) -> Snapshot:
     return replace(snapshot, **changed)  # type: ignore[arg-type]
 
 
+def full_status() -> Status:
+    """A host of which everything is known, and of which there is something to say."""
+    status = a_status(
+        tailnet={"key_expires": time.time() + 1e6}, generation={"drift": ["net.x is 1, not 0"], "boot": 6}
+    )
+    return cast("Status", status)
+
+
 class Alerting:
     """What the server asks of `Alerts`."""
 
@@ -90,9 +115,19 @@ class Remembering:
         return HistoryStatus(1234, 50_000_000, writing=True, waiting=0, dropped=2)
 
 
+class Host:
+    """What the server asks beside its snapshot, of a status that is at hand."""
+
+    families = HOST_FAMILIES
+
+    def figures(self, snapshot: Snapshot) -> Iterator[Figure]:
+        return host_figures(full_status())
+
+
 @pytest.fixture
 def server() -> Iterator[MetricsServer]:
-    serving = MetricsServer("127.0.0.1:0", history=Remembering(), alerts=Alerting())  # type: ignore[arg-type]
+    history, alerts = Remembering(), Alerting()
+    serving = MetricsServer("127.0.0.1:0", history=history, alerts=alerts, more=Host())  # type: ignore[arg-type]
     wait_until(lambda: serving.port, "listening")
     yield serving
     serving.close()
@@ -179,8 +214,8 @@ def test_both_expositions_are_read_by_their_own_parser(server: MetricsServer) ->
 def test_every_family_is_served_with_exactly_its_labels(server: MetricsServer) -> None:
     server.on_snapshot(full_snapshot())
     found = {name: each for name, each in scraped(server).items() if name.startswith("tsstack_")}
-    assert set(found) == {each.name for each in FAMILIES}
-    for family in FAMILIES:
+    assert set(found) == {each.name for each in EVERY_FAMILY}
+    for family in EVERY_FAMILY:
         assert all(set(labels) == set(family.labels) for labels in found[family.name]), family.name
         assert family.name.endswith("_total") == (family.kind == "counter")
         assert not re.search(r"_(ms|milliseconds|percent|kb|minutes)(_|$)", family.name), "base units only"
@@ -320,6 +355,8 @@ EXPECTED_VALUES = {
     "kind": {"exit", "target", "route", "service", "peer"},
 }
 
+WARNED = {"level": {"warning", "critical"}}
+
 
 def check(expression: str, found: dict[str, list[dict[str, str]]]) -> None:
     named = parse(expression)
@@ -332,9 +369,10 @@ def check(expression: str, found: dict[str, list[dict[str, str]]]) -> None:
         labels_here |= has
         for label, op, matched in selector.matchers:
             assert label in has | EVERYWHERE, f"{expression}: {selector.metric} has no label {label}"
-            if label in EXPECTED_VALUES and "$" not in matched:
+            expected = WARNED if selector.metric == "tsstack_warning" else EXPECTED_VALUES
+            if label in expected and "$" not in matched:
                 for each in matched.split("|") if "~" in op else [matched]:
-                    assert each in EXPECTED_VALUES[label], f"{expression}: {label} is never {each}"
+                    assert each in expected[label], f"{expression}: {label} is never {each}"
     assert set(named.groupings) <= labels_here, f"{expression}: groups by what is not there"
 
 
@@ -419,7 +457,7 @@ def test_the_document_lists_every_metric_as_it_is() -> None:
         row = re.fullmatch(r"\| `(tsstack_\w+)` \| (gauge|counter) \| ([^|]*) \| (.*) \|", line)
         if row:
             rows[row[1]] = (row[2], tuple(re.findall(r"`(\w+)`", row[3])), row[4])
-    assert rows == {each.name: (each.kind, each.labels, each.text) for each in FAMILIES}
+    assert rows == {each.name: (each.kind, each.labels, each.text) for each in EVERY_FAMILY}
     assert all(name in rows for name in re.findall(r"\btsstack_\w+\b", text)), "nothing else is named"
 
 

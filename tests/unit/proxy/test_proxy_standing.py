@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tsstack.parts.proxy.authority import issue
 from tsstack.parts.proxy.plan import Listener, Plan, Vhost
+from tsstack.parts.proxy.probe import mute_upstreams
 from tsstack.parts.proxy.standing import Point, Standing, judge_services, judge_vhost
 from tsstack.parts.proxy.survey import Answer, ask_vhosts
 
@@ -97,6 +98,31 @@ def test_services_by_the_upstreams_that_are_left():
     states = judge_services(plan(upstreams=upstreams), [("a", "h:1"), ("b", "h:3")])
     assert [(each.name, each.level) for each in states] == [("a", "warning"), ("b", "critical"), ("c", "ok")]
     assert (states[0].answering, states[0].silent) == (("h:2",), ("h:1",))
+
+
+def test_an_upstream_that_takes_connections_and_never_answers_is_told():
+    """nginx would wait for it, and its client gets 504."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen, socket.create_server(("127.0.0.1", 0)) as alive:
+        mute, well = (f"127.0.0.1:{each.getsockname()[1]}" for each in (frozen, alive))
+
+        def serve():
+            connection, _ = alive.accept()
+            with connection:
+                assert connection.recv(4096).startswith(b"HEAD / HTTP/1.1\r\nHost: wiki.test\r\n")
+                connection.sendall(b"HTTP/1.1 405 no\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        asked = plan(
+            upstreams={"wiki": (mute, well), "db": (mute,)},
+            urls={"wiki": "https://wiki.test/", "db": "tcp://wiki.test:5432"},
+        )
+        found = mute_upstreams(asked, ())
+        thread.join()
+    assert found == [("wiki", mute)]
+    db, wiki = judge_services(asked, [], found)
+    assert (wiki.level, wiki.answering, wiki.mute) == ("warning", (well,), (mute,))
+    assert db.level == "ok"
 
 
 def test_the_whole_is_as_the_worst():

@@ -38,6 +38,7 @@ TAILSCALED = {
     "Self": {
         "ID": "n1", "HostName": "kernelcore", "DNSName": "kernelcore.tail.test.",
         "TailscaleIPs": ["100.64.0.2", "fd7a:115c:a1e0::2"], "Relay": "lab", "Tags": ["tag:server"],
+        "Online": True,
         "AllowedIPs": ["100.64.0.2/32", "192.168.15.0/24"], "PrimaryRoutes": ["192.168.15.0/24"],
     },
     "Peer": {
@@ -56,7 +57,10 @@ TAILSCALED = {
         },
     },
 }  # fmt: skip
-PREFS = {"ExitNodeID": "n2", "AdvertiseRoutes": ["192.168.15.0/24", "10.9.0.0/24", "0.0.0.0/0", "::/0"]}
+PREFS = {
+    "ControlURL": "http://hs.test:8080", "ExitNodeID": "n2",
+    "AdvertiseRoutes": ["192.168.15.0/24", "10.9.0.0/24", "0.0.0.0/0", "::/0"],
+}  # fmt: skip
 
 
 def a_status(**more: Any) -> dict[str, Any]:
@@ -69,24 +73,26 @@ def a_status(**more: Any) -> dict[str, Any]:
     paths = [a_path("exit:exit-a"), a_path("target:icmp:1.1.1.1"), a_path("service:wiki#0")]
     status: dict[str, Any] = {
         "v": 1, "at": NOW, "host": "kernelcore", "version": "0.1.0", "level": "ok",
+        "uplinks": [{"interface": "eth0", "up": True}],
         "tailnet": read_tailnet(approved, PREFS, ()),
         "exit": read_exit(approved, PREFS, {"use": ["exit-a", "exit-b"]}, {"why": ["exit-a is good"]}),
         "peers": read_peers(approved, paths),
-        "proxy": {"enabled": True, "running": True, "current": True, "error": ""},
+        "proxy": {"unit": "nginx", "enabled": True, "running": True, "current": True, "error": ""},
         "services": [
             {
                 "name": "wiki", "url": "https://wiki.kernelcore.tail.test/", "level": "good", "rtt_s": 0.0012,
-                "error": "", "certificate_expires": NOW + 80 * DAY_S, "dead_upstreams": 0,
+                "error": "", "certificate_expires": NOW + 80 * DAY_S, "dead_upstreams": 0, "unreached": "",
             },
         ],
         "certificates": [
             {
-                "names": ["wiki.kernelcore.tail.test"], "kind": "local-ca", "error": "",
+                "names": ["wiki.kernelcore.tail.test"], "kind": "local-ca", "error": "", "served": True,
                 "expires": NOW + 80 * DAY_S,
             }
         ],
         "firewall": {
-            "enabled": True, "loaded": True, "changed": False, "error": "", "default_policy": "drop",
+            "enabled": True, "fallback": False, "loaded": True, "changed": False, "error": "",
+            "default_policy": "drop",
             "zones": [
                 {
                     "name": "dmz", "path": "firewall.zones.dmz", "interfaces": ["eth0"], "sources": [],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from status_bed import a_status
 
-from tsstack.cli.fw_status import Found, firewall_lines
+from tsstack.cli.fw_screen import firewall_lines
+from tsstack.cli.fw_status import Found, why_silent
 from tsstack.cli.glyphs import Terminal
+from tsstack.parts.firewall import kernel_log
 from tsstack.parts.firewall.drops import Drops
 from tsstack.parts.firewall.kernel_log import Reading
 
@@ -67,7 +70,7 @@ def test_its_level_and_its_first_words(
     assert words in "\n".join(firewall_lines(seen, PLAIN))
 
 
-@pytest.mark.parametrize("width", [48, 60, 80, 140])
+@pytest.mark.parametrize("width", [40, 48, 60, 80, 140])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     drop = Drops(
         "a" * 40,
@@ -84,6 +87,40 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     out = Terminal(colour=False, unicode=True, width=width)
     lines = firewall_lines(found(drops=(drop,) * 30, foreign=("other table " * 20,)), out)
     assert max(map(len, lines)) <= width, [line for line in lines if len(line) > width]
+
+
+def test_on_a_narrow_terminal_every_rule_is_told_apart_and_has_its_line() -> None:
+    zone = a_status()["firewall"]["zones"][0]
+    names = ("exit", "routes", "published")
+    rules = [*zone["rules"], *({**zone["rules"][0], "name": f"dmz.{name}", "packets": 7} for name in names)]
+    seen = found(zones=[{**zone, "name": "a-long-name-of-a-zone", "rules": rules}])
+    lines = firewall_lines(seen, Terminal(colour=False, unicode=True, width=40))
+    assert max(map(len, lines)) <= 40
+    assert lines[1].split() == ["zone", "accepted", "through", "refused"]
+    told = [line[11:].removesuffix(":12").strip() for line in lines if line.endswith(":12")]
+    assert len(set(told)) == len(told) == len(rules), told
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [("", "firewall.log"), ('log prefix "x" ', "nf_log_all_netns"), (None, None)],
+    ids=["not asked for", "another namespace", "unknown"],
+)
+def test_why_nothing_is_logged_though_something_was_refused(
+    log: str | None, words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if log is not None:
+        (tmp_path / "nftables").mkdir()
+        (tmp_path / "nftables" / "tsstack.nft").write_text(f"{log}drop\n")
+    monkeypatch.setattr(
+        kernel_log, "namespace_trouble", lambda: "only where net.netfilter.nf_log_all_netns = 1"
+    )
+    seen = found()
+    seen.reading = Reading((), "kmsg", 0.0, why_silent(seen.firewall, tmp_path))
+    text = " ".join(" ".join(firewall_lines(seen, PLAIN)).split())
+    assert (words in text) if words else "logged drops" not in text
+    zones = [{**zone, "refused": {"packets": 0, "bytes": 0}} for zone in seen.firewall["zones"]]
+    assert why_silent({**seen.firewall, "zones": zones}, tmp_path) == ""
 
 
 def test_json_has_every_rule_with_its_line() -> None:

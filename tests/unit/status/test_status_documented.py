@@ -40,6 +40,11 @@ def test_the_bed_of_these_tests_has_the_shape() -> None:
         ("monitor", "Monitor"),
     ):
         assert set(status[key]) == set(shapes()[name]), key
-    for key, name in (("peers", "Peer"), ("services", "Service"), ("certificates", "Certificate")):
+    for key, name in (
+        ("peers", "Peer"),
+        ("services", "Service"),
+        ("certificates", "Certificate"),
+        ("uplinks", "Uplink"),
+    ):
         assert set(status[key][0]) == set(shapes()[name]), key
     assert set(status["firewall"]["zones"][0]) == set(shapes()["Zone"])

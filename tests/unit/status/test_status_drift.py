@@ -71,3 +71,39 @@ def test_what_cannot_be_read_is_no_drift(generation: Path, tmp_path: Path) -> No
     assert drift(generation) == []
     assert read_drift(str(tmp_path / "none"), {}, ()) == []
     assert read_drift(str(generation), None, (), proc="/nonexistent") == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "live", "said"),
+    [
+        ("tailscale.advertise", "0", []),  # networkd's, which listens to routers itself
+        ("tailscale.advertise", "1", ["net.ipv6.conf.eth0.accept_ra is 1, not 2"]),
+        ("kernel.sysctl.net.ipv6.conf.eth0.accept_ra", "0", ["net.ipv6.conf.eth0.accept_ra is 0, not 2"]),
+    ],
+)
+def test_an_interface_that_hears_no_routers_is_left_so(
+    tmp_path: Path, origin: str, live: str, said: list[str]
+) -> None:
+    name = "net.ipv6.conf.eth0.accept_ra"
+    for path, text in {
+        "g/kernel/sysctl.json": json.dumps({name: "2"}),
+        "g/kernel/origins.json": json.dumps({name: origin}),
+        f"proc/{name.replace('.', '/')}": f"{live}\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert read_drift(str(tmp_path / "g"), None, (), proc=str(tmp_path / "proc")) == said
+    (tmp_path / "kernel-before.json").write_text(json.dumps({"sysctl": {name: "1"}}))
+    touched = [f"{name} is {live}, not 2"]
+    assert read_drift(str(tmp_path / "g"), None, (), proc=str(tmp_path / "proc")) == touched
+
+
+def test_a_node_that_has_the_machine_s_name_needs_no_pref(
+    generation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.uname", type("Uname", (), {"nodename": "one.lan"}))
+    assert drift(generation, "10.0.0.0/8", AdvertiseRoutes=["192.168.15.0/24"], Hostname="") == []
+    monkeypatch.setattr("os.uname", type("Uname", (), {"nodename": "two"}))
+    assert drift(generation, "10.0.0.0/8", AdvertiseRoutes=["192.168.15.0/24"], Hostname="") == [
+        "tailscaled's Hostname is none, not one"
+    ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,11 @@ from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 from tsstack.status.expiry import not_after
 from tsstack.status.firewall import read_firewall
 from tsstack.status.gather import Sources, gather
+from tsstack.status.loaded import loaded_at
 from tsstack.status.proxy import read_proxy
-from tsstack.status.tailnet import read_peers, read_tailnet, read_time
+from tsstack.status.tailnet import read_peers, read_tailnet, read_time, silent_tailnet
+
+UP = read_tailnet(TAILSCALED, PREFS, ())
 
 
 def certificate(end: datetime.datetime) -> bytes:
@@ -160,7 +165,7 @@ class TestGather:
         assert status["services"] == [
             {
                 "name": "wiki", "url": "https://wiki.test/", "level": "poor", "rtt_s": 0.012, "error": "",
-                "certificate_expires": end.timestamp(), "dead_upstreams": 0,
+                "certificate_expires": end.timestamp(), "dead_upstreams": 0, "unreached": "",
             }
         ]  # fmt: skip
         assert status["exit"]["using"] == "exit-a"
@@ -207,7 +212,7 @@ class TestGather:
         (tmp_path / "nginx" / "plan.json").write_text("{")
         for text in ("{", "[]", "{}", '{"certificates": 5}'):
             (tmp_path / "nginx" / "plan.json").write_text(text)
-            nginx, services, certificates = read_proxy(str(tmp_path), ())
+            nginx, services, certificates = read_proxy(str(tmp_path), (), UP)
             assert (services, certificates) == ([], [])
             assert "cannot be read" in nginx["error"]
 
@@ -231,16 +236,49 @@ class TestGather:
             port = server.getsockname()[1]
             plan = {"urls": {"wiki": "http://wiki/"}, "certificates": [], "status": f"127.0.0.1:{port}"}
             (tmp_path / "nginx" / "plan.json").write_text(json.dumps({**plan, "digest": "abc"}))
-            nginx, _, _ = read_proxy(str(tmp_path), [a_path("service:wiki#0")])
+            nginx, _, _ = read_proxy(str(tmp_path), [a_path("service:wiki#0")], UP)
             assert (nginx["running"], nginx["current"]) == (False, None)
             assert "refused" in nginx["error"]
             server.listen()
             for digest, current in ((b"abc", True), (b"abd", False)):
                 thread = threading.Thread(target=_answer_once, args=(server, digest))
                 thread.start()
-                nginx, _, _ = read_proxy(str(tmp_path), [])
+                nginx, _, _ = read_proxy(str(tmp_path), [], UP)
                 thread.join()
                 assert (nginx["running"], nginx["current"]) == (True, current)
+
+    @pytest.mark.parametrize(
+        ("tailnet", "hung", "level", "why"),
+        [
+            (UP, False, "good", ""),
+            (UP, True, "unknown", "tailscaled does not answer"),
+            (silent_tailnet("gone"), False, "dead", "tailscaled does not run"),
+            ({**UP, "state": "NeedsLogin"}, False, "dead", "tailscaled is NeedsLogin"),
+            (
+                {**UP, "addresses": ["100.64.0.9"]},
+                False,
+                "dead",
+                "100.64.0.2 is no address of this host any more",
+            ),
+        ],
+    )
+    def test_a_service_is_not_up_where_no_way_leads_in(
+        self, tmp_path: Path, tailnet: Any, hung: bool, level: str, why: str
+    ) -> None:
+        (tmp_path / "nginx").mkdir()
+        ways = [
+            {"address": "100.64.0.2", "port": 443, "protocol": "tcp", "claimed": False},
+            {"address": "100.64.0.2", "port": 5432, "protocol": "tcp", "claimed": False},
+            {"address": "192.168.1.1", "port": 5432, "protocol": "tcp", "claimed": False},
+        ]
+        urls = {"wiki": "https://wiki.test/", "db": "tcp://wiki.test:5432"}
+        plan = {"urls": urls, "certificates": [], "listeners": ways}
+        (tmp_path / "nginx" / "plan.json").write_text(json.dumps(plan))
+        paths = [a_path("service:wiki#0"), a_path("service:db#0")]
+        _, services, _ = read_proxy(str(tmp_path), paths, tailnet, hung=hung)
+        wiki, db = services
+        assert (wiki["level"], wiki["unreached"]) == (level, why)
+        assert (db["level"], db["unreached"]) == ("good", ""), "it is reached from the LAN as well"
 
     @pytest.mark.parametrize(("text", "why"), [("", "damaged"), ("[]", "damaged"), (None, "not there")])
     def test_a_damaged_live_generation_is_critical(self, tmp_path: Path, text: str | None, why: str) -> None:
@@ -269,3 +307,22 @@ def test_what_is_asked_for_in_a_hurry_imports_nothing_heavy() -> None:
              "logging", "contextlib", "urllib", "email"}  # fmt: skip
     assert loaded & heavy == set()
     assert "generation" in done.stdout
+
+
+class TestLoaded:
+    """A process of ours with a child stands for nginx's master and its worker."""
+
+    def test_it_is_when_the_youngest_worker_began(self, tmp_path: Path) -> None:
+        (tmp_path / "nginx.pid").write_text(f"{os.getpid()}\n")
+        (tmp_path / "nginx.conf").write_text(f"user x;\n  pid   {tmp_path}/nginx.pid;  # here\n")
+        before = time.time()
+        with subprocess.Popen(["sleep", "60"]) as worker:
+            found = [loaded_at(str(tmp_path / "nginx.conf"), ""), loaded_at("", str(tmp_path))]
+            worker.kill()
+        assert [each is not None and abs(each - before) < 1.0 for each in found] == [True, True]
+
+    @pytest.mark.parametrize("text", ["", "x", "999999999"])
+    def test_without_an_nginx_nothing_is_known(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "nginx.pid").write_text(text)
+        assert loaded_at("", str(tmp_path)) is None
+        assert loaded_at(str(tmp_path / "none.conf"), "") is None

@@ -40,12 +40,14 @@ def test_where_all_is_well_nothing_is_said() -> None:
         ({"tailnet": {"key_expires": NOW - 1}}, ("TS706", "critical")),
         ({"exit": {"blocked": True}}, ("TS707", "critical")),
         ({"exit": {"online": False}}, ("TS708", "critical")),
+        ({"exit": {"level": "dead"}}, ("TS715", "critical")),
         ({"exit": {"using": "", "online": None}}, ("TS709", "warning")),
         ({"exit": {"using": "exit-b"}}, ("TS710", "warning")),
         ({"exit": {"manual": "exit-a"}}, ("TS711", "warning")),
         ({"exit": {"maintenance": True}}, ("TS712", "warning")),
         ({"firewall": {"loaded": False}}, ("TS731", "critical")),
         ({"firewall": {"changed": True}}, ("TS732", "critical")),
+        ({"firewall": {"fallback": True}}, ("TS733", "warning")),
         ({"proxy": {"running": False, "error": "no"}}, ("TS725", "critical")),
         ({"proxy": {"current": False}}, ("TS726", "warning")),
         ({"proxy": {"error": "damaged"}}, ("TS724", "warning")),
@@ -84,14 +86,25 @@ def test_each_thing_that_is_wrong_has_its_remark(change: dict[str, Any], expecte
     [(11 * DAY_S, "ok"), (9 * DAY_S, "warning"), (2 * DAY_S, "critical"), (-1, "critical")],
 )
 def test_a_certificate_is_told_when_its_renewal_is_overdue(left_s: float, level: str) -> None:
-    certificate = {"names": ["a.test"], "kind": "local-ca", "expires": NOW + left_s, "error": ""}
+    certificate = {
+        "names": ["a.test"],
+        "kind": "local-ca",
+        "expires": NOW + left_s,
+        "served": True,
+        "error": "",
+    }
     status = a_status(certificates=[certificate])
     assert status["level"] == level
     assert set(codes(status)) <= {"TS723"}
 
 
+def test_a_certificate_that_was_renewed_and_not_loaded_is_told() -> None:
+    certificate = {**a_status()["certificates"][0], "served": False}
+    assert codes(a_status(certificates=[certificate])) == ["TS729"]
+
+
 def test_a_certificate_that_is_not_there_is_critical_and_one_that_root_alone_reads_is_not() -> None:
-    gone = {"names": ["a.test"], "kind": "files", "expires": None, "error": "it is not there"}
+    gone = {"names": ["a.test"], "kind": "files", "expires": None, "served": None, "error": "it is not there"}
     assert codes(a_status(certificates=[gone])) == ["TS722"]
     assert codes(a_status(certificates=[{**gone, "error": "reading it needs root"}])) == []
 
@@ -132,7 +145,7 @@ def test_a_monitor_that_hangs_is_no_monitor_that_is_missing(error: str, fix: str
 def test_a_dead_service_is_critical_and_told_once() -> None:
     dead = {
         "name": "wiki", "url": "https://wiki.test/", "level": "dead", "rtt_s": None, "error": "refused",
-        "certificate_expires": None, "dead_upstreams": 2,
+        "certificate_expires": None, "dead_upstreams": 2, "unreached": "",
     }  # fmt: skip
     status = a_status(services=[dead], monitor={"state": a_state(a_path("service:wiki#0", "dead"))})
     assert codes(status) == ["TS721"]
@@ -181,6 +194,104 @@ def test_the_way_out_is_that_of_the_packets_and_not_of_the_prefs(
     assert told == wanted
 
 
+EXPIRED = {"state": "NeedsLogin", "key_expires": NOW - 1, "health": ["You are logged out."]}
+
+
+def test_an_expired_key_is_one_remark_with_the_fix_that_works() -> None:
+    trouble = {"about": "tailscaled", "message": "tailscaled is in the state NeedsLogin", "hint": "x"}
+    status = a_status(tailnet={**EXPIRED, "id": "7"}, monitor={"state": a_state(troubles=[trouble])})
+    assert codes(status) == ["TS706"]
+    fix = status["warnings"][0]["hint"]
+    assert fix.startswith("headscale nodes expire -i 7 --disable    # on http://hs.test:8080")
+    hosted = a_status(tailnet={**EXPIRED, "control": "https://controlplane.tailscale.com"})
+    assert hosted["warnings"][0]["hint"].startswith("tsstack switch    # ")
+
+
+@pytest.mark.parametrize(
+    ("daemon", "source", "code"),
+    [
+        ("NeedsLogin", "100.64.0.2", "TS716"),
+        ("NeedsLogin", "192.0.2.7", "TS709"),
+        ("Running", "100.64.0.2", ""),
+    ],
+)
+def test_where_the_kernel_hands_all_to_a_tailscaled_that_is_down_nothing_leaves(
+    daemon: str, source: str, code: str
+) -> None:
+    """After its key has expired tailscaled leaves its routes, and `tailscale down` takes them away."""
+    said = {"BackendState": daemon, "TailscaleIPs": ["100.64.0.2"]}
+    way = read_exit(said, {}, {"use": ["exit-a"]}, None, source=source)
+    found = [each for each in codes(a_status(exit=way, tailnet={"state": daemon})) if each != "TS702"]
+    assert found == ([code] if code else ["TS709"])
+
+
+def test_the_link_of_the_only_uplink_is_told_whatever_tailscaled_still_believes() -> None:
+    uplinks = [{"interface": "eth0", "up": False}]
+    assert codes(a_status(uplinks=uplinks, tailnet={"online": True})) == ["TS714"]
+    assert codes(a_status(uplinks=[], tailnet={"online": True})) == []
+    assert codes(a_status(uplinks=[], tailnet={"online": False})) == ["TS714"]
+    assert codes(a_status(uplinks=[*uplinks, {"interface": "eth1", "up": True}])) == []
+
+
+@pytest.mark.parametrize(("since", "expected"), [(NOW - 3600, ["TS717"]), (NOW - 5, []), (None, ["TS717"])])
+def test_a_control_server_that_is_away_is_told_but_not_while_tailscaled_starts(
+    since: float | None, expected: list[str]
+) -> None:
+    assert codes(a_status(tailnet={"online": False, "since": since})) == expected
+
+
+def test_where_the_tailnet_is_down_no_service_has_a_remark_of_its_own() -> None:
+    lost = {**a_status()["services"][0], "level": "dead", "unreached": "tailscaled is Stopped"}
+    assert codes(a_status(services=[lost], tailnet={"state": "Stopped"})) == ["TS702"]
+    moved = {**lost, "unreached": "100.64.0.9 is no address of this host any more"}
+    assert codes(a_status(services=[moved])) == ["TS728"]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "why"),
+    [
+        ({"offered": False}, "exit-a offers no exit on this tailnet"),
+        ({"level": "dead"}, "exit-a is dead: 9 probes lost"),
+        ({"barred_s": 90.0}, "exit-a is good and barred for 90 s more: it failed its proof"),
+        ({}, "exit-a is good again, and is gone back to when it was so for `restore_after`"),
+    ],
+)
+def test_where_another_stands_in_it_is_said_why_the_first_does_not(
+    candidate: dict[str, Any], why: str
+) -> None:
+    told = {
+        "candidates": [{"name": "exit-a", "offered": True, "level": "good", "barred_s": 0.0, **candidate}],
+        "why": ["stays with exit-b"],
+    }
+    daemon = {"BackendState": "Running", "Peer": {"k": {"ID": "n7", "DNSName": "exit-b.t.", "Online": True}}}
+    path = a_path("exit:exit-a", causes=[{"text": "9 probes lost"}])
+    way = read_exit(daemon, {"ExitNodeID": "n7"}, {"use": ["exit-a"]}, told, paths=[path])
+    assert way["why"] == [why, "stays with exit-b"]
+
+
+def test_drift_is_mended_by_the_live_generation_and_not_by_a_file_that_was_rolled_back() -> None:
+    fixes = [a_status(generation={"drift": ["x"], "boot": boot})["warnings"][0]["hint"] for boot in (7, 6)]
+    assert [fix.partition("    # ")[0] for fix in fixes] == ["tsstack rollback --to 7"] * 2
+    assert [fix.endswith("for every boot too") for fix in fixes] == [False, True]
+
+
+def test_every_fix_can_be_pasted() -> None:
+    """A shell takes it: commands, with what is for people behind `#`."""
+    status = a_status(
+        tailnet={"exit_approved": False, "health": ["x"], "key_expires": NOW + DAY_S},
+        exit={"blocked": True, "maintenance": True, "manual": "exit-a"},
+        firewall={"changed": True, "fallback": True},
+        generation={"drift": ["x"], "error": "its manifest is damaged", "boot": 6},
+        services=[{**a_status()["services"][0], "level": "dead"}],
+        proxy={"current": False},
+    )
+    commands = {"tailscale", "tsstack", "headscale", "nginx", "nginx-logs", "ts-quality"}
+    for each in status["warnings"]:
+        first = each["hint"].partition("    # ")[0]
+        assert {part.split()[0] for part in first.split("; ")} <= commands, each
+        assert "`" not in each["hint"], each
+
+
 def test_the_worst_comes_first() -> None:
     status = a_status(exit={"maintenance": True}, firewall={"loaded": False})
     assert [warning["level"] for warning in status["warnings"]] == ["critical", "warning"]
@@ -195,3 +306,19 @@ def test_every_code_that_is_said_is_explained_and_no_other() -> None:
     for module in (tsstack.status.judge, tsstack.status.gather):
         said |= set(re.findall(r'"(TS\d{3})"', Path(str(module.__file__)).read_text()))
     assert said == {remark.code for remark in REMARKS}
+
+
+@pytest.mark.parametrize(("moving", "expected"), [(False, ["TS715"]), (True, [])])
+def test_the_verdict_on_the_internet_through_the_node_is_the_monitors(
+    moving: bool, expected: list[str]
+) -> None:
+    """Not while it moves: that is over in seconds. The name is the peer's, of which case says nothing."""
+    peers = {"k": {"ID": "n1", "HostName": "Exit-A", "DNSName": "Exit-A.tail.test.", "Online": True}}
+    candidates = [{"name": "exit-b", "level": "good"}, {"name": "exit-a", "level": "dead"}]
+    told = {"candidates": candidates, "why": ["barred"], "moving": moving}
+    way = read_exit(
+        {"BackendState": "Running", "Peer": peers}, {"ExitNodeID": "n1"}, {"use": ["exit-a", "exit-b"]}, told
+    )
+    assert way["level"] == "dead"
+    said = [warning["code"] for warning in a_status(exit=way)["warnings"] if warning["code"] > "TS706"]
+    assert said == expected

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 
 import pytest
-from status_bed import a_state, a_status
+from status_bed import NOW, a_state, a_status
 
+from tsstack.cli import ts_status
 from tsstack.cli.glyphs import Terminal
 from tsstack.cli.status_screen import status_lines
 
@@ -25,7 +28,7 @@ def test_one_screen_says_all() -> None:
         "  peers       2 of 3 online: 1 direct, 1 relay",
         "                exit-a    100.64.0.3       direct         12.0 ms  exit node",
         "                phone     100.64.0.4       relay by lab",
-        "  services    1 of 1 up; certificates for 80 days",
+        "  services    1 of 1 take connections; certificates for 80 days",
         "              * wiki  https://wiki.kernelcore.tail.test/  1.2 ms",
         "  firewall    1 zone; dropped: 3 unzoned",
         "                dmz  eth0                  accepted 12.3k, refused 42",
@@ -39,8 +42,25 @@ def test_a_remark_has_its_code_its_words_and_what_to_do() -> None:
     assert lines[0] == "! kernelcore: to be looked at (1)"
     assert lines[-2:] == [
         "  ! TS753 generation: the next boot brings up generation 6, not 7",
-        "      tsstack switch makes this one permanent",
+        "      tsstack switch    # makes what the file says permanent",
     ]
+
+
+def test_where_the_window_is_low_what_is_wrong_comes_before_what_is_well() -> None:
+    status = a_status(generation={"boot": 6}, exit={"using": "exit-b"})
+    whole, wrong = status_lines(status, PLAIN), ["TS710", "TS753"]
+    assert status_lines(status, PLAIN, rows=len(whole)) == whole
+    for rows in range(6, len(whole)):
+        lines = status_lines(status, PLAIN, rows=rows)
+        assert len(lines) == rows
+        assert lines[0] == whole[0]
+        assert [line.split()[1] for line in lines[1:] if line.startswith("  ! TS")] == wrong
+        assert lines[-1] == f"  and {len(whole) - rows + 1} lines more: make the window higher"
+    # Each part has its first line before any has its second.
+    shown = status_lines(status, PLAIN, rows=14)[1:-1]
+    labels = [line.split()[0] for line in shown if line[:2] == "  " and line[2] not in " !"]
+    assert labels == ["tailnet", "exit", "peers", "services", "firewall", "links", "generation"]
+    assert status_lines(status, PLAIN, rows=3)[1].startswith("  ! TS710")
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 140])
@@ -93,7 +113,7 @@ def test_where_the_monitor_is_away_services_are_not_called_up() -> None:
 def test_where_nginx_is_dead_no_service_is_called_up() -> None:
     text = "\n".join(status_lines(a_status(proxy={"running": False, "error": "no answer"}), PLAIN))
     assert "services    none is served: nginx does not answer" in text
-    assert "1 of 1 up" not in text
+    assert "1 of 1 take connections" not in text
 
 
 def test_what_a_user_may_not_read_is_no_reason_to_call_all_well() -> None:
@@ -106,3 +126,34 @@ def test_what_a_user_may_not_read_is_no_reason_to_call_all_well() -> None:
 def test_nothing_watched_is_said() -> None:
     text = "\n".join(status_lines(a_status(monitor={"state": a_state()}), PLAIN))
     assert "nothing is watched" in text
+
+
+def test_a_fix_that_is_too_long_stays_a_command_that_can_be_pasted() -> None:
+    tailnet = {"state": "NeedsLogin", "key_expires": NOW - 1, "id": "7"}
+    lines = status_lines(a_status(tailnet=tailnet), Terminal(colour=False, unicode=True, width=40))
+    at = next(number for number, line in enumerate(lines) if "headscale" in line)
+    assert [line.strip() for line in lines[at : at + 4]] == [
+        "headscale nodes expire -i 7 \\",
+        "--disable",
+        "# on http://hs.test:8080: the key",
+        "# is good again and does not end",
+    ]
+
+
+def test_a_peer_that_the_monitor_finds_dead_is_not_called_relayed() -> None:
+    status = a_status()
+    peers = [{**status["peers"][1], "answers": False}]
+    text = "\n".join(status_lines({**status, "peers": peers}, PLAIN))
+    assert "1 of 1 online: 1 silent" in text
+    assert "relay" not in text.partition("peers")[2].partition("services")[0]
+
+
+def test_in_a_pipe_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """grep(1) finds nothing behind three dots."""
+    drift = "x " * 100 + "end"
+    out = io.StringIO()
+    monkeypatch.setattr(ts_status, "gather", lambda _: a_status(exit={"why": [drift]}))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    ts_status.run([])
+    assert drift in out.getvalue()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fake_host import ONE, TWO, Host, Killed
 
-from tsstack.errors import ApplyFailed, CheckFailed, LockedError, RollbackFailed, UsageError
+from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, LockedError, RollbackFailed, UsageError
 from tsstack.model.facts import Facts, Paths
 from tsstack.switch import deadman
 from tsstack.switch.generations import Store
@@ -25,6 +25,7 @@ from tsstack.switch.transaction import Interrupted, Mode, Wanted, confirm, prepa
 from tsstack.switch.verbs import activate_boot, activate_firewall_early, roll_back
 from tsstack.system.clock import SystemClock
 
+ARM = deadman.arm  # before a fixture takes it away
 NEW = {"firewall/table": "new\n", "proxy/conf": "new\n", "tailscale/prefs": "new\n"}
 Patch = pytest.MonkeyPatch
 
@@ -286,7 +287,7 @@ def test_a_damaged_record_stops_everything_but_the_early_firewall(host: Host, re
     with pytest.raises(RollbackFailed, match="cannot be understood"):
         host.switch(TWO)
     host.journal.clear()
-    assert activate_firewall_early(host.site) == 1
+    assert activate_firewall_early(host.site)[0] == 1
     assert host.journal == ["activate firewall"]
 
 
@@ -295,7 +296,7 @@ def test_the_early_firewall_is_the_boot_generations(host: Host) -> None:
     """Not that of a generation which was live for a test when the unconfirmed change was made."""
     host.switch({**TWO, "firewall/table": "for a test\n"}, Mode(boot=False))
     host.switch(NEW, Mode(confirm_s=60))
-    assert activate_firewall_early(host.site) == 1
+    assert activate_firewall_early(host.site)[0] == 1
     assert host.listing()["firewall/table"] == "one\n"
 
 
@@ -421,6 +422,45 @@ class TestDeadMan:
         assert pending.deadline_s is not None
         assert "undone" in deadman.watch(host.site, pending.id, pending.deadline_s)
         assert_as_before(host)
+
+    @pytest.mark.parametrize("systemd_takes_him", [True, False])
+    def test_what_fails_behind_walls_is_handed_over_once_or_tried_on(
+        self, host: Host, pending: Pending, monkeypatch: Patch, systemd_takes_him: bool
+    ) -> None:
+        host.parts[0].fail_at.add("restore")
+        started: list[str] = []
+
+        def start(name: str, words: list[str]) -> None:
+            started.append(name)
+            if not systemd_takes_him:
+                host.parts[0].fail_at.clear()
+                raise CommandFailed("systemd-run ended with 1", returncode=1, stderr="")
+            assert "--walled" not in words
+
+        monkeypatch.setattr(deadman, "_start_unit", start)
+        assert pending.deadline_s is not None
+        said = deadman.watch(host.site, pending.id, pending.deadline_s, walled=True)
+        assert started == [f"tsstack-deadman-{pending.id}-bare"]
+        if systemd_takes_him:
+            assert "one without walls goes on" in said
+            assert read_pending(host.site.paths.state) is not None, "he finds what is left to do"
+        else:
+            assert_as_before(host)
+
+    def test_an_interrupt_while_he_is_armed_ends_the_switch(
+        self, host: Host, pending: Pending, monkeypatch: Patch
+    ) -> None:
+        """It is no reason to go on with one who stands without walls. (The fixture takes `arm` away.)"""
+        started: list[str] = []
+
+        def start(name: str, *_: object) -> None:
+            started.append(name)
+            raise Interrupted("interrupted by SIGINT")
+
+        monkeypatch.setattr(deadman, "_start_unit", start)
+        with pytest.raises(Interrupted):
+            ARM(host.site, pending, systemd=True)
+        assert len(started) == 1
 
 
 def test_the_folder_that_one_stands_in_gives_the_dead_man_no_code(tmp_path: Path, monkeypatch: Patch) -> None:

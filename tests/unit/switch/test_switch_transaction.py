@@ -266,6 +266,35 @@ def test_what_the_tailnet_tells_is_rendered_in_the_same_change(host: Host) -> No
     assert [each.number for each in host.store.list()] == [0, outcome.generation]
 
 
+def test_a_generation_that_is_rendered_anew_has_its_own_time_and_summary(host: Host) -> None:
+    """The node has got another address, and tailscaled has to be told something once more."""
+    address = "100.64.0.1"
+
+    def render(_: Facts) -> tuple[dict[str, str], str]:
+        return {"firewall/t": "x\n", "tailscale/prefs": "y\n", "proxy/conf": f"listen {address}\n"}, address
+
+    first = host.switch({}, wanted=Wanted(render(host.facts)[0], render=render))
+    before, tree = host.store.manifest(first.generation), host.store.tree(first.generation)
+    assert len(before.summary) > 1
+    host.clock.sleep(3600)
+    (host.live / "tailscale" / "prefs").write_text("drifted\n")
+    address = "100.64.0.9"
+    second = host.switch({}, wanted=Wanted(tree, render=render))
+    manifest = host.store.manifest(second.generation)
+    assert second.generation == first.generation + 1
+    assert manifest.created_unix_s == before.created_unix_s + 3600
+    assert [line.partition(":")[0] for line in manifest.summary] == ["proxy"]
+
+
+def test_a_first_enrolment_tells_all_that_it_changed_once(host: Host) -> None:
+    rendered = iter([{"firewall/t": "x\n", "tailscale/prefs": "y\n", "proxy/conf": "listen 100.64.0.1\n"}])
+    tree = {"firewall/t": "x\n", "tailscale/prefs": "y\n", "proxy/conf": "listen 127.0.0.1\n"}
+    outcome = host.switch({}, wanted=Wanted(tree, render=lambda _: (next(rendered), "digest")))
+    summary = host.store.manifest(outcome.generation).summary
+    assert {line.partition(":")[0] for line in summary} == {"firewall", "tailscale", "proxy"}
+    assert len(summary) == len(set(summary))
+
+
 def test_a_full_disk_while_staging_leaves_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.switch(ONE)
 

@@ -21,6 +21,7 @@ from tsstack.parts.tailscale.desired import (
     is_hosted,
     same_control,
 )
+from tsstack.parts.tailscale.host import _own_name
 from tsstack.parts.tailscale.ways_in import Arrival, WaysIn
 from tsstack.parts.tailscale.withdrawn import stands_direct, withdrawn_routes
 
@@ -321,3 +322,19 @@ def test_the_uplink_counts_only_for_the_live_file_and_a_running_monitor(tmp_path
         for live_file in ({"exit_node": None}, {"exit_node": {"otherwise": "block"}}):
             prefs.write_text(json.dumps(live_file))
             assert not stands_direct(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("machine", "heard", "own"),
+    [
+        ("kernelcore", "kernelcore", "kernelcore"),
+        ("kernelcore.lan", "kernelcore", "kernelcore"),
+        ("vm", "kernelcore", ""),  # what a pref has said before, or a tailscaled of another machine
+        ("kernelcore", None, ""),
+    ],
+)
+def test_a_node_s_own_name_is_the_machine_s_and_nothing_that_the_server_heard(
+    monkeypatch: pytest.MonkeyPatch, machine: str, heard: str | None, own: str
+) -> None:
+    monkeypatch.setattr("os.uname", type("Uname", (), {"nodename": machine}))
+    assert _own_name({"Self": {"HostName": heard}}) == own

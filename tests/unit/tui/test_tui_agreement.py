@@ -16,12 +16,13 @@ from tsstack.monitor.metrics import SnapshotCollector, Told, window_label
 from tsstack.monitor.protocol import state_line
 from tsstack.monitor.quality import Quality
 from tsstack.monitor.snapshot import CandidateStatus, ExitStatus, PathStatus, Snapshot
+from tsstack.status.headline import headline
 from tsstack.status.judge import judge, worst
 from tsstack.status.tailnet import read_peers
 from tsstack.status.words import milliseconds, number, percent
 from tsstack.tui.cells import Signs, lay_out, text_of
 from tsstack.tui.frame import Permissions, next_frame
-from tsstack.tui.views import exits, firewall, links, overview, services
+from tsstack.tui.views import bars, exits, firewall, links, overview, services
 
 UTF8 = Signs(unicode=True)
 NOBODY = Permissions(steer=False, switch=False)
@@ -137,7 +138,8 @@ def test_one_snapshot_is_the_same_on_every_screen(snapshot: Snapshot) -> None:
     assert f"accepted {zone[2]}, refused {zone[5]}" in lines
     assert f"{number(3)} unzoned" in summary["firewall"]
     assert f"{number(3)} unzoned" in _line(lines, "firewall")
-    assert overview.headline(status) in lines.splitlines()[0]
+    assert headline(status) in lines.splitlines()[0]
+    assert headline(status) in text_of(bars.header(frame, UTF8, 120, NOW))
     said = [text_of(line) for line in overview.remarks(status, UTF8, 190)]
     for warning in status["warnings"]:
         start = f"{warning['code']} {warning['about']}: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from pathlib import Path
@@ -221,6 +222,21 @@ def test_help_on_a_low_terminal_scrolls_and_shows_how_to_leave() -> None:
     drive(test, dashboard(frames(a_host(), 1)), (60, 16))
 
 
+def test_help_on_a_small_terminal_is_whole() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("question_mark")
+        await told(app, pilot, "escape close")
+        seen = screen_text(app)
+        for _ in range(40):
+            await pilot.press("down")
+            seen += screen_text(app)
+        words = " ".join(re.sub(r"[^a-z, ]", " ", seen).split())
+        for wanted in ("as anywhere", "differences of the generation", "takes all colour", "is shown dim"):
+            assert wanted in words
+
+    drive(test, dashboard(frames(a_host(), 1)), (40, 15))
+
+
 def test_help_is_on_the_question_mark_and_escape_closes_it() -> None:
     async def test(app: Dashboard, pilot: Any) -> None:
         await pilot.press("question_mark")
@@ -233,6 +249,66 @@ def test_help_is_on_the_question_mark_and_escape_closes_it() -> None:
     drive(test, dashboard(frames(a_host(), 1)))
 
 
+def test_a_grid_says_which_of_its_rows_are_in_sight() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("2")
+        await told(app, pilot, "1 to 7 of 8")
+        await pilot.press("end")
+        await told(app, pilot, "2 to 8 of 8")
+        await pilot.resize_terminal(80, 40)
+        await pilot.pause()
+        assert "of 8 " not in screen_text(app)
+
+    drive(test, dashboard(frames(a_host(), 5)), (80, 24))
+
+
+def test_a_word_in_the_corner_is_ascii_where_all_is() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("t", "c")
+        await told(app, pilot, "no switch waits")
+        assert screen_text(app).isascii(), [
+            line for line in screen_text(app).splitlines() if not line.isascii()
+        ]
+
+    drive(test, dashboard(frames(a_host(), 5), unicode=False))
+
+
+def many_remarks(count: int = 9) -> Any:
+    status = a_host()
+    status["warnings"] = [
+        {"code": f"TS70{at}", "level": "critical" if at < 3 else "warning", "about": "tailnet",
+         "message": f"finding {at}", "hint": f"mend {at}"}
+        for at in range(count)
+    ]  # fmt: skip
+    return next_frame(frames(a_host(), 3), {**status, "level": "critical", "at": NOW + 4}, ROOT)
+
+
+def test_what_is_wrong_has_the_room_first_and_w_shows_all_of_it() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        text = screen_text(app)
+        shown = [at for at in range(12) if f"finding {at}" in text]
+        assert shown == list(range(7)), "what is well has room that what is wrong needs"
+        assert "and 5 more: w shows all" in text
+        assert "exit-a" in text  # one peer at least, and the way out
+        assert "w what is wrong" in text
+        await pilot.press("w")
+        await told(app, pilot, "mend 0")
+        await pilot.press("end")
+        await told(app, pilot, "mend 11")
+        await pilot.press("escape")
+        await told(app, pilot, "this host")
+
+    drive(test, dashboard(many_remarks(12)), (80, 24))
+
+
+def test_where_there_is_room_every_remark_has_its_hint() -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        text = screen_text(app)
+        assert all(f"finding {at}" in text and f"mend {at}" in text for at in range(9))
+
+    drive(test, dashboard(many_remarks()), (120, 40))
+
+
 def test_p_holds_the_screen_still() -> None:
     feed = StillFeed(frames(a_host(), 1))
 
@@ -243,6 +319,21 @@ def test_p_holds_the_screen_still() -> None:
         assert "not exit-a" not in screen_text(app)
         await pilot.press("p")
         await told(app, pilot, "exit-b (not exit-a)")
+
+    drive(test, dashboard(feed.latest, feed=feed))
+
+
+def test_generations_that_were_never_looked_at_come_though_the_screen_is_held() -> None:
+    feed = StillFeed(next_frame(None, a_host(), ROOT))
+
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("p", "7")
+        await told(app, pilot, "not read yet")
+        assert feed.wants_generations.is_set()
+        feed.give(next_frame(feed.latest, a_host(exit={"using": "exit-b"}), ROOT, GENERATIONS))
+        await told(app, pilot, "port tcp/443 is open to dmz")
+        await pilot.press("1")
+        assert "not exit-a" not in screen_text(app)
 
     drive(test, dashboard(feed.latest, feed=feed))
 

@@ -204,7 +204,7 @@ def test_generations_are_read_when_somebody_looks(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with running(tmp_path) as feed:
         wait_for(lambda: feed.latest, "a frame")
-        assert feed.latest.generations == ()
+        assert feed.latest.generations is None
         feed.wants_generations.set()
         wait_for(lambda: feed.latest.generations, "generations")
         assert feed.latest.generations[0] == (3, 5.0, "a.yaml", ("x",))

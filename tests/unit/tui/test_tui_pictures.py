@@ -35,7 +35,8 @@ def monitor_away() -> Frame:
 
 def tailscaled_away() -> Frame:
     why = "tailscaled does not answer on /var/run/tailscale/tailscaled.sock"
-    status = a_host(tailnet={"error": why, "state": "", "name": ""})
+    unused = {"using": "", "online": None, "why": ["tailscaled does not run"]}
+    status = a_host(tailnet={"error": why, "state": "", "name": ""}, exit=unused)
     status["peers"], status["at"] = [], NOW + 95
     return next_frame(well(), status, ROOT)
 

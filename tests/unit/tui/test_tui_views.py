@@ -159,18 +159,59 @@ class TestFrame:
         gone = a_host(tailnet={"error": "tailscaled does not answer", "state": "", "name": ""})
         gone["peers"], gone["at"] = [], NOW + 9
         later = next_frame(frame, gone, ROOT)
+        told = {text_of(line)[:11].strip(): line for line in overview.summary(later, UTF8, 100)}
+        assert text_of(told["tailnet"])[12:].startswith("no answer, as of 08:00:09: Running")
+        assert ("no answer", "critical") in told["tailnet"]
         assert overview.peers(later, UTF8).stale
         assert [row[1] for row in rows_of(overview.peers(later, UTF8))] == ["exit-a", "phone", "attic"]
         (line,) = bars.banner(later, UTF8, 100, NOW + 12)
-        assert text_of(line) == (
-            "! tailscaled is away since 08:00:09 (3 s); what it said last is dim: tailscaled does not answer"
-        )
+        away = "! tailscaled away since 08:00:09 (3 s): tailscaled does not answer"
+        assert text_of(line) == f"{away}; what it said last is dim"
+        assert [text_of(line) for line in bars.banner(later, UTF8, 70, NOW + 12)] == [away]
+        narrow = [text_of(line) for line in bars.banner(later, UTF8, 60, NOW + 12)]
+        assert narrow == ["! tailscaled away since 08:00:09 (3 s): tailscaled does not", "  answer"]
         assert later.status["level"] == "critical"
+
+    def test_a_way_out_that_is_known_to_be_unused_is_not_shown_in_use(self) -> None:
+        """tailscaled does not run: no packet leaves by an exit node, whatever it said last."""
+        gone = a_host(tailnet={"error": "tailscaled does not answer", "state": ""}, exit={"using": ""})
+        gone["exit"]["why"] = ["tailscaled does not run"]
+        later = next_frame(frames(a_host(), 3), {**gone, "peers": [], "at": NOW + 9}, ROOT)
+        assert [row[0] for row in rows_of(exits.exits(later, UTF8))] == ["", ""]
+        assert "the bare uplink" in text_of(exits.exit_details(later, UTF8, 80)[0])
+        assert any("the bare uplink" in text_of(line) for line in overview.summary(later, UTF8, 100))
+
+    def test_services_that_are_known_to_be_dead_are_dead_without_a_monitor(self) -> None:
+        """nginx does not answer, and the monitor that said `good` is gone: the two go in any order."""
+        dead = {"level": "dead", "rtt_s": None, "error": "nginx does not answer"}
+        unknown = {"level": "unknown", "rtt_s": None, "error": ""}
+        none = {"running": False, "wanted": True, "error": "no monitor runs", "state": None}
+
+        def services_at(second: int, monitor: Any, over: dict[str, Any]) -> Any:
+            status = moved_on(a_host(**({"monitor": none} if monitor is None else {})), second)
+            status["proxy"] = {**status["proxy"], "running": over is not dead}
+            status["services"] = [{**each, **over} for each in status["services"]]
+            return status
+
+        frame = frames(a_host(), 3)
+        frame = next_frame(frame, services_at(4, None, dead), ROOT)
+        assert [row[2] for row in rows_of(services.services(frame, UTF8))] == ["dead", "dead"]
+        assert not frame.remembered
+        assert (("dead", "critical"),) in services.services(frame, UTF8).cells(0, ())
+        frame = next_frame(frame, services_at(5, None, unknown), ROOT)
+        assert [row[2] for row in rows_of(services.services(frame, UTF8))] == ["dead", "good"]
+        assert (("good", "dim"),) in services.services(frame, UTF8).cells(1, ())
+        (line,) = [each for each in overview.summary(frame, UTF8, 100) if "services" in text_of(each)]
+        assert "1 of 2 up · down: ollama, as of 08:00:04" in text_of(line)
+        frame = next_frame(frame, services_at(6, a_host(), dead), ROOT)
+        frame = next_frame(frame, services_at(7, None, unknown), ROOT)
+        assert {row[2] for row in rows_of(services.services(frame, UTF8))} == {"dead", "good"}
 
     def test_what_the_monitor_says_of_the_way_out_goes_on_while_tailscaled_is_away(self) -> None:
         """`m` asks by it: with the old word maintenance could not be ended."""
         status = a_host()
         held = {**status, "exit": {**status["exit"], "maintenance": True}, "at": NOW + 9}
+        held["exit"]["known"] = False
         held["tailnet"] = {**status["tailnet"], "error": "tailscaled does not answer", "state": ""}
         held["exit"]["using"], held["exit"]["online"] = "", None
         later = next_frame(frames(status, 3), held, ROOT)
@@ -209,7 +250,41 @@ class TestViews:
     def test_a_link_in_full_says_why_it_is_thought_of_so(self) -> None:
         text = "\n".join(map(text_of, links.link_details(frames(a_host(), 5), UTF8, "exit:exit-b", 100)))
         assert CAUSE["text"] in text
-        assert "15 min      7 of 1800 lost (0.4 %), p50 46.0 ms" in text
+        assert re.search(r"15 min +7 of 1800 \(0.4 %\) +46.0 ms +64.4 ms +96.6 ms +5.1 ms", text)
+
+    @pytest.mark.parametrize(("width", "height"), [(76, 9), (116, 12), (196, 32)])
+    def test_a_link_in_full_fits_and_its_chart_takes_the_room(self, width: int, height: int) -> None:
+        lines = links.link_details(frames(a_host(), 90), UTF8, "exit:exit-b", width, height)
+        text = [text_of(line) for line in lines]
+        assert len(lines) <= height
+        assert sum("█" in line for line in text) == min(height - 6 - (height > 9), links.CHART_MOST)
+        assert all(line.rstrip().endswith("5.1 ms") for line in text[-3:]), "the jitter is cut"
+        axis = [line for line in text if line.endswith("now")]
+        if height > 9:
+            assert axis[0].index("╵ 60 s ago") == width - 60
+            assert ("3 min ago" in axis[0]) == (width > 180)
+
+    def test_a_probe_that_says_nothing_of_its_link_is_no_cross(self) -> None:
+        cause = {"rule": "renewed", "seen": 0, "limit": 3, "over_s": 0.0, "text": "judged anew"}
+        silent = {"rtt_s": None, "error": "tailscaled does not answer", "counted": False, "causes": [cause]}
+        status = a_host()
+        status["monitor"]["state"]["paths"] = [link("exit:exit-a", 0.02, "unknown", **silent)]
+        status["monitor"]["state"]["exit"]["candidates"][0]["level"] = "unknown"
+        frame = frames(status, 5)
+        cells = links.links(frame, UTF8, 1).cells(0, [20] * 10)
+        assert "✕" not in text_of(cells[-1])
+        assert cells[3] == (("0 %", "dim"),)
+        text = "\n".join(map(text_of, links.link_details(frame, UTF8, "exit:exit-a", 120)))
+        assert "tailscaled does not answer, which says nothing of this link and is not counted" in text
+        row = exits.exits(frame, UTF8).cells(0, ())
+        assert row[3:5] == ((("0 %", "dim"),), (("20.0 ms", "dim"),))
+        assert "judged anew" in text_of(row[7])
+
+    def test_an_exit_node_that_is_worse_than_the_way_to_it_says_so(self) -> None:
+        status = a_host()
+        status["monitor"]["state"]["exit"]["candidates"][0]["level"] = "dead"
+        row = rows_of(exits.exits(frames(status, 1), UTF8))[0]
+        assert row[7] == "the way to it is good, the way through it dead"
 
     def test_nothing_measured_shows_nothing(self) -> None:
         status = a_host()
@@ -320,6 +395,13 @@ class TestBars:
         steers = Permissions(steer=True, switch=False)
         assert "no switching" in text_of(bars.header(frames(a_host(), 1, steers), UTF8, 80, NOW))
         assert "read" not in text_of(bars.header(frames(a_host(), 1), UTF8, 80, NOW))
+
+    def test_whoever_may_not_look_is_not_told_that_all_is_well(self) -> None:
+        blind = {"error": "reading the packet filter needs root"}
+        status = a_host(firewall=blind, services=[])
+        status = {**status, "warnings": [], "level": "ok"}
+        told = text_of(bars.header(next_frame(None, status, NOBODY), UTF8, 80, NOW))
+        assert "all is well, as far as this user may look" in told
 
     def test_the_countdown_goes_on_between_two_frames(self) -> None:
         pending = {"generation": 8, "phase": "unconfirmed", "left_s": 42.0}

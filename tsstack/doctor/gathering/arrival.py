@@ -28,6 +28,7 @@ _TIMEOUT_S = 2.0
 _PING_S = 2.0
 _PINGS = 3
 _MOST_RULINGS = 12
+_RENEW = "tsstack certificates renew"
 # Not 127.0.0.1, where a socket for tailscaled alone may be.
 _LOOPBACK = {"0.0.0.0": "127.0.0.2", "::": "::1"}  # noqa: S104  (looked up, not bound)
 
@@ -43,11 +44,12 @@ def connect_to_self(plan: Plan | None, facts: Facts) -> ArrivalFacts:
         try:
             probe_vhosts(plan, ca_certificate(facts.paths.tls, plan.tailnet))
         except ApplyFailed as error:
-            fault, hint = error.message, error.hint
+            fault = error.message
+            hint = _RENEW if "certificate" in fault else f"nginx-test    # {error.hint}"
         except PermissionError:  # the CA's folder: TS804 says that not everything was asked
             return ArrivalFacts(loopback, sockets)
         except OSError as error:
-            fault, hint = f"the services were not asked by name: {error}", "tsstack certificates renew"
+            fault, hint = f"the services were not asked by name: {error}", _RENEW
     return ArrivalFacts(loopback, sockets, fault, hint, len(plan.vhosts))
 
 
@@ -137,7 +139,7 @@ def _find(name: str, peers: list[Mapping[str, Any]]) -> Mapping[str, Any] | None
 def _near(name: str, names: list[str]) -> tuple[str, ...]:
     import difflib
 
-    return tuple(difflib.get_close_matches(name, names, 3, 0.5) or sorted(names)[:3])
+    return tuple(difflib.get_close_matches(name, names, 3, 0.5) or sorted(names))
 
 
 def _ping(api: LocalApi, address: str) -> tuple[float | None, str]:

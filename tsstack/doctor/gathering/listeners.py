@@ -10,13 +10,15 @@ from tsstack.errors import CommandFailed
 from tsstack.parts.proxy.engine import engine
 from tsstack.parts.proxy.probe import ask_status
 from tsstack.parts.proxy.sockets import find_holders
+from tsstack.status.fixes import restart_nginx
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
     from tsstack.parts.proxy.plan import Plan
+    from tsstack.status.shape import Status
 
 
-def look_at_listeners(plan: Plan | None, facts: Facts) -> ListenerFacts:
+def look_at_listeners(plan: Plan | None, facts: Facts, status: Status) -> ListenerFacts:
     """Whose a socket is only root can tell: others learn whether nginx answers at its status address."""
     if plan is None or not plan.listeners:
         return ListenerFacts()
@@ -41,4 +43,5 @@ def look_at_listeners(plan: Plan | None, facts: Facts) -> ListenerFacts:
         served_digest=served,
         asks_status=bool(plan.status),
         error_log=log,
+        start=restart_nginx(status).partition("    # ")[0],
     )

@@ -93,6 +93,9 @@ def _lasting_effect(parts: list[str], value: str) -> str:
             return "once written, the kernel never unsets it, so no rollback could"
         case ["net", "ipv4" | "ipv6", "route", "flush"]:
             return "it acts once and holds no value that a rollback could write"
+        # uts_namespaces(7); systemd.exec(5), ProtectHostname=
+        case ["kernel", "hostname" | "domainname"]:
+            return "the units that bring it up and undo it have a name of their own, and would set that one"
         case _:
             return ""
 

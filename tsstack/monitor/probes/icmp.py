@@ -37,6 +37,7 @@ _EXTENDED_ERROR = struct.Struct("@IBBB")
 _ORIGIN_ICMP = (2, 3)
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
+_NOTHING_PASSES = [(0x06, 0, 0, 0)]  # classic BPF: return 0 bytes
 _BUFFER_BYTES = 4 << 20
 # What one small packet takes of a receive buffer: its bytes and the kernel's bookkeeping (skb truesize).
 _PACKET_COST_BYTES = 1280
@@ -288,12 +289,15 @@ class _EchoSocket:
     def _identify(self) -> int:
         """The identifier of our requests. The kernel gives one to a datagram socket and keeps strangers off;
         on a raw one we pick it, and a filter keeps the answers to other programs' pings out of our buffer.
+        A raw socket takes packets from its first moment: what came before the filter stood is thrown away.
         """
         if not self._raw:
             if self._socket.getsockname()[1] == 0:
                 self._socket.bind(("", 0))
             return int(self._socket.getsockname()[1])
         ident = int.from_bytes(os.urandom(2))
+        _attach_filter(self._socket, _NOTHING_PASSES)
+        _drain(self._socket)
         _attach_filter(self._socket, _reply_filter(self._family, ident))
         return ident
 
@@ -330,6 +334,13 @@ def _reply_filter(family: int, ident: int) -> list[tuple[int, int, int, int]]:
         (0x06, 0, 0, 0xFFFFFFFF),
         (0x06, 0, 0, 0),
     ]
+
+
+def _drain(opened: socket.socket) -> None:
+    """Throw away what waits. Nothing comes after it: a filter stands that lets nothing pass."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            opened.recv(1, socket.MSG_DONTWAIT)
 
 
 def _attach_filter(opened: socket.socket, program: list[tuple[int, int, int, int]]) -> None:

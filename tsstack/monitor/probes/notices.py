@@ -79,7 +79,7 @@ def _notice(probe: Probe, error: str) -> Notice | None:
     if error.startswith(UNRESOLVED):
         return Notice(probe.path.key, f"{host_of(probe)} {error}", "check the name and this host's DNS")
     if error.startswith(NO_INTERFACE):
-        return Notice(f"interface {probe.path.interface}", error, "see `ip link` for the names")
+        return Notice(f"interface {probe.path.interface}", error, "ip -brief link    # for the names")
     return None
 
 

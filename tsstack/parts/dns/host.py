@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from tsstack.parts.dns import desired
 from tsstack.parts.dns.desired import TAILNET_INTERFACE, TAILNET_RESOLVER, Route
 from tsstack.parts.dns.resolved import LinkDns, is_managed, link_towards, read_link, write_link
 from tsstack.system.files import write_durably
-from tsstack.system.processes import network_of
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts, Paths
@@ -26,6 +24,8 @@ RECORD = "dns-links.json"
 """In the state folder: link -> the settings that we gave it, so that they can be told from others'."""
 
 _RESOLVED_SOCKET = "/run/systemd/resolve/io.systemd.Resolve"
+# include/linux/net.h: __SO_ACCEPTCON. Its other ends have its path too, in the namespace of who connects.
+_LISTENS = "00010000"
 
 # tailscaled clears tailscale0's settings within milliseconds of being told to; see _await_tailscaled.
 _PATIENCE_S = 2.0
@@ -173,18 +173,16 @@ def discover_resolved(paths: Paths) -> bool:
 
     It is asked by its socket, for its files stay when it stops. In a network namespace that shares the
     machine's /run, the socket answers too, but its links are the machine's: that one is not ours to set.
+    Each namespace lists the listeners that were made in it, to anybody (proc_net(5), unix), also where /proc
+    hides who listens.
     The socket lies where systemd puts it, whatever `paths` says of our own files.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asker:
         asker.settimeout(1.0)
         if asker.connect_ex(_RESOLVED_SOCKET) != 0:
             return False
-        # unix(7): struct ucred of whoever listens, resolved or the systemd that listens for it.
-        peer, _, _ = struct.unpack("iII", asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    try:
-        return network_of(peer) == network_of("thread-self")
-    except FileNotFoundError:
-        return False  # it lives in another process namespace
+    sockets = Path("/proc/thread-self/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.endswith(f" {_RESOLVED_SOCKET}") and line.split()[3] == _LISTENS for line in sockets)
 
 
 def doctor(paths: Paths) -> tuple[str, ...]:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _ROUTE_DEVICE = re.compile(r"^(?:local |broadcast |multicast )?(\S+) .*?\bdev (\S+)")
 _LOCAL = re.compile(r"^\d+: (\S+) +inet6? ([0-9a-fA-F.:]+)")
+_TO_ALL = re.compile(r" brd ([0-9.]+)")
 _LOOPBACK = re.compile(r"127\.|::1$")
+_GROUP = re.compile(r"22[4-9]\.|23\d\.|255\.255\.255\.255$|ff")  # RFC 5771, RFC 919, RFC 4291 section 2.7
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 
 
@@ -75,8 +77,11 @@ def cut_refused(before: str | None, after: str) -> Cut:
     """
     try:
         entries = _entries()
-        local = _local_addresses() if entries else {}
-        entries = [entry for entry in entries if entry.source not in local]
+        listed = run(["ip", "-o", "addr"]).stdout if entries else ""
+        local = _local_addresses(listed)
+        # An address alone in its network may be its own broadcast address (ifconfig makes such).
+        to_all = {*_TO_ALL.findall(listed)} - local.keys()
+        entries = [entry for entry in entries if entry.source not in local and entry.replier not in to_all]
         if not entries:
             return Cut()
         remote = {entry.source for entry in entries} | {entry.replier for entry in entries} - local.keys()
@@ -138,18 +143,24 @@ def _is_refused(flow: Flow, old: Ruleset | None, new: Ruleset) -> bool:
 
 
 def _entries() -> list[Entry]:
-    """Connections of protocols that rules tell apart. Loopback is nobody's but ours."""
+    """Connections of protocols that rules tell apart. Loopback is nobody's but ours.
+
+    What went to a group or to everybody on a link is left out: its answers come from other addresses, so it
+    never becomes an established connection.
+    """
     return [
         Entry(protocol, each)
         for each in list_connections()
-        if (protocol := _PROTOCOLS.get(each.original.protocol)) and not _LOOPBACK.match(each.original.source)
+        if (protocol := _PROTOCOLS.get(each.original.protocol))
+        and not _LOOPBACK.match(each.original.source)
+        and not _GROUP.match(each.original.destination)
     ]
 
 
-def _local_addresses() -> dict[str, list[str]]:
+def _local_addresses(listed: str) -> dict[str, list[str]]:
     """This host's addresses, and the interfaces that have each: a link-local one may be on several."""
     found: dict[str, list[str]] = {}
-    for line in run(["ip", "-o", "addr"]).stdout.splitlines():
+    for line in listed.splitlines():
         if match := _LOCAL.match(line):
             found.setdefault(match[2], []).append(match[1].partition("@")[0])
     return found

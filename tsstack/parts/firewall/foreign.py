@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 _OWN = ("inet", "tsstack")
 _HOOKS = ("input", "forward")
+# What may refuse a packet. An `xt` is something of iptables' own, and may be its REJECT.
+_REFUSING = frozenset({"drop", "reject", "vmap", "xt", "queue", "synproxy"})
+# tailscaled's own, tailscale: util/linuxfw; what they drop our table drops too.
+_TAILSCALED = frozenset({"ts-input", "ts-forward", "ts-postrouting"})
+_WAYS_IN = frozenset({"ingress", "prerouting", "input"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +32,14 @@ class ForeignDrop:
     reason: str
     """`policy drop`, or the last rule that drops whatever reaches it."""
 
+    @property
+    def is_docker(self) -> bool:
+        """Whether it is the policy that Docker gives the chain of iptables."""
+        return (self.hook, self.chain, self.reason) == ("forward", "FORWARD", "policy drop")
+
     def __str__(self) -> str:
         name = f"table {self.family} {self.table}, chain {self.chain}"
-        if self.hook == "forward" and self.chain == "FORWARD" and self.reason == "policy drop":
+        if self.is_docker:
             return (
                 f"{name} drops by its policy what it does not accept itself (Docker sets that): what our "
                 "zones let through this host must be accepted there too, for example in DOCKER-USER"
@@ -57,6 +67,35 @@ def foreign_drops(session: Session) -> tuple[ForeignDrop, ...]:
                 ForeignDrop(chain["family"], chain["table"], chain["name"], str(chain["hook"]), reason)
             )
     return tuple(found)
+
+
+def filtering_tables(session: Session) -> tuple[str, ...]:
+    """The tables of others that may drop a packet on its way in, as `ip filter`: by a policy or any rule.
+
+    Whether they drop what our zones open only a packet can tell. tailscaled's own chains are left out: what
+    they drop our table drops too. Raises NftError.
+    """
+    tables: dict[tuple[str, str], bool] = {}
+    for entry in session.query("list chains"):
+        chain = entry.get("chain", {})
+        at = (chain.get("family", ""), chain.get("table", ""))
+        if chain.get("hook") in _WAYS_IN and at != _OWN:
+            tables[at] = tables.get(at, False) or chain.get("policy") == "drop"
+    return tuple(
+        f"{family} {table}"
+        for (family, table), drops in tables.items()
+        if drops or _has_drop(session, family, table)
+    )
+
+
+def _has_drop(session: Session, family: str, table: str) -> bool:
+    rules = (entry.get("rule", {}) for entry in session.query(f"list table {family} {table}"))
+    return any(
+        _REFUSING & statement.keys()
+        for rule in rules
+        if rule.get("chain") not in _TAILSCALED
+        for statement in rule.get("expr", [])
+    )
 
 
 def _last_word(session: Session, chain: dict[str, Any]) -> str:

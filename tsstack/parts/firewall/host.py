@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, RollbackFailed
+from tsstack.parts.firewall.fallback import fallback_file, has_fallback
 from tsstack.parts.firewall.fingerprint import fingerprint, moment_of
 from tsstack.parts.firewall.library import NftError, Session
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tsstack.parts.part import Change, Report, Snapshot, Tree
 
 _FAMILY, _TABLE = "inet", "tsstack"
-_FILE = "nftables/tsstack.nft"
+FILE = "nftables/tsstack.nft"
 _SUBJECT = f"table {_FAMILY} {_TABLE}"
 _LOOK = "nft list table inet tsstack shows what is loaded"
 _UNREADABLE = "the packet filter cannot be read"
@@ -37,7 +38,8 @@ class Firewall:
 
     Its snapshot: `text`, from which the table can be loaded again (None: there is none), and `file`, the
     digest of the file that it was loaded from (None: the table is not as we loaded it, or not ours).
-    To know that, every load notes the text and the kernel's fingerprint of what became of it.
+    To know that, every load notes the text and the kernel's fingerprint of what became of it. `fallback` is
+    the text of what stands for a generation without a firewall (`tsstack fallback`), or None.
     """
 
     name = "firewall"
@@ -53,8 +55,8 @@ class Firewall:
 
         Without root the same is done by `nft -c` in a namespace of its own (unshare(1), -Urn).
         """
-        path = generation / _FILE
-        if not path.exists():
+        path = _to_load(generation, facts)
+        if path is None:
             return
         text = path.read_text()
         try:
@@ -67,7 +69,7 @@ class Firewall:
 
     def warnings(self, generation: Path, facts: Facts) -> tuple[str, ...]:
         """Other owners' chains that drop what our table accepts: `foreign.foreign_drops`."""
-        if not (generation / _FILE).exists():
+        if not (generation / FILE).exists():
             return ()
         from tsstack.parts.firewall.foreign import foreign_drops
 
@@ -79,20 +81,29 @@ class Firewall:
     def observe(self, tree: Tree, facts: Facts) -> Snapshot:
         """The table's text: what we loaded if the kernel still has just that, else nft's listing."""
         try:
+            fallback = fallback_file(facts.paths.state, FILE)
+            stands_in = fallback.read_text() if fallback else None
             mark = fingerprint(_TABLE)
             record = _read_record(facts)
             if mark is None:
-                return {"text": None, "file": None}
+                return {"text": None, "file": None, "fallback": stands_in}
             if record is not None and record["fingerprint"] == mark:
-                return {"text": record["text"], "file": _digest(record["text"])}
-            return {"text": Session().list_table(_FAMILY, _TABLE), "file": None}
+                text = record["text"]
+                return {"text": text, "file": _digest(text), "fallback": stands_in}
+            listing = Session().list_table(_FAMILY, _TABLE)
+            return {"text": listing, "file": None, "fallback": stands_in}
         except NftError as error:
             raise CheckFailed(f"{_UNREADABLE}: {error.message}", hint=error.hint) from error
         except OSError as error:
             raise CheckFailed(f"{_UNREADABLE}: {error}", hint=_needs_root(error)) from error
 
+    def stands_alone(self, facts: Facts) -> bool:
+        """The fallback, or a table that we loaded and that an interrupted change has left."""
+        return has_fallback(facts.paths.state) or _record_path(facts).exists()
+
     def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
-        wanted, loaded = tree.get(_FILE), snapshot["text"]
+        loaded, fallback = snapshot["text"], snapshot["fallback"]
+        wanted = tree.get(FILE) or (None if fallback is None else str(fallback))
         if loaded == wanted and (wanted is None or snapshot["file"] is not None):
             return ()
         from tsstack.parts.firewall.summary import describe_difference
@@ -110,12 +121,13 @@ class Firewall:
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:
         """Replace the table in one transaction, then cut the connections that it would not accept."""
-        path = generation / _FILE
-        text = path.read_text() if path.exists() else ""
+        text = ""
         try:
+            path = _to_load(generation, facts)
+            text = path.read_text() if path else ""
             before = self.observe({}, facts)["text"]
             session = Session()
-            if not text:
+            if path is None:
                 session.run(_REMOVE)
                 _forget_record(facts)
                 report("firewall: the table is removed")
@@ -128,25 +140,23 @@ class Firewall:
             raise ApplyFailed(explain_refusal(error.message, text), hint=error.hint) from error
         except OSError as error:
             raise ApplyFailed(f"the firewall's record cannot be written: {error}") from error
-        report("firewall: the table is loaded")
+        told = "the fallback stands" if path.parents[1] != generation else "the table is loaded"
+        report(f"firewall: {told}")
         if before != text:
             _cut_refused(None if before is None else str(before), text, report)
 
     def verify(self, generation: Path, facts: Facts) -> None:
-        path = generation / _FILE
         try:
             mark, record = fingerprint(_TABLE), _read_record(facts)
+            path = _to_load(generation, facts)
+            text = path.read_text() if path else ""
         except OSError as error:
             raise ApplyFailed(f"{_UNREADABLE}: {error}", hint=_needs_root(error)) from error
-        if not path.exists():
+        if path is None:
             if mark is not None:
                 raise ApplyFailed(f"{_SUBJECT} is there although the file asks for no firewall")
             return
-        if (
-            mark is None
-            or record is None
-            or (record["fingerprint"], record["text"]) != (mark, path.read_text())
-        ):
+        if mark is None or record is None or (record["fingerprint"], record["text"]) != (mark, text):
             raise ApplyFailed(f"{_SUBJECT} is not as it was loaded: something else changes it", hint=_LOOK)
         _connect_to_self()
 
@@ -172,6 +182,12 @@ class Firewall:
         # Without a table everything is accepted: nothing was let in by one, or nothing is shut out now.
         if isinstance(undone, str) and isinstance(text, str) and undone != text:
             _cut_undone(undone, text)
+
+
+def _to_load(generation: Path, facts: Facts) -> Path | None:
+    """The file of the table that is to stand with this generation; None: no table is."""
+    own = generation / FILE
+    return own if own.exists() else fallback_file(facts.paths.state, FILE)
 
 
 def explain_refusal(words: str, text: str) -> str:
@@ -210,7 +226,7 @@ def _cut_refused(before: str | None, after: str, report: Report) -> None:
         report(f"firewall: {_counted(cut.gone)} no longer allowed and cut: {_named(cut.gone)}")
     if cut.may_return:
         which = "all of them" if len(cut.may_return) == len(cut.gone) else _named(cut.may_return)
-        report(f"firewall: who was asked may open them again by sending first, as the rules let it: {which}")
+        report(f"firewall: they come back if the side that was asked sends first, as rules allow: {which}")
     for sentence in cut.failed:
         report(f"firewall: {sentence}")
 

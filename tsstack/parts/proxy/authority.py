@@ -37,7 +37,8 @@ def ca_certificate(tls: Path, tailnet: str) -> Path:
 
 
 def is_due(certificate: Certificate, now_unix_s: float) -> bool:
-    """Whether it has to be made, fetched, linked or renewed: missing, or less than a third of life left.
+    """Whether it has to be made, fetched, linked or renewed: missing, not the one that was put there, or with
+    less than a third of its life left.
 
     Of the user's own only the links are looked at; `supply` knows what was loaded through them.
     """
@@ -46,8 +47,10 @@ def is_due(certificate: Certificate, now_unix_s: float) -> bool:
         pairs = ((path, certificate.source_certificate), (Path(certificate.key), certificate.source_key))
         return any(not link.is_symlink() or str(link.readlink()) != source for link, source in pairs)
     try:
-        renew = json.loads(read_plain(path.with_name(f"{path.name}.json")))
-        return not path.exists() or float(renew["renew_unix_s"]) <= now_unix_s
+        note = json.loads(read_plain(path.with_name(f"{path.name}.json")))
+        there = path.stat()
+        is_ours = (there.st_size, there.st_mtime_ns) == (note["size"], note["mtime_ns"])
+        return not is_ours or float(note["renew_unix_s"]) <= now_unix_s
     except (OSError, ValueError, KeyError, TypeError):
         return True
 
@@ -228,7 +231,13 @@ def _store(path: Path, pem: bytes, start: datetime.datetime, end: datetime.datet
     # A pair without its note counts as due, so this order can only renew too often.
     path.with_name(f"{path.name}.json").unlink(missing_ok=True)
     write_durably(path, pem, mode=0o600)
-    note = {"renew_unix_s": renew.timestamp(), "end_unix_s": end.timestamp()}
+    there = path.stat()
+    note = {
+        "renew_unix_s": renew.timestamp(),
+        "end_unix_s": end.timestamp(),
+        "size": there.st_size,
+        "mtime_ns": there.st_mtime_ns,
+    }
     write_durably(path.with_name(f"{path.name}.json"), json.dumps(note))
 
 

@@ -14,13 +14,15 @@ from tsstack.parts.proxy.plan import PROBE_PATH
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from tsstack.parts.proxy.plan import Listener, Plan, Vhost
 
 _TIMEOUT_S = 5.0
 _UPSTREAM_S = 0.5
+ANSWER_S = 3.0
+"""How long an upstream may take for its first byte. nginx waits longer, and its client gets 504 then."""
 # A handshake of its own for so many names; the others are asked on one connection per address, whose
 # certificate was seen already. Keeps 1,000 services within a fraction of a second.
 _HANDSHAKES = 24
@@ -109,6 +111,61 @@ def silent_upstreams(plan: Plan) -> list[tuple[str, str]]:
     for start in range(0, len(pending), _BATCH):
         silent += _silent(pending[start : start + _BATCH])
     return silent
+
+
+def mute_upstreams(plan: Plan, silent: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(service, endpoint) of each that takes a connection and answers no request within `ANSWER_S`.
+
+    Not those in `silent`, nor what is passed on byte by byte: who speaks first there is not known. The
+    request is HEAD, which changes nothing (RFC 9110 section 9.2.1); whatever comes back is an answer, also
+    where the upstream would have liked TLS.
+    """
+    pending = [
+        (key, endpoint)
+        for key, endpoints in plan.upstreams.items()
+        for endpoint in endpoints
+        if (key, endpoint) not in silent and not plan.urls.get(key, "").startswith("tcp://")
+    ]
+    mute: list[tuple[str, str]] = []
+    for start in range(0, len(pending), _BATCH):
+        mute += _mute(plan, pending[start : start + _BATCH])
+    return mute
+
+
+def _mute(plan: Plan, pending: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    waiting: dict[socket.socket, tuple[str, str]] = {}
+    with selectors.DefaultSelector() as selector:
+        try:
+            for key, endpoint in pending:
+                with contextlib.suppress(OSError):
+                    opened = _begin(endpoint)
+                    waiting[opened] = (key, endpoint)
+                    selector.register(opened, selectors.EVENT_WRITE, opened)
+            deadline_s = time.monotonic() + ANSWER_S
+            while waiting and (left_s := deadline_s - time.monotonic()) > 0:
+                for ready, events in selector.select(left_s):
+                    opened = ready.data
+                    if events & selectors.EVENT_WRITE and _sent(
+                        opened, plan.urls.get(waiting[opened][0], "")
+                    ):
+                        selector.modify(opened, selectors.EVENT_READ, opened)
+                    else:
+                        selector.unregister(opened)
+                        del waiting[opened]
+                        opened.close()
+            return list(waiting.values())
+        finally:
+            for opened in waiting:
+                opened.close()
+
+
+def _sent(opened: socket.socket, url: str) -> bool:
+    host = url.partition("://")[2].partition("/")[0] or "localhost"
+    try:
+        opened.send(f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode("ascii"))
+    except OSError:
+        return False
+    return True
 
 
 def _probe(

@@ -14,7 +14,7 @@ from tsstack.errors import TsstackError
 from tsstack.parts.proxy import doorkeeper
 from tsstack.parts.proxy.engine import Engine, engine, workers
 from tsstack.parts.proxy.host import find_drift
-from tsstack.parts.proxy.probe import ask_status, silent_upstreams
+from tsstack.parts.proxy.probe import ask_status, mute_upstreams, silent_upstreams
 from tsstack.parts.proxy.tally import Level, worst
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 Fault = tuple[Level, str, str]
 """How bad it is, what it is, what to do about it."""
 
-_RENEW = "`tsstack certificates renew`, or switch again"
+_RENEW = "tsstack certificates renew"
+_AGAIN = "tsstack switch"
 _MOST_DRIFT = 5
 _DRIFT = ("link ", "certificate for ", "identity daemon")
 
@@ -68,6 +69,8 @@ class ServiceState:
     level: Level
     answering: tuple[str, ...]
     silent: tuple[str, ...]
+    mute: tuple[str, ...] = ()
+    """Those that take a connection and do not answer a request in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def look(generation: Path, plan: Plan, facts: Facts) -> Standing:
         by_vhost.setdefault((answer.vhost.name, answer.vhost.port), []).append(answer)
     leaves = _load_leaves(answers)
     now = datetime.datetime.now(datetime.UTC)
+    silent = silent_upstreams(plan)
     nginx = engine(plan.main_config, facts)
     points = [
         _judge_configuration(nginx, generation, plan, facts),
@@ -111,7 +115,7 @@ def look(generation: Path, plan: Plan, facts: Facts) -> Standing:
             judge_vhost(plan.digest, vhost, by_vhost.get((vhost.name, vhost.port), []), leaves, now)
             for vhost in plan.vhosts
         ),
-        judge_services(plan, silent_upstreams(plan)),
+        judge_services(plan, silent, mute_upstreams(plan, set(silent))),
     )
 
 
@@ -126,7 +130,7 @@ def judge_vhost(
     ends = [leaves[one.certificate].not_valid_after_utc for one in answers if one.certificate in leaves]
     faults = [fault for answer in answers for fault in _faults(digest, answer, leaves, now)]
     if not answers:
-        faults = [("critical", "nginx has no address for it", "switch again")]
+        faults = [("critical", "nginx has no address for it", _AGAIN)]
     none: Fault = ("ok", "", "")
     level, words, hint = min(faults, key=lambda one: one[0] != "critical", default=none)
     return VhostState(
@@ -140,15 +144,19 @@ def judge_vhost(
     )
 
 
-def judge_services(plan: Plan, silent: Iterable[tuple[str, str]]) -> tuple[ServiceState, ...]:
-    """Each service: critical without any upstream, a warning when one of several is gone. Pure."""
-    gone = set(silent)
+def judge_services(
+    plan: Plan, silent: Iterable[tuple[str, str]], mute: Iterable[tuple[str, str]] = ()
+) -> tuple[ServiceState, ...]:
+    """Each service: critical without any upstream, a warning when one is gone or gives no answer. Pure."""
+    gone, dumb = set(silent), set(mute)
     found = []
     for name, endpoints in sorted(plan.upstreams.items()):
         lost = tuple(each for each in endpoints if (name, each) in gone)
         left = tuple(each for each in endpoints if (name, each) not in gone)
-        level: Level = "ok" if not lost else "warning" if left else "critical"
-        found.append(ServiceState(name, plan.urls.get(name, ""), level, left, lost))
+        late = tuple(each for each in left if (name, each) in dumb)
+        answering = tuple(each for each in left if each not in late)
+        level: Level = "critical" if not left else "warning" if lost or late else "ok"
+        found.append(ServiceState(name, plan.urls.get(name, ""), level, answering, lost, late))
     return tuple(found)
 
 
@@ -159,13 +167,13 @@ def _faults(
     at = f"at {answer.endpoint}"
     if answer.trouble:
         return [
-            ("critical", f"does not answer {at}: {answer.trouble}", "see nginx's error log, and `fw-status`")
+            ("critical", f"does not answer {at}: {answer.trouble}", "fw-status    # and nginx's error log")
         ]
     found: list[Fault] = []
     if answer.digest != digest:
         who = f"generation {answer.digest}" if answer.digest else "something else"
         found.append(
-            ("critical", f"{who} answers {at}, not the live one", "switch again, and see nginx's error log")
+            ("critical", f"{who} answers {at}, not the live one", f"{_AGAIN}    # and see nginx's error log")
         )
     leaf = leaves.get(answer.certificate)
     if leaf is None:
@@ -183,7 +191,7 @@ def _certificate_faults(answer: Answer, leaf: x509.Certificate, now: datetime.da
         return [("critical", f"its certificate expired on {leaf.not_valid_after_utc:%Y-%m-%d}", _RENEW)]
     if leaf.not_valid_before_utc > now:
         return [("critical", f"its certificate counts from {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
-                 "see whether this host's clock is right")]  # fmt: skip
+                 "timedatectl    # is this host's clock right?")]  # fmt: skip
     if answer.distrust:
         return [("critical", f"clients refuse its certificate: {answer.distrust}", _RENEW)]
     if left < warned_before(leaf):
@@ -257,10 +265,8 @@ def _judge_process(nginx: Engine, answers: Sequence[Answer]) -> Point:
             return Point(about, "ok", "answers; only root sees its process")
         return Point(about, "unknown", "only root sees whether it runs", "try with sudo")
     if orphans := nginx.orphans():
-        return Point(
-            about, "critical", f"its master is dead, {len(orphans)} workers serve on", "switch again"
-        )
-    return Point(about, "critical", "does not run", "`tsstack switch` starts it")
+        return Point(about, "critical", f"its master is dead, {len(orphans)} workers serve on", _AGAIN)
+    return Point(about, "critical", "does not run", f"{_AGAIN}    # starts it")
 
 
 def _judge_generation(plan: Plan, answers: Sequence[Answer]) -> Point:
@@ -273,7 +279,7 @@ def _judge_generation(plan: Plan, answers: Sequence[Answer]) -> Point:
     if not served:
         return Point(about, "unknown", "nothing says which one is served")
     others = ", ".join(sorted(served - {plan.digest}))
-    return Point(about, "critical", f"nginx serves {others}, the live one is {plan.digest}", "switch again")
+    return Point(about, "critical", f"nginx serves {others}, the live one is {plan.digest}", _AGAIN)
 
 
 def _judge_drift(generation: Path, facts: Facts) -> list[Point]:
@@ -294,9 +300,9 @@ def _judge_drift(generation: Path, facts: Facts) -> list[Point]:
 
 def _judge_change(change: Change, facts: Facts) -> Point:
     if change.subject != "identity daemon" or change.after is None:
-        return Point("drift", "warning", str(change), "switch again")
+        return Point("drift", "warning", str(change), _AGAIN)
     if doorkeeper.answers(facts):
         words = "runs with other code or settings than the live generation's"
-        return Point("identity daemon", "warning", words, "switch again")
+        return Point("identity daemon", "warning", words, _AGAIN)
     words = "does not answer: services with `allow` refuse everybody"
-    return Point("identity daemon", "critical", words, "`tsstack switch` starts it")
+    return Point("identity daemon", "critical", words, f"{_AGAIN}    # starts it")

@@ -313,7 +313,7 @@ def _route_changes(before: Sequence[str], after: Sequence[str]) -> list[Change]:
 
 def _say(name: str, value: Any, names: Mapping[str, str]) -> str:
     if name == "ExitNodeID":
-        return names.get(str(value), str(value or "")) or "none"
+        return names.get(str(value)) or (f"a node that offers no exit ({value})" if value else "none")
     if name == "NetfilterMode":
         return next((word for word, mode in _NETFILTER_MODES.items() if mode == value), str(value))
     if name in _SETS:

@@ -114,8 +114,9 @@ def _expired(enrolment: Mapping[str, Any]) -> ApplyFailed:
         hint = f"remove {name} at https://login.tailscale.com/admin/machines, and switch again with a new key"
     else:
         hint = (
-            f"on the server: `headscale nodes list` for the ID of {name}, `headscale nodes delete -i ID`; "
-            "make a new key if the old one was for one use, and switch again"
+            f"on the server: `headscale nodes list` for the ID of {name}, then `headscale nodes expire -i ID "
+            "--disable`: it comes back by itself, with its addresses. Or `headscale nodes delete -i ID`, and "
+            "switch again, with a new key if the old one was for one use: it gets other addresses"
         )
     return ApplyFailed(message, hint=hint)
 

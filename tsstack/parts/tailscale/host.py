@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -285,8 +286,13 @@ def _is_online(status: Mapping[str, Any]) -> bool:
 
 
 def _own_name(status: Mapping[str, Any]) -> str:
-    """The name that the node gives itself; on the tailnet it may be another, where this one was taken."""
-    return str((status.get("Self") or {}).get("HostName") or "")
+    """The name that the node gives itself where no pref does: the machine's; empty where that is not sure.
+
+    Status says what the server heard last, which for a moment is the name that a pref has given before, and
+    tailscaled may live on a machine of another name (hostinfo.go takes the first label of os.Hostname).
+    """
+    machine = os.uname().nodename.partition(".")[0]
+    return machine if (status.get("Self") or {}).get("HostName") == machine else ""
 
 
 def _health(status: Mapping[str, Any]) -> str:

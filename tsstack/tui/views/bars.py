@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from time import localtime, strftime
 from typing import NamedTuple
 
-from tsstack.status.words import span
+from tsstack.status.headline import headline
+from tsstack.status.words import span, wrapped
 from tsstack.tui.cells import Line, Signs, Span, cut, fitted, width_of
-from tsstack.tui.frame import Frame
-from tsstack.tui.views.overview import headline
+from tsstack.tui.frame import Away, Frame
 
 LATE_S = 3.5
 """Figures that are older than this are called old."""
@@ -52,6 +52,8 @@ def header(frame: Frame | None, signs: Signs, width: int, now: float) -> Line:
             0, (("read-only" if not (may.steer or may.switch) else "no switching") + "  ", "warning")
         )
     room = width - sum(width_of(text) for text, _ in right)
+    if sum(width_of(text) for text, _ in left) > room:
+        left[0] = (" ", "")  # how the host is says more than what this program is
     line = fitted(tuple(left), room, signs.end)
     return (*line, (" " * (room - sum(width_of(text) for text, _ in line)), ""), *right)
 
@@ -98,22 +100,31 @@ def _size(key: Key) -> int:
 def banner(frame: Frame | None, signs: Signs, width: int, now: float, failed: str = "") -> list[Line]:
     """What matters on every screen: who is away since when, old figures, a switch to be confirmed."""
     lines: list[Line] = []
+    if frame is not None and frame.status["generation"]["pending"] is not None:
+        lines.append(_pending(frame, now))
     if failed:
         lines.append((("! ", "critical"), ("asking went wrong: ", "critical"), (signs.words(failed), "")))
-    if frame is None:
-        return [fitted(line, width, signs.end) for line in lines]
-    for name, away in frame.away.items():
-        since = strftime("%H:%M:%S", localtime(away.since))
-        said = f"the {name}" if name == "monitor" else name
-        said = f"{said} is away since {since} ({span(now - away.since)}); what it said last is dim"
-        lines.append((("! ", "critical"), (said, "critical"), (f": {signs.words(away.why)}", "dim")))
-    age_s = now - frame.status["at"]
-    if age_s > LATE_S:
-        lines.append((("! ", "warning"), (f"these figures are {span(age_s)} old", "warning")))
-    pending = frame.status["generation"]["pending"]
-    if pending is not None:
-        lines.append(_pending(frame, now))
+    if frame is not None:
+        for name, away in frame.away.items():
+            lines += _away(name, away, signs, width, now)
+        age_s = now - frame.status["at"]
+        if age_s > LATE_S:
+            lines.append((("! ", "warning"), (f"these figures are {span(age_s)} old", "warning")))
     return [fitted(line, width, signs.end) for line in lines]
+
+
+def _away(name: str, away: Away, signs: Signs, width: int, now: float) -> list[Line]:
+    """Who is away, since when and why, on as many lines as the reason takes, two at most."""
+    since = strftime("%H:%M:%S", localtime(away.since))
+    said = f"{name} away since {since} ({span(now - away.since)})"
+    text = f"{said}: {signs.words(away.why)}"
+    told = f"{text}; what it said last is dim"
+    first, *more = wrapped(told if len(told) + 2 <= width else text, max(20, width - 2))
+    head: Line = (("! ", "critical"), (first[: len(said)], "critical"), (first[len(said) :], "dim"))
+    if not more:
+        return [head]
+    rest = " ".join(more)
+    return [head, (("  ", ""), (rest, "dim"))]
 
 
 def _pending(frame: Frame, now: float) -> Line:

@@ -66,6 +66,8 @@ def exit_nodes(frame: Frame) -> list[ExitNode]:
             notes.append(f"barred for {candidate['barred_s']:.0f} s more")
         notes += [cause["text"] for cause in path["causes"]] if path else []
         level = candidate["level"] if candidate else "unknown"
+        if path and not path["causes"] and level != path["level"]:
+            notes.append(f"the way to it is {path['level']}, the way through it {level}")
         using = status["exit"]["using"].lower() == key
         nodes.append(ExitNode(name, key in known, using, level, path, tuple(notes)))
     return nodes
@@ -75,16 +77,15 @@ def exits(frame: Frame, signs: Signs) -> Table:
     """The table of `exit_nodes`."""
     nodes = exit_nodes(frame)
 
-    def cells(row: int, _: Sequence[int]) -> Cells:
-        return exit_cells(nodes[row], signs)
+    old = bool({"tailscaled", "monitor"} & set(frame.away))
 
-    return Table(
-        EXITS,
-        [node.name for node in nodes],
-        cells,
-        empty="this tailnet offers no exit node",
-        stale=bool({"tailscaled", "monitor"} & set(frame.away)),
-    )
+    def cells(row: int, _: Sequence[int]) -> Cells:
+        mark, name, *rest = exit_cells(nodes[row], signs)
+        if frame.old_exit:
+            mark, name = dimmed(mark), dimmed(name)
+        return (mark, name, *(map(dimmed, rest) if old else rest))
+
+    return Table(EXITS, [node.name for node in nodes], cells, empty="this tailnet offers no exit node")
 
 
 def exit_cells(node: ExitNode, signs: Signs) -> Cells:
@@ -93,13 +94,17 @@ def exit_cells(node: ExitNode, signs: Signs) -> Cells:
     figures = next((each for each in windows if each["sent"]), None)
     via = node.path["via"] if node.path else ""
     sign, look = signs.level(node.level)
+    before = "dim" if node.level == "unknown" else ""  # figures of then beside a level of now
     return (
         say(signs.sign("arrow") if node.in_use else "", "accent"),
         say(signs.words(node.name), "bold" if node.in_use else ""),
         say(f"{sign} {node.level}", look),
-        say(percent(figures["loss"]) if figures else "", "warning" if figures and figures["loss"] else ""),
-        say(milliseconds(figures["rtt_p50_s"]) if figures else ""),
-        say(milliseconds(figures["rtt_p95_s"]) if figures else ""),
+        say(
+            percent(figures["loss"]) if figures else "",
+            before or ("warning" if figures and figures["loss"] else ""),
+        ),
+        say(milliseconds(figures["rtt_p50_s"]) if figures else "", before),
+        say(milliseconds(figures["rtt_p95_s"]) if figures else "", before),
         say("" if via == "unknown" else via, "warning" if via == "relay" else "dim"),
         say(signs.words("; ".join(node.notes)), "dim"),
     )
@@ -117,11 +122,13 @@ def exit_details(frame: Frame, signs: Signs, width: int) -> list[Line]:
         chosen = (f"by hand: {signs.words(way['manual'] or DIRECT)}, until `a`", "warning")
     elif way["maintenance"]:
         chosen = ("by nobody: maintenance, until `m`", "warning")
-    lines = [labelled("in use", (text, look)), labelled("chosen", chosen)]
+    line = labelled("in use", (text, look))
+    lines = [dimmed(line) if frame.old_exit else line, labelled("chosen", chosen)]
     state = (status["monitor"]["state"] or {}).get("exit")
     if state:
-        lines.append(labelled("moves", (f"{state['moves']} since the monitor started", "")))
+        line = labelled("moves", (f"{state['moves']} since the monitor started", ""))
+        lines.append(dimmed(line) if "monitor" in frame.away else line)
     for number, sentence in enumerate(way["why"][:4]):
         for part, text in enumerate(wrapped(signs.words(sentence), max(20, width - 12))):
             lines.append(labelled("why" if not number and not part else "", (text, "")))
-    return [dimmed(line) for line in lines] if frame.away else lines
+    return lines

@@ -23,15 +23,14 @@ MOST_LINES = 5000
 def generations(frame: Frame, signs: Signs) -> Table:
     """All there are, the newest first."""
 
-    def cells(row: int, _: Sequence[int]) -> Cells:
-        return generation_cells(frame.generations[row], frame, signs)
+    known = frame.generations or ()
 
-    return Table(
-        GENERATIONS,
-        [str(each.number) for each in frame.generations],
-        cells,
-        empty="no generation yet: `tsstack switch` makes the first",
-    )
+    def cells(row: int, _: Sequence[int]) -> Cells:
+        return generation_cells(known[row], frame, signs)
+
+    none = "no generation yet: `tsstack switch` makes the first"
+    empty = "not read yet" if frame.generations is None else none
+    return Table(GENERATIONS, [str(each.number) for each in known], cells, empty=empty)
 
 
 def generation_cells(generation: Generation, frame: Frame, signs: Signs) -> Cells:
@@ -59,7 +58,7 @@ def generation_cells(generation: Generation, frame: Frame, signs: Signs) -> Cell
 
 def generation_details(frame: Frame, signs: Signs, key: str) -> list[Line]:
     """One generation in full."""
-    found = next((each for each in frame.generations if str(each.number) == key), None)
+    found = next((each for each in frame.generations or () if str(each.number) == key), None)
     if found is None:
         return []
     made = f"{span(frame.status['at'] - found.made)} ago" if found.number else "always"

@@ -19,7 +19,6 @@ from tsstack.tui.cells import (
     dimmed,
     fitted,
     joined,
-    labelled,
     say,
 )
 from tsstack.tui.frame import Frame
@@ -37,7 +36,8 @@ LINKS = (
     Column("round trips", 12, grow=3, leave=2),
 )
 _SPARK = len(LINKS) - 1
-CHART_LINES = 3
+CHART_LINES, CHART_MOST = 3, 16
+"""Lines of a chart: where it gets an axis there are more than the first; and never more than the second."""
 
 
 def links(frame: Frame, signs: Signs, window: int) -> Table:
@@ -60,13 +60,14 @@ def link_cells(
     figures = window_of(path, window)
     measured = bool(figures) and figures["sent"] > 0
     loss = figures["loss"] if measured else None
+    before = "dim" if path["level"] == "unknown" else ""  # figures of then beside a level of now
     return (
         (signs.level(path["level"]),),
         say(signs.words(path["key"])),
         say(path["level"], LOOK_OF[path["level"]]),
-        say(percent(loss), "warning" if loss else ""),
+        say(percent(loss), before or ("warning" if loss else "")),
         *(
-            say(milliseconds(figures[name]) if measured else "")
+            say(milliseconds(figures[name]) if measured else "", before)
             for name in ("rtt_p50_s", "rtt_p95_s", "rtt_p99_s", "jitter_s")
         ),
         say("" if path["via"] == "unknown" else path["via"], "warning" if path["via"] == "relay" else "dim"),
@@ -88,17 +89,27 @@ def window_name(frame: Frame, window: int) -> str:
     return ""
 
 
-def link_details(frame: Frame, signs: Signs, key: str, width: int) -> list[Line]:
-    """One path in full: its chart, each window's figures, why it is thought of so."""
+def link_details(frame: Frame, signs: Signs, key: str, width: int, height: int = 24) -> list[Line]:
+    """One path in full: why it is thought of so, its chart, each window's figures; in `height` lines."""
     paths = (frame.status["monitor"]["state"] or {}).get("paths") or ()
     path = next((each for each in paths if each["key"] == key), None)
     if path is None:
         return []
-    sign, look = signs.level(path["level"])
     series = frame.rtts.get(key, ())
+    first = [_head(path, series, signs, width), *_why(path, signs)]
+    last = _window_lines(path["windows"])
+    most = height - len(first) - len(last)
+    axis = [_time_axis(width, signs)] if most > CHART_LINES else []
+    chart = signs.chart(series, width, max(1, min(most - len(axis), CHART_MOST)))
+    lines = [fitted(line, width, signs.end) for line in (*first, *chart, *axis, *last)]
+    return [dimmed(line) for line in lines] if "monitor" in frame.away else lines
+
+
+def _head(path: Mapping[str, Any], series: tuple[float | None, ...], signs: Signs, width: int) -> Line:
+    sign, look = signs.level(path["level"])
     peak = max((value for value in series[-width:] if value is not None and value != LOST), default=None)
     head: list[Span] = [
-        (signs.words(key), "bold"),
+        (signs.words(path["key"]), "bold"),
         (f"{sign} {path['level']}", look),
         (f"since {strftime('%H:%M:%S', localtime(path['since']))}", ""),
         (f"latest {milliseconds(path['rtt_s'])}" if path["rtt_s"] is not None else "", ""),
@@ -106,35 +117,51 @@ def link_details(frame: Frame, signs: Signs, key: str, width: int) -> list[Line]
         (f"through {path['interface']}" if path["interface"] else "", ""),
         (path["source"], "dim"),
     ]
-    lines = [joined([part for part in head if part[0]], f" {signs.sign('dot')} ")]
-    lines += signs.chart(series, width, CHART_LINES)
-    lines += [_window_line(figures) for figures in path["windows"]]
-    lines += [(("! ", "warning"), (signs.words(cause["text"]), "warning")) for cause in path["causes"][:2]]
-    if path["error"]:
-        lines.append((("latest probe: ", "dim"), (signs.words(path["error"]), "critical")))
-    lines = [fitted(line, width, signs.end) for line in lines]
-    return [dimmed(line) for line in lines] if "monitor" in frame.away else lines
+    return joined([part for part in head if part[0]], f" {signs.sign('dot')} ")
 
 
-def _window_line(figures: Mapping[str, Any]) -> Line:
-    if not figures["sent"]:
-        return labelled(span(figures["window_s"]), ("nothing was sent", "dim"))
-    spans: list[Span] = [
-        (
-            f"{figures['lost']} of {figures['sent']} lost ({percent(figures['loss'])})",
-            "warning" if figures["lost"] else "",
-        ),
-        *(
-            (f"{name} {milliseconds(figures[key])}", "")
-            for name, key in (
-                ("p50", "rtt_p50_s"),
-                ("p95", "rtt_p95_s"),
-                ("p99", "rtt_p99_s"),
-                ("jitter", "jitter_s"),
-            )
-            if figures[key] is not None
-        ),
+def _why(path: Mapping[str, Any], signs: Signs) -> list[Line]:
+    """What speaks against it, and what came of the latest probe."""
+    lines: list[Line] = [
+        (("! ", "warning"), (signs.words(cause["text"]), "warning")) for cause in path["causes"][:2]
     ]
-    if figures["relayed"]:
-        spans.append((f"{percent(figures['relayed'])} relayed", "warning"))
-    return labelled(span(figures["window_s"]), *joined(spans))
+    if path["error"]:
+        counts = path.get("counted", True)
+        said: list[Span] = [(signs.words(path["error"]), "critical" if counts else "warning")]
+        said += [] if counts else [(", which says nothing of this link and is not counted", "dim")]
+        lines.append((("latest probe: ", "dim"), *said))
+    return lines
+
+
+def _time_axis(width: int, signs: Signs) -> Line:
+    """How long ago the columns of a chart are, one a second, the latest at the right."""
+    text = "now".rjust(width)
+    tick = "'" if not signs.unicode else "╵"
+    for minutes in range(1, width // 60 + 1):
+        label = f"{tick} {minutes} min ago" if minutes > 1 else f"{tick} 60 s ago"
+        at = width - 60 * minutes
+        text = text[:at] + label + text[at + len(label) :]
+    return ((text, "dim"),)
+
+
+_FIGURES = (("p50", "rtt_p50_s"), ("p95", "rtt_p95_s"), ("p99", "rtt_p99_s"), ("jitter", "jitter_s"))
+
+
+def _window_lines(windows: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """The figures of each window below each other, under their names."""
+    if not windows:
+        return []
+    names = "".join(f"{name:>9}" for name, _ in _FIGURES)
+    lines: list[Line] = [((f"{'last':<8}{'lost':<22}{names}", "dim"),)]
+    for figures in windows:
+        label: Span = (f"{span(figures['window_s']):<8}", "dim")
+        if not figures["sent"]:
+            lines.append((label, ("nothing was sent", "dim")))
+            continue
+        lost = f"{figures['lost']} of {figures['sent']} ({percent(figures['loss'])})"
+        spans: list[Span] = [label, (f"{lost:<22}", "warning" if figures["lost"] else "")]
+        spans.append(("".join(f"{milliseconds(figures[key]):>9}" for _, key in _FIGURES), ""))
+        if figures["relayed"]:
+            spans.append((f"  {percent(figures['relayed'])} relayed", "warning"))
+        lines.append(tuple(spans))
+    return lines

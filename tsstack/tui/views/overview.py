@@ -37,26 +37,27 @@ PEERS = (
     Column("offers", 16, grow=2, leave=4),
 )
 _LEVELS = ("good", "suspect", "poor", "dead", "unknown")
+_LEAVING = ("offers", "generation", "firewall")
+"""Of the host's lines those that leave first when what is wrong needs the room."""
 _LOOK_OF_WAY = {"direct": "ok", "relay": "warning", "peer-relay": "warning", "unknown": "unknown"}
 
 
 def summary(frame: Frame, signs: Signs, width: int) -> list[Line]:
     """The host: tailnet, offers, way out, links, services, firewall, generation."""
     status = frame.status
-    old_tailnet, old_links = "tailscaled" in frame.away, "monitor" in frame.away
     lines = [
-        *((dimmed(line) if old_tailnet else line) for line in _tailnet(status, signs)),
-        *((dimmed(line) if old_tailnet else line) for line in _exit(status, signs)),
-        dimmed(_links(status, signs)) if old_links else _links(status, signs),
-        *((dimmed(line) if old_links else line) for line in _services(status, signs)),
+        *_tailnet(frame, signs),
+        *_exit(frame, signs),
+        _links(frame, signs),
+        *_services(frame, signs),
         *_firewall(frame),
         _generation(status, signs),
     ]
     return [fitted(line, width, signs.end) for line in lines]
 
 
-def _tailnet(status: Status, signs: Signs) -> Iterator[Line]:
-    tailnet = status["tailnet"]
+def _tailnet(frame: Frame, signs: Signs) -> Iterator[Line]:
+    tailnet = frame.status["tailnet"]
     if not tailnet["state"]:
         yield labelled("tailnet", (signs.words(tailnet["error"]) or "no state", "critical"))
         return
@@ -66,12 +67,16 @@ def _tailnet(status: Status, signs: Signs) -> Iterator[Line]:
     parts += [" ".join(map(signs.words, tailnet["tags"]))] if tailnet["tags"] else []
     parts.append(f"tailscaled {signs.words(tailnet['version'])}")
     spans: list[Span] = [(signs.words(tailnet["state"]), look), *((part, "") for part in parts if part)]
-    yield labelled("tailnet", *joined(spans, f" {signs.sign('dot')} "))
+    told = joined(spans, f" {signs.sign('dot')} ")
+    if old := frame.as_of("tailscaled"):
+        told = (("no answer", "critical"), (f"{old}: ", "dim"), *dimmed(told))
+    yield labelled("tailnet", *told)
     offers = [_offer(each["route"], each["approved"], each["withdrawn"]) for each in tailnet["offers"]]
     if tailnet["offers_exit"]:
         offers.insert(0, _offer("exit node", tailnet["exit_approved"], withdrawn=False))
     if offers:
-        yield labelled("offers", *joined(offers))
+        line = labelled("offers", *joined(offers))
+        yield dimmed(line) if old else line
 
 
 def _offer(what: str, approved: bool, withdrawn: bool) -> Span:
@@ -80,8 +85,8 @@ def _offer(what: str, approved: bool, withdrawn: bool) -> Span:
     return (what, "") if approved else (f"{what} (not approved)", "warning")
 
 
-def _exit(status: Status, signs: Signs) -> Iterator[Line]:
-    way = status["exit"]
+def _exit(frame: Frame, signs: Signs) -> Iterator[Line]:
+    status, way = frame.status, frame.status["exit"]
     if way["known"] and not (way["using"] or way["wanted"] or way["blocked"]):
         yield labelled("exit node", ("none: the bare uplink", ""))
         return
@@ -89,6 +94,8 @@ def _exit(status: Status, signs: Signs) -> Iterator[Line]:
     why: tuple[Span, ...] = (
         ((f" {signs.sign('dot')} ", "dim"), (signs.words(way["why"][0]), "dim")) if way["why"] else ()
     )
+    if frame.old_exit:
+        using, look = using + frame.as_of("tailscaled"), "dim"
     yield labelled("exit node", (using, look), *why)
 
 
@@ -116,8 +123,8 @@ def exit_in_use(status: Status, signs: Signs) -> Span:
     return text, "warning" if notes else "ok"
 
 
-def _links(status: Status, signs: Signs) -> Line:
-    monitor = status["monitor"]
+def _links(frame: Frame, signs: Signs) -> Line:
+    monitor = frame.status["monitor"]
     if monitor["state"] is None:
         return labelled("links", (signs.words(monitor["error"]), "warning" if monitor["wanted"] else "dim"))
     levels = [path["level"] for path in monitor["state"]["paths"] if path["kind"] != "service"]
@@ -126,11 +133,14 @@ def _links(status: Status, signs: Signs) -> Line:
         if count := levels.count(level):
             sign, look = signs.level(level)
             spans.append((f"{sign} {count} {level}", look))
-    return labelled("links", *(joined(spans, "  ") if spans else say("nothing is watched", "dim")))
+    told = joined(spans, "  ") if spans else say("nothing is watched", "dim")
+    if old := frame.as_of("monitor"):
+        told = (*dimmed(told), (old, "dim"))
+    return labelled("links", *told)
 
 
-def _services(status: Status, signs: Signs) -> Iterator[Line]:
-    services = status["services"]
+def _services(frame: Frame, signs: Signs) -> Iterator[Line]:
+    status, services = frame.status, frame.status["services"]
     if not services:
         return
     dead = [signs.words(each["name"]) for each in services if each["level"] == "dead"]
@@ -148,6 +158,9 @@ def _services(status: Status, signs: Signs) -> Iterator[Line]:
         )
     ]
     spans += [(f"down: {', '.join(dead)}", "critical")] if dead else []
+    if frame.remembered:
+        spans = [(text, "dim") for text, _ in spans]
+        spans[-1] = (spans[-1][0] + frame.as_of("monitor"), "dim")
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
     if ends:
         left_s = min(ends) - status["at"]
@@ -189,7 +202,30 @@ def _generation(status: Status, signs: Signs) -> Line:
     return labelled("generation", *joined(spans, f" {signs.sign('dot')} "))
 
 
-def remarks(status: Status, signs: Signs, width: int) -> list[Line]:
+def host_and_remarks(frame: Frame, signs: Signs, width: int, most: int) -> tuple[list[Line], list[Line]]:
+    """The host's lines and the remarks, in so many lines: what is wrong goes before what is well."""
+    host = summary(frame, signs, width)
+    needed = len(remarks(frame.status, signs, width, hints=False))
+    for label in _LEAVING:
+        if needed > most - len(host):
+            host = [line for line in host if line[0][0].strip() != label]
+    return host, remarks_within(frame.status, signs, width, max(1, most - len(host)))
+
+
+def remarks_within(status: Status, signs: Signs, width: int, most: int) -> list[Line]:
+    """The remarks in so many lines: where these are short the hints go first, then the last remarks."""
+    lines = remarks(status, signs, width)
+    if len(lines) > most:
+        lines = remarks(status, signs, width, hints=False)
+    if len(lines) <= most:
+        return lines
+    kept = lines[: max(0, most - 1)]
+    left = len(status["warnings"]) - sum(bool(line[0][0].strip()) for line in kept)
+    more = f"and {left} more: w shows all" if left else "w shows the rest"
+    return [*kept, say(more, "accent")]
+
+
+def remarks(status: Status, signs: Signs, width: int, *, hints: bool = True) -> list[Line]:
     """What should be looked at, the worst first; empty when all is well."""
     lines: list[Line] = []
     for warning in status["warnings"]:
@@ -199,8 +235,9 @@ def remarks(status: Status, signs: Signs, width: int) -> list[Line]:
         )
         lines.append(((f"{sign} ", look), (first, LOOK_OF[warning["level"]])))
         lines += [(("  ", ""), (line, look)) for line in more]
-        if warning["hint"]:
-            lines.append(fitted((("    ", ""), (signs.words(warning["hint"]), "dim")), width, signs.end))
+        if warning["hint"] and hints:
+            hint = wrapped(signs.words(warning["hint"]), max(20, width - 4))
+            lines += [(("    ", ""), (line, "dim")) for line in hint]
     return lines
 
 
@@ -249,10 +286,3 @@ def peer_cells(peer: Peer, at: float, signs: Signs) -> Cells:
 
 def _bytes(count: int) -> str:
     return f"{number(count)}B" if count else ""
-
-
-def headline(status: Status) -> str:
-    """The state in a few words."""
-    count = len(status["warnings"])
-    words = {"ok": "all is well", "warning": "to be looked at", "critical": "something is broken"}
-    return words[status["level"]] + (f" ({count})" if count else "")

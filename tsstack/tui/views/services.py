@@ -29,14 +29,14 @@ def services(frame: Frame, signs: Signs) -> Table:
     at = frame.status["at"]
 
     def cells(row: int, _: Sequence[int]) -> Cells:
-        return service_cells(known[row], at, signs)
+        made = service_cells(known[row], at, signs)
+        return tuple(map(dimmed, made)) if known[row]["name"] in frame.remembered else made
 
     return Table(
         SERVICES,
         [each["name"] for each in known],
         cells,
         empty="the live generation has no services",
-        stale="monitor" in frame.away,
     )
 
 
@@ -79,7 +79,8 @@ def service_details(frame: Frame, signs: Signs, key: str) -> list[Line]:
             line = labelled("upstream", *joined([each for each in spans if each[0]], "  "))
             lines.append(dimmed(line) if "monitor" in frame.away else line)
     if service["error"]:
-        lines.append(labelled("error", (signs.words(service["error"]), "critical")))
+        line = labelled("error", (signs.words(service["error"]), "critical"))
+        lines.append(dimmed(line) if key in frame.remembered else line)
     host = service["url"].partition("://")[2].partition("/")[0].partition(":")[0]
     for each in status["certificates"]:
         if host in each["names"] or f"*.{host.partition('.')[2]}" in each["names"]:

@@ -1,0 +1,151 @@
+"""Whether other owners' tables let pass what our zones open: asked with packets, in a copy of the live rules.
+
+That a table drops something says nothing of what it does to us: only a packet tells, since `accept` ends one
+base chain and a drop anywhere is final (nft(8), VERDICT STATEMENTS).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tsstack.errors import CheckFailed, UsageError
+from tsstack.explain.decisions import Decision
+from tsstack.explain.kernel_copy import Copy, read_ruleset
+from tsstack.explain.packet import Ground, explain_live
+from tsstack.explain.question import Asked, Question, Surroundings, resolve
+from tsstack.explain.services import parse_service
+from tsstack.explain.surroundings import look_around, read_routes
+from tsstack.explain.world import Land, World
+from tsstack.model.facts import Facts
+from tsstack.model.firewall import Zone
+from tsstack.model.stack import Stack
+from tsstack.parts.firewall.members import open_ports
+
+_MOST_OF_A_ZONE, _MOST = 4, 24
+# Each packet has a world of its own, with a copy of all tables in it: large sets take long.
+_LONGEST_S = 4.0
+# RFC 5737 and RFC 3849: nobody's, as a packet from the internet.
+_STRANGER = {4: "203.0.113.77", 6: "2001:db8::77"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A packet that our table accepts and another one does not."""
+
+    service: str
+    """`tcp/443`."""
+    zone: str
+    """Empty: it is tailscaled's own port, which no zone has to open."""
+    source: str
+    interface: str
+    decision: Decision
+
+    @property
+    def chain(self) -> str:
+        """As nft names it: `ip filter INPUT`."""
+        return f"{self.decision.family} {self.decision.table} {self.decision.chain}"
+
+    def __str__(self) -> str:
+        whose = f"zone {self.zone}" if self.zone else "tailscaled's own port"
+        by = f"`{self.decision.rule}`" if self.decision.rule else "its policy"
+        where = f"table {self.decision.family} {self.decision.table}, chain {self.decision.chain}"
+        return f"{self.service} from {self.source} on {self.interface} ({whose}) is dropped by {where}: {by}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How many packets were sent, and which of them others refuse."""
+
+    packets: int
+    hits: tuple[Hit, ...] = ()
+    astray: tuple[str, ...] = ()
+    """Packets that did not arrive though no other owner's rule dropped them, a sentence each."""
+    left: int = 0
+    """How many more there were when the time was over."""
+
+
+def ask_others(stack: Stack, facts: Facts) -> Asking:
+    """Send what the zones open through a copy of all tables; some services of each zone, two dozen at most.
+
+    Takes some seconds at the worst. Raises CheckFailed where nothing can be tried.
+    """
+    until_s = time.monotonic() + _LONGEST_S
+    own = facts.tailscale.addresses if facts.tailscale else ()
+    around = look_around(stack.host.uplink or facts.default_interface, facts.paths.tailscale_socket, own)
+    land = Land(
+        around.interfaces,
+        tuple((name, each, size) for name, listed in around.addresses.items() for each, size in listed),
+        read_routes(),
+    )
+    copy, ground = read_ruleset(), Ground(stack, facts)
+    asked = list(_questions(stack, facts, around))[:_MOST]
+    if not asked:
+        raise CheckFailed("no packet of the zones can be made here: none of their interfaces is there")
+    hits: list[Hit] = []
+    astray: list[str] = []
+    sent = 0
+    for zone, question in asked:
+        if sent and time.monotonic() > until_s:
+            break
+        found = _ask(zone, question, ground, copy, land)
+        sent += 1
+        if isinstance(found, Hit):
+            hits.append(found)
+        elif found:
+            astray.append(found)
+    return Asking(sent, tuple(hits), tuple(astray), len(asked) - sent)
+
+
+def _ask(zone: str, question: Question, ground: Ground, copy: Copy, land: Land) -> Hit | str:
+    """Who refuses it, or in words why it did not arrive otherwise; empty: it passes."""
+    with World() as world:
+        explained = explain_live(world, question, ground, copy, land)
+    answer, packet = explained.answer, question.packet
+    if answer.verdict == "accepted":
+        return ""
+    if answer.decision is None or answer.decision.ours:
+        return f"{packet} ({f'zone {zone}' if zone else 'tailscaled'}): {answer.verdict}: {answer.reason}"
+    return Hit(packet.service, zone, str(packet.source), packet.interface, answer.decision)
+
+
+def _questions(stack: Stack, facts: Facts, around: Surroundings) -> Iterator[tuple[str, Question]]:
+    """(zone, packet), each one that our own table accepts."""
+    for name, zone in (stack.firewall.zones if stack.firewall else {}).items():
+        if not _is_here(zone, around):
+            continue
+        services = [parse_service(each, stack) for each in _opened(stack, name, zone)]
+        for service in services:
+            yield from _question(stack, around, name, Asked(name, service))
+        for service in services[:1]:
+            yield from _question(stack, around, name, Asked(name, service, version=6))
+    if facts.tailscale is not None and around.uplink:
+        port = parse_service(f"udp/{facts.tailscale.port}", stack)
+        for version, source in _STRANGER.items():
+            if any(each.version == version for each, _ in around.addresses.get(around.uplink, ())):
+                yield from _question(stack, around, "", Asked(source, port, around.uplink))
+
+
+def _question(stack: Stack, around: Surroundings, zone: str, asked: Asked) -> Iterator[tuple[str, Question]]:
+    try:
+        yield zone, resolve(asked, stack, around)
+    except (UsageError, CheckFailed):
+        return  # nobody of that zone can send such a packet here: no IPv6, no address to send it to
+
+
+def _is_here(zone: Zone, around: Surroundings) -> bool:
+    """Whether an interface of the zone is here now; sources alone may come by any."""
+    names = around.interfaces
+    return not zone.interfaces or any(fnmatchcase(name, each) for each in zone.interfaces for name in names)
+
+
+def _opened(stack: Stack, name: str, zone: Zone) -> Iterator[str]:
+    """What it opens to this host, a port of each range."""
+    if zone.allow == "all":
+        yield "tcp/22"
+        return
+    listed = zip(("tcp", "udp"), open_ports(stack, zone, f"firewall.zones.{name}"), strict=True)
+    found = [f"{protocol}/{span.first}" for protocol, spans in listed for span in spans]
+    yield from found[:_MOST_OF_A_ZONE] or (["icmp"] if zone.ping else [])

@@ -1,0 +1,92 @@
+"""Commands that mend what a remark tells, to be pasted as they are; what follows `#` is for people. Pure."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tsstack.status.shape import Proxy, Status, Tailnet
+
+# As tsstack.parts.tailscale.desired has them. That module would cost the screen its speed.
+_HOSTED = ("", "https://controlplane.tailscale.com", "https://login.tailscale.com")
+_COMMANDS = {"tsstack", "tailscale", "systemctl", "ip", "#"}
+_ADMIN = "https://login.tailscale.com/admin/machines"
+
+
+def reapply(live: int, boot: int) -> str:
+    """Makes the host again as the live generation says, whatever the file says by now.
+
+    After `tsstack test` it makes that generation the one of the next boot as well.
+    """
+    lasting = "" if live == boot else ", for every boot too"
+    return f"tsstack rollback --to {live}    # makes the host as generation {live} says, once more{lasting}"
+
+
+def renew_key(tailnet: Tailnet, *, expired: bool) -> str:
+    """A node key that ends, or has ended.
+
+    `tailscale up --force-reauth` alone is refused where prefs are set, and Headscale renews no expired key
+    with an auth key: there the server's own command brings the node back by itself, with its addresses.
+    """
+    if not is_hosted(tailnet):
+        return (
+            f"headscale nodes expire -i {tailnet['id'] or 'ID'} --disable"
+            f"    # on {tailnet['control']}: the key is good again and does not end"
+        )
+    if expired:
+        return f"tsstack switch    # enrols with the file's key; or extend this one: {_ADMIN}"
+    return f"tailscale up --force-reauth    # says which flags to repeat; or disable its expiry: {_ADMIN}"
+
+
+def approve(tailnet: Tailnet, routes: Iterable[str]) -> str:
+    """All the routes that are to be approved: Headscale's command takes the place of what was before."""
+    if is_hosted(tailnet):
+        return f"# approve it at {_ADMIN}"
+    listed = ",".join(routes)
+    return (
+        f"headscale nodes approve-routes -i {tailnet['id'] or 'ID'} -r {listed}    # on {tailnet['control']}"
+    )
+
+
+def restart_nginx(status: Status) -> str:
+    """One that is gone, or one that runs and is silent."""
+    if "timed out" in status["proxy"]["error"] or not status["generation"]["current"]:
+        return f"systemctl restart {status['proxy']['unit']}"
+    return f"tsstack rollback --to {status['generation']['current']}    # starts it; nginx-test says more"
+
+
+def reload_nginx(proxy: Proxy) -> str:
+    """Without a main file of the distribution's there is only the pid file to go by."""
+    own = "kill -HUP $(cat /run/tsstack/nginx.pid)"
+    return ("nginx -s reload" if proxy["unit"] == "nginx" else own) + "    # nginx-test says what it refuses"
+
+
+def connect(status: Status) -> str:
+    """What brings tailscaled to Running."""
+    tailnet = status["tailnet"]
+    if tailnet["error"]:
+        return f"systemctl {'start' if status['exit']['known'] else 'restart'} tailscaled"
+    if has_expired(status):
+        return renew_key(tailnet, expired=True)
+    return {
+        "NeedsLogin": "tsstack switch",
+        "NeedsMachineAuth": f"# approve this device at {_ADMIN}",
+        "Stopped": "tailscale up",
+    }.get(tailnet["state"], "tailscale netcheck")
+
+
+def pasted(hint: str) -> str:
+    """A hint of somebody else's: a command stays one, a sentence becomes a comment."""
+    return hint if not hint or hint.partition(" ")[0] in _COMMANDS else f"# {hint}"
+
+
+def has_expired(status: Status) -> bool:
+    """Whether this node's key has."""
+    expires = status["tailnet"]["key_expires"]
+    return expires is not None and expires <= status["at"]
+
+
+def is_hosted(tailnet: Tailnet) -> bool:
+    """Whether the control server is Tailscale's own."""
+    return tailnet["control"].rstrip("/") in _HOSTED
