@@ -208,7 +208,7 @@ in
           RemainAfterExit = true;
           UMask = "0077";
           ExecStart = builtins.concatStringsSep " " (
-            [ "${package}/bin/tsstack" "switch" ]
+            [ "${package}/bin/tsstack" "switch" "--unattended" ]
             ++ optional (!cfg.prove) "--no-prove"
             ++ optional (cfg.confirm != null) "--confirm ${cfg.confirm}"
           );

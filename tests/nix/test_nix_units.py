@@ -48,9 +48,9 @@ def command(answer: dict[str, Any]) -> str:
 
 
 def test_a_new_file_is_a_switch(evaluated: dict[str, dict[str, Any]]) -> None:
-    assert command(evaluated["all"]) == "tsstack switch"
-    assert command(evaluated["confirm"]) == "tsstack switch --confirm 60s"
-    assert command(evaluated["unproven"]) == "tsstack switch --no-prove"
+    assert command(evaluated["all"]) == "tsstack switch --unattended"
+    assert command(evaluated["confirm"]) == "tsstack switch --unattended --confirm 60s"
+    assert command(evaluated["unproven"]) == "tsstack switch --unattended --no-prove"
     assert "tsstack-switch" not in evaluated["by-hand"]["services"]
 
 
@@ -58,7 +58,7 @@ def test_the_words_of_the_unit_are_words_of_the_command_line() -> None:
     from tsstack.cli.change import switch
 
     known = {option for each in switch.params for option in each.opts}
-    assert {"--confirm", "--no-prove"} <= known
+    assert {"--confirm", "--no-prove", "--unattended"} <= known
 
 
 def test_nothing_is_asked_for_and_nothing_runs(evaluated: dict[str, dict[str, Any]]) -> None:

@@ -59,7 +59,20 @@ def _site(as_json: bool) -> Site:
 @confirm_option
 @force_option
 @no_prove_option
-def switch(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bool, no_prove: bool) -> None:
+@click.option(
+    "--unattended",
+    is_flag=True,
+    help="For units: refuse a file that was undone because nobody confirmed it.",
+)
+def switch(
+    file: Path,
+    *,
+    as_json: bool,
+    confirm_s: float | None,
+    force_lockout: bool,
+    no_prove: bool,
+    unattended: bool,
+) -> None:
     """Make the host as the file says, now and for every boot.
 
     One transaction: the file is judged, rendered and staged, the real engines check the result, packets
@@ -72,7 +85,12 @@ def switch(file: Path, as_json: bool, confirm_s: float | None, force_lockout: bo
       tsstack switch --confirm 60s     then, from a NEW session: tsstack confirm
     """
     outcome, intent = switch_host(
-        _site(as_json), file, Mode(confirm_s=confirm_s), force_lockout=force_lockout, prove=not no_prove
+        _site(as_json),
+        file,
+        Mode(confirm_s=confirm_s),
+        force_lockout=force_lockout,
+        prove=not no_prove,
+        unattended=unattended,
     )
     _print_outcome(outcome, intent, as_json, "is live")
 

@@ -434,7 +434,7 @@ def confirm(site: Site, sessions: tuple[str, ...] = ()) -> int:
         )
     pending = read_pending(site.paths.state)
     if pending is None:
-        undone = last_undone(site)
+        undone = last_undone(site).words
         raise CheckFailed(
             "no change waits for a confirmation" + (f"; {undone}" if undone else ""),
             hint=f"generation {site.store.current()} is live; `tsstack generations` lists all",

@@ -17,7 +17,7 @@ from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import PartPlan, Plan
 from tsstack.switch.proof import no_proof
 from tsstack.switch.record import read_pending
-from tsstack.switch.recovery import recover, undo
+from tsstack.switch.recovery import recover, refuse_undone, undo
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare
 
@@ -43,15 +43,26 @@ UNPROVEN = (
 
 
 def switch(
-    site: Site, file: Path, mode: Mode, *, force_lockout: bool = False, prove: bool = True
+    site: Site,
+    file: Path,
+    mode: Mode,
+    *,
+    force_lockout: bool = False,
+    prove: bool = True,
+    unattended: bool = False,
 ) -> tuple[Outcome, Intent]:
-    """Make the host as `file` says. Raises ConfigError, CheckFailed, ApplyFailed, RollbackFailed."""
+    """Make the host as `file` says. Raises ConfigError, CheckFailed, ApplyFailed, RollbackFailed.
+
+    `unattended`: not a file that was undone because nobody confirmed it.
+    """
     mode = _complete(mode, force_lockout)
     with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         prepare(site)
         site.report("read")
         facts = site.facts()
         intent = read_intent(site, file, facts)
+        if unattended:
+            refuse_undone(site, intent.wanted.source)
         judges = Judges(site, file, facts, intent)
         guard = _no_guard if force_lockout else judges.keep_ways_in
         prover = judges.proving().begin if prove else no_proof

@@ -73,7 +73,8 @@ class Host:
         self.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "p0", "netns", self.router)
         self.run("ip", "address", "add", "203.0.113.2/24", "dev", "eth0")
         self.run("ip", "link", "set", "eth0", "up")
-        self.run("ip", "link", "add", "docker0", "type", "bridge")
+        # A bridge that snoops joins 224.0.0.106 and reports it twice, some second later.
+        self.run("ip", "link", "add", "docker0", "type", "bridge", "mcast_snooping", "0")
         self.run("ip", "address", "add", "172.17.0.1/16", "dev", "docker0")
         self.run("ip", "link", "set", "docker0", "up")
         subprocess.run(["ip", "-n", self.router, "link", "set", "p0", "up"], check=True)

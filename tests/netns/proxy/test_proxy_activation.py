@@ -175,6 +175,31 @@ def test_our_own_main_file_where_there_is_no_distribution(host):
     assert not host.path("/run/tsstack/nginx.pid").exists()
 
 
+def test_our_own_nginx_is_restarted_when_its_program_was_exchanged(host):
+    host.serve("wiki", "tcp:127.0.0.1:8000")
+    host.switch(WIKI, standalone=True)
+    before = host.path("/run/tsstack/nginx.pid").read_text()
+    host.run(
+        "sh", "-c", 'cp "$(command -v nginx)" /run/newer && mount --bind /run/newer "$(command -v nginx)"'
+    )
+    answer = host.switch(WIKI, standalone=True)
+    assert answer["changes"] == ["~ nginx: runs a program that was exchanged -> restarted"]
+    assert answer["report"][-1] == "nginx restarted, as its program was exchanged"
+    assert host.path("/run/tsstack/nginx.pid").read_text() != before
+    assert host.curl("http://wiki.box.tail.test/")[0] == 200
+    assert host.switch(WIKI, standalone=True)["changes"] == []
+
+
+def test_the_distributions_nginx_is_its_own_to_exchange(host):
+    host.switch(WIKI)
+    before = host.workers()
+    host.run(
+        "sh", "-c", 'cp "$(command -v nginx)" /run/newer && mount --bind /run/newer "$(command -v nginx)"'
+    )
+    assert host.switch(WIKI)["changes"] == []
+    assert host.workers() == before
+
+
 def test_pitfall_21_a_missing_address_is_named_and_nothing_is_reloaded(host):
     host.switch(WIKI)
     before = host.workers()

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,13 @@ def picture(host: PrivateHost) -> dict[str, str]:
     """All that a switch may touch, to the byte."""
     links = {name: host.run("readlink", f"/var/lib/tsstack/{name}").stdout for name in ("current", "boot")}
     return {"table": host.run("nft", "-s", "list", "table", "inet", "tsstack").stdout, **links}
+
+
+def wait_for(so: Callable[[], bool], limit_s: float = 5) -> None:
+    until_s = time.monotonic() + limit_s
+    while not so():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
 
 
 def wait_for_undo(host: PrivateHost, before: dict[str, str], limit_s: float) -> float:
@@ -123,6 +130,35 @@ def test_a_reboot_undoes_what_was_not_confirmed(host: PrivateHost) -> None:
     said = host.tsstack("recover", "--boot")
     assert "rebooted before it was confirmed" in said.stderr
     assert picture(host) == before
+
+
+def test_a_unit_does_not_try_again_what_nobody_confirmed(host: PrivateHost) -> None:
+    host.tsstack("switch")
+    before = picture(host)
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--unattended", "--confirm", "1s")
+    wait_for_undo(host, before, 1 + 2)
+    wait_for(lambda: host.path("/var/lib/tsstack/undone").exists())
+    refused = host.tsstack("switch", "--unattended", "--confirm", "60s", check=False)
+    assert refused.returncode == 4
+    assert "it was not confirmed in time; with --unattended the same file is not tried" in refused.stderr
+    assert picture(host) == before
+    host.write(FILE, FIRST.replace("[80]", "[80, 8443]"))
+    host.tsstack("switch", "--unattended")
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--unattended")  # another was live meanwhile: what was undone is long past
+
+
+def test_by_hand_it_is_tried_again(host: PrivateHost) -> None:
+    host.tsstack("switch")
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--confirm", "300s")
+    record = json.loads(host.path("/var/lib/tsstack/pending.json").read_text())
+    host.write("/var/lib/tsstack/pending.json", json.dumps({**record, "boot_id": "before the reboot"}))
+    host.tsstack("recover", "--boot")
+    assert host.tsstack("switch", "--unattended", check=False).returncode == 4
+    host.tsstack("switch")
+    host.tsstack("switch", "--unattended")
 
 
 def test_two_switches_at_once(host: PrivateHost) -> None:

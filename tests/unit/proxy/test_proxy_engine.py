@@ -142,6 +142,7 @@ def seen(tree, **changed):
         main_config=plan.main_config,
         links=links,
         running=True,
+        outdated=False,
         loaded=plan.digest,
         services=plan.services,
         settings={},
@@ -161,6 +162,8 @@ def test_changes_are_none_when_all_is_so_and_name_what_is_not(render):
 
     assert words() == []
     assert words(running=False) == ["~ nginx: stopped -> running"]
+    assert words(outdated=True) == ["~ nginx: runs a program that was exchanged -> restarted"]
+    assert words(running=False, outdated=True) == ["~ nginx: stopped -> running"]
     assert words(due=("*.box.tail.test",)) == ["+ certificate for *.box.tail.test: fetched or renewed"]
     assert words(identity=False) == ["+ identity daemon: running"]
     assert words(services={}) == ["+ service a: https://a.box.tail.test/"]

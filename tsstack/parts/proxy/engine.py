@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed
 from tsstack.parts.proxy.discovery import option
-from tsstack.system.command import run
+from tsstack.system.command import run, which
 from tsstack.system.processes import network_of, process_start
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _PLACE = re.compile(r" in (\S+):(\d+)$")
 _BIND_RETRY = re.compile(r"bind\(\) to \S+ failed \(98:")
 _BIND_GIVEN_UP = "still could not bind()"
 UNIT = "tsstack-nginx"
+_ELF = b"\x7fELF"
 
 
 class AddressHeld(ApplyFailed):
@@ -86,6 +87,23 @@ class Engine:
     def master(self) -> Master | None:
         """The running master of this configuration in this network namespace, None when none runs."""
         return _master(self._noted_pid())
+
+    def is_outdated(self, master: Master) -> bool:
+        """Whether it runs another program than the one installed now; False where nobody can tell.
+
+        Only of our own nginx: a distribution's packages exchange the one that they start. A reload keeps the
+        program, so a library or nginx itself that was mended would wait for the next boot.
+        """
+        installed = None if self.included else which("nginx")
+        if installed is None:
+            return False
+        try:
+            with installed.open("rb") as file:
+                if file.read(4) != _ELF:  # a script around it, which says nothing
+                    return False
+            return not os.path.samestat(installed.stat(), Path(f"/proc/{master.pid}/exe").stat())
+        except OSError:  # it ended meanwhile, or is not ours to look at
+            return False
 
     def _noted_pid(self) -> int:
         try:
@@ -187,6 +205,11 @@ class Engine:
         nginx opens new sockets before it closes old ones, so it can never go from one address to all of
         them on the same port, or back, by a reload.
         """
+        if self.is_outdated(master):
+            self.stop()
+            self.start()
+            report("nginx restarted, as its program was exchanged")
+            return
         try:
             self.reload(master)
             report("nginx reloaded")

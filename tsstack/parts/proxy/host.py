@@ -104,6 +104,7 @@ class ProxyPart:
             main_config=str(nginx.config) if nginx.included else "",
             links={str(link): _target(link) for link in _links(facts)},
             running=master is not None,
+            outdated=master is not None and nginx.is_outdated(master),
             loaded=loaded,
             services=known,
             settings=_changed_settings(plan, live, known),
@@ -143,7 +144,8 @@ class ProxyPart:
         if master is None:
             nginx.end_orphans()
         _set_links(plan, facts)
-        if master is not None and loaded == plan.digest and not renewed:
+        kept = master is not None and not nginx.is_outdated(master)
+        if kept and loaded == plan.digest and not renewed:
             report("nginx already serves this")
         else:
             _refuse_unloadable(nginx, master, plan)

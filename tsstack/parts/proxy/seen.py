@@ -23,6 +23,8 @@ class Seen:
     links: dict[str, str | None]
     """Our links in /etc/nginx and their targets."""
     running: bool
+    outdated: bool
+    """It runs another program than the one that is installed."""
     loaded: str
     """Digest of the generation that nginx serves; empty when it serves nothing of ours."""
     services: dict[str, str]
@@ -75,6 +77,8 @@ def _differences(plan: Plan, seen: Seen) -> tuple[Change, ...]:
             found.append(Change(f"link {link}", target, "set" if present else None))
     if not seen.running:
         found.append(Change("nginx", "stopped", "running"))
+    elif seen.outdated:
+        found.append(Change("nginx", "runs a program that was exchanged", "restarted"))
     found += [_certificate_change(plan, seen, name) for name in seen.due]
     if plan.identity and not seen.identity:
         found.append(Change("identity daemon", None, "running"))
