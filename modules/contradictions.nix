@@ -54,6 +54,15 @@ let
   opened = import ./opened.nix { inherit lib config; };
   lost = import ./lost.nix { inherit lib config opened; };
 
+  # What NixOS's firewall takes and the fallback (fallback.nix) cannot say.
+  firewallNames = attrNames (nixos.interfaces or { }) ++ (nixos.trustedInterfaces or [ ]);
+  oddNames = filter (name: name != "+" && !types.isInterfacePattern (types.asPattern name)) firewallNames;
+  patterns = map types.asPattern (attrNames (nixos.interfaces or { }));
+  twice = lib.unique (filter (each: builtins.length (filter (other: other == each) patterns) > 1) patterns);
+  portsOf = each: (each.allowedTCPPorts or [ ]) ++ (each.allowedUDPPorts or [ ])
+    ++ map (range: range.from) ((each.allowedTCPPortRanges or [ ]) ++ (each.allowedUDPPortRanges or [ ]));
+  opensZero = any (each: elem 0 (portsOf each)) ([ nixos ] ++ attrValues (nixos.interfaces or { }));
+
   # Whoever works on this host by another network than the tailnet would be locked out by zones that only know that.
   beyondTailnet = zone:
     any (interface: interface != "tailscale0") (if zone.interfaces == null then [ ] else zone.interfaces)
@@ -140,6 +149,10 @@ in
         "networking.firewall.enable is set beside kernelcore.network.security.firewall-zones; a packet would have to pass both. Take one of them out.")
       (refuse (config.networking.nftables.enable && (config.networking.nftables.flushRuleset or true))
         "networking.nftables.flushRuleset removes tsstack's table (and tailscaled's rules) with each reload; set it to false.")
+      (refuse (oddNames != [ ])
+        "networking.firewall names the interface ${listed oddNames}; what it lets in holds while no generation of tsstack's is live, which needs names like eth0 or veth+. Write each interface by itself.")
+      (refuse (twice != [ ]) "networking.firewall.interfaces names ${listed twice} in two ways (veth+ and veth*); keep one.")
+      (refuse opensZero "networking.firewall opens port 0, which no packet can be sent to; take it out.")
       (refuse (closedAdmins != [ ])
         "zone ${listed closedAdmins} says allowAllServices = false, but starts from the preset admin, which opens everything. Give it another preset or name.")
     ]

@@ -10,8 +10,7 @@ let
   span = range: "${toString range.from}-${toString range.to}";
   tcpOf = each: (each.allowedTCPPorts or [ ]) ++ map span (each.allowedTCPPortRanges or [ ]);
   udpOf = each: (each.allowedUDPPorts or [ ]) ++ map span (each.allowedUDPPortRanges or [ ]);
-  # iptables ends a wildcard with a plus.
-  pattern = name: if lib.hasSuffix "+" name then "${lib.removeSuffix "+" name}*" else name;
+  pattern = (import ./types.nix { inherit lib; }).asPattern;
 
   interfaces = nixos.interfaces or { };
   trusted = filter (name: name != "lo") (nixos.trustedInterfaces or [ ]);

@@ -20,6 +20,7 @@ let
   port' = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
   server' = "https?://(${domain'}|\\[[0-9a-fA-F:]+])(:[0-9]{1,5})?";
   interface' = "[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}";
+  interfacePattern' = "${interface'}|[A-Za-z0-9_][A-Za-z0-9_.@-]{0,13}[*]";
   key' = "[a-z][a-z0-9_-]{0,30}";
   tag' = "tag:[a-z][a-z0-9-]{0,62}";
   path' = "[A-Za-z0-9._/+@-]+";
@@ -81,7 +82,7 @@ in
 
   interface = text "interface name (eth0)" interface';
   interfacePattern = text "interface name, or the start of one with a star (eth0, veth*)"
-    "${interface'}|[A-Za-z0-9_][A-Za-z0-9_.@-]{0,13}[*]";
+    interfacePattern';
   key = text "name of lower-case letters, digits, - and _ (internal)" key';
   servicePorts = checked "ports of a protocol (tcp/8000, udp/8000-8010)" types.str
     (value: fits "(tcp|udp)/.*" value && range (builtins.substring 4 (-1) value) != null);
@@ -98,6 +99,9 @@ in
   # Names have alphabets too. For sets of submodules contradictions.nix asks: nixpkgs forgets the check of such a type.
   isKey = fits key';
   isInterface = fits interface';
+  isInterfacePattern = fits interfacePattern';
+  # iptables ends a wildcard with a plus.
+  asPattern = name: if lib.hasSuffix "+" name then "${lib.removeSuffix "+" name}*" else name;
   byDomain = byName "domain name" isDomain;
   bySysctl = byName "kernel parameter (net.core.rmem_max)" (fits "[a-z][a-z0-9_]*([./][A-Za-z0-9_@-]+){1,7}");
   someOf = type: checked "list of at least one ${type.description}" (types.listOf type) (value: value != [ ]);

@@ -72,6 +72,7 @@ in
         wantedBy = [ "multi-user.target" ];
         serviceConfig.ExecStart = "${pkgs.python3}/bin/python -m http.server 9000";
       };
+      specialisation.open.configuration.kernelcore.network.security.firewall-zones.zones.dmz.allowedTCPPorts = [ 9000 ];
     };
 
     client = {
@@ -99,6 +100,11 @@ in
         host.fail("systemctl restart tsstack-switch")
         host.succeed("journalctl -u tsstack-switch | grep /run/keys/tailscale")
 
+    with subtest("until then NixOS's own firewall goes on as the fallback"):
+        host.wait_for_open_port(9000)
+        client.fail("curl -s --max-time 3 http://host:9000/")
+        client.succeed("timeout 3 bash -c '</dev/tcp/host/22'")
+
     with subtest("a switch makes the host as the options say"):
         host.succeed(f"install -d /run/keys && umask 077 && echo {key} > /run/keys/tailscale")
         host.succeed("systemctl restart tsstack-switch")
@@ -120,6 +126,13 @@ in
 
     with subtest("nothing to do the second time"):
         assert "nothing to do" in host.succeed("tsstack switch")
+
+    with subtest("another configuration is another generation, and back"):
+        activate = "bin/switch-to-configuration test"
+        host.succeed(f"/run/current-system/specialisation/open/{activate}")
+        client.wait_until_succeeds("curl -sf --max-time 3 http://host:9000/", timeout=60)
+        host.succeed(f"/run/booted-system/{activate}")
+        client.wait_until_fails("curl -s --max-time 3 http://host:9000/", timeout=60)
 
     with subtest("the monitor runs"):
         host.wait_for_unit("tsstack-monitor")

@@ -66,6 +66,7 @@ in
       };
     };
     boot.kernel.sysctl = of (types.attrsOf types.anything) { };
+    specialisation = of (types.attrsOf types.anything) { };
     services = {
       tailscale = {
         enable = flag false;
