@@ -200,6 +200,7 @@ def test_forwarding_that_was_switched_off(host: Machine, mend: Callable[..., Non
     found = bad(examine(host))
     assert "192.168.15.0/24" in found["TS861"]["evidence"]
     assert "net.ipv4.ip_forward" in found["TS831"]["evidence"]
+    assert "TS755" not in found, "one cause, told once"
     host.run([*_TSSTACK, *found["TS831"]["fix"].partition("    # ")[0].split()[1:]], env=_ENV)
     assert not {"TS831", "TS861"} & bad(examine(host)).keys()
 

@@ -7,7 +7,7 @@ every setting is repeated, and can wait for ever. The daemon is never restarted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tsstack.system.localapi import STATES, Json, LocalApi, LocalApiError, Local
 
 # controlclient/direct.go: "weird: regen=true but server says NodeKeyExpired".
 _EXPIRED = "NodeKeyExpired"
+_AFTER_EXPIRED_S = 8.0
 _NEW_KEY = "make a new key and put it where tailscale.auth_key points"
 
 
@@ -76,13 +77,12 @@ def enrol(
 
 def _await_running(api: LocalApi, enrolment: Mapping[str, Any], key: str, timeout_s: float) -> None:
     server = enrolment["login_server"]
-    reason = ""
+    reasons = [""]
     try:
-        for message in api.watch(timeout_s=timeout_s):
+        for message in _messages(api, reasons, timeout_s):
             # Only what control itself refuses comes as an error message; a network that fails does not.
             if refusal := message.get("ErrMessage"):
                 raise _refused(server, _redact(str(refusal), key), hosted=enrolment["hosted"])
-            reason = _login_text(message) or reason
             state = STATES[message["State"]] if message.get("State") is not None else ""
             if state == "NeedsMachineAuth":
                 raise ApplyFailed(
@@ -94,13 +94,29 @@ def _await_running(api: LocalApi, enrolment: Mapping[str, Any], key: str, timeou
             if message.get("BrowseToURL"):
                 raise ApplyFailed(f"{server} asks for a login in a browser instead of the key", hint=_NEW_KEY)
     except LocalApiTimeout:
-        if _EXPIRED in reason:
+        if _EXPIRED in reasons[-1]:
             raise _expired(enrolment) from None
-        said = _redact(reason, key) or "tailscaled gives no reason"
+        said = _redact(reasons[-1], key) or "tailscaled gives no reason"
         raise ApplyFailed(
             f"this host did not join {server} within {timeout_s:g} s: {said}",
             hint=f"is {server} up, and reachable from here?",
         ) from None
+
+
+def _messages(api: LocalApi, reasons: list[str], timeout_s: float) -> Iterator[Json]:
+    """What the daemon says, until LocalApiTimeout; why it cannot log in is added to `reasons`.
+
+    The server's last word on an old node whose key has expired may be from before the new key was tried: that
+    gets its chance, and then nothing more is to be waited for.
+    """
+    for message in api.watch(timeout_s=timeout_s):
+        reasons += filter(None, [_login_text(message)])
+        yield message
+        if _EXPIRED in reasons[-1]:
+            break
+    for message in api.watch(timeout_s=min(timeout_s, _AFTER_EXPIRED_S)):
+        reasons += filter(None, [_login_text(message)])
+        yield message
 
 
 def _expired(enrolment: Mapping[str, Any]) -> ApplyFailed:
