@@ -42,7 +42,19 @@ let
   stopped = filter (name: (sysctl.${name} or null) != null && asText sysctl.${name} == "0")
     [ "net.ipv4.ip_forward" "net.ipv4.conf.all.forwarding" "net.ipv6.conf.all.forwarding" ];
 
-  collides = import ./listens.nix { inherit lib config; };
+  collides = (import ./listens.nix { inherit lib config; }).collisions;
+
+  # A key in the store is everybody's to read. tsstack.yaml may name one too, by `settings`.
+  keyFiles = filter (path: path != null) [
+    secrets.ageKeyFile
+    (own.settings.tailscale.auth_key.file or null)
+  ];
+  # Sections whose options also make NixOS's own module give way.
+  unasked = filter (each: own.settings ? ${each.section} && !each.asked) [
+    { section = "tailscale"; asked = vpn.enable; option = "vpn.tailscale.enable"; }
+    { section = "proxy"; asked = proxy.enable; option = "proxy.nginx-tailscale.enable"; }
+    { section = "firewall"; asked = zones.enable; option = "security.firewall-zones.enable"; }
+  ];
 
   wholeTailnet = [ "100.64.0.0/10" "fd7a:115c:a1e0::/48" "0.0.0.0/0" "::/0" ];
   tooWide = filter
@@ -68,9 +80,15 @@ let
     any (interface: interface != "tailscale0") (if zone.interfaces == null then [ ] else zone.interfaces)
     || any (source: !opened.ofTailnet source) zone.allowedIPs;
   sshd = config.services.openssh or { enable = false; };
-  sshFromTailnetAlone = zones.enable && sshd.enable && own.confirm == null
-    && !any (name: presetOf name == "admin" && live.${name}.allowedIPs != [ ]) (attrNames live)
-    && !any (name: beyondTailnet live.${name} && any (port: opened.opens "tcp" { from = port; to = port; } name) (sshd.ports or [ 22 ])) (attrNames live);
+  opensSsh = name: any (port: opened.opens "tcp" { from = port; to = port; } name) (sshd.ports or [ 22 ]);
+  unwatched = zones.enable && sshd.enable && own.confirm == null
+    && !any (name: presetOf name == "admin" && live.${name}.allowedIPs != [ ]) (attrNames live);
+  sshFromTailnetAlone = unwatched && !any (name: beyondTailnet live.${name} && opensSsh name) (attrNames live);
+  # Where SSH came in until now, as NixOS's firewall has it, and a zone elsewhere that opens it is no help.
+  uplinkZone = if own.uplink == null then null else opened.zoneOf own.uplink;
+  sshShutAtUplink = unwatched && !sshFromTailnetAlone && own.switchOnActivation && own.uplink != null
+    && any (port: elem port nixos.allowedTCPPorts) (sshd.ports or [ 22 ])
+    && (uplinkZone == null || !opensSsh uplinkZone) && !opened.accepts;
 
   tailnetPorts = nixos.interfaces.tailscale0.allowedTCPPorts or [ ];
   proxyClosed = proxy.enable && !zones.enable && nixos.enable
@@ -107,6 +125,10 @@ in
       (refuse (misnamedKeys != [ ])
         "${listed misnamedKeys}: services and zones are named by a letter, then lower-case letters, digits, - and _ (31 at most).")
       (refuse (misnamedLimits != [ ]) "kernelcore.network.bandwidth: ${listed misnamedLimits} is no name of an interface.")
+      (refuse (any inStore keyFiles)
+        "${listed (map toString (filter inStore keyFiles))} lies in the Nix store, which everybody can read; name a file on the host.")
+      (refuse (unasked != [ ])
+        "kernelcore.tsstack.settings has ${listed (map (each: each.section) unasked)}, for which NixOS has to make way: set ${listed (map (each: "kernelcore.network.${each.option}") unasked)} too.")
       (refuse (noLimit != [ ]) "kernelcore.network.bandwidth: ${listed noLimit} has no limit; set egress, ingress or both.")
       (refuse (disputed != [ ])
         "boot.kernel.sysctl and kernelcore.network.tuning.sysctl disagree about ${listed disputed}; write each in one of them.")
@@ -153,6 +175,8 @@ in
         "networking.firewall names the interface ${listed oddNames}; what it lets in holds while no generation of tsstack's is live, which needs names like eth0 or veth+. Write each interface by itself.")
       (refuse (twice != [ ]) "networking.firewall.interfaces names ${listed twice} in two ways (veth+ and veth*); keep one.")
       (refuse opensZero "networking.firewall opens port 0, which no packet can be sent to; take it out.")
+      (refuse (zones.zones != { } && live == { })
+        "firewall-zones is enabled and all of its zones are switched off, which would close everything; take it off, or enable a zone.")
       (refuse (closedAdmins != [ ])
         "zone ${listed closedAdmins} says allowAllServices = false, but starts from the preset admin, which opens everything. Give it another preset or name.")
     ]
@@ -171,6 +195,8 @@ in
     ++ optionals zones.enable lost
     ++ warn sshFromTailnetAlone
       "SSH is let in from the tailnet alone, and no admin zone names a machine that every switch must go on letting in. If you work on this host by another network, open ssh to it or set kernelcore.tsstack.confirm."
+    ++ warn sshShutAtUplink
+      "SSH is closed on the uplink ${own.uplink}, where networking.firewall had it open, and no admin zone names a machine that every switch must go on letting in. If you work on this host by it, open ssh there; else say so by an admin zone or kernelcore.tsstack.confirm."
     ++ warn proxyClosed
       "networking.firewall lets nobody reach the proxy. Add networking.firewall.interfaces.tailscale0.allowedTCPPorts = [ ${toString proxy.httpPort} ${toString proxy.httpsPort} ], or enable kernelcore.network.security.firewall-zones."
     ++ warn keyElsewhere

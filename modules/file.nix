@@ -13,6 +13,11 @@ let
   inherit (network) tuning bandwidth;
   secrets = config.kernelcore.secrets.tailscale;
 
+  # What the proxy serves beside the ports of the preset; a list of the file's takes the preset's place.
+  served = if proxy.enable then (import ./listens.nix { inherit lib config; }).ports else [ ];
+  ofProxy = if builtins.all (port: builtins.elem port preset.tcp) served then null else lib.unique (preset.tcp ++ served);
+  preset = (import ./known.nix).presets.internal;
+
   # An option that is not set is a key that is not written.
   written = filterAttrs (_: value: value != null && value != { });
   # Nor is a value that is the file's default: it would read as a wish, and be remarked on as one.
@@ -112,7 +117,7 @@ let
     log = zones.enableLogging;
     inherit (zones) services;
     zones =
-      if zones.zones == { } then { internal.interfaces = [ "tailscale0" ]; }
+      if zones.zones == { } then { internal = written { interfaces = [ "tailscale0" ]; tcp = ofProxy; }; }
       else mapAttrs (_: zone) (filterAttrs (_: each: each.enable) zones.zones);
     forward = map passage zones.forward;
   };

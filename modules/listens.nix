@@ -53,5 +53,9 @@ let
     (elem addr [ "" "*" "0.0.0.0" ] && !isIPv6 ours) || (match "[0:]*::[0:]*" (plain addr) != null && (ours == "tailnet" || isIPv6 ours));
   collides = each: elem each.port ports && any (ours: ours == "all" || everywhere each.addr ours || plain each.addr == ours) addresses;
 in
-# As "0.0.0.0:80 (virtual host a)".
-lib.unique (map (each: "${each.addr}:${toString each.port} (virtual host ${each.name})") (filter collides theirs))
+{
+  # As "0.0.0.0:80 (virtual host a)".
+  collisions = lib.unique (map (each: "${each.addr}:${toString each.port} (virtual host ${each.name})") (filter collides theirs));
+  # What tsstack's nginx has to be reached at.
+  ports = lib.unique ports;
+}

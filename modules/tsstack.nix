@@ -26,6 +26,9 @@ let
     '';
   file = written "tsstack.yaml" cfg.text;
   fallback = written "fallback.yaml" (builtins.toJSON (import ./fallback.nix { inherit lib config; }));
+  # NixOS has numbers for some, and takes no text there.
+  asNumber = value:
+    if builtins.isString value && builtins.match "(0|-?[1-9][0-9]{0,17})" value != null then builtins.fromJSON value else value;
   hasZones = network.security.firewall-zones.enable;
 
   environment = lib.optionalAttrs (secrets.ageKeyFile != null) { SOPS_AGE_KEY_FILE = secrets.ageKeyFile; };
@@ -130,7 +133,7 @@ in
     # NixOS switches forwarding off by a default of its own, and would do so again whenever any parameter changes. Above
     # defaults, below what a host says itself, which contradictions.nix compares.
     boot.kernel.sysctl = builtins.mapAttrs (_: lib.mkOverride 900) (
-      network.tuning.sysctl
+      builtins.mapAttrs (_: asNumber) network.tuning.sysctl
       // lib.optionalAttrs contradictions.routes {
         "net.ipv4.conf.all.forwarding" = true;
         "net.ipv6.conf.all.forwarding" = true;
@@ -193,6 +196,20 @@ in
           ExecStart = "${package}/bin/tsstack fallback set /etc/tsstack/fallback.yaml";
           ExecReload = "${package}/bin/tsstack fallback set /etc/tsstack/fallback.yaml";
           ExecStop = "${package}/bin/tsstack fallback remove";
+        };
+      };
+      # A system that was left by a reboot has not stopped the unit above, and its fallback would stand for ever.
+      tsstack-fallback-gone = mkIf (!hasZones) {
+        inherit environment;
+        description = "tsstack: no firewall of a configuration with zones is left";
+        wantedBy = [ "multi-user.target" ];
+        after = [ "tsstack-boot.service" ];
+        before = [ "tsstack-switch.service" ];
+        unitConfig.ConditionPathIsSymbolicLink = "/var/lib/tsstack/fallback";
+        serviceConfig = {
+          Type = "oneshot";
+          UMask = "0077";
+          ExecStart = "${package}/bin/tsstack fallback remove --made-of /etc/tsstack/fallback.yaml";
         };
       };
       tsstack-switch = mkIf cfg.switchOnActivation {

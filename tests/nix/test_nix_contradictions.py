@@ -53,7 +53,7 @@ def test_every_refusal_is_tested(evaluated: dict[str, dict[str, Any]]) -> None:
 
 def test_every_warning_is_tested() -> None:
     text = "".join((MODULES / name).read_text() for name in ("contradictions.nix", "lost.nix"))
-    assert len(re.findall(r"\bwarn (?:\(|proxyClosed|keyElsewhere|sshFrom)", text)) == len(
+    assert len(re.findall(r"\bwarn (?:\(|proxyClosed|keyElsewhere|sshFrom|sshShut)", text)) == len(
         {each.about for each in WARNED}
     )
 

@@ -65,6 +65,8 @@ JOINED = ("AutoUpdate", "ControlURL", "LoggedOut", "WantRunning")
 # The package's and what it made; a purge leaves none of them.
 OWN = ("/usr/lib/tsstack", "/var/lib/tsstack", "/run/tsstack", "/var/log/tsstack")
 UNITS = ("tsstack-early", "tsstack-boot")
+# It is started when the tailnet's interface comes up, and ends.
+IN_PASSING = "tsstack-dns.service"
 RUNNING = ("tsstack-monitor.service", "tsstack-renew.timer", "tsstack-dns.path", "tsstack-dns.timer")
 
 
@@ -199,7 +201,7 @@ def switch(story: Story) -> None:
     assert "the rules do what the file says" in said
     assert "nginx answers as the file says" in said
     story.tsstack("confirm")
-    story.run("systemctl", "enable", *UNITS)
+    story.run("systemctl", "enable", *UNITS, IN_PASSING)
     story.run("systemctl", "enable", "--now", *RUNNING)
 
 

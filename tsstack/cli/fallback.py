@@ -57,13 +57,19 @@ def set_(file: Path, as_json: bool) -> None:
 @fallback.command()
 @unused_file_option
 @json_option
-def remove(as_json: bool) -> None:
+@click.option(
+    "--made-of",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Only one that was set from this file.",
+)
+def remove(as_json: bool, made_of: Path | None) -> None:
     """Have none any more. Where it stands, no table of tsstack's stands afterwards."""
     from tsstack.switch.fallback import remove_fallback
     from tsstack.switch.site import Site
 
-    removed = remove_fallback(Site(report=progress(quiet=as_json)))
+    removed = remove_fallback(Site(report=progress(quiet=as_json)), made_of=made_of)
     if as_json:
         result_json({"removed": removed})
     else:
-        result("the fallback is removed" if removed else "there is none")
+        result("the fallback is removed" if removed else "there is none" + (" of it" if made_of else ""))

@@ -129,7 +129,7 @@ def check(file: Path, as_json: bool, file_only: bool) -> None:
     site = Site()
     facts = site.facts()
     try:
-        loaded, findings = load(file, facts)
+        loaded, findings = load(file, None if file_only else facts)
     except ConfigError as error:
         if as_json:
             result_json({"findings": [finding_dict(each) for each in error.findings]})

@@ -240,10 +240,10 @@ def free_flows() -> None:
 
 def _send_test(file: Path) -> list[dict[str, Any]]:
     from tsstack.monitor.alerts import Alerts
-    from tsstack.monitor.settings import read_settings
+    from tsstack.monitor.reading import read_settings
 
     settings = read_settings(file)
-    alerts = Alerts(settings.monitor.alerts, settings.stack.host.name)
+    alerts = Alerts(settings.alerts, settings.host)
     try:
         return alerts.test()
     finally:

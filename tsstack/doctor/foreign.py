@@ -49,7 +49,7 @@ def check_foreign(others: Others | None) -> Iterator[Finding]:
 def all_pass(tables: Sequence[str], asked: Asking) -> str:
     """What was tried, in words, where nothing is dropped."""
     names = listed(tables, 3)
-    left = f"; the time was over before {asked.left} more" if asked.left else ""
+    left = f", {asked.left} more were not" if asked.left else ""
     return (
         f"{names} may drop something; {asked.packets} packets that the zones open were tried, all pass{left}"
     )
@@ -85,6 +85,12 @@ def accepting(hits: list[Hit]) -> str:
         if port not in ports:
             ports.append(port)
     return "; ".join(
-        f"nft insert rule {chain} iifname {interface} {protocol} dport '{{ {', '.join(ports)} }}' accept"
+        f"nft insert rule {chain} iifname {interface} {_matching(protocol, ports)} accept"
         for (chain, interface, protocol), ports in rules.items()
     )
+
+
+def _matching(protocol: str, ports: list[str]) -> str:
+    if protocol in {"tcp", "udp"}:
+        return f"{protocol} dport '{{ {', '.join(ports)} }}'"
+    return "meta l4proto '{ icmp, ipv6-icmp }'"

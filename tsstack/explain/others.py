@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 
 from tsstack.errors import CheckFailed, UsageError
 from tsstack.explain.decisions import Decision
@@ -24,7 +25,7 @@ from tsstack.model.firewall import Zone
 from tsstack.model.stack import Stack
 from tsstack.parts.firewall.members import open_ports
 
-_MOST_OF_A_ZONE, _MOST = 4, 24
+_MOST = 24
 # Each packet has a world of its own, with a copy of all tables in it: large sets take long.
 _LONGEST_S = 4.0
 # RFC 5737 and RFC 3849: nobody's, as a packet from the internet.
@@ -64,11 +65,11 @@ class Asking:
     astray: tuple[str, ...] = ()
     """Packets that did not arrive though no other owner's rule dropped them, a sentence each."""
     left: int = 0
-    """How many more there were when the time was over."""
+    """How many more the zones open, which were not tried."""
 
 
 def ask_others(stack: Stack, facts: Facts) -> Asking:
-    """Send what the zones open through a copy of all tables; some services of each zone, two dozen at most.
+    """Send what the zones open through a copy of all tables; two dozen packets at most, of each zone some.
 
     Takes some seconds at the worst. Raises CheckFailed where nothing can be tried.
     """
@@ -81,7 +82,8 @@ def ask_others(stack: Stack, facts: Facts) -> Asking:
         read_routes(),
     )
     copy, ground = read_ruleset(), Ground(stack, facts)
-    asked = list(_questions(stack, facts, around))[:_MOST]
+    wanted = list(_wanted(stack, facts, around))
+    asked = [each for zone, one in wanted[:_MOST] for each in _question(stack, around, zone, one)]
     if not asked:
         raise CheckFailed("no packet of the zones can be made here: none of their interfaces is there")
     hits: list[Hit] = []
@@ -96,7 +98,7 @@ def ask_others(stack: Stack, facts: Facts) -> Asking:
             hits.append(found)
         elif found:
             astray.append(found)
-    return Asking(sent, tuple(hits), tuple(astray), len(asked) - sent)
+    return Asking(sent, tuple(hits), tuple(astray), len(asked) - sent + len(wanted[_MOST:]))
 
 
 def _ask(zone: str, question: Question, ground: Ground, copy: Copy, land: Land) -> Hit | str:
@@ -111,21 +113,25 @@ def _ask(zone: str, question: Question, ground: Ground, copy: Copy, land: Land) 
     return Hit(packet.service, zone, str(packet.source), packet.interface, answer.decision)
 
 
-def _questions(stack: Stack, facts: Facts, around: Surroundings) -> Iterator[tuple[str, Question]]:
-    """(zone, packet), each one that our own table accepts."""
-    for name, zone in (stack.firewall.zones if stack.firewall else {}).items():
-        if not _is_here(zone, around):
-            continue
-        services = [parse_service(each, stack) for each in _opened(stack, name, zone)]
-        for service in services:
-            yield from _question(stack, around, name, Asked(name, service))
-        for service in services[:1]:
-            yield from _question(stack, around, name, Asked(name, service, version=6))
+def _wanted(stack: Stack, facts: Facts, around: Surroundings) -> Iterator[tuple[str, Asked]]:
+    """(zone, packet), each one that our own table accepts: tailscaled's own, then of each zone in turn."""
     if facts.tailscale is not None and around.uplink:
         port = parse_service(f"udp/{facts.tailscale.port}", stack)
         for version, source in _STRANGER.items():
             if any(each.version == version for each, _ in around.addresses.get(around.uplink, ())):
-                yield from _question(stack, around, "", Asked(source, port, around.uplink))
+                yield "", Asked(source, port, around.uplink)
+    zones = (stack.firewall.zones if stack.firewall else {}).items()
+    of_each = [list(_of_zone(stack, name, zone)) for name, zone in zones if _is_here(zone, around)]
+    for turn in zip_longest(*of_each):
+        yield from filter(None, turn)
+
+
+def _of_zone(stack: Stack, name: str, zone: Zone) -> Iterator[tuple[str, Asked]]:
+    services = [parse_service(each, stack) for each in _opened(stack, name, zone)]
+    for number, service in enumerate(services):
+        yield name, Asked(name, service)
+        if not number:
+            yield name, Asked(name, service, version=6)
 
 
 def _question(stack: Stack, around: Surroundings, zone: str, asked: Asked) -> Iterator[tuple[str, Question]]:
@@ -147,5 +153,6 @@ def _opened(stack: Stack, name: str, zone: Zone) -> Iterator[str]:
         yield "tcp/22"
         return
     listed = zip(("tcp", "udp"), open_ports(stack, zone, f"firewall.zones.{name}"), strict=True)
-    found = [f"{protocol}/{span.first}" for protocol, spans in listed for span in spans]
-    yield from found[:_MOST_OF_A_ZONE] or (["icmp"] if zone.ping else [])
+    found = ([f"{protocol}/{span.first}" for span in spans] for protocol, spans in listed)
+    ports = [each for pair in zip_longest(*found) for each in pair if each]
+    yield from ports or (["icmp"] if zone.ping else [])

@@ -180,11 +180,11 @@ class Program:
 Channel = Address | Program
 
 
-def channels_of(alerts: Sequence[Any]) -> tuple[Channel, ...]:
-    """The channels of `monitor.alerts`: text is an address, anything else has a `command`."""
+def channels_of(alerts: Sequence[str | Sequence[str]]) -> tuple[Channel, ...]:
+    """The channels of `monitor.alerts`: text is an address, anything else the words of a command."""
     return tuple(
         Address(each, f"monitor.alerts[{number}]")
         if isinstance(each, str)
-        else Program(tuple(each.command), f"monitor.alerts[{number}]")
+        else Program(tuple(each), f"monitor.alerts[{number}]")
         for number, each in enumerate(alerts)
     )

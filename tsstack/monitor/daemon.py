@@ -87,7 +87,7 @@ class Monitor:
         self._book = Book(settings.limits)
         self._egress = Egress(settings.limits)
         self._helm = Helm(settings.policy) if settings.policy else None
-        self._withdrawal = Withdrawal(settings.stack)
+        self._withdrawal = Withdrawal(settings)
         self._spoken = Standing()
         self._kept = kept
         self._saved: State | None = kept.failover(now_s) if kept else None
@@ -154,7 +154,7 @@ class Monitor:
         return Snapshot(
             at=unix_s,
             started=self._began,
-            host=self.settings.stack.host.name,
+            host=self.settings.host,
             version=__version__,
             paths=self._book.statuses(now_s, unix_s),
             exit=self.exit_status(),
@@ -231,7 +231,7 @@ class Monitor:
         else:
             self._helm.adopt(settings.policy, actual)
         self._tailscaled.know(settings.policy.use if settings.policy else ())
-        self._withdrawal.update(settings.stack)
+        self._withdrawal.update(settings)
         self._paces.put(frozenset(), limits)  # the next decision says anew which are quick
         self._watch_paths()
         for trouble in self.troubles.standing():
@@ -400,7 +400,7 @@ class Monitor:
     def _follow_uplink(self) -> None:
         """The default route may lead elsewhere than when the file was read."""
         settings = self.settings
-        if settings.stack.host.uplink is None and settings.policy is not None:
+        if not settings.uplink_is_named and settings.policy is not None:
             uplink = default_interface()
             if uplink and uplink != settings.uplink:
                 self.settings = replace(settings, uplink=uplink)
@@ -412,7 +412,7 @@ class Monitor:
 
     def _look_at_routes(self) -> None:
         now_s, unix_s = boot_s(), time.time()
-        act = self.settings.monitor.failover and not self.maintenance
+        act = self.settings.failover and not self.maintenance
         judge = self._book.verdict
         switched, reasons = self._withdrawal.turn(
             lambda key: judge(key, now_s),
@@ -439,7 +439,7 @@ class Monitor:
         seen = self._tailscaled.seen
         if seen.actual is None:
             self._running_since_s = None
-            if seen.error and self.settings.stack.tailscale is not None:
+            if seen.error and self.settings.on_tailnet:
                 self.troubles.begin("tailscaled", seen.error, seen.hint)
             return
         self.troubles.end("tailscaled")

@@ -22,7 +22,8 @@ from tsstack.monitor.kept import Kept
 from tsstack.monitor.listeners import Audience, earlier_events
 from tsstack.monitor.metrics import More
 from tsstack.monitor.notify import Notify
-from tsstack.monitor.settings import Settings, at_rest, read_settings
+from tsstack.monitor.reading import read_apart
+from tsstack.monitor.settings import Settings, at_rest
 from tsstack.system.localapi import LocalApi
 
 _LOOK_S = 1.0
@@ -52,7 +53,7 @@ def run(home: Home, *, notify: Notify | None = None) -> None:
 
     Raises ConfigError for a faulty file, LockedError when a monitor runs already, and whatever ends it.
     """
-    settings = read_settings(home.file)
+    settings = read_apart(home.file)
     with one_instance(home.state / "lock"):
         asyncio.run(Life(home, settings, notify or Notify()).live())
 
@@ -162,7 +163,7 @@ class Life:
         self._notify.reloading()
         wrong = ""
         try:
-            self._read = await asyncio.to_thread(read_settings, self._home.file, source)
+            self._read = await asyncio.to_thread(read_apart, self._home.file, source)
         except (TsstackError, OSError) as error:
             wrong = _first_fault(error)
             hint = "the old one stays in force; see `tsstack check`, then reload"

@@ -62,10 +62,10 @@ class Audience:
         self._history.start()
         told = self._history.kept(_ALERTS)
         saved = told.value if told is not None else None
-        self._alerts = Alerts(settings.monitor.alerts, settings.stack.host.name, saved=saved)
+        self._alerts = Alerts(settings.alerts, settings.host, saved=saved)
         self._log = Log()
         self._metrics: MetricsServer | None = None
-        self._serve(settings.monitor.metrics)
+        self._serve(settings.metrics)
 
     @property
     def voices(self) -> tuple[Voice, ...]:
@@ -75,8 +75,8 @@ class Audience:
 
     def follow(self, settings: Settings) -> None:
         """The file, read anew: what stays goes on."""
-        self._alerts.follow(settings.monitor.alerts, settings.stack.host.name)
-        self._serve(settings.monitor.metrics)
+        self._alerts.follow(settings.alerts, settings.host)
+        self._serve(settings.metrics)
 
     def keep(self) -> None:
         """Have it remembered who was told of what, so that a recovery finds them after a restart."""

@@ -1,4 +1,8 @@
-"""What the file asks of the monitor, as one value: reloading replaces it whole."""
+"""What the file asks of the monitor, as one value of plain parts: reloading replaces it whole.
+
+`reading` makes it from the file. The daemon itself never loads the model, which takes as much memory as all
+of its watching.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,50 @@ from typing import TYPE_CHECKING
 
 from tsstack.monitor.choice import DIRECT, Policy
 from tsstack.monitor.probes.probe import Probe
-from tsstack.monitor.probes.targets import plan_probes
 from tsstack.monitor.sample import Path as MonitoredPath
 from tsstack.monitor.verdict import Limits
 
 if TYPE_CHECKING:
     from tsstack.errors import Finding
-    from tsstack.model.sections import Monitor
-    from tsstack.model.stack import Stack
 
 TUNNEL = "tailscale0"
-DEFAULT_TARGETS = ({"icmp": "1.1.1.1"}, {"icmp": "9.9.9.9"}, {"tcp": "1.1.1.1:443"})
-"""Asked when the file names no target beyond this host's own networks: two operators of public resolvers."""
 _WITNESSES_MOST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A service with a backup upstream: its name, and the keys of the paths to both."""
+
+    service: str
+    first: str
+    backup: str
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A file as the monitor needs it."""
 
-    stack: Stack
-    """Its monitor section is there, with targets that can judge a way out where one is used."""
-    monitor: Monitor
+    host: str
     limits: Limits
     policy: Policy | None
     """None when the file names no exit node to use."""
+    planned: tuple[Probe, ...]
+    """All probes; those that judge a way out are bound to TUNNEL here."""
     uplink: str
     """The interface that leads out without an exit node; empty: as the routes say."""
+    uplink_is_named: bool = False
+    """Whether the file names it; else it is that of the default route."""
+    on_tailnet: bool = False
+    """Whether the file says anything of tailscaled."""
+    routes: tuple[str, ...] = ()
+    """The networks that the file advertises."""
+    standbys: tuple[Standby, ...] = ()
+    failover: bool = True
+    """Act on a bad path, or only report it."""
+    alerts: tuple[str | tuple[str, ...], ...] = ()
+    """Whom to tell: an address, or the words of a command."""
+    metrics: str | None = None
+    """`address:port` of the endpoint for Prometheus."""
     default_targets: bool = False
     """Whether the file names no target that shows if a way out works, so that ours are asked."""
     findings: tuple[Finding, ...] = ()
@@ -47,7 +68,7 @@ class Settings:
         """Why the monitor changes nothing; empty where it may."""
         if self.rests:
             return "generation 0 is live, the host without tsstack: after the next `tsstack switch`"
-        return "" if self.monitor.failover else "the file says `failover: false`: the monitor changes nothing"
+        return "" if self.failover else "the file says `failover: false`: the monitor changes nothing"
 
     def way(self, at: str) -> str:
         """The interface that leads out by what is in use; empty: as the routes say."""
@@ -56,10 +77,10 @@ class Settings:
         return TUNNEL if at != DIRECT else self.uplink
 
     def probes(self, at: str) -> tuple[Probe, ...]:
-        """All probes while `at` is in use: what `plan_probes` says, and the targets by the bare uplink where
-        the file allows to go there (their keys begin with `direct:` instead of `target:`).
+        """All probes while `at` is in use, and the targets by the bare uplink where the file allows to go
+        there (their keys begin with `direct:` instead of `target:`).
         """
-        planned = plan_probes(self.stack, way=self.way(at))
+        planned = self._bound(self.way(at))
         policy = self.policy
         if policy is None or policy.otherwise != "direct" or at == DIRECT or not self.uplink:
             return planned
@@ -73,10 +94,22 @@ class Settings:
         """
         if self.policy is None:
             return ()
-        bound = [each for each in plan_probes(self.stack, way=self.way(at)) if judges_way(each, self.way(at))]
-        ordered = sorted(bound, key=lambda each: each.kind == "https")
+        way = self.way(at)
+        ordered = sorted(
+            (each for each in self._bound(way) if judges_way(each, way)),
+            key=lambda each: each.kind == "https",
+        )
         light = [each for each in ordered if each.kind != "https"]
         return tuple(each.path.key for each in (light or ordered)[:_WITNESSES_MOST])
+
+    def _bound(self, way: str) -> tuple[Probe, ...]:
+        """The probes, with `way` as the way out."""
+        if way == TUNNEL:
+            return self.planned
+        return tuple(
+            replace(each, path=replace(each.path, interface=way)) if judges_way(each, TUNNEL) else each
+            for each in self.planned
+        )
 
 
 def judges_way(probe: Probe, way: str) -> bool:
@@ -89,54 +122,10 @@ def _by_uplink(probe: Probe, uplink: str) -> Probe:
     return replace(probe, path=MonitoredPath(key, probe.path.source, uplink))
 
 
-def read_settings(file: Path, source: bytes | None = None) -> Settings:
-    """Read the file, or `source` as if it were its content.
-
-    Raises ConfigError with every fault and its place.
-    """
-    from tsstack import assets
-    from tsstack.errors import ConfigError
-    from tsstack.model.lint import lint
-    from tsstack.model.loader import load_presets, load_stack, parse_stack
-
-    presets = load_presets(assets.folder("zones"))
-    loaded = load_stack(file, presets) if source is None else parse_stack(source, file, presets)
-    findings = lint(loaded, None)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        raise ConfigError(
-            f"{file} has {'1 fault' if len(errors) == 1 else f'{len(errors)} faults'}", findings=findings
-        )
-    warnings = tuple(finding for finding in findings if finding.severity == "warning")
-    return replace(settings_of(loaded.stack), findings=warnings)
-
-
-def settings_of(stack: Stack, *, uplink: str | None = None) -> Settings:
-    """The same from a stack that is at hand. `uplink`: default the file's, else that of the default route."""
-    from tsstack.model.sections import Monitor
-
-    policy = Policy.of(stack)
-    monitor = stack.monitor or Monitor()
-    with_monitor = stack.model_copy(update={"monitor": monitor})
-    missing = policy is not None and not _any_beyond(with_monitor)
-    if missing:
-        ours = Monitor.model_validate({"targets": list(DEFAULT_TARGETS)}).targets
-        monitor = monitor.model_copy(update={"targets": (*monitor.targets, *ours)})
-        with_monitor = stack.model_copy(update={"monitor": monitor})
-    if uplink is None:
-        uplink = stack.host.uplink or default_interface()
-    return Settings(with_monitor, monitor, Limits.of(monitor), policy, uplink, missing)
-
-
 def at_rest(settings: Settings) -> Settings:
     """The same, only measured: nothing of the host is changed."""
-    monitor = settings.monitor.model_copy(update={"failover": False})
     policy = settings.policy and replace(settings.policy, failover=False, repair_drift=False)
-    return replace(settings, monitor=monitor, policy=policy, rests=True)
-
-
-def _any_beyond(stack: Stack) -> bool:
-    return any(judges_way(each, TUNNEL) for each in plan_probes(stack, way=TUNNEL))
+    return replace(settings, failover=False, policy=policy, rests=True)
 
 
 def default_interface(

@@ -16,7 +16,7 @@ from tsstack.monitor.standby import Kind, StandbyState, Switched, Watched, back_
 from tsstack.monitor.verdict import Verdict
 
 if TYPE_CHECKING:
-    from tsstack.model.stack import Stack
+    from tsstack.monitor.settings import Settings
 
 Judge = Callable[[str], Verdict]
 """A path's key to its verdict."""
@@ -25,23 +25,16 @@ Judge = Callable[[str], Verdict]
 class Withdrawal:
     """What is withdrawn now. `turn` decides; `wanted` says what tailscaled is to advertise."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.state = StandbyState()
         self._returning: set[str] = set()
         self._taken_up = False
         """What is off was kept by an earlier run, and nobody has looked yet what became of it since."""
-        self.update(stack)
+        self.update(settings)
 
-    def update(self, stack: Stack) -> None:
+    def update(self, settings: Settings) -> None:
         """The file, read anew."""
-        advertise = stack.tailscale.advertise if stack.tailscale else None
-        self.routes = tuple(str(each) for each in advertise.routes) if advertise else ()
-        self._pairs: dict[str, tuple[str, str]] = {}
-        for key, service in (stack.proxy.services if stack.proxy else {}).items():
-            first = next((i for i, each in enumerate(service.upstream) if not each.backup), None)
-            backup = next((i for i, each in enumerate(service.upstream) if each.backup), None)
-            if service.enabled and first is not None and backup is not None:
-                self._pairs[key] = (f"service:{key}#{first}", f"service:{key}#{backup}")
+        self.routes, self._standbys = settings.routes, settings.standbys
 
     def turn(
         self, judge: Judge, now_s: float, *, restore_after_s: float, act: bool, heard: bool = True
@@ -52,8 +45,8 @@ class Withdrawal:
         not `heard`: what cannot be done would be told as done.
         """
         watched = [Watched("route", each, judge(f"route:{each}")) for each in self.routes]
-        for key, (first, backup) in self._pairs.items():
-            watched.append(Watched("upstream", key, judge(first), judge(backup)))
+        for each in self._standbys:
+            watched.append(Watched("upstream", each.service, judge(each.first), judge(each.backup)))
         acting: tuple[Kind, ...] = (("route", "upstream") if heard else ("upstream",)) if act else ()
         self.state, switched, reasons = decide_standby(
             self.state, tuple(watched), now_s, restore_after_s=restore_after_s, act=acting

@@ -174,7 +174,8 @@ class HostMetrics:
                 Thread(target=self._gather, args=(snapshot,), name="status", daemon=True).start()
         self._done.wait(PATIENCE_S)
         status = self._status
-        return iter(()) if status is None else figures(status)
+        # Never: 0, so that an alert on its age fires where it cannot be gathered at all.
+        return iter([("tsstack_status_time_seconds", 0, ())]) if status is None else figures(status)
 
     def _gather(self, snapshot: Snapshot) -> None:
         try:

@@ -6,7 +6,9 @@ that is taken) takes no other one down: a router whose proxy is broken routes, b
 
 from __future__ import annotations
 
-from tsstack.errors import RollbackFailed, TsstackError
+from contextlib import ExitStack
+
+from tsstack.errors import CheckFailed, LockedError, RollbackFailed
 from tsstack.parts.firewall.fallback import has_fallback
 from tsstack.parts.part import Change, Part
 from tsstack.switch.generations import part_tree
@@ -84,26 +86,32 @@ def activate_firewall_early(site: Site) -> tuple[int, str]:
 
     A change that was pending is judged later, by `activate_boot`; until then the host gets the firewall
     that the next boot had before it. Where a generation has none, the fallback's; that too where its own
-    cannot be loaded, and the error is raised all the same. Returns the generation, and in words what stands.
+    cannot be loaded, whatever the cause, and the error is raised all the same. A disk that cannot be written
+    is no reason to leave the host open. Returns the generation, and in words what stands.
     """
-    with host_lock(site.paths.state, site.clock, wait_s=10.0):
-        site.store.prepare()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(host_lock(site.paths.state, site.clock, wait_s=10.0))
+            site.store.prepare()
+        except (CheckFailed, OSError) as error:
+            if isinstance(error, LockedError):
+                raise
+            site.report(f"{error}; going on, since nobody else is at work before the first interface is up")
         number = _boot_before_pending(site)
         facts = site.facts()
-        for part in site.parts:
-            if part.name == "firewall":
-                try:
-                    folder = site.store.path(number)
-                    if (folder / part.folder).is_dir():
-                        part.activate(folder, facts, site.report)
-                        return number, f"the firewall of generation {number} stands"
-                    if has_fallback(site.paths.state):
-                        part.activate(folder, facts, site.report)
-                        return number, "the fallback stands"
-                except TsstackError:
-                    if has_fallback(site.paths.state):
-                        part.activate(site.paths.state / "none", facts, site.report)
-                    raise
+        firewall = next(part for part in site.parts if part.name == "firewall")
+        try:
+            folder = site.store.path(number)
+            if (folder / firewall.folder).is_dir():
+                firewall.activate(folder, facts, site.report)
+                return number, f"the firewall of generation {number} stands"
+        except Exception:
+            if has_fallback(site.paths.state):
+                firewall.activate(site.paths.state / "none", facts, site.report)
+            raise
+        if has_fallback(site.paths.state):
+            firewall.activate(site.paths.state / "none", facts, site.report)
+            return number, "the fallback stands"
     return number, f"generation {number} has no firewall, and there is no fallback: nothing is closed"
 
 

@@ -20,7 +20,7 @@ from tsstack.switch.generations import MANIFEST, SOURCE, part_tree
 from tsstack.switch.intent import load, located, read_generation, read_source
 from tsstack.switch.judges import Judges
 from tsstack.switch.lock import host_lock
-from tsstack.switch.plan import Plan
+from tsstack.switch.plan import PartPlan, Plan
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Transaction, prepare
 
@@ -58,25 +58,39 @@ def set_fallback(site: Site, file: Path) -> tuple[bool, tuple[Finding, ...]]:
             drop_unused(site.paths.state)
 
 
-def remove_fallback(site: Site) -> bool:
+def remove_fallback(site: Site, *, made_of: Path | None = None) -> bool:
     """Have no fallback any more; where it stood no table stands then. Returns whether there was one.
 
-    Again after it was interrupted it ends what it had begun.
+    With `made_of` only one that was set from that file. Again after it was interrupted it ends what it had
+    begun.
     """
     with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         prepare(site)
-        was_there = kept_fallback(site.paths.state) is not None
+        kept = kept_fallback(site.paths.state)
+        was_there = kept is not None
+        if kept is not None and made_of is not None and _source_of(kept) != str(made_of):
+            return False
         _change(site, site.facts(), None)
         drop_unused(site.paths.state)
         return was_there
 
 
+def _source_of(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / MANIFEST).read_bytes())["source"])
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: nobody knows whose it is
+        return ""
+
+
 def _change(site: Site, facts: Facts, folder: Path | None) -> bool:
     """Make `folder` the fallback, and let it stand where the live generation has no firewall."""
     before = kept_fallback(site.paths.state)
+    stands = not part_tree(site.store.tree(site.store.current()), PART.folder)
+    if folder is not None:
+        _guard(site, facts, folder, stands=stands)
     try:
         keep_fallback(site.paths.state, folder)
-        return _let_stand(site, facts, folder)
+        return _let_stand(site, facts, folder) if stands else False
     except BaseException as error:
         keep_fallback(site.paths.state, before)
         if isinstance(error, OSError):
@@ -86,19 +100,29 @@ def _change(site: Site, facts: Facts, folder: Path | None) -> bool:
 
 def _let_stand(site: Site, facts: Facts, folder: Path | None) -> bool:
     """Change over to it as to a generation, but of the firewall alone."""
-    live = site.store.current()
-    if part_tree(site.store.tree(live), PART.folder):
-        return False
     of_firewall = replace(site, parts=(PART,))
-    intent = read_generation(of_firewall, live)
-    judges = Judges(of_firewall, folder / SOURCE, facts, intent) if folder else None
-    guard = judges.keep_ways_in if judges else _unguarded
-    Transaction(of_firewall, intent.wanted, facts, Mode(boot=False), guard).run()
+    intent = read_generation(of_firewall, site.store.current())
+    Transaction(of_firewall, intent.wanted, facts, Mode(boot=False), _guarded_before).run()
     return folder is not None
 
 
-def _unguarded(_: Path, __: Plan) -> None:
-    """Nobody is locked out by a table that goes."""
+def _guard(site: Site, facts: Facts, folder: Path, *, stands: bool) -> None:
+    """Ask before anything points at it, so that a kill leaves none that locks out.
+
+    Where it does not stand now nobody is cut: then it is only told what it would do. Raises CheckFailed.
+    """
+    intent = read_generation(site, site.store.current())
+    judges = Judges(replace(site, parts=(PART,)), folder / SOURCE, facts, intent)
+    try:
+        judges.keep_ways_in(folder, Plan((PartPlan(PART.name, ()),)))
+    except CheckFailed as error:
+        if stands:
+            raise
+        site.report(f"warning: where it has to stand, {error}")
+
+
+def _guarded_before(_: Path, __: Plan) -> None:
+    """A table that goes locks nobody out, and of one that comes it was asked already."""
 
 
 def _refuse_other_sections(loaded: LoadedStack) -> None:

@@ -75,9 +75,12 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def read_tree(folder: Path) -> dict[str, str]:
-    """The rendered files below a generation's folder; an absent folder is an empty tree."""
+    """The rendered files below a generation's folder; an absent folder is an empty tree.
+
+    Bytes that a broken disk made of a file are replaced: it then differs from anything that is rendered.
+    """
     return {
-        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8", errors="replace")
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.parent != folder
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +51,13 @@ class Pending:
     """Where the boot link pointed; None in a record that did not note it."""
     sessions: tuple[str, ...] = ()
     """The SSH sessions that the change was made from; they prove nothing about new ones."""
+    source: str = ""
+    """`digest_of` the file that the change is from; empty for a rollback."""
+
+
+def digest_of(source: bytes) -> str:
+    """Tells one file from another (SHA-256); empty for none."""
+    return hashlib.sha256(source).hexdigest() if source else ""
 
 
 def read_boot_id() -> str:

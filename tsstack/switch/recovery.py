@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
 from tsstack.parts.part import Part
-from tsstack.switch.generations import SOURCE, Store
+from tsstack.switch import undone
+from tsstack.switch.generations import Store
 from tsstack.switch.leftovers import remove_leftovers
 from tsstack.switch.record import Pending, clear_pending, read_boot_id, read_pending
 from tsstack.switch.site import Site
-from tsstack.system.files import write_durably
 from tsstack.system.processes import process_start
-
-UNDONE = "undone"
-"""In the state folder: the change that was undone last, until the next one begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,64 +113,12 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
         reason = "it was not confirmed in time"
     else:
         return None
-    unconfirmed = _source_of(site, pending.target) if pending.phase == "unconfirmed" else ""
     undo(site, pending)
     from tsstack.switch.deadman import disarm  # which itself needs us
 
     disarm(site, pending.id)
-    words = f"generation {pending.target} was undone at {time.strftime('%F %H:%M:%S')}: {reason}"
-    _note(site, Undone(words, unconfirmed))
+    undone.note(site, pending, reason)
     return Recovery(pending.target, pending.previous_current, reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Undone:
-    """A change that was undone. `unconfirmed` is the SHA-256 of its file, where nobody confirmed it."""
-
-    words: str = ""
-    unconfirmed: str = ""
-
-
-def digest_of_source(source: bytes) -> str:
-    """What tells one file from another."""
-    return hashlib.sha256(source).hexdigest()
-
-
-def _source_of(site: Site, number: int) -> str:
-    try:
-        return digest_of_source((site.store.path(number) / SOURCE).read_bytes())
-    except OSError:  # a disk that does not give it: then nothing is known of the file, as of any other
-        return ""
-
-
-def _note(site: Site, undone: Undone) -> None:
-    """For who comes too late to confirm; no more than that, so a disk that does not take it hurts nothing."""
-    with contextlib.suppress(OSError):
-        write_durably(site.paths.state / UNDONE, json.dumps(asdict(undone)) + "\n")
-
-
-def last_undone(site: Site) -> Undone:
-    """What was undone since the last change began; empty when nothing was."""
-    try:
-        return Undone(**json.loads((site.paths.state / UNDONE).read_bytes()))
-    except (OSError, ValueError, TypeError):  # it is for messages, and none is better than a refusal
-        return Undone()
-
-
-def refuse_undone(site: Site, source: bytes) -> None:
-    """Raise CheckFailed for a file that was live and that nobody confirmed: nobody would this time either."""
-    undone = last_undone(site)
-    if undone.unconfirmed and undone.unconfirmed == digest_of_source(source):
-        raise CheckFailed(
-            f"{undone.words}; with --unattended the same file is not tried again",
-            hint="`tsstack switch --confirm 60s` by hand tries it again; any other file is taken",
-        )
-
-
-def forget_undone(site: Site) -> None:
-    """Another change begins."""
-    with contextlib.suppress(OSError):
-        (site.paths.state / UNDONE).unlink(missing_ok=True)
 
 
 def _send_home(site: Site, pending: Pending | None) -> None:

@@ -22,6 +22,7 @@ from tsstack.switch.proof import Prover, no_proof
 from tsstack.switch.record import (
     Pending,
     clear_pending,
+    digest_of,
     keep_reserve,
     read_boot_id,
     read_pending,
@@ -30,13 +31,12 @@ from tsstack.switch.record import (
 from tsstack.switch.recovery import (
     describe,
     drop_unused,
-    forget_undone,
-    last_undone,
     recover,
     refuse_unconfirmed,
     undo,
 )
 from tsstack.switch.site import Site
+from tsstack.switch.undone import last_undone, settle
 from tsstack.system.processes import process_start
 
 
@@ -278,6 +278,7 @@ class Transaction:
             holder_pid=os.getpid(),
             holder_start=process_start(os.getpid()),
             sessions=self.mode.sessions,
+            source=digest_of(self.wanted.source),
         )
 
     def _check(self, names: tuple[str, ...], generation: Path) -> None:
@@ -289,7 +290,6 @@ class Transaction:
     def _apply(self, pending: Pending, plan: Plan) -> Outcome:
         """From the pending record on, every failure undoes the whole change."""
         site, touched = self.site, False
-        forget_undone(site)
         try:
             if pending.deadline_s is not None:
                 # Before the record: a kill between the two then leaves a guard with nothing to do, and
@@ -415,6 +415,7 @@ def commit(site: Site, pending: Pending, mode: Mode) -> None:
     if mode.boot:
         site.store.point("boot", pending.target)
     clear_pending(site.paths.state)
+    settle(site, pending.source)
 
 
 def confirm(site: Site, sessions: tuple[str, ...] = ()) -> int:
@@ -434,9 +435,9 @@ def confirm(site: Site, sessions: tuple[str, ...] = ()) -> int:
         )
     pending = read_pending(site.paths.state)
     if pending is None:
-        undone = last_undone(site).words
+        words = last_undone(site).words
         raise CheckFailed(
-            "no change waits for a confirmation" + (f"; {undone}" if undone else ""),
+            "no change waits for a confirmation" + (f"; {words}" if words else ""),
             hint=f"generation {site.store.current()} is live; `tsstack generations` lists all",
         )
     if set(sessions) & set(pending.sessions):
@@ -447,5 +448,6 @@ def confirm(site: Site, sessions: tuple[str, ...] = ()) -> int:
     if pending.set_boot:
         site.store.point("boot", pending.target)
     clear_pending(site.paths.state)
+    settle(site, pending.source)
     deadman.disarm(site, pending.id)
     return pending.target

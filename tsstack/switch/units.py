@@ -27,6 +27,7 @@ _LOAD_PATH = (OWN, Path("/run/systemd/system"), Path("/usr/local/lib/systemd/sys
 _SHIPPED_PROGRAM = "/usr/bin/tsstack"
 # Nothing that systemd.service(5), "Command lines", would read as more than itself.
 _PLAIN = re.compile(r"/[A-Za-z0-9._/+-]+")
+_PROGRAM = re.compile(r"^ExecStart=(/\S+)", re.MULTILINE)
 _TARGET = re.compile(r"^WantedBy=(\S+)$", re.MULTILINE)
 _HOMES = ("/home", "/run/user")  # may be a file system of its own, mounted later than the first unit runs
 _HIDDEN = ("/root", *_HOMES)  # systemd.exec(5), ProtectHome=
@@ -47,11 +48,13 @@ class Unit:
     """Whether its target wants it; true of a unit that nothing enables (a template)."""
     differs: bool = False
     """Whether the one in /etc, which we put there, is not what we would put there now."""
+    lost: str = ""
+    """The program that it starts and that is not there (any more)."""
 
     @property
     def standing(self) -> bool:
         """Whether it is there and does its work."""
-        return self.path is not None and self.enabled
+        return self.path is not None and self.enabled and not self.lost
 
 
 def look(names: Iterable[str] = ALL_UNITS, *, root: Path = Path("/")) -> tuple[Unit, ...]:
@@ -63,24 +66,29 @@ def look(names: Iterable[str] = ALL_UNITS, *, root: Path = Path("/")) -> tuple[U
         wants = [folder / f"{target[1]}.wants" for folder in _LOAD_PATH] if target else []
         enabled = not target or any(os.path.lexists(each / name) for each in _below(wants, root))
         ours = path is not None and path == _below([OWN], root)[0] / name and not path.is_symlink()
-        found.append(Unit(name, path, enabled, ours and path is not None and _is_old(name, path)))
+        differs = ours and path is not None and _is_old(name, path)
+        found.append(Unit(name, path, enabled, differs, _lost_program(path, root) if path else ""))
     return tuple(found)
 
 
 def missing_at_boot(*, root: Path = Path("/")) -> str:
     """What to tell of a host with systemd that would come up without tsstack; empty: all is well."""
-    missing = [unit.name for unit in look(BOOT_UNITS, root=root) if not unit.standing]
+    missing = [_wrong(unit) for unit in look(BOOT_UNITS, root=root) if not unit.standing]
     if not missing:
         return ""
-    return f"a boot would not bring this up: {' and '.join(missing)} not enabled; `{REMEDY}`"
+    return f"a boot would not bring this up: {' and '.join(missing)}; `{REMEDY}`"
 
 
 def missing_for_dns(*, root: Path = Path("/")) -> str:
     """What to tell of a host with split DNS whose units are not there to keep it; empty: they are."""
-    missing = [unit.name for unit in look(DNS_UNITS, root=root) if not unit.standing]
+    missing = [_wrong(unit) for unit in look(DNS_UNITS, root=root) if not unit.standing]
     if not missing:
         return ""
-    return f"tailscaled may clear the split DNS unseen: {' and '.join(missing)} not enabled; `{REMEDY}`"
+    return f"tailscaled may clear the split DNS unseen: {' and '.join(missing)}; `{REMEDY}`"
+
+
+def _wrong(unit: Unit) -> str:
+    return f"{unit.name} starts {unit.lost}, which is gone" if unit.lost else f"{unit.name} not enabled"
 
 
 def install(names: Iterable[str], *, root: Path = Path("/")) -> tuple[Unit, ...]:
@@ -178,9 +186,20 @@ def _shipped(name: str) -> str:
     return (assets.folder("monitor") / name).read_text(encoding="utf-8")
 
 
+def _lost_program(path: Path, root: Path) -> str:
+    """What the unit starts, where that is an absolute path to nothing."""
+    try:
+        program = _PROGRAM.search(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:  # a mask, or a link to nowhere: it is not enabled, or says so itself
+        return ""
+    if program is None or (root / program[1].lstrip("/")).exists():
+        return ""
+    return program[1]
+
+
 def _is_old(name: str, path: Path) -> bool:
     text = path.read_text(encoding="utf-8", errors="replace")
-    program = re.search(r"^ExecStart=(\S+)", text, re.MULTILINE)
+    program = _PROGRAM.search(text)
     # A timer, a path, a socket names none.
     return text != (_shipped(name).replace(_SHIPPED_PROGRAM, program[1]) if program else _shipped(name))
 

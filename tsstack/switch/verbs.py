@@ -16,10 +16,11 @@ from tsstack.switch.judges import Judges
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import PartPlan, Plan
 from tsstack.switch.proof import no_proof
-from tsstack.switch.record import read_pending
-from tsstack.switch.recovery import recover, refuse_undone, undo
+from tsstack.switch.record import digest_of, read_pending
+from tsstack.switch.recovery import recover, undo
 from tsstack.switch.site import Site
-from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare
+from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare, stands_alone
+from tsstack.switch.undone import last_undone, note, refuse_undone, settle
 
 __all__ = [
     "Mode",
@@ -126,7 +127,11 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
         prover = judges.proving(everything=True).begin if prove else no_proof
 
         def judge(staged: Path) -> None:
-            parts = [part for part in site.parts if part_tree(wanted.tree, part.folder)]
+            parts = [
+                part
+                for part in site.parts
+                if part_tree(wanted.tree, part.folder) or stands_alone(part, facts)
+            ]
             plan = Plan(tuple(PartPlan(part.name, ()) for part in parts))
             with located(intent.loaded), prover(staged, plan, facts) as finish:
                 for part in parts:
@@ -142,6 +147,7 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
             if known.number and tree_digest(store.tree(known.number)) == tree_digest(wanted.tree):
                 judge(store.path(known.number))
                 store.point("boot", known.number)
+                settle(site, digest_of(wanted.source))
                 return known, False, intent
         from tsstack import __version__
 
@@ -149,6 +155,7 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
         with store.staged(manifest, wanted.tree, wanted.source) as staged:
             judge(staged)
         store.point("boot", manifest.number)
+        settle(site, digest_of(wanted.source))
     return manifest, True, intent
 
 
@@ -179,9 +186,12 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
             if read_pending(site.paths.state) is not None:
                 undo(site, pending)
                 deadman.disarm(site, pending.id)
+                note(site, pending, "`tsstack rollback`")
             if to is None or to == pending.previous_current:
                 return Outcome(site.store.current(), pending.target, Plan(()))
         live = site.store.current()
+        if to is None:
+            _refuse_one_too_many(site, live)
         target = _previous(site, live) if to is None else to
         facts = site.facts()
         intent = read_generation(site, target)
@@ -193,6 +203,16 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
         # Not proven: the way back must work where a proof does not, and what was live was proven then.
         outcome = Transaction(site, intent.wanted, facts, mode, guard).run()
     return replace(outcome, warnings=(*judges.doubts, *outcome.warnings))
+
+
+def _refuse_one_too_many(site: Site, live: int) -> None:
+    """Raise CheckFailed where what is to be undone was undone already: further back may be a bare host."""
+    words = last_undone(site).words
+    if words:
+        raise CheckFailed(
+            f"{words}; generation {live} is live, and nothing was changed",
+            hint="`tsstack rollback --to N` goes further back; `tsstack generations` lists them",
+        )
 
 
 def _previous(site: Site, live: int) -> int:

@@ -235,6 +235,16 @@ def test_settings_that_somebody_changed_since_are_left_to_them(host):
     assert "~elsewhere.test" in host.run("resolvectl", "domain", "corp0").stdout
 
 
+def test_a_way_back_forgets_a_link_that_was_cleared_so_that_no_unit_sets_it_again(host):
+    part(host, "switch", CORP)
+    host.run("resolvectl", "revert", "corp0")
+    told = part(host, "changes", "")["said"]
+    assert told == ["~ DNS of corp0: kept, though not as it was set -> left as it is"]
+    assert "error" not in part(host, "switch", "")
+    assert json.loads(host.path("/var/lib/tsstack/dns-links.json").read_text()) == {}
+    assert part(host, "changes", "")["said"] == []
+
+
 def test_pitfall_24_doctor_sees_resolv_conf_taken_over(host):
     assert part(host, "doctor") == {"said": [True]}
     resolv = host.path("/etc/resolv.conf")

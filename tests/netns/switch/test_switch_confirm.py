@@ -141,12 +141,76 @@ def test_a_unit_does_not_try_again_what_nobody_confirmed(host: PrivateHost) -> N
     wait_for(lambda: host.path("/var/lib/tsstack/undone").exists())
     refused = host.tsstack("switch", "--unattended", "--confirm", "60s", check=False)
     assert refused.returncode == 4
-    assert "it was not confirmed in time; with --unattended the same file is not tried" in refused.stderr
+    assert "was not confirmed and was undone; with --unattended it is not tried again" in refused.stderr
     assert picture(host) == before
     host.write(FILE, FIRST.replace("[80]", "[80, 8443]"))
     host.tsstack("switch", "--unattended")
     host.write(FILE, SECOND)
-    host.tsstack("switch", "--unattended")  # another was live meanwhile: what was undone is long past
+    assert host.tsstack("switch", "--unattended", check=False).returncode == 4, "also after another one"
+
+
+def nothing(_: PrivateHost) -> None:
+    pass
+
+
+def repaired(host: PrivateHost) -> None:
+    host.tsstack("rollback", "--to", "1")
+
+
+def failing(host: PrivateHost) -> None:
+    host.write(FILE, FIRST + "kernel: {sysctl: {net.ipv4.tcp_rmem: 1 2}}\n")
+    assert host.tsstack("switch", check=False).returncode != 0
+
+
+def fallback(host: PrivateHost) -> None:
+    host.write("/etc/tsstack/fallback.yaml", FIRST)
+    host.tsstack("fallback", "set", "/etc/tsstack/fallback.yaml")
+
+
+def again(host: PrivateHost) -> None:
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--confirm", "300s")
+    host.tsstack("rollback")
+
+
+# What comes between the undoing and the unit, and is no wish for the file that was undone.
+@pytest.mark.parametrize("between", [nothing, repaired, failing, fallback, again])
+def test_what_was_rolled_back_while_it_waited_is_not_tried_again_whatever_comes_between(
+    host: PrivateHost, between: Callable[[PrivateHost], None]
+) -> None:
+    host.tsstack("switch")
+    before = picture(host)["table"]
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--confirm", "300s")
+    host.tsstack("rollback")
+    between(host)
+    host.write(FILE, SECOND)
+    assert host.tsstack("switch", "--unattended", check=False).returncode == 4
+    assert picture(host)["table"] == before
+
+
+def test_a_rollback_that_comes_too_late_does_not_go_one_further(host: PrivateHost) -> None:
+    host.tsstack("switch")
+    before = picture(host)
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--confirm", "1s")
+    wait_for_undo(host, before, 1 + 2)
+    wait_for(lambda: host.path("/var/lib/tsstack/undone").exists())
+    late = host.tsstack("rollback", check=False)
+    assert late.returncode == 4
+    assert "generation 2 was undone" in late.stderr and "`tsstack rollback --to N`" in late.stderr
+    assert picture(host) == before
+    host.tsstack("rollback", "--to", "0")
+
+
+def test_what_is_staged_for_the_boot_by_hand_is_wanted(host: PrivateHost) -> None:
+    host.tsstack("switch")
+    host.write(FILE, SECOND)
+    host.tsstack("switch", "--confirm", "300s")
+    host.tsstack("rollback")
+    host.tsstack("boot")
+    host.tsstack("recover", "--boot")
+    assert "nothing to do" in host.tsstack("switch", "--unattended").stdout
 
 
 def test_by_hand_it_is_tried_again(host: PrivateHost) -> None:

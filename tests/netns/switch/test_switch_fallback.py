@@ -154,9 +154,11 @@ def test_whoever_sits_at_the_host_from_afar_is_not_locked_out_by_it(host: Privat
 
     host.write(FILE, ZONES)
     host.tsstack("switch")
-    host.tsstack("fallback", "set", FALLBACK)  # it does not stand now, so nobody is cut
+    # It does not stand now, so nobody is cut; what it would do is said.
+    told = host.run("env", SESSION, "tsstack", "fallback", "set", FALLBACK)
+    assert "where it has to stand" in told.stderr and "would lock you out" in told.stderr
     host.write(FILE, NO_ZONES)
-    for verb in (("switch",), ("rollback", "--to", "0")):
+    for verb in (("switch",), ("boot",), ("rollback", "--to", "0")):
         refused = host.run("env", SESSION, "tsstack", *verb, check=False)
         assert refused.returncode == 4, verb
         assert "would lock you out" in refused.stderr
@@ -172,6 +174,8 @@ def test_a_boot_generation_that_cannot_be_loaded_leaves_the_host_to_the_fallback
     whole = table.read_text()
     for damage in (
         lambda: table.write_text("of another nft\n"),
+        lambda: table.write_bytes(b"table inet tsstack {\xff\xfe\n"),
+        lambda: table.write_text(""),
         (generation / "manifest.json").unlink,
     ):
         damage()
@@ -180,6 +184,40 @@ def test_a_boot_generation_that_cannot_be_loaded_leaves_the_host_to_the_fallback
         assert host.tsstack("recover", "--early", check=False).returncode != 0
         assert open_ports(host) == [22]
         table.write_text(whole)
+
+
+def test_a_damaged_fallback_keeps_no_generation_from_its_firewall(host: PrivateHost) -> None:
+    host.tsstack("fallback", "set", FALLBACK)
+    host.write(FILE, ZONES)
+    host.tsstack("switch")
+    (kept,) = host.path("/var/lib/tsstack/fallbacks").iterdir()
+    (kept / "nftables" / "tsstack.nft").write_bytes(b"\xff\xfe{")
+    for verb in ("--early", "--boot"):
+        host.run("nft", "flush", "ruleset")
+        host.run("rm", "-rf", "/run/tsstack")
+        host.tsstack("recover", verb)
+        assert open_ports(host) == [22, 80]
+
+
+def test_a_disk_that_cannot_be_written_leaves_no_open_host(host: PrivateHost) -> None:
+    host.write(FILE, ZONES)
+    host.tsstack("switch")
+    host.run("nft", "flush", "ruleset")
+    host.run("rm", "-rf", "/run/tsstack")
+    host.run("sh", "-c", "mount --bind /var/lib/tsstack /var/lib/tsstack")
+    host.run("mount", "-o", "remount,bind,ro", "/var/lib/tsstack")
+    assert "stands" in host.tsstack("recover", "--early").stdout
+    assert open_ports(host) == [22, 80]
+
+
+def test_it_is_removed_by_the_file_that_it_was_made_of(host: PrivateHost) -> None:
+    host.tsstack("fallback", "set", FALLBACK)
+    assert (
+        host.tsstack("fallback", "remove", "--made-of", "/etc/other.yaml").stdout == "there is none of it\n"
+    )
+    assert open_ports(host) == [22]
+    host.tsstack("fallback", "remove", "--made-of", FALLBACK)
+    assert open_ports(host) == [22, 80, 8080]
 
 
 def test_what_an_interrupted_removal_has_left_goes_with_the_next_one(host: PrivateHost) -> None:

@@ -75,13 +75,6 @@ def nobody() -> int:
         return listening.getsockname()[1]
 
 
-class Entry:
-    """As the file's `{command: [...]}`."""
-
-    def __init__(self, *command: str) -> None:
-        self.command = command
-
-
 def script(folder: Path, name: str, text: str) -> str:
     path = folder / name
     path.write_text(f"#!/bin/sh\n{text}\n")
@@ -135,7 +128,16 @@ def test_a_program_gets_json_on_its_input_and_a_clean_environment(
     program = script(
         tmp_path, "page", f'cat > {tmp_path}/got; env > {tmp_path}/env; echo "$@" > {tmp_path}/argv'
     )
-    alerts = Alerts([Entry(program, "one", "two words; $(x)")], "gw1")
+    alerts = Alerts(
+        [
+            (
+                program,
+                "one",
+                "two words; $(x)",
+            )
+        ],
+        "gw1",
+    )
     alerts.on_event(begins("target:https:https://example.org/health?key=" + TOKEN))
     wait_until(lambda: not alerts.waiting(), "sent")
     alerts.close()
@@ -188,7 +190,7 @@ def test_a_channel_that_hangs_holds_up_no_other(
     monkeypatch.setattr(alert_channel, "SEND_S", 2.0)
     hangs = script(tmp_path, "hangs", "sleep 600 & wait")
     alerts = Alerts(
-        [f"json://127.0.0.1:{silent}", Entry(hangs), f"json://127.0.0.1:{receiver.port}"], "gw1", retry_s=()
+        [f"json://127.0.0.1:{silent}", (hangs,), f"json://127.0.0.1:{receiver.port}"], "gw1", retry_s=()
     )
     began = time.monotonic()
     for _ in range(100):
@@ -252,7 +254,7 @@ def test_how_a_program_ended_is_told(tmp_path: Path, text: str, error: str) -> N
 
 
 def test_what_cannot_work_is_said_before_the_first_alert(tmp_path: Path) -> None:
-    alerts = Alerts([f"nosuchservice://{TOKEN}", Entry("/nowhere/page")], "gw1")
+    alerts = Alerts([f"nosuchservice://{TOKEN}", ("/nowhere/page",)], "gw1")
     wait_until(lambda: len(alerts.troubles()) == 2, "checked at the start")
     told = {each.about: each for each in alerts.troubles()}
     assert "of no service" in told["monitor.alerts[0]"].message
@@ -271,7 +273,7 @@ def test_the_test_verb_says_what_became_of_each(
         f"json://127.0.0.1:{nobody}",
         f"json://127.0.0.1:{silent}",
         "json://does-not-exist.invalid",
-        Entry(script(tmp_path, "page", "exit 1")),
+        (script(tmp_path, "page", "exit 1"),),
     ]
     alerts = Alerts(entries, "gw1")
     told = alerts.test()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tsstack.errors import ConfigError, LockedError
-from tsstack.monitor import settings as settings_module
+from tsstack.monitor import reading
 from tsstack.monitor.choice import DIRECT, Policy, State
 from tsstack.monitor.generation import is_switching, live_generation, live_source
 from tsstack.monitor.helm import Helm
@@ -20,7 +22,8 @@ from tsstack.monitor.holddown import Record
 from tsstack.monitor.kept import Kept
 from tsstack.monitor.life import one_instance
 from tsstack.monitor.notify import Notify
-from tsstack.monitor.settings import Settings, default_interface, read_settings
+from tsstack.monitor.reading import read_apart, read_settings
+from tsstack.monitor.settings import Settings, default_interface
 from tsstack.monitor.snapshot import RouteStatus
 from tsstack.monitor.verdict import Verdict
 from tsstack.monitor.withdrawal import Withdrawal
@@ -211,7 +214,7 @@ def routes(tmp_path: Path) -> Withdrawal:
         "tailscale: {login_server: http://10.0.0.1, advertise: {routes: [192.168.15.0/24, 10.1.0.0/16]}}\n"
         "monitor: {targets: [{icmp: 192.168.15.9}]}\n"
     )
-    return Withdrawal(read(tmp_path, text).stack)
+    return Withdrawal(read(tmp_path, text))
 
 
 def test_a_route_goes_while_its_lan_is_dead_and_comes_back_and_others_are_never_touched(
@@ -348,7 +351,7 @@ def test_a_route_that_the_file_names_no_longer_is_not_offered_again(tmp_path: Pa
             act=True,
         )
     assert watched.wanted(()) == ("192.168.15.0/24",)
-    watched.update(read(tmp_path, "tailscale: {advertise: {routes: [10.1.0.0/16]}}\n").stack)
+    watched.update(read(tmp_path, "tailscale: {advertise: {routes: [10.1.0.0/16]}}\n"))
     assert watched.wanted(()) is None
 
 
@@ -395,6 +398,40 @@ def test_a_generation_is_read_as_if_it_were_the_file(tmp_path: Path) -> None:
     assert read_settings(file).limits.interval_s == 7
 
 
+def test_it_is_read_apart_as_it_is_read_here(tmp_path: Path) -> None:
+    text = (
+        "tailscale: {login_server: http://10.0.0.1, exit_node: {use: [a], otherwise: direct},"
+        " advertise: {routes: [192.168.15.0/24]}}\n"
+        "proxy: {names: path, tls: off, services: {w: {upstream: [8000, '10.9.8.7:80 backup']}}}\n"
+        "monitor: {alerts: ['ntfy://x/y', {command: [/bin/true, '{text}']}], metrics: '127.0.0.1:9464'}\n"
+    )
+    file = write(tmp_path, text)
+    settings = read_settings(file)
+    assert read_apart(file) == settings
+    assert len(settings.alerts) == 2 and len(settings.standbys) == 1 and settings.default_targets
+    then = b"host: {name: h, tailnet: t.test}\nmonitor: {interval: 9s}\n"
+    assert read_apart(file, then).limits.interval_s == 9
+    file.write_text("host: {nam: h}\nmonitor: {interval: no}\n")
+    with pytest.raises(ConfigError) as here:
+        read_settings(file)
+    with pytest.raises(ConfigError) as apart:
+        read_apart(file)
+    assert apart.value.findings == here.value.findings != ()
+    assert (apart.value.message, apart.value.hint) == (here.value.message, here.value.hint)
+
+
+def test_the_daemon_itself_loads_no_model(tmp_path: Path) -> None:
+    """It is as large as all of the watching."""
+    file = write(tmp_path, "monitor: {targets: [{icmp: 127.0.0.1}]}\n")
+    code = (
+        "import sys, pathlib, tsstack.monitor.life as life\n"
+        "assert len(life.read_apart(pathlib.Path(sys.argv[1])).planned) == 1\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('pydantic', 'ruamel')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_one_monitor_at_a_time_and_a_dead_one_leaves_no_lock(tmp_path: Path) -> None:
     lock = tmp_path / "monitor" / "lock"
     with one_instance(lock), pytest.raises(LockedError, match=f"pid {os.getpid()}"), one_instance(lock):
@@ -436,7 +473,7 @@ def test_systemd_hears_ready_watchdog_reload_and_end(tmp_path: Path, abstract: b
 def test_our_default_targets_are_valid() -> None:
     from tsstack.model.sections import Monitor
 
-    assert len(Monitor.model_validate({"targets": list(settings_module.DEFAULT_TARGETS)}).targets) == 3
+    assert len(Monitor.model_validate({"targets": list(reading.DEFAULT_TARGETS)}).targets) == 3
 
 
 def test_an_upstream_that_gives_way_to_its_backup_is_told_and_told_when_it_is_back(tmp_path: Path) -> None:
@@ -447,7 +484,7 @@ def test_an_upstream_that_gives_way_to_its_backup_is_told_and_told_when_it_is_ba
         "    lone: {upstream: 9000}\n"
         "firewall: {zones: {internal: {interfaces: [tailscale0], tcp: [80]}}}\n"
     )
-    watched = Withdrawal(read(tmp_path, text).stack)
+    watched = Withdrawal(read(tmp_path, text))
     levels = {
         "service:wiki#0": Verdict("", "dead"),
         "service:wiki#1": Verdict("", "good", fresh=True),

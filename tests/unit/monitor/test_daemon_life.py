@@ -14,7 +14,8 @@ from tsstack.model.facts import Paths
 from tsstack.monitor import life as life_module
 from tsstack.monitor.life import Home, Life
 from tsstack.monitor.notify import Notify
-from tsstack.monitor.settings import Settings, read_settings
+from tsstack.monitor.reading import read_settings
+from tsstack.monitor.settings import Settings
 
 
 class Fault(Exception):
@@ -90,7 +91,7 @@ def test_a_reload_that_fails_in_a_way_that_nobody_foresaw_ends_the_daemon(
         raise Fault
 
     async def body(life: Life, told: Told) -> None:
-        monkeypatch.setattr(life_module, "read_settings", fail)
+        monkeypatch.setattr(life_module, "read_apart", fail)
         life._reload_soon()
         await until(life._ending.is_set)
 
@@ -106,7 +107,7 @@ def test_a_file_that_cannot_be_read_is_a_trouble_and_the_old_one_stays(
         raise error
 
     async def body(life: Life, told: Told) -> None:
-        monkeypatch.setattr(life_module, "read_settings", fail)
+        monkeypatch.setattr(life_module, "read_apart", fail)
         assert await life.reload() == str(error)
         assert [each.about for each in life._monitor.troubles.standing()] == ["file"]
         assert told.words.count("READY=1") == 2
@@ -152,7 +153,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         return read_settings(file, source)
 
     async def body(life: Life, told: Told) -> None:
-        monkeypatch.setattr(life_module, "read_settings", read)
+        monkeypatch.setattr(life_module, "read_apart", read)
         life._reload_soon()
         await until(lambda: reads)
         life._reload_soon()
@@ -186,13 +187,13 @@ def test_a_host_that_was_brought_back_to_nothing_is_only_watched(home: Home, fil
             home.file.unlink()
         (home.paths.state / "current").symlink_to("generations/0")
         await until(lambda: life._monitor.settings.rests)
-        assert not life._monitor.settings.monitor.failover
+        assert not life._monitor.settings.failover
         assert "generation 0 is live" in life._monitor.settings.why_idle
         assert "generation" in {each.about for each in life._monitor.troubles.standing()}
         (home.paths.state / "current").unlink()
         (home.paths.state / "current").symlink_to("generations/1")
         await until(lambda: not life._monitor.settings.rests)
-        assert life._monitor.settings.monitor.failover
+        assert life._monitor.settings.failover
 
     live(home, body)
 

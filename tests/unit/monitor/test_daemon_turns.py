@@ -19,8 +19,8 @@ from tsstack.monitor import tailscaled as tailscaled_module
 from tsstack.monitor.daemon import Hands, Monitor
 from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.stamps import boot_s
+from tsstack.monitor.reading import read_settings
 from tsstack.monitor.sample import Sample
-from tsstack.monitor.settings import read_settings
 from tsstack.system.localapi import LocalApi
 
 FILE = """\

@@ -16,7 +16,7 @@ from tsstack.parts.proxy.discovery import describe_nginx
 from tsstack.parts.proxy.engine import explain_refusal
 from tsstack.parts.proxy.host import PART
 from tsstack.parts.proxy.plan import PLAN, Certificate, parse_plan
-from tsstack.parts.proxy.seen import Seen
+from tsstack.parts.proxy.seen import Seen, parse_seen
 
 HOST = "host: {name: box, tailnet: tail.test}\n"
 DEBIAN_WORDS = (
@@ -152,6 +152,13 @@ def seen(tree, **changed):
         record={},
     )
     return replace(whole, **changed).to_snapshot()
+
+
+def test_a_snapshot_of_another_version_can_be_gone_back_to(render):
+    tree = render(HOST + "proxy: {services: {a: {upstream: 1}}}")
+    old = seen(tree)
+    del old["outdated"]
+    assert parse_seen({**old, "of_a_later_version": 1}) == parse_seen(seen(tree))
 
 
 def test_changes_are_none_when_all_is_so_and_name_what_is_not(render):

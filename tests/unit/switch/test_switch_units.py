@@ -18,6 +18,8 @@ ETC = "etc/systemd/system"
 def put(
     root: Path, name: str, folder: str, *, wanted_by: str = "", program: str = "/usr/bin/tsstack"
 ) -> None:
+    (root / "usr" / "bin").mkdir(parents=True, exist_ok=True)
+    (root / "usr" / "bin" / "tsstack").touch()
     path = root / folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text((assets.folder("monitor") / name).read_text().replace("/usr/bin/tsstack", program))
@@ -51,6 +53,20 @@ def test_units_count_wherever_systemd_finds_them_once_they_are_enabled(tmp_path:
     assert "tsstack-early.service" not in told
     put(tmp_path, "tsstack-boot.service", folder, wanted_by="multi-user.target")
     assert missing_at_boot(root=tmp_path) == ""
+
+
+def test_one_whose_program_is_gone_is_told(tmp_path: Path) -> None:
+    """As after a change from pipx to the package, whose units those in /etc hide."""
+    for name, target in (
+        ("tsstack-early.service", "sysinit.target"),
+        ("tsstack-boot.service", "multi-user.target"),
+    ):
+        put(tmp_path, name, ETC, wanted_by=target, program="/opt/gone/tsstack")
+        put(tmp_path, name, "usr/lib/systemd/system")
+    told = missing_at_boot(root=tmp_path)
+    assert "tsstack-early.service starts /opt/gone/tsstack, which is gone" in told
+    assert "tsstack units install" in told
+    assert not any(unit.standing for unit in look(BOOT_UNITS, root=tmp_path))
 
 
 def test_one_that_another_target_wants_is_not_enabled(tmp_path: Path) -> None:

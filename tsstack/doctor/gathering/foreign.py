@@ -30,6 +30,8 @@ def look_at_others(site: Site, facts: Facts) -> Others:
     folder, _ = standing_folder(str(site.paths.state))
     try:
         loaded, _ = load(Path(folder) / SOURCE, None)
-        return Others(tables, ask_others(loaded.stack, facts), drops=through)
+        asked = ask_others(loaded.stack, facts)
+        # Of what was not tried only the chains tell.
+        return Others(tables, asked, drops=drops if asked.left else through)
     except (TsstackError, OSError) as error:
         return Others(tables, fault=str(error), drops=drops)

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tsstack.model.sections import Monitor
 from tsstack.monitor.probes.probe import Probe
 from tsstack.monitor.sample import Path
 
 if TYPE_CHECKING:
     from tsstack.model.names import Address, Network, Upstream
-    from tsstack.model.sections import Target
+    from tsstack.model.sections import Monitor, Target
     from tsstack.model.stack import Stack
 
 _PAGE_S, _DNS_S, _LONGEST_S = 5.0, 2.0, 120.0
@@ -38,6 +37,8 @@ def plan_probes(stack: Stack, *, way: str = "") -> tuple[Probe, ...]:
     this host's own networks are bound to it. Empty: they follow the routes. A route that holds no target and
     no upstream has nothing to be judged by, so it has no probe.
     """
+    from tsstack.model.sections import Monitor
+
     monitor = stack.monitor or Monitor()
     timeout_s = timeout_for(monitor.max_latency_s)
     targets = list(_targets(monitor, timeout_s, way))

@@ -81,12 +81,16 @@ class DnsPart:
         }
 
     def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
-        """One line per link whose servers and domains differ."""
+        """One line per link whose servers and domains differ, or that we are to know nothing more of."""
         from tsstack.parts.part import Change
 
-        return tuple(
-            Change(f"DNS of {link}", _shown(before), _shown(after))
-            for link, before, after in _steps(snapshot)
+        steps = tuple(_steps(snapshot))
+        told = {link for link, _, _ in steps}
+        # Cleared or changed by somebody since: while it is on record the units would set it again.
+        over = sorted({*_links(snapshot, "record")} - {*_links(snapshot, "wanted")} - told)
+        return (
+            *(Change(f"DNS of {link}", _shown(before), _shown(after)) for link, before, after in steps),
+            *(Change(f"DNS of {link}", "kept, though not as it was set", "left as it is") for link in over),
         )
 
     def activate(self, generation: Path, facts: Facts, report: Report) -> None:

@@ -58,7 +58,7 @@ class Firewall:
         path = _to_load(generation, facts)
         if path is None:
             return
-        text = path.read_text()
+        text = _text_of(path)
         try:
             if os.geteuid() == 0:
                 Session().load(path, dry_run=True)
@@ -82,7 +82,7 @@ class Firewall:
         """The table's text: what we loaded if the kernel still has just that, else nft's listing."""
         try:
             fallback = fallback_file(facts.paths.state, FILE)
-            stands_in = fallback.read_text() if fallback else None
+            stands_in = _text_of(fallback) if fallback else None
             mark = fingerprint(_TABLE)
             record = _read_record(facts)
             if mark is None:
@@ -124,7 +124,7 @@ class Firewall:
         text = ""
         try:
             path = _to_load(generation, facts)
-            text = path.read_text() if path else ""
+            text = _text_of(path) if path else ""
             before = self.observe({}, facts)["text"]
             session = Session()
             if path is None:
@@ -133,6 +133,8 @@ class Firewall:
                 report("firewall: the table is removed")
                 return
             session.load(path)
+            if fingerprint(_TABLE) is None:
+                raise ApplyFailed(f"{path} was loaded and made no {_SUBJECT}: it is damaged")
             _write_record(facts, text)
         except CheckFailed as error:
             raise ApplyFailed(error.message, hint=error.hint) from error
@@ -149,7 +151,7 @@ class Firewall:
         try:
             mark, record = fingerprint(_TABLE), _read_record(facts)
             path = _to_load(generation, facts)
-            text = path.read_text() if path else ""
+            text = _text_of(path) if path else ""
         except OSError as error:
             raise ApplyFailed(f"{_UNREADABLE}: {error}", hint=_needs_root(error)) from error
         if path is None:
@@ -188,6 +190,11 @@ def _to_load(generation: Path, facts: Facts) -> Path | None:
     """The file of the table that is to stand with this generation; None: no table is."""
     own = generation / FILE
     return own if own.exists() else fallback_file(facts.paths.state, FILE)
+
+
+def _text_of(path: Path) -> str:
+    """What a broken disk made of it is for nft to judge, and must not keep a host from its firewall."""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def explain_refusal(words: str, text: str) -> str:

@@ -203,7 +203,7 @@ def renew(facts: Facts, report: Report, *, force: bool = False) -> tuple[str, ..
     master = nginx.master()
     if renewed and master is not None:
         nginx.test()
-        nginx.reload(master)
+        nginx.load(master, lambda _: None)
         report("nginx serves the new certificates")
         _write_record(facts, plan, nginx.master(), marks, started=bool(record.get("started")))
     return renewed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,6 @@ class Seen:
     links: dict[str, str | None]
     """Our links in /etc/nginx and their targets."""
     running: bool
-    outdated: bool
-    """It runs another program than the one that is installed."""
     loaded: str
     """Digest of the generation that nginx serves; empty when it serves nothing of ours."""
     services: dict[str, str]
@@ -39,6 +37,8 @@ class Seen:
     """First names of the certificates that have to be made or renewed."""
     record: dict[str, Any]
     """What was noted at the last reload."""
+    outdated: bool = False
+    """It runs another program than the one that is installed."""
 
     def to_snapshot(self) -> Snapshot:
         """As JSON."""
@@ -46,8 +46,11 @@ class Seen:
 
 
 def parse_seen(snapshot: Snapshot) -> Seen:
-    """The value of `to_snapshot`. Raises TypeError for anything else."""
-    raw: dict[str, Any] = dict(snapshot)
+    """The value of `to_snapshot`, of this version or another. Raises TypeError or KeyError for anything else.
+
+    A record of a change that is to be undone may be older than the program, or newer.
+    """
+    raw: dict[str, Any] = {each.name: snapshot[each.name] for each in fields(Seen) if each.name in snapshot}
     return Seen(**{**raw, "due": tuple(raw["due"])})
 
 
