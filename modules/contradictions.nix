@@ -205,6 +205,8 @@ in
       "${listed nobody} asks who the client is, and nobody is let in: set its allow, or kernelcore.network.proxy.nginx-tailscale.allowedUsers."
     ++ warn (proxy.enable && !nginx.enable && (nginx.appendConfig or "") != "")
       "services.nginx.appendConfig is for NixOS's nginx, which is off. tsstack's has one worker per processor, 65535 files each and epoll already; kernelcore.network.proxy.nginx-tailscale.workerConnections sets the rest."
+    ++ warn (proxy.enable && nginx.enable && any (text: match ".*(^|[^a-z_])listen[[:space:]].*" (builtins.replaceStrings [ "\n" ] [ " " ] text) != null) [ (nginx.appendHttpConfig or "") (nginx.streamConfig or "") (nginx.httpConfig or "") ])
+      "services.nginx has servers written by hand (httpConfig, appendHttpConfig, streamConfig), where nobody looks for what tsstack's nginx has to listen on; `tsstack switch` refuses what is taken."
     ++ warn (network.dns.split != { } && isString resolved && match ".*(DNS|Domains)=.*" (builtins.replaceStrings [ "\n" ] [ " " ] resolved) != null)
       "services.resolved.extraConfig names DNS servers for the whole host beside kernelcore.network.dns.split, and may be asked instead of it."
     ++ warn (mode != null && !(elem mode [ "auto" "nftables" "iptables" ]))

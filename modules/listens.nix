@@ -31,7 +31,11 @@ let
     in
     if (vhost.listen or [ ]) != [ ] then concatMap (each: line (each.addr or "") (each.port or null)) vhost.listen
     else concatMap both lines;
-  theirs = concatMap (name: map (each: each // { inherit name; }) (listensOf nginx.virtualHosts.${name})) (attrNames (nginx.virtualHosts or { }));
+  # nixpkgs makes a server of its own for it.
+  statusPage = optionals (nginx.statusPage or false)
+    (map (addr: { inherit addr; port = nginx.defaultHTTPListenPort or 80; about = "statusPage"; }) [ "0.0.0.0" "[::]" ]);
+  theirs = statusPage
+    ++ concatMap (name: map (each: each // { about = "virtual host ${name}"; }) (listensOf nginx.virtualHosts.${name})) (attrNames (nginx.virtualHosts or { }));
 
   # Ours: nothing where there is nothing to serve.
   served = filter (each: each.enable && (each.upstreamPort != null || each.upstream != [ ])) (attrValues proxy.services);
@@ -55,7 +59,7 @@ let
 in
 {
   # As "0.0.0.0:80 (virtual host a)".
-  collisions = lib.unique (map (each: "${each.addr}:${toString each.port} (virtual host ${each.name})") (filter collides theirs));
+  collisions = lib.unique (map (each: "${each.addr}:${toString each.port} (${each.about})") (filter collides theirs));
   # What tsstack's nginx has to be reached at.
   ports = lib.unique ports;
 }

@@ -84,6 +84,10 @@ in
       nginx = {
         enable = flag false;
         appendConfig = of types.lines "";
+        appendHttpConfig = of types.lines "";
+        httpConfig = of types.lines "";
+        streamConfig = of types.lines "";
+        statusPage = flag false;
         defaultListenAddresses = of (types.listOf types.str) [ "0.0.0.0" "[::0]" ];
         defaultHTTPListenPort = of types.port 80;
         defaultSSLListenPort = of types.port 443;
