@@ -83,10 +83,10 @@ class Verdict:
 class Host:
     """One machine. `prepare` enrols it, makes generations of both files and takes their pictures."""
 
-    def __init__(self, lab: Lab, seat: Seat, image: Image, folder: Path) -> None:
+    def __init__(self, lab: Lab, seat: Seat, image: Image, folder: Path, *, own_clock: bool = True) -> None:
         self.lab, self.seat = lab, seat
         plug_in(lab, seat)
-        self.machine = Machine(lab, seat, image, folder)
+        self.machine = Machine(lab, seat, image, folder, own_clock=own_clock)
         self.pictures: dict[str, dict[str, Any]] = {}
         self.durations_s: dict[str, float] = {}
         """How long things took here when nothing disturbed them, by scene."""

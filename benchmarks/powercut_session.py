@@ -28,7 +28,7 @@ from tsstack.lab.lab import Lab, take_down
 class Session:
     """A lab with prepared hosts; all of it goes at the end. `folder` keeps results and torn machines."""
 
-    def __init__(self, folder: Path, *, machines: int = 2) -> None:
+    def __init__(self, folder: Path, *, machines: int = 2, own_clock: bool = True) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._name = f"pc{os.getpid()}-{secrets.token_hex(2)}"
@@ -38,7 +38,10 @@ class Session:
         try:
             image = prepare_image()
             self.lab = Lab.up(name=self._name)
-            self.hosts = [Host(self.lab, seat, image, self._scratch / seat.name) for seat in SEATS[:machines]]
+            self.hosts = [
+                Host(self.lab, seat, image, self._scratch / seat.name, own_clock=own_clock)
+                for seat in SEATS[:machines]
+            ]
             _each([host.prepare for host in self.hosts])
         except BaseException:
             self.close()

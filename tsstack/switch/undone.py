@@ -25,6 +25,8 @@ class Undone:
 
     words: str = ""
     """In one line; empty when another change has been made since."""
+    waited: bool = False
+    """Whether it was live and waited for its confirmation: then somebody may come too late to undo it."""
     unconfirmed: str = ""
     """`digest_of` its file, which was live and which nobody kept. It is forgotten when that very file is."""
 
@@ -32,8 +34,9 @@ class Undone:
 def note(site: Site, pending: Pending, reason: str) -> None:
     """`pending` is undone."""
     words = f"generation {pending.target} was undone at {time.strftime('%F %H:%M:%S')}: {reason}"
-    waited = pending.source if pending.phase == "unconfirmed" else ""
-    _write(site, Undone(words, waited or last_undone(site).unconfirmed))
+    waited = pending.phase == "unconfirmed"
+    source = pending.source if waited else ""
+    _write(site, Undone(words, waited, source or last_undone(site).unconfirmed))
 
 
 def last_undone(site: Site) -> Undone:

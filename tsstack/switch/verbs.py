@@ -207,10 +207,10 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
 
 def _refuse_one_too_many(site: Site, live: int) -> None:
     """Raise CheckFailed where what is to be undone was undone already: further back may be a bare host."""
-    words = last_undone(site).words
-    if words:
+    undone = last_undone(site)
+    if undone.waited:
         raise CheckFailed(
-            f"{words}; generation {live} is live, and nothing was changed",
+            f"{undone.words}; generation {live} is live, and nothing was changed",
             hint="`tsstack rollback --to N` goes further back; `tsstack generations` lists them",
         )
 
