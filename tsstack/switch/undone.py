@@ -25,18 +25,18 @@ class Undone:
 
     words: str = ""
     """In one line; empty when another change has been made since."""
-    waited: bool = False
-    """Whether it was live and waited for its confirmation: then somebody may come too late to undo it."""
+    by_itself: bool = False
+    """Whether it was live and got no confirmation: then somebody may come too late to undo it."""
     unconfirmed: str = ""
     """`digest_of` its file, which was live and which nobody kept. It is forgotten when that very file is."""
 
 
-def note(site: Site, pending: Pending, reason: str) -> None:
-    """`pending` is undone."""
+def note(site: Site, pending: Pending, reason: str, *, asked: bool = False) -> None:
+    """`pending` is undone; `asked`: because somebody said so."""
     words = f"generation {pending.target} was undone at {time.strftime('%F %H:%M:%S')}: {reason}"
     waited = pending.phase == "unconfirmed"
     source = pending.source if waited else ""
-    _write(site, Undone(words, waited, source or last_undone(site).unconfirmed))
+    _write(site, Undone(words, waited and not asked, source or last_undone(site).unconfirmed))
 
 
 def last_undone(site: Site) -> Undone:

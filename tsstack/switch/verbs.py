@@ -186,7 +186,7 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
             if read_pending(site.paths.state) is not None:
                 undo(site, pending)
                 deadman.disarm(site, pending.id)
-                note(site, pending, "`tsstack rollback`")
+                note(site, pending, "`tsstack rollback`", asked=True)
             if to is None or to == pending.previous_current:
                 return Outcome(site.store.current(), pending.target, Plan(()))
         live = site.store.current()
@@ -208,7 +208,7 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
 def _refuse_one_too_many(site: Site, live: int) -> None:
     """Raise CheckFailed where what is to be undone was undone already: further back may be a bare host."""
     undone = last_undone(site)
-    if undone.waited:
+    if undone.by_itself:
         raise CheckFailed(
             f"{undone.words}; generation {live} is live, and nothing was changed",
             hint="`tsstack rollback --to N` goes further back; `tsstack generations` lists them",
