@@ -2,7 +2,8 @@
 
 The root comes from debootstrap, once per list of packages, and is cached. Each host gets it as the lower
 layer of an overlay whose upper layer lies in memory, so that hosts are fresh and leave nothing. The
-checkout and the Python that runs the tests are there read-only, at the same paths.
+checkout and the Python that runs the tests are there read-only, at the same paths. Where that is the
+distribution's own (in /usr, which a host has for itself) the host is of the same release and has it too.
 
     from systemd_root import systemd_host  # the fixture
 
@@ -56,6 +57,8 @@ PACKAGES = [
     "zlib1g",
     "libgdbm6",
 ]
+
+DISTRIBUTIONS_PYTHON = sys.base_prefix == "/usr"
 
 # Units that act on the machine rather than on the host, or wait for hardware that is not there.
 MASKED = [
@@ -151,6 +154,21 @@ def prepare_root(suite: str = "bookworm", extra: Sequence[str] = ()) -> Path:
     return root
 
 
+def prepare_own_root() -> Path:
+    """The cached root that the tests' own Python works in."""
+    return prepare_root(own_release(), ["python3"]) if DISTRIBUTIONS_PYTHON else prepare_root()
+
+
+def own_release() -> str:
+    """This machine's, by its code name (os-release(5))."""
+    text = Path("/etc/os-release").read_text()
+    return next(
+        line.partition("=")[2].strip('"')
+        for line in text.splitlines()
+        if line.startswith("VERSION_CODENAME=")
+    )
+
+
 def _settle(root: Path) -> None:
     for unit in MASKED:
         link = root / "etc/systemd/system" / f"{unit}.service"
@@ -177,7 +195,7 @@ class SystemdHost:
         self._place = Path(tempfile.mkdtemp(prefix="tsstack-systemd-"))
         self._cgroup = _cgroup2() / self._place.name
         self._cgroup.mkdir()
-        shown = [str(CHECKOUT), sys.base_prefix]
+        shown = [str(CHECKOUT), *([] if DISTRIBUTIONS_PYTHON else [sys.base_prefix])]
         self.log = self._place.with_suffix(".log")
         with self.log.open("w") as log:
             self._unshare = subprocess.Popen(
@@ -268,8 +286,8 @@ class SystemdHost:
 
 @pytest.fixture
 def systemd_host() -> Iterator[SystemdHost]:
-    """A fresh Debian 12 with systemd and systemd-resolved running, in an empty network."""
-    host = SystemdHost(prepare_root())
+    """A fresh Debian with systemd and systemd-resolved running, in an empty network."""
+    host = SystemdHost(prepare_own_root())
     try:
         yield host
     finally:
