@@ -154,7 +154,8 @@ def nothing(_: PrivateHost) -> None:
 
 
 def repaired(host: PrivateHost) -> None:
-    host.tsstack("rollback", "--to", "1")
+    host.run("nft", "delete", "table", "inet", "tsstack")
+    assert "is live" in host.tsstack("rollback", "--to", "1").stdout
 
 
 def failing(host: PrivateHost) -> None:
