@@ -20,6 +20,11 @@ _CASES = {
     'kernelcore.network.proxy.nginx-tailscale = { enable = true; tailnetDomain = "t.ts.net"; };',
     "no-monitor": f"{_OWN}.enable = true;",
     "off": "",
+    "served": f"{_ZONES}.enable = true; kernelcore.network.tuning.sysctl = "
+    '{ "net.core.rmem_max" = "134217728"; "net.ipv4.tcp_rmem" = "1 2 3"; };'
+    "kernelcore.network.proxy.nginx-tailscale = "
+    '{ enable = true; tailnetDomain = "t.ts.net"; httpsPort = 8443; services = '
+    '{ wiki.upstreamPort = 8000; db = { upstreamPort = 5432; protocol = "tcp"; }; }; };',
     "unasked": 'kernelcore.network.vpn.tailscale.advertiseRoutes = [ "10.0.0.0/8" ];',
     "confirm": f'{_OWN} = {{ enable = true; confirm = "60s"; }};',
     "unproven": f"{_OWN} = {{ enable = true; prove = false; }};",
@@ -67,6 +72,31 @@ def test_nothing_is_asked_for_and_nothing_runs(evaluated: dict[str, dict[str, An
         assert evaluated[name]["services"] == {}
         assert evaluated[name]["firewall"] is True
         assert not evaluated[name]["tailscaled"]
+
+
+def test_the_zone_that_is_there_without_any_opens_all_that_the_proxy_serves(
+    evaluated: dict[str, dict[str, Any]],
+) -> None:
+    zones = json.loads(evaluated["served"]["text"])["firewall"]["zones"]
+    assert zones == {"internal": {"interfaces": ["tailscale0"], "tcp": [80, 443, 8443, 5432]}}
+
+
+def test_nixos_gets_numbers_where_it_has_numbers(evaluated: dict[str, dict[str, Any]]) -> None:
+    given = evaluated["served"]["sysctl"]
+    assert (given["net.core.rmem_max"], given["net.ipv4.tcp_rmem"]) == (134217728, "1 2 3")
+
+
+def test_what_a_configuration_with_zones_left_goes_before_the_switch(
+    evaluated: dict[str, dict[str, Any]],
+) -> None:
+    gone = evaluated["all"]["services"]["tsstack-fallback-gone"]
+    assert gone["before"] == ["tsstack-switch.service"]
+    assert gone["serviceConfig"]["ExecStart"].endswith("fallback remove --made-of /etc/tsstack/fallback.yaml")
+    assert "tsstack-fallback-gone" not in evaluated["served"]["services"]
+    assert (
+        "/etc/tsstack/fallback.yaml"
+        in evaluated["served"]["services"]["tsstack-fallback"]["serviceConfig"]["ExecStart"]
+    )
 
 
 def test_every_unit_that_wants_to_be_installed_is_wanted(evaluated: dict[str, dict[str, Any]]) -> None:
