@@ -50,15 +50,12 @@ def _build(order: dict[str, Any]) -> Wires:
     }
     wires = build_world(network)
     indexes = [socket.if_nametoindex(name) for name in order["interfaces"]]
-    for make, listed in (
-        (netlink.address_message, order["addresses"]),
-        (netlink.route_message, order["routes"]),
-    ):
-        for address, length, at in listed:
-            try:
-                netlink.apply_messages([make(bytes.fromhex(address), length, indexes[at])])
-            except FileExistsError:
-                continue  # a route that came with an address
+    for address, length, at in order["addresses"]:
+        with contextlib.suppress(FileExistsError):  # one of `local`, which is on every link
+            netlink.give_addresses([(bytes.fromhex(address), length, indexes[at])])
+    for address, length, at in order["routes"]:
+        with contextlib.suppress(FileExistsError):  # it came with an address
+            netlink.apply_messages([netlink.route_message(bytes.fromhex(address), length, indexes[at])])
     session = Session()
     if order["table"]:
         session.load(Path(order["table"]))

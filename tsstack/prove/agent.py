@@ -222,12 +222,13 @@ def build_world(order: dict[str, Any]) -> Wires:
     names = list(order["interfaces"])
     wires = Wires(names, map(bytes.fromhex, order["local"]))
     indexes = [socket.if_nametoindex(name) for name in names]
+    loopback = [socket.if_nametoindex("lo")]
+    netlink.give_addresses(
+        (local, len(local) * 8, each)
+        for local in map(bytes.fromhex, order["local"])
+        for each in (indexes if local[:1] == b"\xfe" and local[1] & 0xC0 == 0x80 else loopback)
+    )
     messages = []
-    for local in map(bytes.fromhex, order["local"]):
-        at_home = (
-            indexes if local[:1] == b"\xfe" and local[1] & 0xC0 == 0x80 else [socket.if_nametoindex("lo")]
-        )
-        messages += [netlink.address_message(local, len(local) * 8, each) for each in at_home]
     for hexed, at, *detour in [*order["routes"], *order["detours"]]:
         address, table = bytes.fromhex(hexed), netlink.DETOURS + detour[0] if detour else netlink.MAIN
         messages.append(netlink.route_message(address, len(address) * 8, indexes[at], table))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable
+from pathlib import Path
 
 _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_NEWRULE = 20, 24, 32
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE = 0x1, 0x4, 0x400
@@ -21,6 +24,8 @@ _PROTO_STATIC, _TYPE_UNICAST = 4, 1
 _SCOPE_LINK = 253
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 _AT_ONCE = 64
+_ROUTES, _RTF_LOCAL = Path("/proc/self/net/ipv6_route"), 0x80000000
+_PATIENCE_S, _STEP_S = 10, 0.0005
 _FAMILY = {4: socket.AF_INET, 16: socket.AF_INET6}
 
 
@@ -32,8 +37,32 @@ def raise_link(name: str) -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))
 
 
-def address_message(address: bytes, prefix: int, interface: int) -> bytes:
-    """An address for an interface, by its index."""
+def give_addresses(given: Iterable[tuple[bytes, int, int]]) -> None:
+    """Give interfaces, by their index, addresses with their prefix lengths; back when packets reach them.
+
+    The kernel acknowledges an IPv6 address before its own route is there: that is laid by the worker of
+    duplicate address detection, which waits for the lock of all links on this computer (net/ipv6/addrconf.c).
+    Raises OSError.
+    """
+    wanted = list(given)
+    apply_messages(_address_message(*each) for each in wanted)
+    awaited = {
+        (address.hex(), socket.if_indextoname(index)) for address, _, index in wanted if len(address) == 16
+    }
+    until_s = time.monotonic() + _PATIENCE_S
+    while awaited := awaited and awaited - _read_local_routes():
+        if time.monotonic() > until_s:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), str(_ROUTES))
+        time.sleep(_STEP_S)
+
+
+def _read_local_routes() -> set[tuple[str, str]]:
+    """This host's own IPv6 addresses, in hex, and their interfaces. Linux, net/ipv6/route.c."""
+    lines = [line.split() for line in _ROUTES.read_text().splitlines()]
+    return {(fields[0], fields[9]) for fields in lines if int(fields[8], 16) & _RTF_LOCAL}
+
+
+def _address_message(address: bytes, prefix: int, interface: int) -> bytes:
     head = struct.pack("=BBBBI", _FAMILY[len(address)], prefix, 0, 0, interface)
     return _message(_RTM_NEWADDR, head + _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address))
 

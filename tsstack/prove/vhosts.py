@@ -253,13 +253,12 @@ def _ask(client: Client, question: Question) -> str:
 def _give_addresses(addresses: Iterable[str]) -> None:
     netlink.raise_link("lo")
     lo = socket.if_nametoindex("lo")
-    messages = []
-    for text in addresses:
-        if text in {"127.0.0.1", "::1"}:
-            continue
-        raw = socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
-        messages.append(netlink.address_message(raw, len(raw) * 8, lo))
-    netlink.apply_messages(messages)
+    given = [
+        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+        for text in addresses
+        if text not in {"127.0.0.1", "::1"}
+    ]
+    netlink.give_addresses((each, len(each) * 8, lo) for each in given)
 
 
 def _wait_until_up(nginx: int, plan: Plan, log: Path) -> str:
