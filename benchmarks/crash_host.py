@@ -70,6 +70,16 @@ firewall:
 kernel: {sysctl: {net.ipv4.tcp_fin_timeout: 37, net.ipv4.ip_forward: 1, net.ipv4.tcp_syn_retries: 4}}
 """
 
+_FENCE = """
+host: {name: one}
+firewall:
+  zones:
+    lan: {interfaces: [eth1], tcp: [22]}
+"""
+FENCED, SECOND_FENCED = "fenced", "second fenced"
+"""A host of no generation on which the fallback stands, and one of the second file that keeps one."""
+_EMPTY = {"none", "stranger", FENCED}
+
 _TAILSCALE = """
 tailscale:
   login_server: http://10.77.0.1:8080
@@ -113,6 +123,9 @@ class CrashHost:
         self.files["first"].write_text(_FIRST % common)
         more = common.rstrip() + _SECOND_TAILSCALE if tailscaled else ""
         self.files["second"].write_text(_SECOND % more)
+        self.files[SECOND_FENCED] = self.files["second"]
+        self.fence = FILES / "fence.yaml"
+        self.fence.write_text(_FENCE)
         self.bare_sysctls = read_sysctls()
         self.pictures: dict[str, Picture] = {}
         self.judged = 0
@@ -133,13 +146,13 @@ class CrashHost:
 
     def words_for(self, name: str) -> list[str]:
         """The command line that says of the host what it is already, and mends what died since."""
-        return ["rollback", "--to", "0"] if name in {"none", "stranger"} else self.switch(name)
+        return ["rollback", "--to", "0"] if name in _EMPTY else self.switch(name)
 
     def _learn(self, times: int) -> None:
         """Take the pictures that all later ones are held against; twice shows that they are stable."""
         for _ in range(times):
             self.scrub()
-            names = ("first", "second", "none", "first")
+            names = ("first", "second", "none", "first", FENCED, SECOND_FENCED, "first")
             for name in (*names, "stranger", "first") if self.tailscaled else names:
                 self.become(name)
                 picture = self.look()
@@ -149,7 +162,7 @@ class CrashHost:
                 if faults := loose_ends():
                     raise Broken(f"{name}: {faults}")
         trees = {picture.tree for picture in self.pictures.values()}
-        if len(trees) != 3 or not self.pictures["first"].table or self.pictures["first"].masters != 1:
+        if len(trees) != 5 or not self.pictures["first"].table or self.pictures["first"].masters != 1:
             raise Broken(f"the pictures do not tell one file from the other: {self.pictures}")
 
     def become(self, name: str) -> None:
@@ -159,7 +172,8 @@ class CrashHost:
         """
         current, _ = links()
         folder = STATE / "generations"
-        if name in {"none", "stranger"}:
+        self._fence(name in {FENCED, SECOND_FENCED})
+        if name in _EMPTY:
             if current:
                 self.runner.must("rollback", "--to", "0")
             if name == "stranger" and self.tailscaled:
@@ -172,8 +186,15 @@ class CrashHost:
         self.forget()
         self.disk.settle()
 
+    def _fence(self, wanted: bool) -> None:
+        is_there = (STATE / "fallback").is_symlink()
+        if wanted and not is_there:
+            self.runner.must("fallback", "set", str(self.fence))
+        elif is_there and not wanted:
+            self.runner.must("fallback", "remove")
+
     def _tree(self, name: str) -> str:
-        return self.pictures[name].tree if name in self.pictures else ""
+        return self.pictures[name].tree.partition("+")[0] if name in self.pictures else ""
 
     def forget(self) -> None:
         """Remove the generations that nothing points at but the first, so that numbers stay small."""
@@ -224,7 +245,7 @@ class CrashHost:
 
     def _what_tsstack_says(self, name: str) -> list[str]:
         """tsstack itself must find nothing to do for the file that the host is wholly of."""
-        if name in {"none", "stranger"}:
+        if name in _EMPTY:
             return []
         done = self.runner.run("-c", str(self.files[name]), "--json", "dry-activate")
         if done.code != 0:

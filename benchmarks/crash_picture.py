@@ -30,15 +30,17 @@ _MOVING = {"nf_conntrack_count", "flush", "fib_sync_mem"}
 _MOVING |= {"src_valid_mark"}
 # May be there or not: what the live generation was rendered from, room set aside, the dead man's diary.
 # A note for people of what was undone last. And the name of a record that is cleared, on a disk that failed
-# at that very moment: no one reads it.
+# at that very moment: no one reads it. And the folder that fallbacks lie in.
 _OPTIONAL = {
-    ".pending.json.over", "inputs.json", "reserve", "deadman.log", "proxy.json", "firewall.json", "undone"
+    ".pending.json.over", "inputs.json", "reserve", "deadman.log", "proxy.json", "firewall.json", "undone",
+    "fallbacks",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What can be seen of a host from outside. `tree` is the digest of the files behind `current`."""
+    """What can be seen of a host from outside. `tree` is the digest of the files behind `current`; behind a
+    plus sign that of the fallback's, if there is one."""
 
     tree: str
     table: str
@@ -72,10 +74,10 @@ class Picture:
 
 def take_picture(prefs: dict[str, Any]) -> Picture:
     """Look at the host that we are in; `prefs` are tailscaled's."""
-    current = STATE / "current"
+    current, fallback = STATE / "current", STATE / "fallback"
     folder = current.resolve() if current.is_symlink() else STATE / "generations" / "0"
     return Picture(
-        tree=tree_of(folder),
+        tree=tree_of(folder) + (f"+{tree_of(fallback.resolve())}" if fallback.is_symlink() else ""),
         table=_nft("-s", "list", "table", "inet", "tsstack"),
         sysctls=read_sysctls(),
         etc=_read_etc(),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from crash_host import CrashHost
+from crash_host import FENCED, SECOND_FENCED, CrashHost
 from crash_picture import STATE
 
 
@@ -91,6 +91,9 @@ def scenes(host: CrashHost) -> list[Scene]:
         Scene("first switch", "none", "second", second, 4, faults=True),
         Scene("rollback", "second", "first", ("rollback", "--to", "1"), 3, faults=True),
         Scene("rollback to nothing", "first", "none", ("rollback", "--to", "0"), 2),
+        Scene("first switch, with a fallback", FENCED, SECOND_FENCED, second, 2),
+        Scene("rollback to the fallback", SECOND_FENCED, FENCED, ("rollback", "--to", "0"), 2),
+        Scene("boot of a fallback", FENCED, FENCED, ("recover", "--boot"), 1, reboots=True),
         Scene("boot", "first", "first", ("recover", "--boot"), 2, reboots=True),
         Scene("early firewall", "first", "first", ("recover", "--early"), 1, reboots=True),
         Scene("switch --confirm", "first", "second", (*second, "--confirm", "90s"), 4, confirmed=True),

@@ -190,26 +190,33 @@ def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_locko
 @click.option("--dns", is_flag=True, help="Only split DNS, where another program has cleared it.")
 def recover(as_json: bool, booting: bool, early: bool, dns: bool) -> None:
     """Judge what a killed command or a power cut left behind."""
-    site = _site(as_json)
     if dns + early + booting > 1:
         raise UsageError("--boot, --early and --dns are three different things", hint="give one of them")
-    if dns:
-        from tsstack.switch.keeping import keep_dns
+    deed = _keep_dns if dns else _close_early if early else _bring_up if booting else _judge_remains
+    deed(_site(as_json), as_json)
 
-        links = keep_dns(site)
-        said = f"set again: {', '.join(links)}" if links else "no interface has lost its DNS"
-        result_json({"links": [*links]}) if as_json else result(said)
-        return
-    if early:
-        number, said = activate_firewall_early(site)
-        result_json({"generation": number}) if as_json else result(said)
-        return
-    if booting:
-        outcome, said = activate_boot(site)
-        if said:
-            chatter(said)
-        _print_outcome(outcome, None, as_json, "is live")
-        return
+
+def _keep_dns(site: Site, as_json: bool) -> None:
+    from tsstack.switch.keeping import keep_dns
+
+    links = keep_dns(site)
+    said = f"set again: {', '.join(links)}" if links else "no interface has lost its DNS"
+    result_json({"links": [*links]}) if as_json else result(said)
+
+
+def _close_early(site: Site, as_json: bool) -> None:
+    number, said = activate_firewall_early(site)
+    result_json({"generation": number}) if as_json else result(said)
+
+
+def _bring_up(site: Site, as_json: bool) -> None:
+    outcome, said = activate_boot(site)
+    if said:
+        chatter(said)
+    _print_outcome(outcome, None, as_json, "is live")
+
+
+def _judge_remains(site: Site, as_json: bool) -> None:
     from tsstack.switch.lock import host_lock
     from tsstack.switch.recovery import recover as judge
 

@@ -65,7 +65,8 @@ def monitor(context: click.Context, file: Path | None, as_json: bool, socket_pat
 
     Probes the exit nodes, targets, advertised networks and services of the file. A bad exit node is left for
     the next one of `tailscale.exit_node.use`, the new one is proven, and home is gone to when that is healthy
-    again. SIGHUP (or `reload`) reads the file anew.
+    again. What is watched is the live generation, as `tsstack switch` made it from the file; without one
+    it is the file. SIGHUP (or `reload`) reads that anew.
 
     \b
     Examples:
@@ -190,7 +191,10 @@ def maintenance(as_json: bool, socket_path: Path, switch: str, for_s: float | No
 @json_option
 @socket_option
 def reload(as_json: bool, socket_path: Path) -> None:
-    """Have the file read anew; what was measured stays. A faulty file changes nothing."""
+    """Have what is live read anew, or the file where nothing is; what was measured stays.
+
+    `tsstack switch` brings a changed file into force, and the monitor takes it up by itself.
+    """
     done = client(socket_path).ask("reload", timeout_s=30.0)
     result_json(done) if as_json else result("the file is in force")
 

@@ -282,7 +282,8 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
     exit_is_told = scene.status["monitor"]["running"] and any(
         each["code"] in moved for each in scene.status["warnings"]
     )
-    yield from check_generation(facts, told=told, dead=dead, exit_is_told=exit_is_told)
+    silent = _has_tailnet(scene) and any(each["code"] == "TS701" for each in scene.status["warnings"])
+    yield from check_generation(facts, told=told, dead=dead, exit_is_told=exit_is_told, silent=silent)
 
 
 def _remarks(area: str) -> Callable[[_Scene], Iterable[Finding]]:

@@ -53,9 +53,10 @@ def run(home: Home, *, notify: Notify | None = None) -> None:
 
     Raises ConfigError for a faulty file, LockedError when a monitor runs already, and whatever ends it.
     """
-    settings = read_apart(home.file)
+    generation = live_generation(home.paths.state)
+    settings = read_apart(home.file, live_source(home.paths.state, home.file))
     with one_instance(home.state / "lock"):
-        asyncio.run(Life(home, settings, notify or Notify()).live())
+        asyncio.run(Life(home, settings, notify or Notify(), generation).live())
 
 
 @contextlib.contextmanager
@@ -85,13 +86,14 @@ def one_instance(lock: Path) -> Iterator[None]:
 class Life:
     """One run of the daemon."""
 
-    def __init__(self, home: Home, settings: Settings, notify: Notify) -> None:
+    def __init__(self, home: Home, settings: Settings, notify: Notify, generation: str | None = None) -> None:
+        """`settings` are those of the live generation, which was `generation` before they were read."""
         self._home = home
         self._read = settings
-        """The latest good file, whether it is in force or not."""
+        """The latest good ones, whether they are in force or not."""
         self._settings = self._in_force(settings)
         self._notify = notify
-        self._generation = live_generation(home.paths.state)
+        self._generation = live_generation(home.paths.state) if generation is None else generation
         self._ending = asyncio.Event()
         self._failure: BaseException | None = None
         self._reloads: asyncio.Task[str] | None = None
@@ -132,13 +134,13 @@ class Life:
             raise self._failure
 
     async def reload(self) -> str:
-        """Read the file anew; returns what is wrong with it, or nothing. Bad: the old one stays in force."""
+        """Read what is live anew; returns what is wrong with it, or nothing. Bad: the old stays in force."""
         if self._reloads is None or self._reloads.done():
-            self._reloads = self._begin_reload(None)
+            self._reloads = self._begin_reload()
         return await asyncio.shield(self._reloads)
 
-    def _begin_reload(self, source: bytes | None) -> asyncio.Task[str]:
-        task = asyncio.get_running_loop().create_task(self._reload(source))
+    def _begin_reload(self) -> asyncio.Task[str]:
+        task = asyncio.get_running_loop().create_task(self._reload())
         task.add_done_callback(self._reloaded)
         return task
 
@@ -151,7 +153,7 @@ class Life:
         if self._reloads is not None and not self._reloads.done():
             self._again = True  # the file may have changed after it was read
             return
-        self._reloads = self._begin_reload(None)
+        self._reloads = self._begin_reload()
         self._reloads.add_done_callback(self._reload_again)
 
     def _reload_again(self, _: object) -> None:
@@ -159,9 +161,9 @@ class Life:
             self._again = False
             self._reload_soon()
 
-    async def _reload(self, source: bytes | None) -> str:
+    async def _reload(self) -> str:
         self._notify.reloading()
-        wrong = ""
+        wrong, source = "", live_source(self._home.paths.state, self._home.file)
         try:
             self._read = await asyncio.to_thread(read_apart, self._home.file, source)
         except (TsstackError, OSError) as error:
@@ -194,6 +196,9 @@ class Life:
     def _say_what_is_watched(self, code: str, text: str) -> None:
         monitor, settings = self._monitor, self._settings
         monitor.tell(code, text, file=str(self._home.file))
+        if self._is_file_ahead():
+            words = f"{self._home.file} differs from the live generation, which is what is watched"
+            monitor.tell(code, f"{words}; `tsstack switch` makes it so", about="file")
         for finding in settings.findings:
             monitor.tell(code, str(finding), about=finding.path or "file", severity="warning")
         if settings.default_targets and settings.policy is not None:
@@ -201,6 +206,14 @@ class Life:
             names = ", ".join(key.removeprefix("target:") for key in keys)
             text = f"the file names no target beyond this host's networks: {names} are asked instead"
             monitor.tell(code, text, about="monitor.targets")
+
+    def _is_file_ahead(self) -> bool:
+        """Whether the file has changed since the live generation was made from it."""
+        source = live_source(self._home.paths.state, self._home.file)
+        try:
+            return source is not None and source != self._home.file.read_bytes()
+        except OSError:
+            return True
 
     async def _wait(self) -> None:
         """Until the end is asked for, or something fails that nobody foresaw."""
@@ -245,8 +258,7 @@ class Life:
             return
         if self._reloads is None or self._reloads.done():
             self._generation = live
-            source = live_source(state, self._home.file)
-            self._reloads = self._begin_reload(source)
+            self._reloads = self._begin_reload()
 
     def _status(self) -> str:
         snapshot_exit = self._monitor.exit_status()

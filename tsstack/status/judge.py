@@ -184,6 +184,13 @@ def _services(status: Status) -> Iterator[Warning_]:
             yield _say("TS727", "warning", service["name"], f"{words}; others serve it", "ts-quality service")
 
 
+def certificate_level(left_s: float) -> Level:
+    """How bad it is that a certificate ends in so many seconds."""
+    if left_s < _CERTIFICATE_IS_CRITICAL_S:
+        return "critical"
+    return "warning" if left_s < _CERTIFICATE_WARNS_S else "ok"
+
+
 def _certificates(status: Status) -> Iterator[Warning_]:
     for certificate in status["certificates"]:
         names = ", ".join(certificate["names"][:3]) + ("" if len(certificate["names"]) < 4 else ", ...")
@@ -196,8 +203,8 @@ def _certificates(status: Status) -> Iterator[Warning_]:
             said = f"the certificate of {names} was renewed, and nginx serves what it loaded before that"
             yield _say("TS729", "warning", "certificate", said, reload_nginx(status["proxy"]))
         left_s = expires - status["at"]
-        if left_s < _CERTIFICATE_WARNS_S:
-            level: Level = "critical" if left_s < _CERTIFICATE_IS_CRITICAL_S else "warning"
+        level = certificate_level(left_s)
+        if level != "ok":
             when = f"expires in {_days(left_s)}" if left_s > 0 else "has expired"
             yield _say(
                 "TS723",

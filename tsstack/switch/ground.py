@@ -74,6 +74,7 @@ def look_around(facts: Facts, snapshot: Mapping[str, str | None]) -> Ground:
         {address: interface for address, interface, _ in addresses},
         frozenset(address for address, _, lasting in addresses if not lasting),
         _underlays(facts),
+        _below,
     )
 
 
@@ -84,6 +85,12 @@ def _resolves(interface: str) -> bool:
     except (FileNotFoundError, ValueError):  # one that is yet to come: most are Ethernet
         return interface not in {"lo", TAILNET_INTERFACE}
     return interface != "lo" and not flags & _IFF_NOARP
+
+
+def _below(interface: str) -> list[str]:
+    """Linux, Documentation/ABI/testing/sysfs-class-net: links named `lower_` and the interface."""
+    folder = Path(f"/sys/class/net/{interface}")
+    return sorted(each.name.removeprefix("lower_") for each in folder.glob("lower_*"))
 
 
 def _underlays(facts: Facts) -> tuple[kernel_ways.Path, ...]:

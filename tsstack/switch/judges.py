@@ -129,14 +129,22 @@ class Judges:
         from tsstack.prove.expected import TAILNET, TAILNET_INTERFACE
         from tsstack.switch.guard import ways_of_sessions
         from tsstack.switch.routes import networks_beside
+        from tsstack.switch.sessions import listening_ports
         from tsstack.switch.ways import ways_of_admins
 
         ports = [session.port for session in self.sessions if session.protocol == "tcp"]
         own = ways_of_sessions(self.sessions)
         if not self._admins or not self._may_have_admins():
             return own
-        beside = networks_beside(TAILNET_INTERFACE, TAILNET)
-        return [*own, *ways_of_admins(self._live(), self.loaded.stack, self._facts, ports, beside)]
+        of_admins = ways_of_admins(
+            self._live(),
+            self.loaded.stack,
+            self._facts,
+            ports,
+            beside=networks_beside(TAILNET_INTERFACE, TAILNET),
+            served=listening_ports(),
+        )
+        return [*own, *of_admins]
 
     def _may_have_admins(self) -> bool:
         """Whether either file may speak of an admin zone. To read a long one for nothing takes a second."""

@@ -21,6 +21,9 @@ Read = Callable[[str], str | None]
 _FEW_CONNECTIONS, _MODEST_CONNECTIONS = 16, 1024
 _MODEST_NEIGHBOURS = 128
 _MODEST_HOPS = 32
+# RFC 9293 section 3.7.1: what everybody takes; and what Ethernet carries at most.
+_MODEST_SEGMENT, _ETHERNET_SEGMENT = 536, 1460
+_SHORT_S = 5
 # sshd_config(5): LoginGraceTime is 120 s; opening a session takes some 8 kB each way.
 _HOPELESS_BPS, POOR_BPS = 8 * 8_000 // 120, 9_600
 
@@ -49,6 +52,8 @@ class Ground:
     """Those that a router advertisement gave, and that run out without one."""
     underlays: Sequence[Path]
     """What carries the tailnet: the default routes."""
+    below: Callable[[str], Sequence[str]] = lambda _: ()
+    """The interfaces that one is made of: a bridge's ports, a bond's, a VLAN's parent."""
 
 
 class Cut(NamedTuple):
@@ -90,11 +95,19 @@ class Change:
             name = next((name for name in then.names if name in self._values), "")
             if name:
                 yield Cut(name, self._values[name], then.why, then.certain)
-        rate_bps = self._limits.get(path.interface)
+        yield from self._limit(path.interface)
+
+    def _limit(self, interface: str, deep: int = 4) -> Iterator[Cut]:
+        """A limit on it, or on what it is made of; of several parts packets may go by another."""
+        rate_bps = self._limits.get(interface)
         if rate_bps is not None and rate_bps < POOR_BPS:
-            certain = rate_bps < _HOPELESS_BPS
-            why = f"at {rate_bps} bit/s the log-in on {path.interface} is over before it is done"
-            yield Cut(f"bandwidth.{path.interface}", f"{rate_bps}bit", why, certain)
+            why = f"at {rate_bps} bit/s the log-in on {interface} is over before it is done"
+            yield Cut(f"bandwidth.{interface}", f"{rate_bps}bit", why, rate_bps < _HOPELESS_BPS)
+        parts = self._ground.below(interface) if deep else ()
+        for part in parts:
+            for cut in self._limit(part, deep - 1):
+                why = f"{cut.why}, which {interface} goes by"
+                yield cut._replace(why=why, certain=cut.certain and len(parts) == 1)
 
     def _after(self, name: str) -> str | None:
         """The value to be. Two parameters of `all` are written to every interface (net/ipv6/addrconf.c)."""
@@ -220,14 +233,53 @@ def _neighbours(path: Path, read: Read, ground: Ground) -> _Found | None:
     return _Found((name,), f"this host then knows {most} neighbours at most", certain=most <= 0)
 
 
+def _asks(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """mcast_solicit, app_solicit: with neither nobody new is asked for (net/core/neighbour.c)."""
+    if not ground.resolves(path.interface):
+        return None
+    start = f"net.ipv{path.version}.neigh.{path.interface.replace('.', '/')}"
+    names = (f"{start}.mcast_solicit", f"{start}.app_solicit")
+    if read(names[0]) is None or any(_number(read, name) for name in names):
+        return None
+    return _Found(names, f"nobody new on {path.interface} is asked for any more")
+
+
+def _segments(_: Path, read: Read, __: Ground) -> _Found | None:
+    """tcp_min_snd_mss: what is sent is not cut smaller than this (net/ipv4/tcp_output.c: tcp_sync_mss)."""
+    name = "net.ipv4.tcp_min_snd_mss"
+    least = _number(read, name)
+    if least <= _MODEST_SEGMENT:
+        return None
+    why = f"TCP then sends no less than {least} bytes at a time, which many links do not carry"
+    return _Found((name,), why, certain=least > _ETHERNET_SEGMENT)
+
+
+def _handshakes(_: Path, read: Read, __: Ground) -> _Found | None:
+    """A handshake that is forgotten before it is over is no connection, unless one is taken up half-way."""
+    loose = "net.netfilter.nf_conntrack_tcp_loose"
+    if read(loose) is None or _number(read, loose, 1):
+        return None
+    start = "net.netfilter.nf_conntrack_tcp_timeout"
+    names = tuple(f"{start}_{stage}" for stage in ("syn_sent", "syn_recv", "established"))
+    short = tuple(name for name in names if _number(read, name, _SHORT_S) < _SHORT_S)
+    if not short:
+        return None
+    shortest_s = min(_number(read, name) for name in short)
+    why = f"connections are forgotten after {shortest_s} s, and none is taken up half-way ({loose} is 0)"
+    return _Found((*short, loose), why, certain=shortest_s == 0)
+
+
 _RULES = (
-    _arp, _reverse_path, _no_ipv6, _router_advertisement, _hops, _connections, _neighbours,
+    _arp, _reverse_path, _no_ipv6, _router_advertisement, _hops, _connections, _neighbours, _asks, _segments,
+    _handshakes,
 )  # fmt: skip
 
 CONCERNED = frozenset(
     {
         "arp_ignore", "rp_filter", "disable_ipv6", "accept_ra", "forwarding", "hop_limit", "ip_default_ttl",
-        "nf_conntrack_max", "gc_thresh3", *_FROM_ROUTERS,
+        "nf_conntrack_max", "gc_thresh3", "mcast_solicit", "app_solicit", "tcp_min_snd_mss",
+        "nf_conntrack_tcp_loose", "nf_conntrack_tcp_timeout_syn_sent", "nf_conntrack_tcp_timeout_syn_recv",
+        "nf_conntrack_tcp_timeout_established", *_FROM_ROUTERS,
     }
 )  # fmt: skip
 """The last words of the parameters that a rule asks about: of others nothing has to be looked at."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tsstack.model.names import Address
+from tsstack.switch.routes import own_addresses
 from tsstack.switch.ways import Session
 
 # A shell in one of these keeps the environment of the session that it was started in, long gone maybe.
 _MULTIPLEXERS = ("tmux", "screen", "zellij", "dtach", "abduco", "byobu")
 # sshd-session: since OpenSSH 9.8 a session is a program of its own.
 _SSH_DAEMONS = frozenset({"sshd", "sshd-session"})
+_SSH_SERVERS = frozenset({"sshd", "dropbear"})
 _ESTABLISHED, _LISTEN = "01", "0A"
 _OURS, _THEIRS, _STATE, _INODE = 1, 2, 3, 9
 
@@ -51,22 +53,68 @@ def operator_sessions(pid: int | None = None) -> tuple[Session, ...]:
 def sessions_at_stake(pid: int | None = None, *, others: bool = True) -> tuple[Session, ...]:
     """The sessions that are to live on: the operator's own, with the port of mosh where it is used.
 
-    What a multiplexer remembers of a connection that is over does not count. Where nothing is known of
-    the operator (a console, or a multiplexer that was left and taken up again) these are all SSH sessions
-    that are logged in, unless `others` says no.
+    What is remembered of a connection that is over does not count. Where nothing tells from where the
+    operator comes (a console, a terminal that outlived its connection, `ssh localhost`) these are all SSH
+    sessions that are logged in, unless `others` says no.
     """
     ancestry = _ancestry(pid)
     told = _told_by(ancestry)
+    mosh = _mosh_ports(ancestry)
+    there = _open_ends({session.port for session, _ in told})
+    known = [
+        session
+        for session, doubtful in told
+        # Of a session of tailscaled's, and of one that mosh has taken over, the kernel has no connection.
+        if _session_ends(session) in there or (not doubtful and (session.by_tailscaled or mosh))
+    ]
+    ours = _own_addresses()
+    if any(session.client not in ours for session in known):
+        return _with_mosh(known, mosh)
+    every = logged_in_sessions() if others else ()
+    from_afar = tuple(session for session in every if session.client not in ours)
+    if from_afar:
+        return (*_with_mosh(known, mosh), *from_afar)
+    # In a container's network nobody's connection is seen: then what is told is the best that there is.
+    return _with_mosh(known or [each for each, doubtful in told if not doubtful], mosh) or every
+
+
+def comes_from_here(sessions: tuple[Session, ...]) -> bool:
+    """Whether all of them, and there are some, were opened on this host itself."""
+    ours = _own_addresses()
+    return bool(sessions) and all(each.client in ours for each in sessions)
+
+
+def listening_ports() -> tuple[int, ...]:
+    """The TCP ports on which a program of that name serves SSH; none where systemd listens for it."""
+    inodes = {
+        inode
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and _name_of(process) in _SSH_SERVERS
+        for inode in _sockets(int(process.name))
+    }
+    table = _read("tcp", lambda row: row[_STATE] == _LISTEN and row[_INODE] in inodes) if inodes else []
+    # What it forwards for its users it listens for on loopback alone, unless it was told otherwise.
+    return tuple(sorted({each.port for each in table if not each.address.is_loopback}))
+
+
+def _with_mosh(sessions: list[Session], ports: list[int]) -> tuple[Session, ...]:
     found: dict[Session, None] = {}
-    if any(doubtful for _, doubtful in told):
-        ports = {f"{session.port:04X}" for session, _ in told}
-        live = {_ends(each) for each in _read("tcp", lambda row: _is_open(row) and row[_OURS][-4:] in ports)}
-        told = [(each, doubtful) for each, doubtful in told if not doubtful or _session_ends(each) in live]
-    for session, _ in told:
+    for session in sessions:
         found[session] = None
-        for port in _mosh_ports(ancestry):
+        for port in ports:
             found[session._replace(client_port=0, port=port, protocol="udp")] = None
-    return tuple(found) or (logged_in_sessions() if others else ())
+    return tuple(found)
+
+
+def _own_addresses() -> set[Address]:
+    loopback = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
+    return {*loopback, *(address for address, _, _ in own_addresses())}
+
+
+def _open_ends(ports: set[int]) -> set[tuple[Address, int, Address, int]]:
+    """Both ends of each open connection to these ports of ours."""
+    told = {f"{port:04X}" for port in ports}
+    return {_ends(each) for each in _read("tcp", lambda row: _is_open(row) and row[_OURS][-4:] in told)}
 
 
 def logged_in_sessions() -> tuple[Session, ...]:
@@ -82,11 +130,16 @@ def logged_in_sessions() -> tuple[Session, ...]:
         return ()
     table = _read("tcp", lambda row: row[_STATE] == _LISTEN or row[_INODE] in inodes)
     served = {each.port for each in table if each.state == _LISTEN}
+    holders: dict[Address, list[str]] = {}
+    for address, interface, _ in own_addresses():
+        holders.setdefault(address, []).append(interface)
     sessions = [
-        Session(each.peer, each.peer_port, each.address, each.port, live=True)
+        Session(each.peer, each.peer_port, each.address, each.port, zone, live=True)
         for each in table
         # What sshd forwards for its users leaves from a port that nobody listens on.
         if each.state == _ESTABLISHED and each.port in served
+        # proc(5) does not say by which link; one of those that have the address.
+        for zone in (holders.get(each.address, [""]) if each.peer.is_link_local else [""])
     ]
     return tuple(dict.fromkeys(sessions))
 
@@ -162,10 +215,17 @@ def _mosh_ports(ancestry: list[_Process]) -> list[int]:
     return [each.port for each in _read("udp", lambda row: row[_INODE] in inodes)] if inodes else []
 
 
-def _is_logged_in(process: Path) -> bool:
+def _name_of(process: Path) -> str:
     try:
-        if (process / "comm").read_text(errors="replace").strip() not in _SSH_DAEMONS:
-            return False
+        return (process / "comm").read_text(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""
+
+
+def _is_logged_in(process: Path) -> bool:
+    if _name_of(process) not in _SSH_DAEMONS:
+        return False
+    try:
         title = (process / "cmdline").read_bytes().partition(b"\0")[0].decode("utf-8", "replace")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False

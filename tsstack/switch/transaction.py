@@ -418,14 +418,15 @@ def commit(site: Site, pending: Pending, mode: Mode) -> None:
     settle(site, pending.source)
 
 
-def confirm(site: Site, sessions: tuple[str, ...] = ()) -> int:
+def confirm(site: Site, sessions: tuple[str, ...] = (), *, from_here: bool = False) -> int:
     """Keep the change that waits for its confirmation; return its generation. Needs the lock.
 
     `sessions` are the SSH sessions that the confirmation comes from. One that was there before the
-    change goes on under any ruleset, so it proves nothing about new ones.
+    change goes on under any ruleset, so it proves nothing about new ones. Nor does one that was opened on
+    this host itself (`from_here`).
 
     Raises CheckFailed when nothing waits, when its time has passed (it is undone then), or when it comes
-    from the session that made the change.
+    from a session that proves nothing.
     """
     done = recover(site)
     if done:
@@ -444,6 +445,11 @@ def confirm(site: Site, sessions: tuple[str, ...] = ()) -> int:
         raise CheckFailed(
             "this is the session that made the change: it would live on even if no new one could be opened",
             hint="open a NEW session and run `tsstack confirm` there, or use --same-session",
+        )
+    if from_here:
+        raise CheckFailed(
+            "this session comes from this host itself, which no rule of a zone keeps out: it proves nothing",
+            hint="open a NEW session from elsewhere and run `tsstack confirm` there, or use --same-session",
         )
     if pending.set_boot:
         site.store.point("boot", pending.target)

@@ -162,12 +162,17 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
 def confirm_change(site: Site, *, same_session: bool = False) -> int:
     """Keep the change that waits for its confirmation; return its generation."""
     with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
-        return confirm(site, () if same_session else own_sessions())
+        if same_session:
+            return confirm(site)
+        from tsstack.switch.sessions import comes_from_here, operator_sessions
+
+        sessions = operator_sessions()
+        return confirm(site, tuple(map(str, sessions)), from_here=comes_from_here(sessions))
 
 
 def own_sessions() -> tuple[str, ...]:
     """The SSH sessions that this command runs in."""
-    from tsstack.switch.guard import operator_sessions
+    from tsstack.switch.sessions import operator_sessions
 
     return tuple(str(session) for session in operator_sessions())
 

@@ -82,13 +82,16 @@ def ways_of_admins(
     after: Stack,
     facts: Facts,
     ports: Iterable[int] = (),
+    *,
     beside: Mapping[Network, str] | None = None,
+    served: Iterable[int] = (),
 ) -> list[Way]:
     """The ways in of every admin source that are open now: of the live file, and of the one that follows.
 
     An admin source is a network, or an interface, of a zone of the preset `admin`. Of a network every part
     is asked that some zone of either file treats apart. `before` is None where no table of ours is live,
-    so that everything is open. `ports` are those that people are known to come in by; else those of `ssh`.
+    so that everything is open. `ports` are those that people are known to come in by, `served` those on
+    which a program serves SSH; where that is not known, those of `ssh` count.
     `beside` are the networks among the tailnet's addresses that this host has on another interface.
     """
     files = [each for each in (before, after) if each is not None]
@@ -96,7 +99,7 @@ def ways_of_admins(
         return []
     edges = {version: _edges(files, version) for version in (4, 6)}
     live = Oracle(before, facts) if before is not None else None
-    numbers = tuple(dict.fromkeys(ports)) or _ssh_ports(after)
+    numbers = tuple(dict.fromkeys([*ports, *(tuple(served) or _ssh_ports(after))]))
     ways: dict[Packet, Way] = {}
     for stack in files:
         oracle = Oracle(stack, facts)

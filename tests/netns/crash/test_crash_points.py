@@ -16,6 +16,7 @@ pytestmark = pytest.mark.netns
     [
         (("switch", "first switch"), 16),
         (("rollback", "rollback to nothing", "boot", "early firewall"), 14),
+        (("first switch, with a fallback", "rollback to the fallback", "boot of a fallback"), 9),
         (("switch --confirm", "confirm", "recover", "dead man"), 11),
     ],
 )

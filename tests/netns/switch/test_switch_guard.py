@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from private_host import PrivateHost
@@ -49,13 +50,25 @@ sys.exit(run(sys.argv[1:]))
 LOGGED_IN = """
 import ctypes, socket
 ctypes.CDLL(None).prctl(15, b"sshd", 0, 0, 0)
-port = socket.create_server(("203.0.113.1", 22))
+port = socket.create_server(("::", 22), family=socket.AF_INET6, dualstack_ipv6=True)
 print("listens", flush=True)
 held = port.accept()
 print("logged in", flush=True)
 held[0].recv(1)
 """
-CLIENT = "import socket, sys; held = socket.create_connection(('203.0.113.1', 22)); sys.stdin.read()"
+CLIENT = "import socket, sys; held = socket.create_connection((sys.argv[1], 22)); sys.stdin.read()"
+SSHD = """
+import ctypes, socket, sys
+ctypes.CDLL(None).prctl(15, b"sshd", 0, 0, 0)
+port = socket.create_server(("0.0.0.0", 2222))
+print("listens", flush=True)
+sys.stdin.read()
+"""
+BRIDGE = """
+ip link add br0 type bridge; ip link add p0 type veth peer name pp0; ip link set p0 master br0
+for link in br0 p0 pp0; do ip link set $link up; done
+ip addr add 10.5.0.1/24 dev br0
+"""
 
 
 @pytest.fixture
@@ -197,21 +210,45 @@ def test_what_comes_back_with_a_setting_that_goes(host: PrivateHost) -> None:
     assert_refused(refused, "eth1.disable_ipv6, which the file no longer names: 1: eth1 has no IPv6 any more")
 
 
-def test_without_a_session_of_ones_own_nobody_is_cut_off(host: PrivateHost) -> None:
-    """As from a console: whoever is logged in by SSH is asked about, and the way back is free."""
+@contextmanager
+def logged_in(host: PrivateHost, link: str = "eth0") -> Iterator[Callable[[], None]]:
+    """Somebody beyond a link has come in by SSH; gives what ends that session."""
+    peer = link.replace("eth", "peer")
+    given = (
+        "ip addr add 203.0.113.9/24 dev peer0"
+        if link == "eth0"
+        else "sysctl -qw net.ipv6.conf.peer1.accept_dad=0; ip addr add fe80::77/64 dev peer1 nodad"
+    )
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    far = host.popen("unshare", "-n", "sh", "-c", "echo $$; exec sleep 60", **pipe)
+    far = host.popen("unshare", "-n", "sh", "-c", "echo $$; exec sleep 120", **pipe)
     pid = far.stdout.readline().strip()  # type: ignore[union-attr]
-    host.run("ip", "link", "set", "peer0", "netns", pid)
+    host.run("ip", "link", "set", peer, "netns", pid)
     beyond = ("nsenter", "-n", "-t", pid)
-    host.run(*beyond, "sh", "-ec", "ip addr add 203.0.113.9/24 dev peer0; ip link set peer0 up")
+    host.run(*beyond, "sh", "-ec", f"ip link set {peer} up; {given}")
     # Called by another name, Python has to be told where its modules are.
     titled = f'PYTHONHOME={sys.base_prefix} exec -a "sshd: root@pts/0" "$0" -c "$1"'
     server = host.popen("bash", "-c", titled, sys.executable, LOGGED_IN, **pipe)
     assert server.stdout.readline() == "listens\n"  # type: ignore[union-attr]
-    client = host.popen(*beyond, sys.executable, "-c", CLIENT, **pipe)
+    to = "203.0.113.1" if link == "eth0" else f"fe80::1%{peer}"
+    client = host.popen(*beyond, sys.executable, "-c", CLIENT, to, **pipe)
     assert server.stdout.readline() == "logged in\n"  # type: ignore[union-attr]
+
+    def leave() -> None:
+        client.kill()
+        server.kill()
+        server.wait()
+
     try:
+        yield leave
+    finally:
+        for process in (client, server, far):
+            process.kill()
+            process.communicate()
+
+
+def test_without_a_session_of_ones_own_nobody_is_cut_off(host: PrivateHost) -> None:
+    """As from a console: whoever is logged in by SSH is asked about, and the way back is free."""
+    with logged_in(host) as leave:
         host.write(FILE, ETH1_OPEN)
         refused = host.tsstack("switch", check=False)
         assert refused.returncode == 4, refused.stdout + refused.stderr
@@ -219,12 +256,91 @@ def test_without_a_session_of_ones_own_nobody_is_cut_off(host: PrivateHost) -> N
         host.write(FILE, ETH0_OPEN)
         host.tsstack("switch")
         host.tsstack("rollback")
-        client.kill()
-        server.kill()
-        server.wait()
+        leave()
         host.write(FILE, ETH1_OPEN)
         host.tsstack("switch")
+
+
+@pytest.mark.parametrize(
+    ("told", "opened"),
+    [
+        ("127.0.0.1 40000 127.0.0.1 22", ""),
+        ("::1 40000 ::1 22", ""),
+        ("203.0.113.1 40000 203.0.113.1 22", ""),
+        # Of VS Code's server, say, which outlived its connection.
+        ("198.51.100.7 40000 203.0.113.1 22", "    office: {sources: [198.51.100.0/24], services: [ssh]}\n"),
+    ],
+)
+def test_a_session_that_tells_nothing_of_the_operator_is_like_none(
+    host: PrivateHost, told: str, opened: str
+) -> None:
+    with logged_in(host):
+        assert switch(host, ETH0_OPEN, told).returncode == 0
+        refused = switch(host, ETH1_OPEN + opened, told)
+        assert refused.returncode == 4, refused.stdout + refused.stderr
+        assert "cut somebody off: tcp/22 from 203.0.113.9 on eth0" in refused.stderr
+
+
+def test_a_session_from_this_host_itself_confirms_nothing(host: PrivateHost) -> None:
+    assert switch(host, ETH0_OPEN, OUTSIDE).returncode == 0
+    forced = ("--force-lockout", "--confirm", "60s")
+    assert switch(host, ETH1_OPEN, OUTSIDE, *forced).returncode == 0
+    refused = tsstack(host, "127.0.0.1 5 127.0.0.1 22", "confirm")
+    assert refused.returncode == 4, refused.stdout + refused.stderr
+    assert "comes from this host itself" in refused.stderr
+    assert tsstack(host, "203.0.113.9 50001 203.0.113.1 22", "confirm").returncode == 0
+
+
+def test_a_link_local_session_of_somebody_is_asked_on_its_link(host: PrivateHost) -> None:
+    """The kernel's table of connections names no link."""
+    host.run("sh", "-ec", "ip addr add fe80::1/64 dev eth1 nodad")
+    with logged_in(host, "eth1"):
+        for opened in ("eth0", "peer0"):
+            text = BASE + f"    dmz: {{interfaces: [{opened}], services: [ssh]}}\n"
+            host.write(FILE, text + "    lan: {interfaces: [eth1], tcp: [80]}\n")
+            refused = host.tsstack("switch", check=False)
+            assert refused.returncode == 4, refused.stdout + refused.stderr
+            assert "cut somebody off: tcp/22 from fe80::77 on eth1" in refused.stderr
+        host.write(FILE, ETH1_OPEN)
+        host.tsstack("switch")
+
+
+def test_admins_are_asked_by_the_port_that_sshd_listens_on(host: PrivateHost) -> None:
+    listener = host.popen(sys.executable, "-c", SSHD, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert listener.stdout is not None
+    assert listener.stdout.readline() == "listens\n"
+    try:
+        admins = BASE + "    admin: {sources: [203.0.113.0/24], allow: all}\n"
+        host.write(FILE, admins)
+        host.tsstack("switch")
+        boss = BASE + "    boss: {sources: [203.0.113.0/24], %s}\n"
+        host.write(FILE, boss % "services: [ssh]")
+        refused = host.tsstack("switch", check=False)
+        assert refused.returncode == 4, refused.stdout + refused.stderr
+        assert "lock out an admin: tcp/2222 from 203.0.113" in refused.stderr
+        host.write(FILE, boss % "tcp: [2222]")
+        host.tsstack("switch")
     finally:
-        for process in (client, server, far):
-            process.kill()
-            process.communicate()
+        listener.kill()
+        listener.communicate()
+
+
+def test_the_port_of_the_operator_is_not_that_of_all_admins(host: PrivateHost) -> None:
+    own = "203.0.113.9 50000 203.0.113.1 2222"
+    assert switch(host, BASE + "    admin: {sources: [203.0.113.0/24], allow: all}\n", own).returncode == 0
+    refused = switch(host, BASE + "    boss: {sources: [203.0.113.0/24], tcp: [2222]}\n", own)
+    assert refused.returncode == 4, refused.stdout + refused.stderr
+    assert "lock out an admin: tcp/22 from 203.0.113" in refused.stderr
+
+
+def test_a_limit_on_what_a_bridge_is_made_of(host: PrivateHost) -> None:
+    host.run("sh", "-ec", BRIDGE)
+    text = BASE + "    lan: {interfaces: [br0], services: [ssh]}\n"
+    session = "10.5.0.9 50000 10.5.0.1 22"
+    assert switch(host, text, session).returncode == 0
+    limit = "bandwidth: {%s: {egress: 200bit}}\n"
+    assert_refused(switch(host, text + limit % "p0", session), "bandwidth.p0: 200bit", "which br0 goes by")
+    host.run("sh", "-ec", "ip link add p1 type veth peer name pp1; ip link set p1 master br0 up")
+    doubted = switch(host, text + limit % "p0", session)
+    assert doubted.returncode == 0, "it may come by another port of the bridge"
+    assert "this may lock you out" in doubted.stderr

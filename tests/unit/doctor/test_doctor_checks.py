@@ -214,6 +214,13 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "a host that cannot be compared": (
         check_generation(replace(GENERATION, fault="silent")), [("TS833", "error")],
     ),
+    "a silent tailscaled that is told elsewhere": (
+        check_generation(replace(GENERATION, fault="tailscaled does not answer"), silent=True), [],
+    ),
+    "a fault beside a silent tailscaled": (
+        check_generation(replace(GENERATION, fault="nft does not answer"), silent=True),
+        [("TS833", "error")],
+    ),
     "a refusal": (
         check_generation(replace(GENERATION, refusals=(("proxy", "no", "hint"),))), [("TS834", "error")],
     ),

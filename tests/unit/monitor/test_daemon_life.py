@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -205,6 +206,33 @@ def test_a_switch_is_at_work_until_the_file_of_its_generation_is_in_force(home: 
         assert life._is_changing()
         await until(lambda: not life._is_changing())
         assert life._generation == "generations/2"
+
+    live(home, body)
+
+
+def test_what_is_live_is_watched_whatever_the_file_says_by_now(home: Home) -> None:
+    """A file that a switch refused, or that was undone, must not move the exit node."""
+    live_text = home.file.read_text()
+    folder = home.paths.state / "generations" / "1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"source": str(home.file)}))
+    (folder / "source.yaml").write_text(live_text)
+    (home.paths.state / "current").symlink_to("generations/1")
+    home.file.write_text(live_text + "tailscale: {exit_node: {use: [exit-z], otherwise: direct}}\n")
+
+    async def body(life: Life, told: Told) -> None:
+        said = [each.text for each in life._monitor.listeners.recent]
+        assert any("differs from the live generation" in each for each in said)
+        assert await life.reload() == ""
+        assert life._monitor.settings.policy is None
+        home.file.write_text("montor: {}\n")
+        assert await life.reload() == "", "what nobody has switched to is not judged here"
+        (folder / "source.yaml").write_text(
+            live_text + "tailscale: {exit_node: {use: [exit-a], otherwise: direct}}\n"
+        )
+        await life.reload()
+        assert life._monitor.settings.policy is not None
+        assert life._monitor.settings.policy.use == ("exit-a",)
 
     live(home, body)
 

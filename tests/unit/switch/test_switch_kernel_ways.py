@@ -27,6 +27,13 @@ LIVE = {
     "net.netfilter.nf_conntrack_count": "40",
     "net.ipv4.neigh.default.gc_thresh3": "1024",
     "net.ipv6.neigh.default.gc_thresh3": "1024",
+    "net.ipv4.neigh.eth0.mcast_solicit": "3",
+    "net.ipv4.neigh.eth0.app_solicit": "0",
+    "net.ipv4.tcp_min_snd_mss": "48",
+    "net.netfilter.nf_conntrack_tcp_loose": "0",
+    "net.netfilter.nf_conntrack_tcp_timeout_syn_sent": "120",
+    "net.netfilter.nf_conntrack_tcp_timeout_syn_recv": "60",
+    "net.netfilter.nf_conntrack_tcp_timeout_established": "432000",
 }
 GROUND = Ground(
     read=LIVE.get,
@@ -75,6 +82,20 @@ def judge(
         (V4._replace(server=OTHER), "net.ipv4.conf.eth1.rp_filter", 1, "may be"),
         (V4._replace(server=OTHER), "net.ipv4.conf.eth0.rp_filter", 1, ""),
         (V4._replace(server=OTHER), "net.ipv4.conf.all.rp_filter", 2, ""),
+        (V4, "net.ipv4.neigh.eth0.mcast_solicit", 0, "cut"),
+        (V4, "net.ipv4.neigh.eth1.mcast_solicit", 0, ""),
+        (V4, "net.ipv4.neigh.eth0.mcast_solicit", 1, ""),
+        (V6, "net.ipv4.neigh.eth0.mcast_solicit", 0, ""),
+        (TAILNET, "net.ipv4.neigh.eth0.mcast_solicit", 0, ""),
+        (V4, "net.ipv4.tcp_min_snd_mss", 65535, "cut"),
+        (V6, "net.ipv4.tcp_min_snd_mss", 65535, "cut"),
+        (V4, "net.ipv4.tcp_min_snd_mss", 1000, "may be"),
+        (V4, "net.ipv4.tcp_min_snd_mss", 500, ""),
+        (V4, "net.netfilter.nf_conntrack_tcp_timeout_syn_recv", 0, "cut"),
+        (V4, "net.netfilter.nf_conntrack_tcp_timeout_syn_sent", 0, "cut"),
+        (V4, "net.netfilter.nf_conntrack_tcp_timeout_established", 0, "cut"),
+        (V4, "net.netfilter.nf_conntrack_tcp_timeout_syn_recv", 4, "may be"),
+        (V4, "net.netfilter.nf_conntrack_tcp_timeout_syn_recv", 30, ""),
         (V6, "net.ipv6.conf.all.disable_ipv6", 1, "cut"),
         (V6, "net.ipv6.conf.eth0.disable_ipv6", 1, "cut"),
         (V6, "net.ipv6.conf.eth1.disable_ipv6", 1, ""),
@@ -153,3 +174,22 @@ def test_the_tailnet_is_cut_when_all_is_cut_that_carries_it() -> None:
 def test_a_limit_at_which_nobody_logs_in() -> None:
     assert [judge(V4, {}, limits={"eth0": bps}) for bps in (100, 5_000, 10_000)] == ["cut", "may be", ""]
     assert judge(V4, {}, limits={"eth1": 100}) == ""
+
+
+def test_who_is_taken_up_half_way_may_be_forgotten() -> None:
+    short = {"net.netfilter.nf_conntrack_tcp_timeout_syn_recv": 0}
+    assert judge(V4, {**short, "net.netfilter.nf_conntrack_tcp_loose": 1}) == ""
+
+
+def test_a_limit_on_what_an_interface_is_made_of() -> None:
+    made_of = {"br0": ("p0", "p1"), "bond0": ("p2",), "eth0": ("bond0",), "loop": ("loop",)}
+    ground = replace(GROUND, below=lambda name: made_of.get(name, ()))
+    for above, limited, said in (
+        ("br0", "p0", "may be"),
+        ("bond0", "p2", "cut"),
+        ("eth0", "p2", "cut"),
+        ("p0", "br0", ""),
+        ("loop", "p0", ""),
+    ):
+        path = Path(above, 4, gateway=False)
+        assert judge(path, {}, ground, {limited: 200}) == said, (above, limited)

@@ -20,6 +20,10 @@ _ULA = ipaddress.ip_network("fd7a:115c:a1e0::/48")
 _CHROMEOS = ipaddress.ip_network("100.115.92.0/23")
 _SSH = 22
 _NETFILTER_ON = 2
+# What is kept while tailscaled is down, or belongs to no tailnet, and does nothing until it is up.
+_IDLE: dict[str, Any] = {
+    "RouteAll": False, "ExitNodeID": "", "ExitNodeIP": "", "AutoExitNode": "", "NetfilterMode": 0,
+}  # fmt: skip
 
 
 class Arrival(NamedTuple):
@@ -58,6 +62,8 @@ class WaysIn:
         self._peer_routes = tuple(map(ipaddress.ip_network, peer_routes))
         if not snapshot:
             return
+        if not self._leaves and (self._joins or self._live.get("WantRunning") is False):
+            self._live = {**self._live, **_IDLE}
         if self._leaves:
             self._patch = _originals_to_come(snapshot, self._live)
             self._wants_exit = bool(self._after("ExitNodeID") or self._after("ExitNodeIP"))
@@ -159,10 +165,13 @@ class WaysIn:
                 return self._say(
                     "RouteAll", f"a peer advertises {route}: replies to {client} would leave by {INTERFACE}"
                 )
+        if self.accepts_routes_anew and self._joins and client.is_private and arrival.on_link is False:
+            words = f"no peer is known yet; one that routes for {client} would take the replies to it"
+            return self._say("RouteAll", words, certain=False)
         # ipn/ipnlocal: what is spared are the networks of this host's own interfaces, and no others.
         near = client.is_link_local or (client.is_private if arrival.on_link is None else arrival.on_link)
         spares_lan = bool(self._after("ExitNodeAllowLANAccess"))
-        used_exit = bool(self._live.get("ExitNodeID") or self._live.get("ExitNodeIP")) and not self._joins
+        used_exit = bool(self._live.get("ExitNodeID") or self._live.get("ExitNodeIP"))
         astray_now = used_exit and not (near and self._live.get("ExitNodeAllowLANAccess"))
         touched = self._joins or {"ExitNodeID", "ExitNodeIP", "ExitNodeAllowLANAccess"} & set(self._patch)
         if not self._wants_exit or not touched or astray_now or (near and spares_lan):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tsstack.status.judge import certificate_level
 from tsstack.status.words import milliseconds, span
 from tsstack.tui.cells import LOOK_OF, Cells, Column, Line, Signs, Span, Table, dimmed, joined, labelled, say
 from tsstack.tui.frame import Frame
@@ -20,7 +21,6 @@ SERVICES = (
     Column("certificate", 11, right=True, leave=1),
     Column("address", 20, grow=4, leave=2),
 )
-_DAY_S = 86400.0
 
 
 def services(frame: Frame, signs: Signs) -> Table:
@@ -54,9 +54,8 @@ def service_cells(service: Service, at: float, signs: Signs) -> Cells:
 
 
 def _look(ends: float | None, at: float) -> str:
-    if ends is None or ends - at >= 10 * _DAY_S:
-        return ""
-    return "warning" if ends - at >= 3 * _DAY_S else "critical"
+    level = "ok" if ends is None else certificate_level(ends - at)
+    return "" if level == "ok" else level
 
 
 def service_details(frame: Frame, signs: Signs, key: str) -> list[Line]:
