@@ -113,6 +113,33 @@ def test_the_boot_units_bring_the_host_up(host: SystemdHost) -> None:
     assert "nothing to do" in host.run(TSSTACK, "switch").stdout
 
 
+def test_rules_of_the_distribution_that_begin_with_a_flush_leave_ours(host: SystemdHost) -> None:
+    """Both belong to one boot, and theirs take their time: ours wait until they are done."""
+    host.run(TSSTACK, "units", "install")
+    host.run("systemctl", "unmask", "nftables")
+    assert "flush ruleset" in host.run("cat", "/etc/nftables.conf").stdout
+    put = {
+        "nftables.service.d/slow.conf": "[Service]\nExecStartPre=/bin/sleep 1\n",
+        "both.target": "[Unit]\nWants=nftables.service tsstack-early.service\n"
+        "After=nftables.service tsstack-early.service\n",
+    }
+    for name, text in put.items():
+        host.run("install", "-D", "/dev/stdin", f"/etc/systemd/system/{name}", stdin=text)
+    host.run("systemctl", "daemon-reload")
+    host.run("nft", "delete", "table", "inet", "tsstack")
+    host.run("systemctl", "start", "both.target")
+    tables = host.run("nft", "list", "tables").stdout
+    assert "table inet filter" in tables, "theirs, which Debian ships"
+    assert "table inet tsstack" in tables
+
+    def moment_us(unit: str, name: str) -> int:
+        words = ("systemctl", "show", "--value", "-p", f"ExecMain{name}TimestampMonotonic", unit)
+        return int(host.run(*words).stdout)
+
+    # On a busy machine ours may come late by chance.
+    assert 0 < moment_us("nftables", "Exit") <= moment_us("tsstack-early", "Start")
+
+
 def test_a_switch_says_when_no_boot_would_bring_it_up(host: SystemdHost) -> None:
     write(host, SECOND)
     assert "tsstack units install" in host.run(TSSTACK, "switch").stderr
