@@ -34,7 +34,7 @@ from tsstack.prove.agent import TO_HOST, Wires, build_world
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
 _NFNLGRP_NFTRACE = 9
 _EVENT_BYTES = 8 << 20
-_PATIENCE_S = 20
+_PATIENCE_S = 60
 _LOST_AFTER_S = 0.5
 _STEP_S = 0.002
 

@@ -119,6 +119,8 @@ class _Resolver:
                 f"{source.address} is this host itself; what it sends to itself goes by lo and always passes",
                 hint=FORMS,
             )
+        if source.interface == "lo":
+            raise UsageError("what comes by lo is this host's own, and always passes", hint=FORMS)
         _require_unicast(source.address)
         self._taken = source.address
         to, note = self._destination(asked, source)

@@ -20,6 +20,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # RFC 1123 section 2.1: a host label is letters, digits and inner hyphens, 63 at most.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_NO_FOLDER = r"(?!(?:all|default)$)"
 _PATTERNS: dict[str, tuple[str, str]] = {
     "key": (
         r"[a-z][a-z0-9_-]{0,30}",
@@ -31,12 +32,13 @@ _PATTERNS: dict[str, tuple[str, str]] = {
         "a domain name is needed: example.ts.net",
     ),
     # dev_valid_name() in net/core/dev.c: 15 bytes, no slash, colon or white space; ours is narrower.
+    # `all` and `default` are folders of their own beside those of interfaces (net/ipv4/devinet.c).
     "interface": (
-        r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}",
+        rf"{_NO_FOLDER}[A-Za-z0-9_][A-Za-z0-9_.@-]{{0,14}}",
         "an interface name is needed: eth0 or br-guest",
     ),
     "interface pattern": (
-        r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}|[A-Za-z0-9_][A-Za-z0-9_.@-]{0,13}\*",
+        rf"{_NO_FOLDER}[A-Za-z0-9_][A-Za-z0-9_.@-]{{0,14}}|[A-Za-z0-9_][A-Za-z0-9_.@-]{{0,13}}\*",
         "an interface name, or the start of one with a star, is needed: eth0 or veth*",
     ),
     "user": (r"[a-z_][a-z0-9_-]{0,31}", "a local user's name is needed: alice"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tsstack.model.firewall import ForwardRule, Zone
-from tsstack.prove.expected import Oracle
+from tsstack.prove.expected import SYN, Oracle
 from tsstack.prove.plan import PING, Service
 from tsstack.prove.proof import SPOOFED, UNZONED, Proof, Row
 
@@ -72,13 +72,24 @@ def arriving_table(oracle: Oracle, proof: Proof) -> Table:
 
 
 def passing_table(oracle: Oracle, proof: Proof) -> Table:
-    """Packets through this host: from each zone (rows) to each zone (columns)."""
-    rows = [row for row in proof.rows if row.passing]
+    """New connections through this host: from each zone (rows) to each zone (columns).
+
+    What begins none (an answer, TCP of no connection, an ICMP error) counts only where it goes wrong.
+    """
+    rows = [row for row in proof.rows if row.passing and (_begins(row) or not row.agrees)]
     cells: dict[tuple[str, str], Cell] = {}
     for row in rows:
         cells.setdefault((row.source, row.target), Cell()).add(row)
     targets = [*oracle.firewall.zones, UNZONED]
     return Table(_zones(oracle, rows), tuple(targets), cells)
+
+
+def _begins(row: Row) -> bool:
+    """Whether the packet would begin a connection, as people mean it: TCP, UDP or a ping."""
+    packet = row.packet
+    if packet.flow or packet.icmp_type or packet.protocol == "other":
+        return False
+    return packet.protocol != "tcp" or packet.flags == SYN
 
 
 def _is_beside_zones(row: Row) -> bool:

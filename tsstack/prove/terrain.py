@@ -238,9 +238,10 @@ def _interfaces(stack: Stack, firewall: Firewall, facts: Facts) -> Iterator[str]
     for pattern in patterns:
         if pattern.endswith("*"):
             start = pattern[:-1]
-            real = next((name for name in facts.interfaces if name.startswith(start)), "")
-            yield real or (start + "0" * 3)[:_INTERFACE_LENGTH]
-            yield start  # a wildcard covers the bare name too
+            known = (name for name in facts.interfaces if name.startswith(start) and name != "lo")
+            yield next(known, "") or (start + "0" * 3)[:_INTERFACE_LENGTH]
+            if start != "lo":
+                yield start  # a wildcard covers the bare name too
     yield TAILNET_INTERFACE
     if uplink := stack.host.uplink or facts.default_interface:
         yield uplink

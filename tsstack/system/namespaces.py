@@ -42,18 +42,25 @@ class Offshoot:
         self.output: BinaryIO = os.fdopen(ours[_OUTPUT], "rb")
         self.errors: BinaryIO = os.fdopen(ours[_ERRORS], "rb")
         self._running = True
+        self._status = 0
 
     def wait(self) -> None:
         """Until it has ended."""
         if self._running:
-            os.waitpid(self.pid, 0)
+            _, self._status = os.waitpid(self.pid, 0)
             self._running = False
 
     def last_words(self) -> str:
-        """The last line that it wrote to its errors. Waits for its end."""
-        said = self.errors.read().decode(errors="replace")
+        """The last line that it wrote to its errors, else what ended it. Waits for its end."""
+        said = self.errors.read().decode(errors="replace").strip().splitlines()
         self.wait()
-        return (said.strip().splitlines() or ["it gave no reason"])[-1]
+        if said:
+            return said[-1]
+        if os.WIFSIGNALED(self._status):
+            number = os.WTERMSIG(self._status)
+            # serve() gives itself a time limit by alarm(2).
+            return "it took too long" if number == signal.SIGALRM else f"it was ended by signal {number}"
+        return "it gave no reason"
 
     def close(self) -> None:
         """End it, whatever it is at."""

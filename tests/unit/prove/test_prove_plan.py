@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "firewall"))
 from firewall_stack import stack_of
 
 from tsstack.model.facts import Facts
-from tsstack.prove.expected import CHROMEOS, TAILNET, Oracle, Packet, Verdict
+from tsstack.prove.expected import ACK, CHROMEOS, SYN, TAILNET, Oracle, Packet, Verdict
 from tsstack.prove.frames import split_frame
-from tsstack.prove.matrix import arriving_table
+from tsstack.prove.matrix import arriving_table, passing_table
 from tsstack.prove.plan import QUICK, Plan, plan_packets
 from tsstack.prove.proof import Proof, Row
 from tsstack.prove.terrain import LOCAL, Country, lay_out
@@ -71,6 +71,15 @@ def test_names_that_only_look_like_the_files_are_there() -> None:
     assert {"eth01", "br-guest1", "nozone0"} <= set(land(1).interfaces)
 
 
+def test_a_wildcard_that_covers_lo_stands_for_another_interface() -> None:
+    for pattern in ("lo*", "l*"):
+        stack = stack_of(f"firewall: {{zones: {{a: {{interfaces: ['{pattern}']}}}}}}\n")
+        facts = Facts(default_interface="eth0", interfaces=("lo", "eth0"))
+        interfaces = lay_out(stack, facts, Random(1)).interfaces  # noqa: S311  to be repeated
+        assert "lo" not in interfaces
+        assert any(name.startswith("l") for name in interfaces)
+
+
 def test_chromeos_addresses_come_by_every_interface() -> None:
     country = land(1)
     assert {each.interface for each in country.senders if each.address in CHROMEOS} == set(country.interfaces)
@@ -100,6 +109,31 @@ def test_a_difference_is_shown_in_the_table_though_no_zone_has_a_say_in_it() -> 
     }
     assert not shown["accept"]
     assert [cell.mark for cell in shown["drop"].values()] == ["wrong"]
+
+
+def test_the_way_through_shows_what_may_begin_a_connection() -> None:
+    """An answer that passes is no open way, and TCP of no connection that is refused closes none."""
+    ends = (ipaddress.ip_address("198.18.0.7"), "eth0")
+    to = ipaddress.ip_address("10.1.0.9")
+    accepted, refused = (
+        Verdict("accept", "dmz", "firewall.forward"),
+        Verdict("drop", "dmz", "firewall.forward"),
+    )
+
+    def row(packet: Packet, verdict: Verdict, seen: str) -> Row:
+        return Row(packet, verdict, seen, "dmz", "office")
+
+    def tcp(flags: int = SYN, flow: str = "") -> Packet:
+        return Packet(*ends, "tcp", 80, to, "eth1", flags=flags, flow=flow)
+
+    def mark(*rows: Row) -> str:
+        return passing_table(Oracle(STACK, FACTS), Proof(rows, 1, 0.0)).cells[("dmz", "office")].mark
+
+    answer = row(tcp(flow="the answer of a connection that is open"), accepted, "accept")
+    odd = row(tcp(SYN | ACK), refused, "drop")
+    assert mark(row(tcp(), refused, "drop"), answer) == "closed"
+    assert mark(row(tcp(), accepted, "accept"), odd) == "open"
+    assert mark(row(tcp(), refused, "drop"), row(tcp(SYN | ACK), refused, "accept")) == "wrong"
 
 
 def test_fragments_are_one_packet_together() -> None:

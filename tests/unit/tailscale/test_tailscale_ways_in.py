@@ -83,6 +83,34 @@ def test_routes_of_peers_that_lead_to_the_client() -> None:
     assert said(node(), routes=lan, accept_routes=True) == ""
 
 
+def test_what_a_tailscaled_that_is_down_has_kept_comes_into_force_when_it_is_up() -> None:
+    """`tailscale down` and `up` again, or joining: prefs that are kept do nothing meanwhile."""
+    down = {"WantRunning": False}
+    exit_a = {"use": ["exit-a"]}
+    assert said(beside("8.8.8.8"), {"ExitNodeID": "n1"}, exit_node=exit_a) == "", "it goes there now as well"
+    assert (
+        said(beside("8.8.8.8"), {**down, "ExitNodeID": "n1"}, exit_node=exit_a) == "cut tailscale.exit_node"
+    )
+    routed = {"routes": ("192.168.15.0/24",), "accept_routes": True}
+    assert said(beside(LAN), {"RouteAll": True}, **routed) == ""
+    assert said(beside(LAN), {**down, "RouteAll": True}, **routed) == "cut tailscale.accept_routes"
+    assert said(beside("100.70.0.9")) == ""
+    assert said(beside("100.70.0.9"), down) == "cut tailscale.netfilter"
+    joins = WaysIn(tree(), snapshot({}, needs_login=True)).judge(beside("100.70.0.9"))
+    assert joins is not None
+    assert joins.certain
+    assert said(beside("100.70.0.9"), down, netfilter="off") == ""
+
+
+def test_routes_of_peers_that_nobody_knows_before_the_host_has_joined() -> None:
+    judge = WaysIn(tree(accept_routes=True), snapshot(needs_login=True))
+    far = judge.judge(beside("10.9.0.5", on_link=False))
+    assert far is not None
+    assert not far.certain
+    assert judge.judge(beside("10.9.0.5", on_link=True)) is None
+    assert judge.judge(beside("8.8.8.8", on_link=False)) is None
+
+
 def test_a_withdrawn_route_by_which_this_host_is_reached() -> None:
     inside = node(server="192.168.15.1")
     assert said(inside, advertise={}) == "cut tailscale.advertise.routes"
