@@ -168,6 +168,7 @@ def _with_asked(plan: Plan, asked: tuple[Packet, ...]) -> Plan:
     own = {each.destination for each in sent if each.destination}
     own |= {each.source for each in sent if each.interface == "lo" and not each.source.is_loopback}
     own = {each for each in own if not each.is_loopback}
+    sent = [each for each in sent if each.interface == "lo" or each.source not in own]
     beyond = {each.source for each in sent if each.interface != "lo"}
     local = [each for each in dict.fromkeys([*plan.local, *own]) if each not in beyond]
     country = plan.country

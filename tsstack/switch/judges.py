@@ -128,7 +128,7 @@ class Judges:
         """The ways in that have to stay open. Raises CheckFailed when there is no route back to a session."""
         from tsstack.prove.expected import TAILNET, TAILNET_INTERFACE
         from tsstack.switch.guard import ways_of_sessions
-        from tsstack.switch.routes import networks_beside
+        from tsstack.switch.routes import networks_beside, own_addresses
         from tsstack.switch.sessions import listening_ports
         from tsstack.switch.ways import ways_of_admins
 
@@ -143,6 +143,7 @@ class Judges:
             ports,
             beside=networks_beside(TAILNET_INTERFACE, TAILNET),
             served=listening_ports(),
+            own={address for address, _, _ in own_addresses()},
         )
         return [*own, *of_admins]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -85,6 +85,7 @@ def ways_of_admins(
     *,
     beside: Mapping[Network, str] | None = None,
     served: Iterable[int] = (),
+    own: Collection[Address] = (),
 ) -> list[Way]:
     """The ways in of every admin source that are open now: of the live file, and of the one that follows.
 
@@ -92,6 +93,7 @@ def ways_of_admins(
     is asked that some zone of either file treats apart. `before` is None where no table of ours is live,
     so that everything is open. `ports` are those that people are known to come in by, `served` those on
     which a program serves SSH; where that is not known, those of `ssh` count.
+    `own` are this host's addresses, from which nobody comes in.
     `beside` are the networks among the tailnet's addresses that this host has on another interface.
     """
     files = [each for each in (before, after) if each is not None]
@@ -103,7 +105,8 @@ def ways_of_admins(
     ways: dict[Packet, Way] = {}
     for stack in files:
         oracle = Oracle(stack, facts)
-        for whose, address, interface, somebody in _admins(oracle, facts, stack, edges, beside or {}):
+        sources = _Sources(edges, beside or {}, own)
+        for whose, address, interface, somebody in _admins(oracle, facts, stack, sources):
             for port in numbers:
                 packet = Packet(address, interface, "tcp", port)
                 if packet not in ways and (live is None or live.judge(packet).accepted):
@@ -138,12 +141,19 @@ def _ssh_ports(stack: Stack) -> tuple[int, ...]:
     return ports[:_MOST_PORTS] or (_SSH,)
 
 
+class _Sources(NamedTuple):
+    """What the addresses of admins are chosen by."""
+
+    edges: dict[int, list[int]]
+    beside: Mapping[Network, str]
+    own: Collection[Address]
+
+
 def _admins(
     oracle: Oracle,
     facts: Facts,
     stack: Stack,
-    edges: dict[int, list[int]],
-    beside: Mapping[Network, str],
+    sources: _Sources,
 ) -> Iterator[tuple[str, Address, str, bool]]:
     """Whose, an address of theirs, the interface that it comes in by, and whether it is an example."""
     uplink = stack.host.uplink or facts.default_interface
@@ -154,11 +164,11 @@ def _admins(
         if not is_admin(name, zone):
             continue
         for network in zone.sources:
-            for address in _parts(network, edges[network.version]):
+            for address in _parts(network, sources.edges[network.version], sources.own):
                 interface = TAILNET_INTERFACE if is_tailnet(address) else outside
                 # What a longer network of another zone holds is that zone's, and no admin's.
                 if oracle.members.by_address(address, interface) == name:
-                    carrier = _carrier(network, beside) or interface
+                    carrier = _carrier(network, sources.beside) or interface
                     yield f"the admin source {network}", address, carrier, False
         for pattern in zone.interfaces:
             interface = _instance(pattern, facts)
@@ -200,12 +210,15 @@ def _edges(files: Iterable[Stack], version: int) -> list[int]:
     return sorted(found)
 
 
-def _parts(network: Network, edges: list[int]) -> Iterator[Address]:
-    """An address of each part of the network that no edge divides."""
+def _parts(network: Network, edges: list[int], own: Collection[Address]) -> Iterator[Address]:
+    """An address of each part of the network that no edge divides, none of them `own`."""
     first, end = int(network[0]), int(network[-1]) + 1
     inner = edges[bisect_right(edges, first) : bisect_left(edges, end)]
     starts = [first, *inner]
     for start, stop in zip(starts, [*inner, end], strict=True):
         # The first address of a network is its name rather than anybody's.
-        number = start + 1 if stop - start > 2 else start
-        yield ipaddress.IPv4Address(number) if network.version == 4 else ipaddress.IPv6Address(number)
+        first_host = start + 1 if stop - start > 2 else start
+        addresses = (network[number - first] for number in range(first_host, stop))
+        found = next((address for address in addresses if address not in own), None)
+        if found is not None:
+            yield found

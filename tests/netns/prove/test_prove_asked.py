@@ -63,6 +63,20 @@ def test_the_operators_own_packet_is_sent_and_ruins_nothing(tmp_path: Path, name
     assert Oracle(stack, FACTS).judge(own).accepted
 
 
+def test_what_claims_to_come_from_an_address_of_this_host_ruins_nothing(tmp_path: Path) -> None:
+    """The kernel drops it, so it is not sent; the address stays this host's for all the rest."""
+    stack = stack_of("firewall:\n  zones:\n    admin: {sources: [203.0.113.0/24], allow: all}\n")
+    (tmp_path / "nftables").mkdir()
+    (tmp_path / FILE).write_text(render(stack))
+    router = ipaddress.ip_address("203.0.113.1")
+    own = Packet(ipaddress.ip_address("203.0.113.9"), "eth0", "tcp", 22, router)
+    claims = Packet(router, "eth0", "tcp", 22)
+    with Experiment(stack, FACTS, tmp_path, limits=QUICK, asked=[own, claims]) as experiment:
+        proof = experiment.run()
+    assert [(str(row.packet), row.expected.outcome, row.seen) for row in proof.mismatches] == []
+    assert [row.seen for row in proof.rows if row.packet == own] == ["accept"]
+
+
 @pytest.mark.parametrize("stuck", ["build_world", "send_round"])
 def test_a_world_that_hangs_ends_itself(tmp_path: Path, stuck: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it for ever: neither for its making nor for a round."""

@@ -249,3 +249,15 @@ def test_thousands_of_sources_are_all_judged() -> None:
     after = zones(f"admin: {{sources: [{sources}]}}", "dmz: {sources: [10.0.0.0/30], tcp: [80]}")
     assert closed(live, after) == []
     assert len(ways_of_admins(live, after, FACTS)) == 2_000
+
+
+def test_no_admin_comes_from_this_host_itself() -> None:
+    """A router has the first address of its network, which would be the first to think of."""
+    own = {
+        ipaddress.ip_address("192.0.2.1"),
+        ipaddress.ip_address("192.0.2.2"),
+        ipaddress.ip_address("10.9.0.9"),
+    }
+    file = zones("admin: {sources: [192.0.2.0/24, 10.9.0.9/32]}")
+    found = [str(way.packet.source) for way in ways_of_admins(None, file, FACTS, own=own)]
+    assert found == ["192.0.2.3"]
