@@ -30,7 +30,11 @@ let
   misnamedLimits = misnamed types.isInterface network.bandwidth;
 
   domains = lib.unique (filter (each: each != null) [ proxy.tailnetDomain network.proxy.tailscale-services.tailnetDomain ]);
-  routes = vpn.enable && (vpn.exitNode || (vpn.enableSubnetRouter && vpn.advertiseRoutes != [ ]));
+  # As tsstack asks the file (parts/kernel/desired.py), `settings` and all.
+  advertised = own.file.tailscale.advertise or { };
+  routes = (advertised.exit_node or false) || (advertised.routes or [ ]) != [ ] || (own.file.firewall.forward or [ ]) != [ ];
+  # What arrives then comes by another way than its answer goes, in the eyes of a strict reverse path filter.
+  isClient = own.file ? tailscale.exit_node || (own.file.tailscale.accept_routes or false);
   live = lib.filterAttrs (_: zone: zone.enable) zones.zones;
   presetOf = name: if live.${name}.preset != null then live.${name}.preset else name;
 
@@ -114,7 +118,7 @@ let
   empty = filter (name: (live.${name}.interfaces == null || live.${name}.interfaces == [ ]) && live.${name}.allowedIPs == [ ]) (attrNames live);
 in
 {
-  inherit routes;
+  inherit routes isClient;
 
   assertions =
     [
@@ -149,12 +153,12 @@ in
       (refuse ((daemon.extraUpFlags or [ ]) != [ ] || (daemon.extraSetFlags or [ ]) != [ ])
         "services.tailscale.extraUpFlags and extraSetFlags would change what tsstack sets; write the options of kernelcore.network.vpn.tailscale.")
       (refuse ((daemon.useRoutingFeatures or "none") != "none")
-        "services.tailscale.useRoutingFeatures sets forwarding and reverse path filtering, which tsstack sets and takes back with its generations; leave it at \"none\".")
+        "services.tailscale.useRoutingFeatures sets forwarding and networking.firewall.checkReversePath, as these modules do of what the host offers and uses; leave it at \"none\".")
       (refuse ((daemon.interfaceName or "tailscale0") != "tailscale0")
         "services.tailscale.interfaceName must be tailscale0, where zones and the proxy expect the tailnet.")
     ]
     ++ optionals routes [
-      (refuse (stopped != [ ]) "this host routes for the tailnet, and boot.kernel.sysctl switches off ${listed stopped}.")
+      (refuse (stopped != [ ]) "this host forwards packets (advertiseRoutes, exitNode or firewall-zones.forward), and boot.kernel.sysctl switches off ${listed stopped}.")
     ]
     ++ optionals proxy.enable [
       (refuse (proxy.tailnetDomain == null) "the proxy needs the tailnet's name; set kernelcore.network.proxy.nginx-tailscale.tailnetDomain.")

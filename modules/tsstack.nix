@@ -140,6 +140,10 @@ in
       }
     );
 
+    # NixOS's firewall filters by the reverse path in netfilter, which no kernel parameter of tsstack's loosens: what
+    # an exit node sends arrives at the uplink, and the way back to it is the tailnet.
+    networking.firewall.checkReversePath = mkIf (contradictions.isClient && !hasZones) (lib.mkDefault "loose");
+
     environment.etc."tsstack/tsstack.yaml".source = file;
     environment.etc."tsstack/fallback.yaml" = mkIf hasZones { source = fallback; };
     environment.systemPackages = [ package ];

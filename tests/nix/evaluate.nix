@@ -38,6 +38,7 @@ let
         services = builtins.mapAttrs (_: unit: removeAttrs unit [ "restartTriggers" "reloadTriggers" ]) config.systemd.services;
         inherit (config.systemd) paths sockets timers;
         firewall = config.networking.firewall.enable;
+        inherit (config.networking.firewall) checkReversePath;
         inherit (config.boot.kernel) sysctl;
         tailscaled = config.services.tailscale.enable;
         fallback = config.environment.etc."tsstack/fallback.yaml".source.text or "";

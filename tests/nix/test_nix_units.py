@@ -15,6 +15,8 @@ from option_cases import HOST
 
 _OWN = "kernelcore.tsstack"
 _ZONES = "kernelcore.network.security.firewall-zones"
+_TWO_INTERFACES = 'zones.home.interfaces = [ "eth0" ]; zones.pub.interfaces = [ "eth1" ];'
+_PASSAGE = 'forward = [ { from = "home"; to = "pub"; allowedServices = [ "https" ]; } ];'
 _CASES = {
     "all": "kernelcore.network.monitoring.tailscale.enable = true; "
     'kernelcore.network.proxy.nginx-tailscale = { enable = true; tailnetDomain = "t.ts.net"; };',
@@ -25,6 +27,16 @@ _CASES = {
     "kernelcore.network.proxy.nginx-tailscale = "
     '{ enable = true; tailnetDomain = "t.ts.net"; httpsPort = 8443; services = '
     '{ wiki.upstreamPort = 8000; db = { upstreamPort = 5432; protocol = "tcp"; }; }; };',
+    "forward-rule": f"{_ZONES} = {{ enable = true; {_TWO_INTERFACES} {_PASSAGE} }};",
+    "forward-rule-in-settings": f"{_ZONES} = {{ enable = true; {_TWO_INTERFACES} }}; "
+    f'{_OWN}.settings.firewall.forward = [ {{ from = "home"; to = "pub"; allow = "all"; }} ];',
+    "router": 'kernelcore.network.vpn.tailscale = { enable = true; advertiseRoutes = [ "10.0.0.0/8" ]; };',
+    "client": 'kernelcore.network.vpn.tailscale = { enable = true; useExitNodes = [ "exit-a" ]; };',
+    "takes-routes": "kernelcore.network.vpn.tailscale = { enable = true; acceptRoutes = true; };",
+    "client-with-zones": f"{_ZONES}.enable = true; "
+    'kernelcore.network.vpn.tailscale = { enable = true; useExitNodes = [ "exit-a" ]; };',
+    "client-with-its-own-wish": "networking.firewall.checkReversePath = false; "
+    "kernelcore.network.vpn.tailscale = { enable = true; acceptRoutes = true; };",
     "unasked": 'kernelcore.network.vpn.tailscale.advertiseRoutes = [ "10.0.0.0/8" ];',
     "confirm": f'{_OWN} = {{ enable = true; confirm = "60s"; }};',
     "unproven": f"{_OWN} = {{ enable = true; prove = false; }};",
@@ -84,6 +96,23 @@ def test_the_zone_that_is_there_without_any_opens_all_that_the_proxy_serves(
 def test_nixos_gets_numbers_where_it_has_numbers(evaluated: dict[str, dict[str, Any]]) -> None:
     given = evaluated["served"]["sysctl"]
     assert (given["net.core.rmem_max"], given["net.ipv4.tcp_rmem"]) == (134217728, "1 2 3")
+
+
+@pytest.mark.parametrize("case", ["forward-rule", "forward-rule-in-settings", "router"])
+def test_nixos_does_not_switch_forwarding_off_under_a_router(
+    case: str, evaluated: dict[str, dict[str, Any]]
+) -> None:
+    given = evaluated[case]["sysctl"]
+    assert given["net.ipv4.conf.all.forwarding"] is True
+    assert given["net.ipv6.conf.all.forwarding"] is True
+    assert evaluated["good"]["sysctl"]["net.ipv4.conf.all.forwarding"] is False
+
+
+def test_nixos_firewall_lets_in_what_an_exit_node_sends(evaluated: dict[str, dict[str, Any]]) -> None:
+    mode = {name: answer["checkReversePath"] for name, answer in evaluated.items()}
+    assert (mode["client"], mode["takes-routes"]) == ("loose", "loose")
+    assert (mode["router"], mode["client-with-zones"]) == (True, True)
+    assert mode["client-with-its-own-wish"] is False
 
 
 def test_what_a_configuration_with_zones_left_goes_before_the_switch(

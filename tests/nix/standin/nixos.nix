@@ -56,6 +56,7 @@ in
         enable = flag true;
         allowPing = flag true;
         rejectPackets = flag false;
+        checkReversePath = of (types.either types.bool (types.enum [ "strict" "loose" ])) true;
         trustedInterfaces = listOf types.str;
         interfaces = of (types.attrsOf (submodule ports)) { };
         extraCommands = of types.lines "";
