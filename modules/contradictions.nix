@@ -40,10 +40,15 @@ let
 
   # boot.kernel.sysctl takes booleans too, and null for "leave it".
   asText = value: if value == true then "1" else if value == false then "0" else toString value;
-  disputed = filter
-    (name: (sysctl.${name} or null) != null && asText sysctl.${name} != asText tuning.sysctl.${name})
-    (attrNames tuning.sysctl);
-  stopped = filter (name: (sysctl.${name} or null) != null && asText sysctl.${name} == "0")
+  # sysctl(8): the first separator decides; after a slash, dots belong to a name.
+  dotted = name:
+    if match "[^./]*/.*" name == null then name
+    else builtins.replaceStrings [ "." "/" ] [ "/" "." ] name;
+  # What boot.kernel.sysctl says of a parameter, by whichever spelling.
+  saidOf = name: map (each: asText sysctl.${each})
+    (filter (each: sysctl.${each} != null && dotted each == dotted name) (attrNames sysctl));
+  disputed = filter (name: any (said: said != asText tuning.sysctl.${name}) (saidOf name)) (attrNames tuning.sysctl);
+  stopped = filter (name: elem "0" (saidOf name))
     [ "net.ipv4.ip_forward" "net.ipv4.conf.all.forwarding" "net.ipv6.conf.all.forwarding" ];
 
   collides = (import ./listens.nix { inherit lib config; }).collisions;
@@ -53,11 +58,12 @@ let
     secrets.ageKeyFile
     (own.settings.tailscale.auth_key.file or null)
   ];
-  # Sections whose options also make NixOS's own module give way.
+  # Sections whose options do more than write the file: NixOS's own module gives way, or a unit runs.
   unasked = filter (each: own.settings ? ${each.section} && !each.asked) [
     { section = "tailscale"; asked = vpn.enable; option = "vpn.tailscale.enable"; }
     { section = "proxy"; asked = proxy.enable; option = "proxy.nginx-tailscale.enable"; }
     { section = "firewall"; asked = zones.enable; option = "security.firewall-zones.enable"; }
+    { section = "monitor"; asked = network.monitoring.tailscale.enable; option = "monitoring.tailscale.enable"; }
   ];
 
   wholeTailnet = [ "100.64.0.0/10" "fd7a:115c:a1e0::/48" "0.0.0.0/0" "::/0" ];
@@ -107,6 +113,9 @@ let
   # Read only where it is written: newer releases of NixOS declare it as removed, and then reading it fails.
   extraConfig = options.services.resolved.extraConfig or { isDefined = false; };
   resolved = if extraConfig.isDefined then config.services.resolved.extraConfig else "";
+  # tailscaled answers for what it is told to ask itself (docs/dns.md); all else is routed by systemd-resolved.
+  isTailscaled = servers: vpn.enable && vpn.acceptDNS && servers == [ "100.100.100.100" ];
+  unrouted = if config.services.resolved.enable or false then [ ] else named (servers: !isTailscaled servers) network.dns.split;
   mode = (config.systemd.services.tailscaled or { }).environment.TS_DEBUG_FIREWALL_MODE or null;
 
   noUpstream = named (each: each.enable && each.upstreamPort == null && each.upstream == [ ]) proxy.services;
@@ -132,7 +141,7 @@ in
       (refuse (any inStore keyFiles)
         "${listed (map toString (filter inStore keyFiles))} lies in the Nix store, which everybody can read; name a file on the host.")
       (refuse (unasked != [ ])
-        "kernelcore.tsstack.settings has ${listed (map (each: each.section) unasked)}, for which NixOS has to make way: set ${listed (map (each: "kernelcore.network.${each.option}") unasked)} too.")
+        "kernelcore.tsstack.settings has ${listed (map (each: each.section) unasked)}, which needs more of NixOS than the file: set ${listed (map (each: "kernelcore.network.${each.option}") unasked)} too.")
       (refuse (noLimit != [ ]) "kernelcore.network.bandwidth: ${listed noLimit} has no limit; set egress, ingress or both.")
       (refuse (disputed != [ ])
         "boot.kernel.sysctl and kernelcore.network.tuning.sysctl disagree about ${listed disputed}; write each in one of them.")
@@ -173,6 +182,8 @@ in
     ++ optionals zones.enable [
       (refuse nixos.enable
         "networking.firewall.enable is set beside kernelcore.network.security.firewall-zones; a packet would have to pass both. Take one of them out.")
+      (refuse (config.services.firewalld.enable or false)
+        "services.firewalld is enabled beside kernelcore.network.security.firewall-zones; a packet would have to pass both. Take one of them out.")
       (refuse (config.networking.nftables.enable && (config.networking.nftables.flushRuleset or true))
         "networking.nftables.flushRuleset removes tsstack's table (and tailscaled's rules) with each reload; set it to false.")
       (refuse (oddNames != [ ])
@@ -213,6 +224,8 @@ in
       "services.nginx has servers written by hand (httpConfig, appendHttpConfig, streamConfig), where nobody looks for what tsstack's nginx has to listen on; `tsstack switch` refuses what is taken."
     ++ warn (network.dns.split != { } && isString resolved && match ".*(DNS|Domains)=.*" (builtins.replaceStrings [ "\n" ] [ " " ] resolved) != null)
       "services.resolved.extraConfig names DNS servers for the whole host beside kernelcore.network.dns.split, and may be asked instead of it."
+    ++ warn (unrouted != [ ])
+      "kernelcore.network.dns.split: names below ${listed unrouted} are not asked there, since systemd-resolved is off. Set services.resolved.enable, or add them to the tailnet's split DNS."
     ++ warn (mode != null && !(elem mode [ "auto" "nftables" "iptables" ]))
       "TS_DEBUG_FIREWALL_MODE is ${toString mode}, which tailscaled does not know; it takes auto, nftables or iptables.";
 }

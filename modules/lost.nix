@@ -51,7 +51,9 @@ let
   rules = text: filter (line: isString line && !isNixos line) (builtins.split "\n" text);
   own = filter (name: isString (nixos.${name} or null) && rules nixos.${name} != [ ])
     [ "extraCommands" "extraInputRules" "extraForwardRules" "extraReversePathFilterRules" ]
-    ++ optional (nixos.filterForward or false) "filterForward";
+    ++ optional (nixos.filterForward or false) "filterForward"
+    # Releases after 25.11.
+    ++ optional (nixos.filterOutput.enabled or false) "filterOutput";
   warn = wrong: message: optional wrong "tsstack: networking.firewall is off in favour of the zones, and ${message}";
 in
 warn (lost != "") "no zone (but one of admins) opens ${lost}, which it has open."

@@ -82,8 +82,8 @@ in
     settings = mkOption {
       type = types.attrsOf types.anything;
       default = { };
-      example = { monitor.targets = [ { icmp = "1.1.1.1"; } ]; };
-      description = "Keys of tsstack.yaml, as they stand there, on top of what the options write.";
+      example = { host.tailnet = "your-tailnet.ts.net"; };
+      description = "Keys of tsstack.yaml, as they stand there, on top of what the options write. A section that needs more of NixOS than the file is refused while its own `enable` is off.";
     };
     switchOnActivation = mkOption {
       type = types.bool;
@@ -95,7 +95,7 @@ in
       type = types.nullOr own.confirmation;
       default = null;
       example = "60s";
-      description = "Undo a switch unless `tsstack confirm` comes from a new session within this time.";
+      description = "Undo a switch unless `tsstack confirm` comes from a new session within this time, at a boot too: the first one of a machine that nobody attends is undone.";
     };
     prove = mkOption {
       type = types.bool;
@@ -243,7 +243,6 @@ in
         inherit environment;
         wantedBy = [ "multi-user.target" ];
         after = [ "tsstack-switch.service" ];
-        reloadTriggers = [ file ];
       };
     };
     systemd.timers = {

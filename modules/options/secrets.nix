@@ -66,7 +66,7 @@ in
 
   # Definitions of options that no imported module declares are errors, so they are made only beside sops-nix.
   config = lib.optionalAttrs hasSopsNix {
-    sops.secrets = lib.mkIf (cfg.enable && cfg.backend == "sops-nix") (
+    sops.secrets = lib.mkIf (cfg.enable && cfg.backend == "sops-nix" && config.kernelcore.tsstack.enable) (
       builtins.listToAttrs (
         map (each: {
           name = each.name;

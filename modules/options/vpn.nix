@@ -145,5 +145,5 @@ in
   };
 
   # The daemon is NixOS's; what it is told is tsstack's.
-  config.services.tailscale = lib.mkIf cfg.enable { enable = true; };
+  config.services.tailscale = lib.mkIf (cfg.enable && config.kernelcore.tsstack.enable) { enable = true; };
 }

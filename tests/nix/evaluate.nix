@@ -35,7 +35,7 @@ let
         messages = map (each: each.message) config.assertions;
         refused = map (each: each.message) (builtins.filter (each: !each.assertion) config.assertions);
         inherit (config) warnings;
-        services = builtins.mapAttrs (_: unit: removeAttrs unit [ "restartTriggers" "reloadTriggers" ]) config.systemd.services;
+        services = builtins.mapAttrs (_: unit: removeAttrs unit [ "restartTriggers" ]) config.systemd.services;
         inherit (config.systemd) paths sockets timers;
         firewall = config.networking.firewall.enable;
         inherit (config.networking.firewall) checkReversePath;

@@ -73,7 +73,8 @@ def test_where_tsstack_is_off_nixos_keeps_its_firewall(library: str, tmp_path: P
 
 
 def test_an_option_that_nixos_has_removed_is_not_read(library: str, tmp_path: Path) -> None:
-    module = '{ kernelcore.network.dns.split."a.example" = [ "10.0.0.1" ]; }'
+    split = 'kernelcore.network.dns.split."a.example" = [ "10.0.0.1" ];'
+    module = f"{{ {split} services.resolved.enable = true; }}"
     answer = answers(library, [Case("newer", module, is_newer=True)], tmp_path)["newer"]
     assert not answer["thrown"]
     assert answer["warnings"] == []

@@ -77,7 +77,7 @@ def test_the_page_says_where_a_snippet_means_something_else() -> None:
     section = (
         (ROOT / "docs" / "nixos.md")
         .read_text()
-        .partition("## Where a common guide's")[2]
+        .partition("## Options under familiar names")[2]
         .partition("\n## ")[0]
     )
     for name, fate in AS_IT_STANDS.items():

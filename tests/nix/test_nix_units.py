@@ -27,6 +27,8 @@ _CASES = {
     "kernelcore.network.proxy.nginx-tailscale = "
     '{ enable = true; tailnetDomain = "t.ts.net"; httpsPort = 8443; services = '
     '{ wiki.upstreamPort = 8000; db = { upstreamPort = 5432; protocol = "tcp"; }; }; };',
+    "switched-off": f"{_OWN}.enable = false; sops.defaultSopsFile = ./a.yaml; "
+    'kernelcore.network.vpn.tailscale = { enable = true; useExitNodes = [ "exit-a" ]; };',
     "forward-rule": f"{_ZONES} = {{ enable = true; {_TWO_INTERFACES} {_PASSAGE} }};",
     "forward-rule-in-settings": f"{_ZONES} = {{ enable = true; {_TWO_INTERFACES} }}; "
     f'{_OWN}.settings.firewall.forward = [ {{ from = "home"; to = "pub"; allow = "all"; }} ];',
@@ -79,11 +81,13 @@ def test_the_words_of_the_unit_are_words_of_the_command_line() -> None:
 
 
 def test_nothing_is_asked_for_and_nothing_runs(evaluated: dict[str, dict[str, Any]]) -> None:
-    for name in ("off", "unasked"):
+    for name in ("off", "unasked", "switched-off"):
         assert not evaluated[name]["enabled"]
         assert evaluated[name]["services"] == {}
         assert evaluated[name]["firewall"] is True
+        assert evaluated[name]["checkReversePath"] is True
         assert not evaluated[name]["tailscaled"]
+        assert evaluated[name]["secrets"] == {}
 
 
 def test_the_zone_that_is_there_without_any_opens_all_that_the_proxy_serves(
@@ -159,6 +163,11 @@ def test_the_units_name_no_program_that_nixos_has_not() -> None:
             continue
         named = re.findall(r"^Exec\w+=\S*?(/\S+)", path.read_text(), re.MULTILINE)
         assert set(named) <= {"/usr/bin/tsstack", "/bin/kill", "/bin/sh"}, path.name
+
+
+def test_the_monitor_follows_the_live_generation_by_itself(evaluated: dict[str, dict[str, Any]]) -> None:
+    """A reload at a new file, before the switch to it, would read the old one."""
+    assert "reloadTriggers" not in evaluated["all"]["services"]["tsstack-monitor"]
 
 
 def test_without_the_monitor_its_units_rest(evaluated: dict[str, dict[str, Any]]) -> None:

@@ -61,6 +61,8 @@ in
         interfaces = of (types.attrsOf (submodule ports)) { };
         extraCommands = of types.lines "";
         filterForward = flag false;
+        # Releases after 25.11.
+        filterOutput = of (submodule { enabled = flag false; }) { };
         extraInputRules = of types.lines "";
         extraForwardRules = of types.lines "";
         extraReversePathFilterRules = of types.lines "";
@@ -95,6 +97,8 @@ in
         defaultListen = listen (of (types.nullOr types.bool) null);
         virtualHosts = of (types.attrsOf vhost) { };
       };
+      firewalld.enable = flag false;
+      resolved.enable = flag false;
       # Newer releases declare it as removed: it is there, and reading it fails.
       resolved.extraConfig = if isNewer then mkOption { type = types.lines; } else of types.lines "";
     };
