@@ -31,7 +31,7 @@ IP_FORWARD = "net.ipv4.ip_forward"
 IPV6_FORWARD = "net.ipv6.conf.all.forwarding"
 RP_FILTER = "net.ipv4.conf.all.rp_filter"
 
-# Sizes come from the guide's tuned values; see docs/kernel.md for what was changed in them and why.
+# The sizes that are commonly set for fast links; docs/kernel.md says what is different here, and why.
 _BUFFERS = {
     "net.core.rmem_max": "67108864",
     "net.core.wmem_max": "67108864",
