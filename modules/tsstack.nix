@@ -148,6 +148,21 @@ in
     environment.etc."tsstack/fallback.yaml" = mkIf hasZones { source = fallback; };
     environment.systemPackages = [ package ];
 
+    # What services.nginx rotates there takes these files too, and tells its own nginx alone: so they come first and once.
+    services.logrotate.settings = mkIf network.proxy.nginx-tailscale.enable {
+      tsstack = builtins.mapAttrs (_: lib.mkDefault) {
+        files = "/var/log/nginx/tsstack*.log";
+        priority = 900;
+        ignoreduplicates = true;
+        frequency = "weekly";
+        rotate = 26;
+        compress = true;
+        delaycompress = true;
+        sharedscripts = true;
+        postrotate = "[ ! -f /run/tsstack/nginx.pid ] || kill -USR1 $(cat /run/tsstack/nginx.pid)";
+      };
+    };
+
     # The units come with the package. NixOS leaves out their [Install] sections, so each is wanted here.
     systemd.packages = [ package ];
     systemd.services = {

@@ -40,6 +40,7 @@ let
         firewall = config.networking.firewall.enable;
         inherit (config.networking.firewall) checkReversePath;
         inherit (config.boot.kernel) sysctl;
+        logrotate = config.services.logrotate.settings;
         tailscaled = config.services.tailscale.enable;
         fallback = config.environment.etc."tsstack/fallback.yaml".source.text or "";
         script = config.environment.etc."tsstack/tsstack.yaml".source.script or "";

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,32 @@ def test_without_the_monitor_its_units_rest(evaluated: dict[str, dict[str, Any]]
     answer = evaluated["no-monitor"]
     assert "tsstack-monitor" not in answer["services"]
     assert (answer["sockets"], set(answer["timers"])) == ({}, {"tsstack-dns"})
+
+
+def test_the_logs_are_rotated_and_our_nginx_is_told(
+    evaluated: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    from tsstack.model.facts import Paths
+    from tsstack.parts.proxy.engine import Engine
+    from tsstack.parts.proxy.plan import log_name
+
+    paths = Paths()
+    engine = Engine(Path("nginx.conf"), included=False, log=paths.log, run_folder=paths.run, systemd=True)
+    rotated = evaluated["all"]["logrotate"]["tsstack"]
+    names = [log_name("wiki", 1), log_name("wiki", 10**6), engine.error_log.name]
+    assert all((paths.log / name).match(rotated["files"]) for name in names)
+    # Before services.nginx's own, which is for *.log, at 1000, and would be refused as a duplicate.
+    assert rotated["priority"] < 1000
+    assert rotated["ignoreduplicates"]
+    assert evaluated["no-monitor"]["logrotate"] == {}
+
+    pid_file = tmp_path / "nginx.pid"
+    script = rotated["postrotate"].replace(str(engine.pid_file), str(pid_file))
+    subprocess.run(["sh", "-euc", script], check=True)  # nginx does not run
+    with subprocess.Popen(["sleep", "60"]) as master:
+        pid_file.write_text(f"{master.pid}\n")
+        subprocess.run(["sh", "-euc", script], check=True)
+        assert master.wait(timeout=30) == -signal.SIGUSR1
 
 
 def test_a_live_host_is_not_brought_up_again_by_an_upgrade(evaluated: dict[str, dict[str, Any]]) -> None:

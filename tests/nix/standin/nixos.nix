@@ -97,6 +97,7 @@ in
         defaultListen = listen (of (types.nullOr types.bool) null);
         virtualHosts = of (types.attrsOf vhost) { };
       };
+      logrotate.settings = of (types.attrsOf types.anything) { };
       firewalld.enable = flag false;
       resolved.enable = flag false;
       # Newer releases declare it as removed: it is there, and reading it fails.
