@@ -25,7 +25,7 @@ BUILDER = ROOT / "scripts" / "package-deb"
 # The release's own Python. Nothing of the checkout's environment may be needed.
 PACKAGES = ("python3", "man-db")
 # The package's and what it made; a purge leaves none of them.
-OWN = ("/usr/lib/tsstack", "/var/lib/tsstack", "/run/tsstack", "/var/log/tsstack")
+OWN = ("/usr/lib/tsstack", "/var/lib/tsstack", "/run/tsstack")
 MIRROR = os.environ.get("TSSTACK_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 FALLBACK = "host: {name: box}\nfirewall: {zones: {lan: {interfaces: [eth0], services: [ssh]}}}\n"
 FILE = """
@@ -149,8 +149,10 @@ def test_in_used_replaced_and_out_again(host: SystemdHost) -> None:
     assert [gone[key] for key in ("rules", "forward", "units")] == [
         before[key] for key in ("rules", "forward", "units")
     ]
+    assert host.run("find", "/var/log/nginx", "-name", "tsstack*").stdout != ""
     host.run("dpkg", "-P", "tsstack")
     assert host.run("find", *OWN, "-maxdepth", "0", check=False).stdout == ""
+    assert host.run("find", "/var/log/nginx", "-name", "tsstack*").stdout == ""
     host.run("rm", "-r", "/etc/tsstack")
     left = picture(host)
     assert left == before

@@ -63,7 +63,7 @@ WantedBy=multi-user.target
 # What joining changes, and leaving it would cut off whoever is there by the tailnet.
 JOINED = ("AutoUpdate", "ControlURL", "LoggedOut", "WantRunning")
 # The package's and what it made; a purge leaves none of them.
-OWN = ("/usr/lib/tsstack", "/var/lib/tsstack", "/run/tsstack", "/var/log/tsstack")
+OWN = ("/usr/lib/tsstack", "/var/lib/tsstack", "/run/tsstack")
 UNITS = ("tsstack-early", "tsstack-boot")
 # It is started when the tailnet's interface comes up, and ends.
 IN_PASSING = "tsstack-dns.service"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from systemd_root import CHECKOUT, SystemdHost, systemd_host
 
+from tsstack.switch.generations import SOURCE
+
 __all__ = ["systemd_host"]
 
 pytestmark = pytest.mark.netns
@@ -53,7 +55,7 @@ def scripts() -> dict[str, str]:
         for target in each.targets
         if isinstance(target, ast.Name)
     }
-    return {name: texts[name.upper()] for name in ("postinst", "prerm", "postrm")}
+    return {name: texts[name.upper()] for name in ("postinst", "prerm", "postrm", "triggers")}
 
 
 @pytest.fixture
@@ -105,6 +107,46 @@ def test_a_removal_keeps_what_it_may_be_installed_for_again(host: SystemdHost) -
     assert there(host, *kept) == kept
     failed = host.run("systemctl", "list-units", "--failed", "--plain", "--no-legend").stdout
     assert ("tsstack" in failed, "another-broken" in failed) == (False, True)
+
+
+def test_a_way_back_that_fails_leaves_the_fallback(host: SystemdHost) -> None:
+    """It is removed before the way back, which would lead to it, and set again by what it was made of."""
+    fallback = "host: {name: box}\n"
+    host.run("mkdir", "-p", "/var/lib/tsstack/fallbacks/1")
+    host.run("tee", f"/var/lib/tsstack/fallbacks/1/{SOURCE}", stdin=fallback)
+    host.run("ln", "-s", "fallbacks/1", "/var/lib/tsstack/fallback")
+    host.run("ln", "-s", "generations/1", "/var/lib/tsstack/current")
+    failing = """case "$*" in
+      "fallback remove") rm -r /var/lib/tsstack/fallback /var/lib/tsstack/fallbacks ;;
+      "fallback set "*) cp "$3" /root/set-again ;;
+      rollback*) false ;;
+    esac
+    """
+    host.run("tee", "/usr/bin/tsstack", stdin=PROGRAM + failing)
+    assert host.run("dpkg", "-r", "tsstack", check=False).returncode != 0
+    asked = [line.rpartition("/")[0] or line for line in host.path("/root/asked").read_text().splitlines()]
+    assert asked == ["fallback remove", "rollback --to 0", "fallback set /var/lib/tsstack"]
+    assert host.path("/root/set-again").read_text() == fallback
+
+
+def test_what_runs_on_an_exchanged_python_starts_anew(host: SystemdHost) -> None:
+    """The identity daemon too: it loads parts of Python when they are first needed."""
+    host.run("systemd-run", "-q", "--collect", "--unit=tsstack-identity", "sleep", "infinity")
+    shown = ("systemctl", "show", "--value", "-p", "MainPID", "tsstack-identity")
+    before = host.run(*shown).stdout
+    host.run("dpkg", "-i", "/root/tsstack.deb")
+    assert host.run(*shown).stdout == before, "an upgrade leaves it to the next switch"
+    host.run("dpkg-trigger", "--by-package=python3", "/usr/bin/python3")
+    host.run("dpkg", "--configure", "--pending")
+    assert host.run(*shown).stdout not in {before, "0\n"}
+
+
+def test_a_systemd_that_does_not_answer_stops_no_installation(host: SystemdHost) -> None:
+    host.run("sh", "-c", "mv /bin/systemctl /bin/systemctl.real; ln -s /bin/false /bin/systemctl")
+    host.run("dpkg", "-i", "/root/tsstack.deb")
+    host.run("tee", "/usr/bin/tsstack", stdin="#!/bin/sh\n")
+    host.run("dpkg", "-r", "tsstack")
+    host.run("dpkg", "-P", "tsstack")
 
 
 @pytest.mark.parametrize("written", [True, False])
