@@ -1,8 +1,14 @@
-"""The tables of the two YAML files beside, as cases for Nix."""
+"""The tables of meanings.yaml and of contradictions/ as cases for Nix.
+
+In contradictions/ stands what is refused, and what is only said, when a system is evaluated. `beside` names
+what is switched on for it; @ in `module` is where the wrong value and the right one go; `words` are in what
+is said of the wrong one. `about` names the remark, where more than one case is about it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from nix_engine import HERE, Case
@@ -71,7 +77,8 @@ SWITCHED_ON = {
 def remarks(kind: str) -> list[Remark]:
     """`kind` is refused or warned."""
     made = []
-    for each in table("contradictions.yaml")[kind]:
+    tables = sorted((HERE / "contradictions").glob("*.yaml"))
+    for each in chain.from_iterable(table(f"contradictions/{path.name}")[kind] for path in tables):
         beside = " ".join(SWITCHED_ON[name] for name in each.get("beside", ()))
         wrong, right = (
             Case(
