@@ -27,7 +27,7 @@ from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.probes.stamps import boot_s
 from tsstack.monitor.sample import Sample
-from tsstack.monitor.settings import Settings, default_interface, judges_way
+from tsstack.monitor.settings import Settings, default_interface
 from tsstack.monitor.snapshot import Event, ExitStatus, Snapshot, Trouble
 from tsstack.monitor.tailscaled import Seen, Tailscaled
 from tsstack.monitor.telling import Standing, event_of_change, event_of_reason
@@ -114,7 +114,7 @@ class Monitor:
             self.prober,
             self.troubles,
             proven=self._on_proof,
-            targets=self._proving,
+            targets=self._judging,
             uplink=lambda: self.settings.uplink,
         )
         self._watch_paths()
@@ -391,9 +391,8 @@ class Monitor:
         state = helm.state if helm else None
         at = state.at if state else settings.policy.use[0] if settings.policy else DIRECT
         probes = settings.probes(at)
-        keys = [each.path.key for each in probes]
         self._book.update(probes, settings.limits, boot_s())
-        targets = [key for key in keys if key.startswith(("target:", "direct:"))]
+        targets = [each.path.key for each in settings.judging(at)]
         self._egress.update(settings.witnesses(at), targets, settings.limits)
         self.prober.update(probes)
 
@@ -406,9 +405,8 @@ class Monitor:
                 self.settings = replace(settings, uplink=uplink)
                 self._watch_paths()
 
-    def _proving(self, node: str) -> tuple[Probe, ...]:
-        way = self.settings.way(node)
-        return tuple(each for each in self.settings.probes(node) if judges_way(each, way))
+    def _judging(self, node: str) -> tuple[Probe, ...]:
+        return self.settings.judging(node)
 
     def _look_at_routes(self) -> None:
         now_s, unix_s = boot_s(), time.time()
@@ -458,7 +456,7 @@ class Monitor:
 
     def _restore(self, kept: Kept, now_s: float) -> None:
         learnt = kept.learnt()
-        targets = [key for key in self._book.entries if key.startswith(("target:", "direct:"))]
+        targets = [each.path.key for each in self.settings.judging(DIRECT)]
         with contextlib.suppress(ValueError):  # what was learnt of a link is learnt again
             self._book.restore(learnt.get("paths") or {})
             self._egress.restore(learnt.get("egress") or {}, targets)

@@ -24,6 +24,8 @@ class Egress:
     """The targets that are always asked at the quick pace."""
     called_s: float | None = None
     """Since when all targets are asked at that pace, because the witnesses are silent."""
+    _targets: frozenset[str] = frozenset()
+    """Those whose answers come by the way out."""
     _ways: list[tuple[float, str | None]] = field(default_factory=list)
 
     def use(self, node: str | None, now_s: float) -> bool:
@@ -63,8 +65,8 @@ class Egress:
         return self._way_at(sample.sent_s) != self._ways[-1][1]
 
     def update(self, witnesses: tuple[str, ...], targets: Iterable[str], limits: Limits) -> None:
-        """The targets of the file, read anew."""
-        kept = {_target(each) for each in targets}
+        """The targets of the file whose answers come by the way out, read anew."""
+        self._targets = kept = frozenset(_target(each) for each in targets)
         if limits != self.limits:
             self.limits = limits
             self.judges, before = {}, self.judges
@@ -77,8 +79,9 @@ class Egress:
         """Take in an answer of a target, or its silence."""
         kind = sample.path.partition(":")[0]
         node = DIRECT if kind == "direct" else self._way_at(sample.sent_s) if kind == "target" else None
-        if node is not None:
-            self._judge(node, _target(sample.path)).observe(sample)
+        target = _target(sample.path)
+        if node is not None and target in self._targets:
+            self._judge(node, target).observe(sample)
 
     def verdict(self, node: str, now_s: float) -> Verdict | None:
         """The way through a node is as good as its best witness; None when nothing was asked through it.

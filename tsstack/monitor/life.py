@@ -204,7 +204,7 @@ class Life:
         if settings.default_targets and settings.policy is not None:
             keys = settings.witnesses(settings.policy.use[0])
             names = ", ".join(key.removeprefix("target:") for key in keys)
-            text = f"the file names no target beyond this host's networks: {names} are asked instead"
+            text = f"the file names no target that shows whether a way out works: {names} are asked besides"
             monitor.tell(code, text, about="monitor.targets")
 
     def _is_file_ahead(self) -> bool:

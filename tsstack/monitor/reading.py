@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tsstack.model.stack import Stack
 
 DEFAULT_TARGETS = ({"icmp": "1.1.1.1"}, {"icmp": "9.9.9.9"}, {"tcp": "1.1.1.1:443"})
-"""Asked when the file names no target beyond this host's own networks: two operators of public resolvers."""
+"""Asked where no target of the file shows whether a way out works: two operators of public resolvers."""
 _TIME_LIMIT_S = 60.0
 _GIVEN = "--given"
 # Not `-m`: this module would be `__main__`, whose classes the reader would not find.
@@ -89,7 +89,7 @@ def settings_of(stack: Stack) -> Settings:
     policy = Policy.of(stack)
     monitor = stack.monitor or Monitor()
     planned = plan_probes(stack, way=TUNNEL if policy else "")
-    missing = policy is not None and not any(judges_way(each, TUNNEL) for each in planned)
+    missing = policy is not None and not any(judges_way(each) for each in planned)
     if missing:
         ours = Monitor.model_validate({"targets": list(DEFAULT_TARGETS)}).targets
         monitor = monitor.model_copy(update={"targets": (*monitor.targets, *ours)})

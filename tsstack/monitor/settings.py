@@ -84,7 +84,7 @@ class Settings:
         policy = self.policy
         if policy is None or policy.otherwise != "direct" or at == DIRECT or not self.uplink:
             return planned
-        direct = [_by_uplink(each, self.uplink) for each in planned if judges_way(each, TUNNEL)]
+        direct = [_by_uplink(each, self.uplink) for each in planned if judges_way(each)]
         return (*planned, *direct)
 
     def witnesses(self, at: str) -> tuple[str, ...]:
@@ -92,29 +92,27 @@ class Settings:
 
         Pages last: they cost their server most.
         """
-        if self.policy is None:
-            return ()
-        way = self.way(at)
-        ordered = sorted(
-            (each for each in self._bound(way) if judges_way(each, way)),
-            key=lambda each: each.kind == "https",
-        )
+        ordered = sorted(self.judging(at), key=lambda each: each.kind == "https")
         light = [each for each in ordered if each.kind != "https"]
         return tuple(each.path.key for each in (light or ordered)[:_WITNESSES_MOST])
 
+    def judging(self, at: str) -> tuple[Probe, ...]:
+        """The probes of all targets whose answers show that the way out of `at` works."""
+        way = self.way(at)
+        return tuple(_bound(each, way) for each in self.planned if judges_way(each))
+
     def _bound(self, way: str) -> tuple[Probe, ...]:
         """The probes, with `way` as the way out."""
-        if way == TUNNEL:
-            return self.planned
-        return tuple(
-            replace(each, path=replace(each.path, interface=way)) if judges_way(each, TUNNEL) else each
-            for each in self.planned
-        )
+        return tuple(_bound(each, way) if judges_way(each) else each for each in self.planned)
 
 
-def judges_way(probe: Probe, way: str) -> bool:
-    """Whether this target's answers come by the way out."""
-    return probe.path.key.startswith("target:") and probe.path.interface == way
+def judges_way(planned: Probe) -> bool:
+    """Whether the answers of a planned probe come by the way out: those of neighbours do not."""
+    return planned.path.key.startswith("target:") and planned.path.interface == TUNNEL
+
+
+def _bound(probe: Probe, way: str) -> Probe:
+    return probe if way == TUNNEL else replace(probe, path=replace(probe.path, interface=way))
 
 
 def _by_uplink(probe: Probe, uplink: str) -> Probe:

@@ -148,6 +148,17 @@ def test_an_answer_counts_for_the_node_that_was_in_use_when_it_was_asked_for() -
     assert level(ways, "c", end_s) == "nothing"
 
 
+def test_a_neighbour_that_answers_says_nothing_of_the_way_out() -> None:
+    ways = egress()
+    ways.use("a", 0.0)
+    at_s = feed(ways, "target:t", 0.0, "." * 20 + "x" * 20)
+    ways.call(True, at_s - 10)
+    feed(ways, "target:icmp:192.168.1.1", at_s - 5, "." * 10)
+    assert level(ways, "a", at_s) == "dead"
+    feed(ways, "target:u", at_s - 5, "." * 10)
+    assert level(ways, "a", at_s) == "good"
+
+
 def test_what_was_seen_in_an_earlier_stay_is_no_evidence() -> None:
     ways = egress()
     ways.use("a", 0.0)

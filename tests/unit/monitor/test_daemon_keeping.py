@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,24 @@ def test_a_file_without_a_target_beyond_its_own_networks_gets_ours(tmp_path: Pat
     without_exit = read(tmp_path, "monitor: {interval: 1s}\n")
     assert not without_exit.default_targets
     assert (without_exit.probes(DIRECT), without_exit.policy) == ((), None)
+
+
+@pytest.mark.parametrize("at", ["a", DIRECT])
+@pytest.mark.parametrize("nearby", ["{dns: example.org}", '{https: "https://nas.lan/"}', "{tcp: 'nas:22'}"])
+def test_what_a_cache_or_a_neighbour_may_answer_speaks_for_no_way_out(
+    tmp_path: Path, nearby: str, at: str
+) -> None:
+    """A stub resolver answers while the exit node has no internet."""
+    host = "host: {name: h, tailnet: t.test}\n"
+    file = write(tmp_path, USE % "direct" + f"monitor: {{targets: [{{icmp: 192.0.2.1}}, {nearby}]}}\n", host)
+    given = replace(read_settings(file), uplink="")
+    assert given.witnesses(at) == ("target:icmp:192.0.2.1",)
+    assert [each.path.key for each in given.judging(at)] == ["target:icmp:192.0.2.1"]
+    assert [
+        each.path.interface for each in given.probes("a") if each.path.source == "monitor.targets[1]"
+    ] == [""]
+    alone = read(tmp_path, USE % "block" + f"monitor: {{targets: [{nearby}]}}\n")
+    assert alone.default_targets and "target:icmp:1.1.1.1" in alone.witnesses("a")
 
 
 def test_pages_are_asked_at_the_quick_pace_only_when_nothing_lighter_is_there(tmp_path: Path) -> None:

@@ -83,10 +83,14 @@ def test_pitfall_28_targets_are_bound_to_the_way_out_and_neighbours_are_not() ->
         {"https": "https://10.0.0.1:8443/x"},
         {"https": "https://example.org"},
         {"dns": "example.org"},
+        {"https": "https://nas.lan/"},
+        {"icmp": "wiki.home.arpa"},
+        {"tcp": "nas.Tail.test:22"},
+        {"tcp": "printer:631"},
     ]
     planned = plan_probes(stack_of(monitor={"targets": targets}), way="tailscale0")
     assert [probe.path.interface for probe in planned] == [
-        *("tailscale0", "", "", "", "tailscale0", "", "tailscale0", "tailscale0"),
+        *("tailscale0", "", "", "", "tailscale0", "", "tailscale0", "", "", "", "", ""),
     ]
 
 

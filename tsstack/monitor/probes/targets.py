@@ -28,6 +28,8 @@ _NEARBY = tuple(
         *("::1/128", "fc00::/7", "fe80::/10"),
     )
 )
+# So are hosts with these names, and those without a dot (RFC 6761, 6762, 8375; `.internal` by ICANN).
+_NEARBY_NAMES = (".lan", ".local", ".localhost", ".internal", ".home.arpa", ".ts.net")
 
 
 def plan_probes(stack: Stack, *, way: str = "") -> tuple[Probe, ...]:
@@ -41,7 +43,7 @@ def plan_probes(stack: Stack, *, way: str = "") -> tuple[Probe, ...]:
 
     monitor = stack.monitor or Monitor()
     timeout_s = timeout_for(monitor.max_latency_s)
-    targets = list(_targets(monitor, timeout_s, way))
+    targets = list(_targets(monitor, timeout_s, way, f".{stack.host.tailnet or 'ts.net'}".lower()))
     planned = (*_exits(stack, timeout_s), *targets, *_routes(stack, timeout_s), *_services(stack, timeout_s))
     return tuple(dict.fromkeys(_first_of_each_key(planned)))
 
@@ -75,25 +77,27 @@ def _exits(stack: Stack, timeout_s: float) -> Iterator[Probe]:
         yield Probe(path, "disco", host=name, timeout_s=timeout_s, judges=False)
 
 
-def _targets(monitor: Monitor, timeout_s: float, way: str) -> Iterator[Probe]:
+def _targets(monitor: Monitor, timeout_s: float, way: str, tailnet: str) -> Iterator[Probe]:
     for number, target in enumerate(monitor.targets):
-        yield _target(target, f"monitor.targets[{number}]", timeout_s, way)
+        nearby = _is_nearby(_host_of(target), tailnet)
+        yield _target(target, f"monitor.targets[{number}]", timeout_s, "" if nearby else way)
 
 
 def _target(target: Target, source: str, timeout_s: float, way: str) -> Probe:
     if target.icmp is not None:
         host = str(target.icmp)
-        path = Path(f"target:icmp:{host}", source, _bound(host, way))
+        path = Path(f"target:icmp:{host}", source, way)
         return Probe(path, "icmp", host=host, timeout_s=timeout_s)
     if target.tcp is not None:
         host, port = split_endpoint(target.tcp)
-        path = Path(f"target:tcp:{target.tcp}", source, _bound(host, way))
+        path = Path(f"target:tcp:{target.tcp}", source, way)
         return Probe(path, "tcp", host=host, port=port, timeout_s=timeout_s)
     if target.https is not None:
         key = f"target:https:{shown_page(target.https)}"
-        path = Path(key, source, _bound(_host_of_url(target.https), way))
+        path = Path(key, source, way)
         return Probe(path, "https", url=target.https, timeout_s=min(max(5 * timeout_s, _PAGE_S), _LONGEST_S))
-    path = Path(f"target:dns:{target.dns}", source, way)
+    # A resolver of this host or its network may answer from its cache: that is asked as the routes say.
+    path = Path(f"target:dns:{target.dns}", source)
     return Probe(path, "dns", name=str(target.dns), timeout_s=max(timeout_s, _DNS_S))
 
 
@@ -127,9 +131,20 @@ def _address(host: str) -> Address | None:
         return None
 
 
-def _bound(host: str, way: str) -> str:
-    address = _address(host)
-    return "" if address is not None and any(address in network for network in _NEARBY) else way
+def _host_of(target: Target) -> str:
+    """Whose answer it is, by name or address; of a name that is to resolve: nobody's."""
+    if target.icmp is not None:
+        return str(target.icmp)
+    if target.tcp is not None:
+        return split_endpoint(target.tcp)[0]
+    return _host_of_url(target.https) if target.https is not None else ""
+
+
+def _is_nearby(host: str, tailnet: str) -> bool:
+    address, name = _address(host), host.lower().rstrip(".")
+    if address is not None:
+        return any(address in network for network in _NEARBY)
+    return "." not in name or name.endswith((*_NEARBY_NAMES, tailnet))
 
 
 def _routes(stack: Stack, timeout_s: float) -> Iterator[Probe]:
