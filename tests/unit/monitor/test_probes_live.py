@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tsstack.monitor.probes.alternatives import Round
+from tsstack.monitor.probes.attempt import Attempt
 from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.sample import Path, Sample
@@ -753,14 +755,46 @@ class TestLife:
         closed = free_port()
         with serving(lambda connection: None) as port:
             samples, _ = watch(body)
-        assert [sample.ok for sample in samples[:6]] == [False, True, True, True, True, True]
+        assert all(sample.ok for sample in samples)
 
-    def test_progress_goes_on_while_everything_fails(self) -> None:
+    def test_a_route_is_lost_only_when_none_of_its_hosts_answers(self) -> None:
+        """Three services of one host that is down were three losses in a row, though another answered."""
+        path = a_path("route:192.168.15.0/24")
+
+        async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:
+            down = [Probe(path, "tcp", host="127.0.0.1", port=each) for each in closed]
+            with serving(lambda connection: None) as port:
+                good = Probe(path, "tcp", host="127.0.0.1", port=port)
+                prober.add(Probe(path, "tcp", host="127.0.0.1", port=closed[0], others=(*down[1:], good)))
+                await until(lambda: len(samples) >= 4)
+                assert all(sample.ok for sample in samples)
+                prober.update([Probe(path, "tcp", host="127.0.0.1", port=port, others=tuple(down))])
+                await until(lambda: len(samples) >= 6)
+            del samples[:]
+            await until(lambda: len(samples) >= 4)
+            assert not any(sample.ok for sample in samples[1:])
+
+        closed = [free_port() for _ in range(4)]
+        watch(body)
+
+    def test_no_loss_is_told_while_an_alternative_could_not_be_asked(self) -> None:
+        path = a_path("route:192.168.15.0/24")
+
+        def ended(error: str) -> Attempt:
+            attempt = Attempt(Probe(path, "tcp"), "", lambda attempt: None)
+            attempt.error = error
+            return attempt
+
+        asked = Round(ended("timeout"), 2)
+        assert asked.end_one(ended("too many open files")) is None
+        told = asked.end_one(ended("refused"))
+        assert told is not None and told.error == "too many open files"
+
+    def test_nothing_is_overdue_while_everything_fails(self) -> None:
         async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:
             prober.add(Probe(a_path(), "tcp", host="127.0.0.1", port=closed))
-            before = prober.progress_s
             await until(lambda: len(samples) >= 3)
-            assert prober.progress_s > before + 0.1
+            assert prober.overdue_s < 1
 
         closed = free_port()
         watch(body)

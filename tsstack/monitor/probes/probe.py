@@ -40,7 +40,7 @@ class Probe:
     judges: bool = True
     """False: its outcome is no sample, it only tells whether the path is direct or relayed."""
     others: tuple[Probe, ...] = ()
-    """Asked instead while this one fails, in turn: an answer of any of them shows that the path works."""
+    """Asked all at once when this one fails: an answer of any of them shows that the path works."""
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout_s <= 120:

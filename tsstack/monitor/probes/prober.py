@@ -15,6 +15,7 @@ from math import floor
 from pathlib import Path
 
 from tsstack.monitor.probes import dns, tailnet, tcp
+from tsstack.monitor.probes.alternatives import Round
 from tsstack.monitor.probes.attempt import Attempt, Calls
 from tsstack.monitor.probes.bound import normal
 from tsstack.monitor.probes.dns import Resolvers
@@ -36,7 +37,7 @@ _TAILNET = frozenset({"disco", "tsmp", "peer-icmp"})
 
 
 class _Watch:
-    """A probe on the wheel, and which of its alternatives is asked now."""
+    """A probe on the wheel, and which of its alternatives is usually asked."""
 
     __slots__ = ("choices", "finish", "gone", "literal", "probe", "turn", "which")
 
@@ -87,8 +88,6 @@ class Prober:
         self._wheel: Wheel[_Watch] = self._new_wheel()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self.progress_s = boot_s()
-        """When the probes were last looked after to the end (CLOCK_BOOTTIME), for a watchdog."""
         self.behind_s = 0.0
         """How late the latest look was: load of the machine, or of the loop."""
 
@@ -255,7 +254,6 @@ class Prober:
                 self._send_watch(watch)
                 if number % room == room - 1:
                     self._pings.collect()
-            self.progress_s = boot_s()
         finally:
             self._schedule()
 
@@ -299,20 +297,51 @@ class Prober:
         return self._names.find(host, probe.family) if host else ("", "no such address")
 
     def _finished(self, watch: _Watch, attempt: Attempt) -> None:
-        probe = attempt.probe
         if watch.gone:
             return
+        self._take_note(attempt)
+        if attempt.error and len(watch.choices) > 1:
+            # Not here: whoever ends attempts is going through the queues that the others would be put in.
+            self._loop.call_soon(self._ask_others, watch, attempt)
+        else:
+            self._hand_on(attempt)
+
+    def _ask_others(self, watch: _Watch, failed: Attempt) -> None:
+        """All alternatives at once; the first that answers is asked from now on."""
+        if watch.gone or self._closed:
+            return
+        asked = Round(failed, len(watch.choices) - 1)
+        for number, probe in enumerate(watch.choices):
+            if probe is not failed.probe:
+                finish = functools.partial(self._finished_other, watch, asked, number)
+                if self._send(probe, watch.literal[number], finish) is None:
+                    Attempt(probe, "", finish).fail(TIMEOUT)  # its name is being looked up
+        self._schedule()
+
+    def _finished_other(self, watch: _Watch, asked: Round, number: int, attempt: Attempt) -> None:
+        if watch.gone:
+            return
+        self._take_note(attempt)
+        speaks = asked.end_one(attempt)
+        if speaks is attempt and not attempt.error:
+            watch.which = number
+        if speaks is not None:
+            self._hand_on(speaks)
+
+    def _take_note(self, attempt: Attempt) -> None:
+        """What is told to people, and known of the tailnet, after an attempt."""
+        probe = attempt.probe
         if attempt.error:
             self._notices.failed(probe, attempt.error)
-            if len(watch.choices) > 1 and watch.choices[watch.which] is probe:
-                watch.which = (watch.which + 1) % len(watch.choices)
             if probe.kind in _TAILNET:
                 self._peers.forget_age()
         else:
             self._notices.worked(probe)
         if probe.kind == "disco":
             self._via[probe.path.key] = attempt.via
-        if probe.judges:
+
+    def _hand_on(self, attempt: Attempt) -> None:
+        if attempt.probe.judges:
             self._sink(self._sample(attempt))
 
     def _sample(self, attempt: Attempt) -> Sample:
