@@ -15,7 +15,7 @@ import random
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,21 @@ from tsstack.monitor.verdict import Judge, Limits, Verdict
 TICK_S = 0.5
 TIMEOUT_S = 1.0
 BASE_RTT_S = 0.02
-KINDS = ("flap", "cut", "uplink", "loss", "latency", "own", "target", "mixed", "drift", "hands")
+KINDS = (
+    "flap",
+    "cut",
+    "uplink",
+    "loss",
+    "latency",
+    "own",
+    "target",
+    "mixed",
+    "drift",
+    "hands",
+    "gone",
+    "lost",
+    "outage",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +48,8 @@ class Fault:
     """One fault of one thing from `start_s` to `end_s`.
 
     `kind`: cut, uplink, loss, latency (of a node), own (all links), target (all egress), stall (no probes),
-    daemon (tailscaled away), none-set, other-set (prefs changed by someone), manual, maintenance.
+    daemon (tailscaled away), none-set, other-set (prefs changed by someone), manual, maintenance,
+    gone (the node offers no exit and cannot be set), edits (what is asked of tailscaled is lost).
     """
 
     kind: str
@@ -92,6 +107,8 @@ def schedule(seed: int) -> Schedule:
         some(rng.choice(("manual", "maintenance")), rng.choice(nodes))
         some("cut", nodes[0])
         some("loss", rng.choice(nodes))
+    elif kind in {"gone", "lost", "outage"}:
+        faults += _lasting(kind, nodes, length_s, rng)
     elif kind in {"own", "target"}:
         some(kind, "", 120)
     else:
@@ -108,6 +125,23 @@ def schedule(seed: int) -> Schedule:
         background=rng.choice((0.0, 0.001, 0.01)),
         faults=tuple(sorted(faults, key=lambda each: each.start_s)),
     )
+
+
+def _lasting(kind: str, nodes: tuple[str, ...], length_s: float, rng: random.Random) -> Iterator[Fault]:
+    """What used to keep a host from what works: a node that is gone, lost requests, an outage everywhere."""
+    start_s = rng.uniform(60, length_s * 0.4)
+    if kind == "gone":
+        yield Fault("gone", nodes[0], start_s, start_s + rng.uniform(60, 400))
+        yield Fault("none-set", "", start_s, start_s)
+    elif kind == "lost":
+        away_s = start_s + rng.uniform(3, 8)
+        back_s = away_s + rng.uniform(0, 25)
+        yield Fault("cut", nodes[0], start_s, start_s + rng.uniform(100, 400))
+        yield Fault("edits", "", start_s, back_s)
+        yield Fault("daemon", "", away_s, back_s)
+    else:
+        for node in nodes:
+            yield Fault("uplink", node, start_s, start_s + rng.uniform(30, 500))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +223,10 @@ class World:
         elif fault.kind == "maintenance":
             self.state = failover.maintain(self.state, False)
 
+    def _edit(self, node: str, now_s: float) -> None:
+        if not (self._on("edits", "") or self._on("gone", node)):
+            self._set(node, now_s)
+
     def _set(self, node: str, now_s: float) -> None:
         if node != self.actual:
             self.actual = node
@@ -264,6 +302,7 @@ class World:
                 node,
                 self._judge(node).verdict(now_s),
                 self._verdict(f"egress:{node}", now_s) if node == self.actual else None,
+                offered=not self._on("gone", node),
             )
             for node in self.plan.nodes
         )
@@ -280,13 +319,13 @@ class World:
         match action:
             case choice.UseExit(node, move):
                 done.append(Done(now_s, "use" if move else "repair", node, self.actual))
-                self._set(node, now_s)
+                self._edit(node, now_s)
             case choice.GoDirect(move):
                 done.append(Done(now_s, "direct" if move else "repair", "", self.actual))
-                self._set("", now_s)
+                self._edit("", now_s)
             case choice.Block(node):
                 done.append(Done(now_s, "block", node, self.actual))
-                self._set(node, now_s)
+                self._edit(node, now_s)
             case choice.ProveEgress(node, move, by_s):
                 self.proving = (move, node, by_s)
 
@@ -313,6 +352,7 @@ class Checker:
         self._leaks()
         self._one_at_a_time()
         self._stuck()
+        self._given_up()
         return self.faults
 
     def _say(self, at_s: float, what: str) -> None:
@@ -409,7 +449,8 @@ class Checker:
     def _at_home(self) -> None:
         """Away from a home that was well for `restore_after` and one interval: only after it failed there.
 
-        Well means that no fault is on and that no 20 s of probes lost more than `max_loss`.
+        Who sets prefs again and again means it, and gets it. Well means that no fault is on and that no 20 s
+        of probes lost more than `max_loss`.
         """
         home = self.plan.nodes[0]
         spans = [(0.0, 0.0), *((each.start_s, each.end_s) for each in self.plan.faults)]
@@ -423,7 +464,8 @@ class Checker:
             ) or any(
                 each.node == home and each.what == "use" and each.at_s < well_s for each in self.trace.done
             )
-            if start_s > due_s and not relapsed and self._in_use(due_s) != home:
+            fought = sum(each.what == "repair" and each.at_s < due_s for each in self.trace.done) >= 3
+            if start_s > due_s and not (relapsed or fought) and self._in_use(due_s) != home:
                 self._say(due_s, f"not at home, which was well since {well_s:.1f} s")
             well_s = max(well_s, end_s)
 
@@ -448,7 +490,7 @@ class Checker:
             return
         rows = [*self.trace.actual, (self.plan.length_s, "end")]
         for (start_s, node), (end_s, _) in itertools.pairwise(rows):
-            hands_off = self._during(start_s, "maintenance", "daemon", "stall")
+            hands_off = self._during(start_s, "maintenance", "daemon", "edits", "stall")
             free_s = max([each.end_s for each in hands_off], default=start_s)
             if node == "" and end_s - free_s > 1.5:
                 self._say(
@@ -466,6 +508,8 @@ class Checker:
 
     def _stuck(self) -> None:
         """Doing nothing is harm too: a bad node is left when another was well all the time."""
+        if self.plan.kind == "lost":
+            self._lost_edits()
         hit = {each.node for each in self.plan.faults}
         if "" in hit or not set(self.plan.nodes) - hit or self.plan.kind in {"drift", "hands"}:
             return
@@ -477,6 +521,39 @@ class Checker:
             stayed = not used and self._in_use(due_s) == fault.node
             if lasting and stayed and not self._unclear(fault, due_s):
                 self._say(due_s, f"still on {fault.node}: {fault.kind} since {fault.start_s:.1f} s")
+
+    def _lost_edits(self) -> None:
+        """A few seconds after tailscaled works again the host has left a node that is dead yet."""
+        cut, edits = (
+            next(each for each in self.plan.faults if each.kind == kind) for kind in ("cut", "edits")
+        )
+        due_s = max(edits.end_s + 8, cut.start_s + 20)
+        if due_s < cut.end_s and self._in_use(due_s) == cut.node:
+            self._say(due_s, f"still on {cut.node}: its cut began at {cut.start_s:.1f} s")
+
+    def _given_up(self) -> None:
+        """Where another node works nothing is blocked, and a blocked host finds the one that is back."""
+        for done in self.trace.done:
+            well = [node for node in self.plan.nodes if not self._touched(node, done.at_s)]
+            if done.what == "block" and well:
+                self._say(done.at_s, f"blocked although {well[0]} works")
+        if self.plan.kind != "outage" or self.plan.otherwise != "block":
+            return
+        ends = sorted(each.end_s for each in self.plan.faults)
+        due_s = ends[0] + 30 * len(self.plan.nodes) + 40
+        if due_s < min(ends[1], self.plan.length_s):
+            back = next(each.node for each in self.plan.faults if each.end_s == ends[0])
+            if self._in_use(due_s) != back:
+                self._say(due_s, f"on {self._in_use(due_s)}, though {back} works since {ends[0]:.1f} s")
+
+    def _touched(self, node: str, at_s: float) -> bool:
+        """Whether any fault that concerns a node began before, or it lost a probe of late."""
+        if any(
+            each.node in {node, ""} and each.start_s <= at_s and each.kind not in {"edits", "daemon"}
+            for each in self.plan.faults
+        ):
+            return True
+        return None in self._known(node, at_s, 20.0)
 
     def _unclear(self, fault: Fault, due_s: float) -> bool:
         """Whether another fault of the same node began before, so that the promise's time is not clear."""

@@ -115,6 +115,12 @@ class Move:
     """Where this row of moves led already, without proof."""
     taken_s: float | None = None
     """When tailscaled was seen to use `to`; the proof's time runs from then."""
+    left: str = DIRECT
+    """What was in use before it."""
+    sent_s: float | None = None
+    """When tailscaled was last asked to use `to`; None: to be asked at once."""
+    retry: bool = False
+    """A trial of a barred node while nothing passes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tsstack.monitor import moving, retry
 from tsstack.monitor.choice import (
     DIRECT,
     PROOF_S,
-    TAKE_S,
     Action,
     Block,
     Candidate,
@@ -20,11 +20,11 @@ from tsstack.monitor.choice import (
     GoDirect,
     Move,
     Policy,
-    ProveEgress,
+    Proof,
     State,
     UseExit,
 )
-from tsstack.monitor.holddown import recent_moves
+from tsstack.monitor.holddown import recent_moves, without_bars
 from tsstack.monitor.reasons import Cause, Code, Homeward, Reason
 from tsstack.monitor.turn import Turn
 from tsstack.monitor.verdict import Verdict
@@ -33,8 +33,6 @@ DRIFT_S = 2.0
 """Prefs that differ for so long were changed by someone else; before, the change may be our own."""
 REPAIRS_MOST = 3
 """So many repairs in ten minutes; then someone else means it, and it is only reported."""
-REPAIR_S = 4.0
-"""A repair has come to pass after so long, or has failed (a request takes 3 s at most)."""
 _LOSSY_HOME = 0.1  # more than this lost in the last seconds: not home now
 # A preferred node is probed fast for so long before the way may lead home: the slow pace sees no 20 % loss.
 _PROBED_AHEAD_S = 60.0
@@ -87,11 +85,11 @@ def _hands_off(turn: Turn) -> Decision | None:
     """Nothing is decided without tailscaled, in maintenance, or with `failover: false`."""
     state, actual = turn.state, turn.facts.actual
     if actual is None:
-        # Its time runs once it can be proven.
-        move = state.move and replace(state.move, started_s=turn.now_s, taken_s=None)
-        return turn.stay("no-daemon", state=replace(state, move=move), detail=turn.facts.silent)
+        waits = replace(state, move=moving.begin_again(state.move, turn.now_s))
+        return turn.stay("no-daemon", state=waits, detail=turn.facts.silent)
     if state.maintenance:
-        return turn.stay("maintenance", state=replace(state, drift_since_s=None))
+        waits = replace(state, move=moving.begin_again(state.move, turn.now_s), drift_since_s=None)
+        return turn.stay("maintenance", state=waits)
     if turn.policy.failover:
         return None
     followed = replace(turn, state=replace(state, at=actual, move=None, blocked=False))
@@ -109,8 +107,7 @@ def _outdated(turn: Turn) -> Decision | None:
         turn = replace(turn, state=(state := replace(state, manual=None)))
     if state.manual is not None or state.at in policy.use or (state.at == DIRECT and direct):
         return None
-    target = _better(turn, dead=True)
-    to = policy.use[0] if target is None else target.name
+    to = _offered(turn) or policy.use[0]
     return _start(turn, to, "moved", back=to)
 
 
@@ -130,7 +127,7 @@ def _drift(turn: Turn) -> Decision | None:
     detail = f"they name {actual or 'no exit node'}"
     under_way = state.repairing
     code: Code | None = None
-    if under_way is not None and under_way[0] == actual and now_s - under_way[1] < REPAIR_S:
+    if under_way is not None and under_way[0] == actual and now_s - under_way[1] < moving.AGAIN_S:
         code = "repaired"
     elif not turn.policy.repair_drift or (now_s - since_s < DRIFT_S and not leak):
         code = "drift"
@@ -140,36 +137,91 @@ def _drift(turn: Turn) -> Decision | None:
         return turn.stay(code, state=drifting, detail=detail)
     repairing = (str(actual), now_s)
     repaired = replace(drifting, drift_since_s=None, repairs=(*repairs, now_s), repairing=repairing)
-    action: Action = GoDirect(0) if state.at == DIRECT else UseExit(state.at, 0)
-    return turn.stay("repaired", state=repaired, detail=detail, actions=(action,))
+    instead = _instead(turn)
+    if instead is not None:
+        detail += f", and {state.at} offers no exit"
+        repaired = replace(repaired, at=instead, move=None)
+    after = replace(turn, state=repaired)
+    return after.stay("repaired", detail=detail, actions=(moving.set_again(repaired.at),))
+
+
+def _instead(turn: Turn) -> str | None:
+    """A node to set where what was decided offers no exit any more; None where it does, or nobody else."""
+    at = turn.state.at
+    gone = at != DIRECT and turn.facts.settled and not turn.candidate(at).offered
+    return _offered(turn) if gone else None
+
+
+def _offered(turn: Turn) -> str | None:
+    """The other candidate that is measured to be the best, or the first that offers itself."""
+    target = _better(turn, dead=True)
+    return target.name if target else next((each.name for each in turn.others()), None)
 
 
 def _open_move(turn: Turn) -> Decision | None:
     """A move waits for its proof, has it, or goes on."""
-    move, proof = turn.state.move, turn.facts.proof
+    move = turn.state.move
     if move is None:
         return None
-    left_s = (move.started_s + TAKE_S if move.taken_s is None else move.taken_s + PROOF_S) - turn.now_s
-    here = proof is not None and proof.move == move.number
-    if not here and move.taken_s is None and turn.facts.actual == move.to:
-        return _prove(turn, move)
-    if here and proof is not None and proof.unknown:
-        return turn.stay("unproven", state=replace(turn.state, move=None), detail=proof.detail)
-    if here and proof is not None and proof.ok and turn.facts.actual == move.to:
+    if move.retry:
+        return retry.go_on(turn, move)
+    proof = moving.proof_of(turn, move)
+    if proof is None and move.taken_s is None:
+        return moving.prove(turn, move) if turn.facts.actual == move.to else _untaken(turn, move)
+    return _taken(turn, move, proof)
+
+
+def _taken(turn: Turn, move: Move, proof: Proof | None) -> Decision:
+    """tailscaled uses the node: its proof came, failed, or is waited for."""
+    state, actual = turn.state, turn.facts.actual
+    if proof is not None and proof.unknown:
+        return turn.stay("unproven", state=replace(state, move=None), detail=proof.detail)
+    if proof is not None and proof.ok and actual == move.to:
         return _proven(turn, move)
-    if not (here and proof is not None and not proof.ok) and left_s > 0:
+    left_s = moving.left_s(turn, move)
+    if not (proof is not None and not proof.ok) and left_s > 0:
         return turn.stay("waiting", wait_s=left_s)
-    detail = proof.detail if here and proof is not None else f"no proof within {PROOF_S:.0f} s"
-    if turn.facts.actual != move.to:
-        detail = f"tailscaled did not take {move.to or 'no exit node'}"
+    if actual != move.to:  # somebody else set another one meanwhile: that says nothing of the node
+        detail = f"tailscaled uses {actual or 'no exit node'} by now"
+        return turn.stay("unproven", state=replace(state, move=None), detail=detail)
+    detail = proof.detail if proof is not None else f"no proof within {PROOF_S:.0f} s"
     return _once_it_answers(turn, _go_on(turn, move, detail))
 
 
-def _prove(turn: Turn, move: Move) -> Decision:
-    """tailscaled has taken the node: the proof is due."""
-    taken = replace(turn.state, move=replace(move, taken_s=turn.now_s))
-    proof = ProveEgress(move.to, move.number, turn.now_s + PROOF_S)
-    return turn.stay("waiting", state=taken, wait_s=PROOF_S, actions=(proof,))
+def _untaken(turn: Turn, move: Move) -> Decision | None:
+    """tailscaled does not use the node yet: it is asked again, and after a while for another one.
+
+    That says nothing against the node, so it is not barred.
+    """
+    state, left_s = turn.state, moving.left_s(turn, move)
+    again, actions = moving.asked_again(turn, move)
+    waits = replace(state, move=again)
+    if left_s > 0:
+        return turn.stay("waiting", state=waits, wait_s=left_s, actions=actions)
+    if state.manual not in {None, move.to}:
+        return None  # that choice is made instead
+    detail = f"tailscaled did not take {move.to or 'no exit node'}"
+    failed = turn.reason("unproven", move.to, detail=detail)
+    other = None
+    if state.manual is None:
+        other = _other_way(replace(turn, state=replace(state, at=move.left, move=None)), move, failed)
+    if other is not None:
+        return _once_it_answers(turn, other)
+    return Decision(waits, actions, (failed,))
+
+
+def _other_way(turn: Turn, move: Move, failed: Reason) -> Decision | None:
+    """What is done instead of a move that failed; None while nothing is better than to try on."""
+    tried = (*move.tried, move.to)
+    target = _better(turn, dead=True, but=(*tried, move.back))
+    if target is not None:
+        return _start(turn, target.name, "moved", back=move.back, tried=tried, first=failed)
+    if move.back not in tried and _still_works(turn, move.back):
+        return _start(turn, move.back, "returned", back=move.back, tried=tried, first=failed)
+    if _still_works(turn, move.to):
+        return None
+    decision = _otherwise(turn)
+    return replace(decision, reasons=(failed, *decision.reasons))
 
 
 def _proven(turn: Turn, move: Move) -> Decision:
@@ -190,31 +242,18 @@ def _go_on(turn: Turn, move: Move, detail: str) -> Decision:
         records[move.to] = state.record(move.to).failed(turn.now_s)
     failed = turn.reason("unproven", move.to, detail=detail)
     turn = replace(turn, state=replace(state, move=None, records=records))
-    if state.manual is not None:
-        return Decision(turn.state, (), (failed,))
-    tried = (*move.tried, move.to)
-    target = _better(turn, dead=True, but=(*tried, move.back))
-    if target is not None:
-        return _start(turn, target.name, "moved", back=move.back, tried=tried, first=failed)
-    if move.back not in tried and _still_works(turn, move.back):
-        return _start(turn, move.back, "returned", back=move.back, tried=tried, first=failed)
-    decision = _otherwise(turn)
-    return replace(decision, reasons=(failed, *decision.reasons))
+    other = None if state.manual is not None else _other_way(turn, move, failed)
+    return other or Decision(turn.state, (), (failed,))
 
 
 def _still_works(turn: Turn, name: str) -> bool:
     """Whether a way that was left for a better one may be taken again: it is measured, and not dead."""
     if name == DIRECT:
         direct = turn.facts.direct
-        return turn.policy.otherwise == "direct" and direct is not None and _usable(direct)
+        return turn.policy.otherwise == "direct" and direct is not None and direct.is_usable
     candidate = turn.candidate(name)
-    return candidate.offered and not turn.state.record(name).barred_s(turn.now_s) and _usable(
-        turn.judged(candidate)
-    )  # fmt: skip
-
-
-def _usable(verdict: Verdict) -> bool:
-    return verdict.fresh and verdict.level in {"good", "poor"}
+    barred = turn.state.record(name).barred_s(turn.now_s)
+    return candidate.offered and not barred and turn.judged(candidate).is_usable
 
 
 def _by_hand(turn: Turn) -> Decision | None:
@@ -246,9 +285,8 @@ def _once_it_answers(turn: Turn, decision: Decision) -> Decision:
 def _left(turn: Turn) -> Decision | None:
     state, current = turn.state, turn.current()
     if state.blocked and _works_again(turn):
-        # What failed everywhere was not each node's own fault: no bar is kept for it.
-        records = {name: replace(each, bars=0, barred_until_s=None) for name, each in state.records.items()}
-        return turn.stay("unblocked", state=replace(state, blocked=False, records=records))
+        works = replace(state, blocked=False, records=without_bars(state.records))
+        return turn.stay("unblocked", state=works)
     if state.at != DIRECT and not turn.candidate(state.at).offered:
         current = Verdict(state.at, "dead")
     if current.level not in {"poor", "dead"} and not state.blocked:
@@ -278,22 +316,31 @@ def _works_again(turn: Turn) -> bool:
 
 def _otherwise(turn: Turn) -> Decision:
     """The path in use is dead and no candidate may be moved to."""
-    state, others = turn.state, turn.others()
+    state, policy, others = turn.state, turn.policy, turn.others()
     names = [each.name for each in others]
     waits = [
         each for each in others
         if turn.level(each) != "dead" and not state.record(each.name).barred_s(turn.now_s)
     ]  # fmt: skip
+    if (state.blocked or policy.otherwise == "direct") and not _direct_works(turn):
+        trial = retry.tried_again(turn)
+        if trial is not None:
+            return trial
     if waits or state.at == DIRECT:
         held = [each for each in waits if state.record(each.name).spent(turn.now_s, state.moves)]
         return turn.stay("held" if held else "nothing-better", against=names)
-    direct = turn.facts.direct
-    if turn.policy.otherwise == "direct":
-        if direct is not None and direct.level == "good" and direct.fresh:
+    if policy.otherwise == "direct":
+        if _direct_works(turn):
             return _start(turn, DIRECT, "direct", back=state.at)
         return turn.stay("nothing-better", against=[*names, DIRECT])
     actions: tuple[Action, ...] = () if state.blocked else (Block(state.at),)
     return turn.stay("blocked", state=replace(state, blocked=True), against=names, actions=actions)
+
+
+def _direct_works(turn: Turn) -> bool:
+    direct = turn.facts.direct
+    allowed = turn.policy.otherwise == "direct"
+    return allowed and direct is not None and direct.level == "good" and direct.fresh
 
 
 def _home(turn: Turn) -> Decision:
@@ -409,7 +456,7 @@ def _start(
         state,
         at=to,
         blocked=False,
-        move=Move(number, to, back, now_s, tried),
+        move=Move(number, to, back, now_s, tried, left=state.at, sent_s=now_s),
         number=number,
         moves=(*recent_moves(state.moves, now_s), now_s),
         drift_since_s=None,

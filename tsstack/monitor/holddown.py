@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 BUDGET_S = 600.0
@@ -66,3 +67,8 @@ class Record:
 def recent_moves(moves: tuple[float, ...], now_s: float) -> tuple[float, ...]:
     """Those of the last `BUDGET_S`."""
     return tuple(each for each in moves if now_s - each < BUDGET_S)
+
+
+def without_bars(records: Mapping[str, Record]) -> dict[str, Record]:
+    """The same once the outage is over: what failed everywhere was not each node's own fault."""
+    return {name: replace(each, bars=0, barred_until_s=None) for name, each in records.items()}

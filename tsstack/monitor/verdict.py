@@ -76,6 +76,11 @@ class Verdict:
     rtt_s: float | None = None
     """Median of the recent answers, seconds."""
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is measured now that something passes."""
+        return self.fresh and self.level in {"good", "poor"}
+
     def compared(self, name: str) -> Compared:
         """For the reasons of a decision, under the name that people know the path by."""
         return Compared(name, self.level, self.loss, self.rtt_s, self.causes)

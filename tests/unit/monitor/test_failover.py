@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tsstack.monitor import choice, failover
+from tsstack.monitor import choice, failover, moving
 from tsstack.monitor.choice import (
     Block,
     Candidate,
@@ -120,7 +120,7 @@ def test_the_time_of_a_proof_begins_when_tailscaled_has_taken_the_node() -> None
     """On a slow host the request alone takes seconds."""
     before = facts(DEAD, good(), good())
     waits = failover.decide(POLICY, moved(), before, NOW_S + choice.TAKE_S - 1)
-    assert (waits.actions, waits.reasons[0].code) == ((), "waiting")
+    assert waits.reasons[0].code == "waiting"
     at_s = NOW_S + choice.TAKE_S - 0.5
     seen = replace(before, actual="exit-b")
     taken = failover.decide(POLICY, waits.state, seen, at_s)
@@ -135,6 +135,56 @@ def test_a_node_that_tailscaled_never_takes_is_given_up() -> None:
     decision = failover.decide(POLICY, moved(), facts(DEAD, good(), good()), NOW_S + choice.TAKE_S)
     assert decision.actions[0] == UseExit("exit-c", 2)
     assert decision.reasons[0].detail == "tailscaled did not take exit-b"
+
+    assert not decision.state.record("exit-b").barred_s(NOW_S + choice.TAKE_S)  # that was not its fault
+
+
+def steps(state: choice.State, seen: Facts, *at: float, policy: Policy = POLICY) -> list[choice.Decision]:
+    made = []
+    for now_s in at:
+        made.append(failover.decide(policy, state, seen, now_s))
+        state = made[-1].state
+    return made
+
+
+AGAIN_B = (UseExit("exit-b", 0), FreeFlows("exit-a"))
+
+
+def test_a_request_that_was_lost_with_tailscaled_is_made_again() -> None:
+    dead = facts(DEAD, good())
+    silent = failover.decide(POLICY, moved(), replace(dead, actual=None), NOW_S + 1)
+    asked, waits, again = steps(silent.state, dead, NOW_S + 9, NOW_S + 12, NOW_S + 13)
+    assert (asked.actions, waits.actions, again.actions) == (AGAIN_B, (), AGAIN_B)
+    # A daemon that was only slow: at the usual distance.
+    waits, again = steps(moved(), dead, NOW_S + 3, NOW_S + 4)
+    assert (waits.actions, again.actions) == ((), AGAIN_B)
+
+
+@pytest.mark.parametrize("otherwise", ["block", "direct"])
+def test_nothing_is_given_up_for_a_request_that_tailscaled_does_not_take(otherwise: str) -> None:
+    policy = replace(POLICY, otherwise=otherwise)  # type: ignore[arg-type]
+    dead = facts(DEAD, good(), direct=good())
+    late, later = steps(moved(), dead, NOW_S + choice.TAKE_S, NOW_S + choice.TAKE_S + 5, policy=policy)
+    assert (late.state.blocked, late.state.at, late.actions) == (False, "exit-b", AGAIN_B)
+    assert str(late.news[0]).startswith("exit-b does not reach the internet (tailscaled")
+    assert (later.actions, later.news) == (AGAIN_B, ())
+    back, _ = steps(later.state, facts(good(), good()), NOW_S + 21, NOW_S + 22, policy=policy)
+    assert back.actions[0] == UseExit("exit-a", 2)  # which tailscaled never left
+    nobody = failover.decide(POLICY, later.state, facts(DEAD, DEAD, DEAD), NOW_S + 21)
+    assert (nobody.state.at, nobody.state.blocked) == ("exit-a", True)
+    by_hand = failover.choose(POLICY, later.state, "exit-c")
+    assert failover.decide(POLICY, by_hand, dead, NOW_S + 21).actions[0] == UseExit("exit-c", 2)
+
+
+def test_who_sets_another_node_while_a_move_is_open_says_nothing_against_its_node() -> None:
+    maintained = failover.maintain(taken(1), True)
+    other = facts(DEAD, good(), actual="exit-z", proof=Proof(1, ok=False, detail="no target was asked"))
+    during = failover.decide(POLICY, maintained, other, NOW_S + 60)
+    after = failover.decide(POLICY, failover.maintain(during.state, False), other, NOW_S + 61)
+    failed = failover.decide(POLICY, taken(1), other, NOW_S + 2)
+    for decision in (during, after, failed):
+        assert not decision.state.record("exit-b").barred_s(NOW_S + 61)
+    assert "uses exit-z by now" in str(failed.reasons[0])
 
 
 def test_a_proof_is_asked_for_again_after_tailscaled_was_silent() -> None:
@@ -258,7 +308,7 @@ def test_a_change_is_repaired_once_and_leaves_the_budget_to_the_next() -> None:
     assert leak.actions and len(leak.state.repairs) == 3  # the next change is another one, at once
     state = failover.decide(POLICY, leak.state, facts(good(), good()), now_s).state
     assert failover.decide(POLICY, state, facts(good(), good(), actual=""), now_s + 0.1).actions
-    late = failover.decide(POLICY, leak.state, facts(good(), good(), actual=""), now_s + failover.REPAIR_S)
+    late = failover.decide(POLICY, leak.state, facts(good(), good(), actual=""), now_s + moving.AGAIN_S)
     assert late.actions  # a leak that its repair did not close
 
 
@@ -297,6 +347,35 @@ def test_a_leak_is_closed_though_tailscaled_has_just_begun_to_tell_its_peers() -
     nobody = tuple(Candidate(f"exit-{name}", UNKNOWN, offered=False) for name in "abc")
     decision = failover.decide(POLICY, START, Facts(nobody, "", settled=False), NOW_S)
     assert decision.actions == (UseExit("exit-a", 0),)
+
+
+def gone(name: str, seen: Facts) -> Facts:
+    named = (replace(each, offered=each.name != name) for each in seen.candidates)
+    return replace(seen, candidates=tuple(named))
+
+
+@pytest.mark.parametrize("policy", [POLICY, replace(POLICY, repair_drift=True, otherwise="direct")])
+def test_a_leak_is_closed_by_another_node_where_the_decided_one_is_gone(policy: Policy) -> None:
+    """Without an id nothing can be set, and that was tried again and again while all left by the uplink."""
+    leak = gone("exit-a", facts(UNKNOWN, UNKNOWN, good(), actual=""))
+    decision = steps(START, leak, NOW_S, NOW_S + failover.DRIFT_S, policy=policy)[-1]
+    decision = steps(START, leak, NOW_S)[-1] if policy is POLICY else decision
+    assert decision.actions == (UseExit("exit-c", 0),)  # measured to work
+    assert (decision.state.at, decision.state.move) == ("exit-c", None)
+    assert "exit-a offers no exit" in str(decision.reasons[0])
+    nothing_measured = gone("exit-a", facts(UNKNOWN, UNKNOWN, actual=""))
+    assert failover.decide(POLICY, START, nothing_measured, NOW_S).actions == (UseExit("exit-b", 0),)
+    unsettled = replace(leak, settled=False)
+    assert failover.decide(POLICY, START, unsettled, NOW_S).actions == (UseExit("exit-a", 0),)
+
+
+def test_a_leak_while_a_move_to_a_node_that_is_gone_is_open() -> None:
+    """The file became `block` while the host left by the uplink, and the first node exists no more."""
+    leak = gone("exit-a", facts(UNKNOWN, UNKNOWN, actual=""))
+    first = failover.decide(POLICY, choice.State(at=""), leak, NOW_S)
+    assert first.actions[0] == UseExit("exit-b", 1)
+    opened = choice.State(at="exit-a", move=choice.Move(1, "exit-a", "exit-a", NOW_S), number=1)
+    assert failover.decide(POLICY, opened, leak, NOW_S).actions == (UseExit("exit-b", 0),)
 
 
 def test_a_file_that_no_longer_names_what_is_in_use_is_followed() -> None:
@@ -367,6 +446,57 @@ def test_what_failed_its_proof_does_not_count_as_working() -> None:
     state = replace(START, records=barred)
     decision = failover.decide(POLICY, state, facts(DEAD, good(), good()), NOW_S)
     assert decision.actions == (Block("exit-a"),)
+
+
+def all_barred(**more: object) -> choice.State:
+    barred = {name: Record().failed(NOW_S - ago_s) for name, ago_s in (("exit-b", 40), ("exit-c", 60))}
+    return replace(START, records=barred, **more)
+
+
+def test_while_nothing_passes_barred_nodes_are_tried_again_and_nobody_is_told_before_one_works() -> None:
+    dead = facts(DEAD, good(), good())
+    block, trial = steps(all_barred(), dead, NOW_S, NOW_S + 1)
+    assert block.actions == (Block("exit-a"),)
+    assert trial.actions == (UseExit("exit-c", 1),)  # the longest ago; no connection is freed for a trial
+    assert (trial.state.blocked, trial.state.moves, trial.news) == (True, (), ())
+    there = replace(dead, actual="exit-c")
+    (proving,) = steps(trial.state, there, NOW_S + 2)
+    assert proving.actions == (ProveEgress("exit-c", 1, NOW_S + 2 + choice.PROOF_S),) and not proving.news
+    works = failover.decide(POLICY, proving.state, replace(there, proof=Proof(1, ok=True)), NOW_S + 3)
+    assert works.actions == (FreeFlows("exit-a"),)
+    assert [each.code for each in works.news] == ["unblocked", "proven"]
+    assert (works.state.at, works.state.blocked, works.state.move) == ("exit-c", False, None)
+    assert works.state.moves == (NOW_S + 3,) and not works.state.record("exit-b").barred_s(NOW_S + 3)
+
+
+def test_a_trial_that_fails_goes_back_quietly_and_the_next_one_is_another_node() -> None:
+    dead = facts(DEAD, good(), good())
+    trial = steps(all_barred(), dead, NOW_S, NOW_S + 1)[-1]
+    there = replace(dead, actual="exit-c")
+    proving = failover.decide(POLICY, trial.state, there, NOW_S + 2)
+    failed = failover.decide(POLICY, proving.state, replace(there, proof=Proof(1, ok=False)), NOW_S + 6)
+    assert (failed.actions, failed.news, failed.state.at) == ((UseExit("exit-a", 0),), (), "exit-a")
+    barred_s = all_barred().record("exit-c").barred_s(NOW_S)
+    assert failed.state.record("exit-c").barred_s(NOW_S) == barred_s  # its bar does not grow
+    waits, again = steps(failed.state, replace(there, proof=Proof(1, ok=False)), NOW_S + 7, NOW_S + 10)
+    assert (waits.actions, again.actions, again.news) == ((), (UseExit("exit-a", 0),), ())
+    home, soon, other = steps(again.state, dead, NOW_S + 11, NOW_S + 35, NOW_S + 37)
+    assert (home.state.move, home.news, soon.actions) == (None, (), ())
+    assert other.actions == (UseExit("exit-b", 2),)
+    returned = failover.decide(POLICY, home.state, facts(good(), good(), good()), NOW_S + 12)
+    assert (returned.reasons[0].code, returned.actions) == ("unblocked", ())
+
+
+def test_a_trial_waits_for_its_time_and_never_takes_the_place_of_a_way_that_works() -> None:
+    direct = replace(POLICY, otherwise="direct")
+    dead = facts(DEAD, good(), good(), direct=good())
+    assert failover.decide(direct, all_barred(), dead, NOW_S).actions[0] == GoDirect(1)
+    at_uplink = replace(dead, actual="")
+    assert failover.decide(direct, all_barred(at=""), at_uplink, NOW_S).actions == ()
+    no_uplink = replace(at_uplink, direct=DEAD)
+    assert failover.decide(direct, all_barred(at=""), no_uplink, NOW_S).actions == (UseExit("exit-c", 1),)
+    silent = facts(DEAD, DEAD, DEAD)
+    assert steps(all_barred(), silent, NOW_S, NOW_S + 60)[-1].actions == ()
 
 
 def test_a_leak_is_closed_while_a_move_is_open() -> None:
