@@ -20,6 +20,8 @@ WRITING, FREEING = "tailscaled-write", "conntrack"
 _REFUSED = 403
 _PAUSE_S = 0.2
 _EARLY_S = 0.3  # a proof that fails says why before its time is over
+_OVERSLEPT_S = 1.0  # a proof that ends so late was stopped or slept through: nothing had its time
+_ASK_AGAIN_S = 30.0
 
 
 class Actuator:
@@ -54,13 +56,24 @@ class Actuator:
         self._one_frees = asyncio.Lock()
         self._left = True
         """Whether the latest change of the way out was made: only then are connections freed."""
-        self.read_only = False
-        """Whether tailscaled refuses to be changed by us."""
+        self._refused_s: float | None = None
+        self._trial: asyncio.Task[bool] | None = None
 
     def do(self, actions: Iterable[Action]) -> None:
         """Carry these out, after those before."""
         for action in actions:
             self._waiting.put_nowait(action)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether tailscaled refuses to be changed by us."""
+        return self._refused_s is not None
+
+    def look_again(self, now_s: float) -> None:
+        """Whether it still refuses, asked now and then by a change of nothing: that may be mended."""
+        if self._refused_s is not None and now_s - self._refused_s >= _ASK_AGAIN_S:
+            self._refused_s = now_s
+            self._trial = asyncio.get_running_loop().create_task(self._patch({}))
 
     @property
     def idle(self) -> bool:
@@ -75,8 +88,9 @@ class Actuator:
     def close(self) -> None:
         """Do nothing more; prefs stay as they are."""
         self._worker.cancel()
-        for task in (*self._freeing, *([self._proof] if self._proof else [])):
-            task.cancel()
+        for task in (*self._freeing, self._proof, self._trial):
+            if task is not None:
+                task.cancel()
 
     @property
     def worker(self) -> asyncio.Task[None]:
@@ -109,17 +123,20 @@ class Actuator:
 
     async def _use(self, node: str) -> bool:
         stable = self._tailscaled.seen.id_of(node)
+        if stable is None:
+            words = f"the exit node {node} cannot be set: tailscaled knows no such node"
+            self._troubles.begin(WRITING, words, "tailscale exit-node list")
         return stable is not None and await self._patch({"ExitNodeID": stable})
 
     async def _patch(self, changes: dict[str, object]) -> bool:
         try:
             await self._tailscaled.patch(changes)
         except LocalApiError as error:
-            self.read_only = error.status == _REFUSED
+            self._refused_s = boot_s() if error.status == _REFUSED else None
             if error.status:
                 self._troubles.begin(WRITING, error.message, error.hint)
             return False
-        self.read_only = False
+        self._refused_s = None
         self._troubles.end(WRITING)
         return True
 
@@ -142,16 +159,19 @@ class Actuator:
         errors: dict[str, str] = {}
         until_s = asked.by_s - _EARLY_S
         probes = self._targets(asked.node)
+        begun = False
         while (left_s := until_s - boot_s()) > 0:
             if self._tailscaled.seen.actual != asked.node:
                 await asyncio.sleep(min(0.02, left_s))
                 continue
+            begun = True
             if await self._any_answers(probes, errors, left_s):
                 self._proven(Proof(asked.move, ok=True))
                 return
             await asyncio.sleep(min(_PAUSE_S, max(until_s - boot_s(), 0)))
         said = "; ".join(f"{key}: {error}" for key, error in errors.items()) or "no target was asked in time"
-        unknown = bool(errors) and all(map(is_ours, errors.values()))
+        overslept = boot_s() - until_s > _OVERSLEPT_S
+        unknown = not begun or overslept or (bool(errors) and all(map(is_ours, errors.values())))
         self._proven(Proof(asked.move, ok=False, detail=said, unknown=unknown))
 
     async def _any_answers(self, probes: tuple[Probe, ...], errors: dict[str, str], limit_s: float) -> bool:

@@ -441,6 +441,7 @@ class Monitor:
                 self.troubles.begin("tailscaled", seen.error, seen.hint)
             return
         self.troubles.end("tailscaled")
+        self.actuator.look_again(now_s)
         if self._running_since_s is None:
             self._running_since_s = now_s
         for name in self._helm.policy.use if self._helm else ():

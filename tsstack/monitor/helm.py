@@ -14,9 +14,12 @@ from tsstack.monitor.choice import (
     State,
 )
 from tsstack.monitor.failover import choose, decide, initial, maintain
+from tsstack.monitor.moving import begin_again
 from tsstack.monitor.reasons import Reason
 from tsstack.monitor.snapshot import CandidateStatus, ExitStatus
 from tsstack.monitor.verdict import RANK, Level, Verdict
+
+_STOOD_STILL_S = 3.0  # between two turns: asleep, stopped, or a switch was at work
 
 
 class Helm:
@@ -31,6 +34,7 @@ class Helm:
         """Since the daemon started."""
         self.reasons: tuple[Reason, ...] = ()
         self._facts = Facts((), None)
+        self._turned_s: float | None = None
 
     def begin(self, saved: State | None, actual: str) -> None:
         """Take up the wheel: what is in use stays, unless the file forbids it.
@@ -79,6 +83,9 @@ class Helm:
         self._facts = facts
         if self.state is None:
             return None
+        if self._turned_s is not None and now_s - self._turned_s > _STOOD_STILL_S and self.state.move:
+            self.state, self.proof = replace(self.state, move=begin_again(self.state.move, now_s)), None
+        self._turned_s = now_s
         policy = replace(self.policy, repair_drift=False) if hands_off else self.policy
         decision = decide(policy, self.state, replace(facts, proof=self.proof), now_s)
         self.moves += decision.state.number - self.state.number

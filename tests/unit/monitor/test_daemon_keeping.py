@@ -15,7 +15,7 @@ import pytest
 
 from tsstack.errors import ConfigError, LockedError
 from tsstack.monitor import reading
-from tsstack.monitor.choice import DIRECT, Policy, State
+from tsstack.monitor.choice import DIRECT, Candidate, Facts, Policy, ProveEgress, State
 from tsstack.monitor.generation import is_switching, live_generation, live_source
 from tsstack.monitor.helm import Helm
 from tsstack.monitor.holddown import Record
@@ -225,6 +225,20 @@ def test_only_what_the_file_names_can_be_chosen_by_hand() -> None:
         helm.choose(DIRECT)
     helm.choose("b")
     assert helm.state is not None and helm.state.manual == "b"
+
+
+def test_a_move_that_was_slept_through_is_proven_anew() -> None:
+    helm = Helm(POLICY)
+    helm.begin(None, "b")
+    helm.choose("a")
+    seen = Facts((Candidate("a", Verdict("a", "good")), Candidate("b", Verdict("b", "good"))), "b")
+    helm.turn(seen, 100.0)
+    there = replace(seen, actual="a")
+    first, slept = helm.turn(there, 101.0), helm.turn(there, 160.0)
+    assert first is not None and first.actions == (ProveEgress("a", 1, 106.0),)
+    assert slept is not None and slept.actions == (ProveEgress("a", 1, 165.0),)
+    waits = helm.turn(there, 160.5)
+    assert waits is not None and (waits.actions, waits.reasons[0].code) == ((), "waiting")
 
 
 def routes(tmp_path: Path) -> Withdrawal:

@@ -337,7 +337,52 @@ def test_a_proof_asks_nothing_before_tailscaled_has_moved(
     async def body(script: Script, actuator: Actuator, troubles: Troubles, proofs: list[Proof]) -> None:
         actuator.do([ProveEgress("exit-b", 3, boot_s() + 0.8)])  # prefs still name exit-a
         await until(lambda: proofs)
-        assert proofs == [Proof(3, ok=False, detail="no target was asked in time")]
+        assert proofs == [Proof(3, ok=False, detail="no target was asked in time", unknown=True)]
+
+    act(tmp_path, monkeypatch, body)
+
+
+def test_a_proof_that_was_slept_through_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(script: Script, actuator: Actuator, troubles: Troubles, proofs: list[Proof]) -> None:
+        actuator.do([UseExit("exit-b", 3)])
+        await until(lambda: script.patches)
+        actuator.do([ProveEgress("exit-b", 3, boot_s() + 1)])
+        await asyncio.sleep(0.3)
+        monkeypatch.setattr("tsstack.monitor.actuator.boot_s", lambda: boot_s() + 60)
+        await until(lambda: proofs)
+        assert proofs == [Proof(3, ok=False, detail="icmp:192.0.2.1: timeout", unknown=True)]
+
+    act(tmp_path, monkeypatch, body, after=10**9)
+
+
+def test_a_node_that_tailscaled_does_not_know_is_a_trouble_until_something_can_be_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(script: Script, actuator: Actuator, troubles: Troubles, proofs: list[Proof]) -> None:
+        actuator.do([UseExit("nobody", 1)])
+        await until(troubles.standing)
+        assert "nobody cannot be set" in troubles.standing()[0].message
+        actuator.do([UseExit("exit-b", 2)])
+        await until(lambda: not troubles.standing())
+
+    act(tmp_path, monkeypatch, body)
+
+
+def test_whether_tailscaled_still_refuses_is_asked_now_and_then_by_a_change_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(script: Script, actuator: Actuator, troubles: Troubles, proofs: list[Proof]) -> None:
+        script.read_only = True
+        actuator.do([UseExit("exit-b", 1)])
+        await until(lambda: actuator.read_only)
+        actuator.look_again(boot_s() + 20)
+        actuator.look_again(boot_s() + 40)
+        await asyncio.sleep(0.2)
+        assert actuator.read_only
+        script.read_only = False
+        actuator.look_again(boot_s() + 80)
+        await until(lambda: not actuator.read_only and not troubles.standing())
+        assert script.patches == [{}]
 
     act(tmp_path, monkeypatch, body)
 

@@ -389,7 +389,7 @@ def test_a_choice_by_hand_says_what_keeps_it_from_being_done(run: Callable[..., 
         monitor.maintain(False)
         await until(lambda: daemon.patches)
         assert monitor.choose("exit-b") == ""
-        monitor.actuator.read_only = True
+        monitor.actuator._refused_s = boot_s()
         assert "refuses" in monitor.choose("exit-b")
         daemon.state = 4
         daemon.tell(State=4)
