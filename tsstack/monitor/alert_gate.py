@@ -6,14 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tsstack.monitor.events import SEVERITIES
-from tsstack.monitor.snapshot import Event, Severity
+from tsstack.monitor.snapshot import EXIT_NODE, Event, Severity
 
 ABOUT_MOST, ABOUT_EACH_S = 3, 600.0
 """Of one thing: three at once, then one each ten minutes."""
 TOTAL_MOST, TOTAL_EACH_S = 10, 120.0
 """Of all together: ten at once, then one each two minutes."""
+WORSE_MOST, WORSE_EACH_S = 1, 600.0
+"""Of one thing beside these: what is critical after less was told."""
+EXIT_MOST, EXIT_EACH_S = 4, 600.0
+"""Of all beside these: what the exit node does, when everything behind it fails at once."""
 SUMMARY_AFTER_S = 600.0
-"""What was held back is summed up this long after the first of it."""
+"""What was held back is summed up this long after the first of it, whatever else there is to tell."""
 _ABOUTS_MOST = 1000
 _NAMED_MOST = 20
 QUIET = frozenset({"path-suspect"})
@@ -44,6 +48,21 @@ class _Held:
 
 
 @dataclass(slots=True)
+class _Thing:
+    """What events are about: its own limits, and how bad the latest alert of it was."""
+
+    usual: Tokens
+    worse: Tokens
+    sent: Severity = "info"
+
+    def bucket(self, severity: Severity) -> Tokens:
+        """The one that an event takes its token from."""
+        if self.usual.left < 1 and severity == "critical" and self.sent != "critical":
+            return self.worse
+        return self.usual
+
+
+@dataclass(slots=True)
 class Gate:
     """Lets events through as alerts. One for all channels, so that all are told the same."""
 
@@ -51,8 +70,9 @@ class Gate:
     """What a beginning was let through for; its recovery passes too."""
     held_total: int = 0
     """How many were held back since the start."""
-    _abouts: dict[str, Tokens] = field(default_factory=dict)
+    _abouts: dict[str, _Thing] = field(default_factory=dict)
     _total: Tokens | None = None
+    _of_exit: Tokens | None = None
     _held: dict[str, _Held] = field(default_factory=dict)
     _unnamed: int = 0
     _held_since_s: float | None = None
@@ -70,12 +90,14 @@ class Gate:
             return True
         if event.severity == "info" or event.code in QUIET:
             return False
-        about, total = self._tokens(event.about, now_s), self._all(now_s)
+        thing, total = self._thing(event.about, now_s), self._all(event.about, now_s)
+        about = thing.bucket(event.severity)
         if about.left < 1 or total.left < 1:
             self._hold(event, now_s)
             return False
         about.left -= 1
         total.left -= 1
+        thing.sent = event.severity
         self.open.add(event.about)
         return True
 
@@ -83,10 +105,6 @@ class Gate:
         """One event for all that was held back, when it is time; None else."""
         if self._held_since_s is None or now_s - self._held_since_s < SUMMARY_AFTER_S:
             return None
-        total = self._all(now_s)
-        if total.left < 1:
-            return None
-        total.left -= 1
         held, unnamed, since = self._held, self._unnamed, self._held_since
         self._held, self._unnamed, self._held_since_s = {}, 0, None
         self.open.update(about for about, each in held.items() if not each.over)
@@ -104,29 +122,40 @@ class Gate:
         else:
             self._unnamed += 1
 
-    def _tokens(self, about: str, now_s: float) -> Tokens:
-        tokens = self._abouts.get(about)
-        if tokens is None:
+    def _thing(self, about: str, now_s: float) -> _Thing:
+        thing = self._abouts.get(about)
+        if thing is None:
             if len(self._abouts) >= _ABOUTS_MOST:
                 self._forget(now_s)
-            tokens = self._abouts[about] = Tokens(ABOUT_MOST, ABOUT_EACH_S, ABOUT_MOST, now_s)
-        tokens.fill(now_s)
-        return tokens
+            usual, worse = _full(ABOUT_MOST, ABOUT_EACH_S, now_s), _full(WORSE_MOST, WORSE_EACH_S, now_s)
+            thing = self._abouts[about] = _Thing(usual, worse)
+        thing.usual.fill(now_s)
+        thing.worse.fill(now_s)
+        return thing
 
     def _forget(self, now_s: float) -> None:
-        """Drop the full buckets, which are like new ones; else the oldest."""
-        for about, tokens in list(self._abouts.items()):
-            tokens.fill(now_s)
-            if tokens.left >= tokens.most:
+        """Drop those whose buckets are full, which are like new ones; else the oldest."""
+        for about, thing in list(self._abouts.items()):
+            for each in (thing.usual, thing.worse):
+                each.fill(now_s)
+            if thing.usual.left >= thing.usual.most and thing.worse.left >= thing.worse.most:
                 del self._abouts[about]
         while len(self._abouts) >= _ABOUTS_MOST:
             del self._abouts[next(iter(self._abouts))]
 
-    def _all(self, now_s: float) -> Tokens:
-        if self._total is None:
-            self._total = Tokens(TOTAL_MOST, TOTAL_EACH_S, TOTAL_MOST, now_s)
+    def _all(self, about: str, now_s: float) -> Tokens:
+        """The bucket of all together, or the exit node's own once that is empty."""
+        self._total = self._total or _full(TOTAL_MOST, TOTAL_EACH_S, now_s)
         self._total.fill(now_s)
-        return self._total
+        if about != EXIT_NODE or self._total.left >= 1:
+            return self._total
+        self._of_exit = self._of_exit or _full(EXIT_MOST, EXIT_EACH_S, now_s)
+        self._of_exit.fill(now_s)
+        return self._of_exit
+
+
+def _full(most: int, each_s: float, now_s: float) -> Tokens:
+    return Tokens(most, each_s, most, now_s)
 
 
 def _sum_up(held: dict[str, _Held], unnamed: int, since: float) -> Event:

@@ -15,6 +15,8 @@ from tsstack.monitor.sample import Via
 from tsstack.monitor.verdict import Level
 
 Severity = Literal["info", "warning", "critical"]
+EXIT_NODE = "exit-node"
+"""What the events of the failover are about."""
 PathKind = Literal["exit", "target", "route", "service", "peer"]
 
 

@@ -6,11 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from tsstack.monitor.book import Change
 from tsstack.monitor.reasons import Code, Reason
-from tsstack.monitor.snapshot import Event, Severity
+from tsstack.monitor.snapshot import EXIT_NODE, Event, Severity
 from tsstack.monitor.verdict import RANK, Level
-
-EXIT_NODE = "exit-node"
-"""What the events of the failover are about."""
 
 _SEVERITY: dict[Code, Severity] = {
     "moved": "warning",

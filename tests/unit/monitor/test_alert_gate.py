@@ -8,14 +8,18 @@ from hypothesis import strategies as st
 from tsstack.monitor.alert_gate import (
     ABOUT_EACH_S,
     ABOUT_MOST,
+    EXIT_EACH_S,
+    EXIT_MOST,
     HELD,
     SUMMARY_AFTER_S,
     TOTAL_EACH_S,
     TOTAL_MOST,
+    WORSE_EACH_S,
+    WORSE_MOST,
     Gate,
     still_open,
 )
-from tsstack.monitor.snapshot import Event
+from tsstack.monitor.snapshot import EXIT_NODE, Event
 
 
 def begins(
@@ -76,16 +80,54 @@ def test_a_disaster_makes_ten_alerts_and_a_summary_that_names_the_rest() -> None
     assert gate.held_total == 40
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.floats(0, 300)), max_size=200))
-def test_never_more_than_stated(steps: list[tuple[int, bool, float]]) -> None:
+def exit_says(code: str, severity: str) -> Event:
+    return begins(EXIT_NODE, code, severity)
+
+
+def test_blocked_is_told_at_once_after_three_lesser_alerts_of_the_exit_node() -> None:
+    gate = Gate()
+    told = [
+        gate.offer(exit_says(code, severity), number)
+        for number, (code, severity) in enumerate(
+            (
+                *(("moved", "warning"), ("unproven", "warning"), ("returned", "warning")),
+                *(("unproven", "warning"), ("blocked", "critical"), ("blocked", "critical")),
+            )
+        )
+    ]
+    assert told == [True, True, True, False, True, False]
+
+
+def test_what_the_exit_node_does_is_told_though_all_behind_it_failed_first() -> None:
+    gate = Gate()
+    for number in range(50):
+        gate.offer(begins(f"target:{number}"), 0)
+    assert gate.offer(exit_says("moved", "warning"), 1)
+    assert gate.offer(exit_says("unproven", "warning"), 2)
+    assert gate.offer(exit_says("blocked", "critical"), 3)
+
+
+def test_a_storm_does_not_keep_the_summary_back() -> None:
+    gate, summaries = Gate(), []
+    for second in range(0, 1300, 5):
+        gate.offer(begins(f"target:{second}"), second)
+        summaries.append(gate.summary(second))
+    assert sum(each is not None for each in summaries) == 2
+
+
+KINDS = ("warning", "critical", "over")
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(KINDS), st.floats(0, 300)), max_size=200))
+def test_never_more_than_stated(steps: list[tuple[int, str, float]]) -> None:
     gate, now_s, begun, open_ = Gate(), 0.0, [], set()
-    for number, over, wait_s in steps:
+    for number, kind, wait_s in steps:
         now_s += wait_s
-        about = f"target:{number}"
-        if over:
+        about = f"target:{number}" if number else EXIT_NODE
+        if kind == "over":
             assert gate.offer(ends(about), now_s) == (about in open_)
             open_.discard(about)
-        elif gate.offer(begins(about), now_s):
+        elif gate.offer(begins(about, severity=kind), now_s):
             begun.append((now_s, about))
             open_.add(about)
         summary = gate.summary(now_s)
@@ -94,9 +136,13 @@ def test_never_more_than_stated(steps: list[tuple[int, bool, float]]) -> None:
             open_.update(still_open(summary))
     for start_s, _ in begun:
         hour = [each for each in begun if start_s <= each[0] < start_s + 3600]
-        assert len(hour) <= TOTAL_MOST + 3600 / TOTAL_EACH_S
-        for about in {each[1] for each in hour} - {"alerts"}:
-            assert sum(each[1] == about for each in hour) <= ABOUT_MOST + 3600 / ABOUT_EACH_S
+        counted = [each for each in hour if each[1] != "alerts"]
+        of_exit = EXIT_MOST + 3600 / EXIT_EACH_S
+        assert len(counted) <= TOTAL_MOST + 3600 / TOTAL_EACH_S + of_exit
+        assert len(hour) - len(counted) <= 1 + 3600 / SUMMARY_AFTER_S
+        for about in {each[1] for each in counted}:
+            most = ABOUT_MOST + WORSE_MOST + 3600 / ABOUT_EACH_S + 3600 / WORSE_EACH_S
+            assert sum(each[1] == about for each in hour) <= most
 
 
 def test_a_thousand_things_do_not_grow_it() -> None:
