@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from tsstack.monitor.events import SEVERITIES
-from tsstack.monitor.snapshot import Event, Severity
+from tsstack.monitor.snapshot import EXIT_NODE, Event, Severity
 
-EXIT_NODE = "exit-node"
 _LEVELS: Mapping[str, Severity] = {"suspect": "warning", "poor": "warning", "dead": "critical"}
 _BEGINS = frozenset({"moved", "returned", "blocked", "direct", "fought", "withdrawn", "backup"})
 """Codes that begin something that lasts, beside those of paths and troubles. Other warnings pass by

@@ -12,9 +12,9 @@ from tsstack.errors import CheckFailed, TsstackError
 from tsstack.monitor.archive import Archive
 from tsstack.monitor.client import Client, NotRunning
 from tsstack.monitor.database import EVENTS_MOST
-from tsstack.monitor.episodes import EXIT_NODE, Episodes, Told, standing
+from tsstack.monitor.episodes import Episodes, Told, standing
 from tsstack.monitor.events import SEVERITIES
-from tsstack.monitor.snapshot import Event, Severity
+from tsstack.monitor.snapshot import EXIT_NODE, Event, Severity
 
 _LATEST = 1000
 _AGAIN_S = 1.0

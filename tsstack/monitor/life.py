@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -30,6 +31,9 @@ _LOOK_S = 1.0
 _OVERDUE_S = 10.0
 """Probing that is late by so much is held up for good: the watchdog is not fed."""
 _KEEP_S, _TOLD_S = 600.0, 10.0
+# What accept(2) fails with for want of something; asyncio tells of these alone.
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_SCARCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class Life:
         self._ending = asyncio.Event()
         self._failure: BaseException | None = None
         self._reloads: asyncio.Task[str] | None = None
-        self._again = False
+        self._again: asyncio.Task[str] | None = None
+        self._scarce: asyncio.TimerHandle | None = None
         self._monitor: Monitor
         self._audience: Audience
 
@@ -134,10 +139,27 @@ class Life:
             raise self._failure
 
     async def reload(self) -> str:
-        """Read what is live anew; returns what is wrong with it, or nothing. Bad: the old stays in force."""
-        if self._reloads is None or self._reloads.done():
+        """Read what is live now; returns what is wrong with it, or nothing. Bad: the old stays in force."""
+        return await asyncio.shield(self._reload_soon())
+
+    def _reload_soon(self) -> asyncio.Task[str]:
+        """At once, or once more after the one that is at work: it may have read what has changed since."""
+        if not self._is_reloading():
             self._reloads = self._begin_reload()
+            return self._reloads
+        if self._again is None:
+            self._again = asyncio.get_running_loop().create_task(self._reload_again())
+        return self._again
+
+    async def _reload_again(self) -> str:
+        while self._reloads is not None and not self._reloads.done():
+            await asyncio.wait([self._reloads])
+        self._again = None
+        self._reloads = self._begin_reload()
         return await asyncio.shield(self._reloads)
+
+    def _is_reloading(self) -> bool:
+        return self._again is not None or (self._reloads is not None and not self._reloads.done())
 
     def _begin_reload(self) -> asyncio.Task[str]:
         task = asyncio.get_running_loop().create_task(self._reload())
@@ -148,18 +170,6 @@ class Life:
         """A fault of ours in reloading ends the daemon: it must not stay `reloading` for good."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(task.get_loop(), {"exception": error})
-
-    def _reload_soon(self) -> None:
-        if self._reloads is not None and not self._reloads.done():
-            self._again = True  # the file may have changed after it was read
-            return
-        self._reloads = self._begin_reload()
-        self._reloads.add_done_callback(self._reload_again)
-
-    def _reload_again(self, _: object) -> None:
-        if self._again:
-            self._again = False
-            self._reload_soon()
 
     async def _reload(self) -> str:
         self._notify.reloading()
@@ -247,8 +257,7 @@ class Life:
     def _is_changing(self) -> bool:
         """Whether a switch is at work, or is done and its file is not in force here yet."""
         state = self._home.paths.state
-        reading = self._reloads is not None and not self._reloads.done()
-        return reading or live_generation(state) != self._generation or is_switching(state)
+        return self._is_reloading() or live_generation(state) != self._generation or is_switching(state)
 
     def _look_at_generation(self) -> None:
         """After a switch or a rollback: the file as the live generation was made from it."""
@@ -256,7 +265,7 @@ class Life:
         live = live_generation(state)
         if live == self._generation or is_switching(state):
             return
-        if self._reloads is None or self._reloads.done():
+        if not self._is_reloading():
             self._generation = live
             self._reloads = self._begin_reload()
 
@@ -274,8 +283,19 @@ class Life:
         if error is None:
             loop.default_exception_handler(context)
             return
+        if isinstance(error, OSError) and error.errno in _SCARCE and "socket" in context:
+            self._tell_of_scarcity(loop, error)
+            return
         self._failure = self._failure or error
         self._ending.set()
+
+    def _tell_of_scarcity(self, loop: asyncio.AbstractEventLoop, error: OSError) -> None:
+        """Nobody can be let in at the socket just now. asyncio tries again by itself, once a second."""
+        if self._scarce is not None:
+            self._scarce.cancel()
+        words = f"{self._home.socket} takes no connection: {error.strerror}"
+        self._monitor.troubles.begin("socket", words, "raise LimitNOFILE of the service")
+        self._scarce = loop.call_later(_SCARCE_S, self._monitor.troubles.end, "socket")
 
     async def _test_alert(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._audience.test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import threading
 from collections.abc import Awaitable, Callable
@@ -162,6 +163,58 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         may_go.set()
         await until(lambda: told.words.count("READY=1") == 3)
         assert len(reads) == 2
+
+    live(home, body)
+
+
+@pytest.mark.parametrize("by_generation", [True, False])
+def test_a_reload_during_any_other_answers_for_what_is_live_when_it_was_asked_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch, by_generation: bool
+) -> None:
+    may_go, reads = threading.Event(), []
+
+    def read(file: Path, source: bytes | None = None) -> Settings:
+        reads.append(file)
+        if "montor" in file.read_text():
+            raise TsstackError("no such section: montor")
+        settings = read_settings(file, source)
+        may_go.wait(10)
+        return settings
+
+    async def body(life: Life, told: Told) -> None:
+        monkeypatch.setattr(life_module, "read_apart", read)
+        if by_generation:
+            (home.paths.state / "current").symlink_to("generations/2")
+        else:
+            first = asyncio.create_task(life.reload())
+        await until(lambda: reads)
+        home.file.write_text("montor: {}\n")
+        life._reload_soon()  # a SIGHUP
+        asked = asyncio.create_task(life.reload())
+        await asyncio.sleep(0.05)
+        may_go.set()
+        assert "montor" in await asked
+        assert by_generation or await first == ""
+        assert len(reads) == 2 and not life._is_reloading()
+
+    live(home, body)
+
+
+def test_a_connection_that_cannot_be_taken_for_want_of_descriptors_is_told_and_no_end(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life_module, "_SCARCE_S", 0.2)
+
+    def abouts(life: Life) -> set[str]:
+        return {each.about for each in life._monitor.troubles.standing()}
+
+    async def body(life: Life, told: Told) -> None:
+        loop = asyncio.get_running_loop()
+        scarce = OSError(errno.EMFILE, "Too many open files")
+        for _ in range(3):
+            loop.call_exception_handler({"message": "out of resource", "exception": scarce, "socket": None})
+        assert "socket" in abouts(life) and not life._ending.is_set()
+        await until(lambda: "socket" not in abouts(life))
 
     live(home, body)
 
