@@ -167,6 +167,8 @@ class Monitor:
             probes_sent=self._book.sent,
             probes_lost=self._book.lost,
             samples_behind_s=self.prober.behind_s,
+            tailscaled=self._tailscaled.seen.actual is not None if self.settings.on_tailnet else None,
+            maintenance=self.maintenance,
         )
 
     def exit_status(self) -> ExitStatus | None:

@@ -194,6 +194,8 @@ def _whole(metrics: _Metrics, snapshot: Snapshot) -> None:
     metrics.put("tsstack_probes_sent_total", snapshot.probes_sent)
     metrics.put("tsstack_probes_lost_total", snapshot.probes_lost)
     metrics.put("tsstack_probe_lag_seconds", snapshot.samples_behind_s)
+    metrics.put("tsstack_maintenance", snapshot.maintenance)
+    metrics.put("tsstack_tailscaled_up", snapshot.tailscaled)
     for about in dict.fromkeys(redacted(each.about) for each in snapshot.troubles):
         metrics.put("tsstack_trouble", 1, about)
 
@@ -237,8 +239,6 @@ def _exit(metrics: _Metrics, way: ExitStatus) -> None:
     metrics.put("tsstack_exit_node_moving", way.moving)
     metrics.put("tsstack_exit_node_blocked", way.blocked)
     metrics.put("tsstack_exit_node_manual", way.manual is not None)
-    metrics.put("tsstack_maintenance", way.maintenance)
-    metrics.put("tsstack_tailscaled_up", way.actual is not None)
     if way.actual is not None:
         metrics.put("tsstack_exit_node_drift", way.actual != way.at and not way.moving)
 

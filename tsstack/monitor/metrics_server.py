@@ -146,7 +146,10 @@ class MetricsServer:
         registry.register(SnapshotCollector(self._told, self._more))
 
         def render(accept: str) -> tuple[bytes, str]:
-            encode, type_ = choose_encoder(accept)
+            try:
+                encode, type_ = choose_encoder(accept)
+            except (TypeError, ValueError):  # `version=x` is no number
+                encode, type_ = choose_encoder("")
             return encode(registry), type_
 
         return render
@@ -170,8 +173,19 @@ class MetricsServer:
                 if error.errno != errno.ECONNABORTED:
                     self._ending.wait(1.0)
                 continue
-            with connection, contextlib.suppress(OSError):  # a client that goes away is its own affair
+            self._serve_whatever_comes(connection)
+
+    def _serve_whatever_comes(self, connection: socket.socket) -> None:
+        """No request ends a thread: a fault in answering one is told, until one is answered."""
+        with connection:
+            try:
                 self._serve(connection)
+            except OSError:
+                return  # a client that goes away is its own affair
+            except Exception as error:  # noqa: BLE001  told below; what it is nobody foresaw
+                self._troubles.begin("metrics", f"a request for metrics could not be answered: {error!r}")
+            else:
+                self._troubles.end("metrics")
 
     def _serve(self, connection: socket.socket) -> None:
         until_s = monotonic() + CONNECTION_S

@@ -121,6 +121,10 @@ class Snapshot:
     probes_lost: int = 0
     samples_behind_s: float = 0.0
     """How late the latest round of probing was: load of the host, or of the daemon."""
+    tailscaled: bool | None = None
+    """Whether tailscaled answers and has told its peers; None where the file says nothing of it."""
+    maintenance: bool = False
+    """Whether nothing is changed for maintenance."""
 
     def path(self, key: str) -> PathStatus | None:
         """The path of that key."""

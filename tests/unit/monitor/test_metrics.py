@@ -87,6 +87,7 @@ def full_snapshot(**changed: object) -> Snapshot:
         probes_sent=1000,
         probes_lost=7,
         samples_behind_s=0.25,
+        tailscaled=True,
     )
     return replace(snapshot, **changed)  # type: ignore[arg-type]
 
@@ -209,6 +210,32 @@ def test_both_expositions_are_read_by_their_own_parser(server: MetricsServer) ->
     _, kind, text = get(server)
     assert kind.startswith("text/plain")
     assert {sample.name for family in parse_text(text) for sample in family.samples} >= names - {"eof"}
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
+def test_a_version_that_is_no_number_gets_plain_text(server: MetricsServer, kind: str) -> None:
+    server.on_snapshot(full_snapshot())
+    for _ in range(THREADS + 1):
+        status, told, _ = get(server, accept=f"{kind};version=x")
+        assert status == 200 and told.startswith("text/plain")
+
+
+def test_no_fault_in_answering_ends_a_thread_and_it_is_told(server: MetricsServer) -> None:
+    server.on_snapshot(full_snapshot(paths=None))
+    for _ in range(THREADS + 1):
+        with pytest.raises(OSError):
+            get(server)
+    assert "TypeError" in server.troubles()[0].message
+    server.on_snapshot(full_snapshot())
+    assert get(server)[0] == 200
+    wait_until(lambda: not server.troubles(), "over")
+
+
+def test_a_host_without_an_exit_node_tells_of_tailscaled_and_maintenance(server: MetricsServer) -> None:
+    server.on_snapshot(full_snapshot(exit=None, tailscaled=False, maintenance=True))
+    assert (value(server, "tsstack_tailscaled_up"), value(server, "tsstack_maintenance")) == (0, 1)
+    server.on_snapshot(full_snapshot(exit=None, tailscaled=None))
+    assert "tsstack_tailscaled_up" not in scraped(server)
 
 
 def test_every_family_is_served_with_exactly_its_labels(server: MetricsServer) -> None:
