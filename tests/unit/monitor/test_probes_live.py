@@ -27,6 +27,7 @@ from cryptography.x509.oid import NameOID
 
 from tsstack.monitor.probes.alternatives import Round
 from tsstack.monitor.probes.attempt import Attempt
+from tsstack.monitor.probes.notices import Notices
 from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.sample import Path, Sample
@@ -789,6 +790,18 @@ class TestLife:
         assert asked.end_one(ended("too many open files")) is None
         told = asked.end_one(ended("refused"))
         assert told is not None and told.error == "too many open files"
+
+    def test_what_was_said_for_all_is_over_with_the_last_path_that_it_was_said_for(self) -> None:
+        told: list[tuple[str, bool]] = []
+        notices = Notices(lambda notice: told.append((notice.about, notice.over)))
+        one, other = (Probe(Path(f"target:icmp:10.0.0.{n}", "x", "eth7"), "icmp") for n in (1, 2))
+        for probe in (one, other):
+            notices.failed(probe, "no interface eth7")
+        notices.failed(one, "no permission for ICMP")
+        notices.keep_only({other.path.key})
+        assert told == [("interface eth7", False), ("icmp", False), ("icmp", True)]
+        notices.keep_only(set())
+        assert told[3:] == [("interface eth7", True)]
 
     def test_nothing_is_overdue_while_everything_fails(self) -> None:
         async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:

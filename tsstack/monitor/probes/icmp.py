@@ -25,9 +25,8 @@ from tsstack.monitor.probes.probe import TIMEOUT
 from tsstack.monitor.probes.stamps import ANCILLARY_BYTES, SO_TIMESTAMPNS, arrival_ns, clock_gap_ns, elapsed_s
 
 NOT_PERMITTED = "no permission for ICMP"
-PERMISSION_HINT = (
-    "sysctl net.ipv4.ping_group_range='0 2147483647', or give the service AmbientCapabilities=CAP_NET_RAW"
-)
+# In the shipped unit a capability would be one of a user namespace, which opens no raw socket.
+PERMISSION_HINT = "sysctl net.ipv4.ping_group_range='0 2147483647'"
 
 _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 # ip(7) and ipv6(7): errors come with the packet that they are about.

@@ -29,11 +29,16 @@ class Notices:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._said: dict[str, Notice] = {}
+        self._paths: dict[str, set[str]] = {}
+        """The paths that each was said for."""
 
     def failed(self, probe: Probe, error: str) -> None:
         """A probe failed for this cause."""
         notice = _notice(probe, error)
-        if notice is not None and self._said.get(notice.about) != notice:
+        if notice is None:
+            return
+        self._paths.setdefault(notice.about, set()).add(probe.path.key)
+        if self._said.get(notice.about) != notice:
             self._said[notice.about] = notice
             self._tell(notice)
 
@@ -53,12 +58,13 @@ class Notices:
             self._end("files")
 
     def keep_only(self, paths: set[str]) -> None:
-        """Forget what was said of paths that are not watched any more."""
-        for about in [each for each in self._said if each not in paths and ":" in each]:
-            del self._said[about]
+        """What was said for paths alone that are not watched any more is over."""
+        for about in [each for each, by in self._paths.items() if not by & paths]:
+            self._end(about)
 
     def _end(self, about: str) -> None:
         said = self._said.pop(about, None)
+        self._paths.pop(about, None)
         if said is not None:
             self._tell(Notice(about, said.message, over=True))
 
