@@ -167,7 +167,7 @@ class State:
 def state_from_json(saved: Mapping[str, Any], now_s: float) -> State:
     """What `as_json` gave, on the same boot's clock; ValueError if it cannot be that.
 
-    Times after `now_s` are of an earlier boot: they are forgotten, and a bar starts anew.
+    Times after `now_s` are of an earlier boot: they are forgotten, bars with them.
     """
     try:
         records = {}
@@ -246,4 +246,4 @@ class Decision:
     fast: frozenset[str] = frozenset()
     """Nodes to be probed at `probe`; all others at `interval`."""
     confirm: frozenset[str] = frozenset()
-    """Nodes to be probed faster still until it is clear whether they are dead."""
+    """Nodes to be probed at `probe` too, until it is clear whether they are dead."""

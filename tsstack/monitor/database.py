@@ -34,7 +34,12 @@ _FUTURE_S = 86400
 _ROWS_AT_ONCE = 10_000
 _PATHS_MOST = 2000  # names beyond so many are looked through for those that nothing is kept of
 
-Fault = Literal["damaged", "full", "unwritable"]
+Fault = Literal["damaged", "full", "locked", "unwritable"]
+# By the primary code, the low byte: sqlite.org/rescode.html.
+_BY_CODE: dict[int, Fault] = {
+    sqlite3.SQLITE_CORRUPT: "damaged", sqlite3.SQLITE_NOTADB: "damaged", sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_BUSY: "locked", sqlite3.SQLITE_LOCKED: "locked",
+}  # fmt: skip
 Row = tuple[int, str, Bucket]
 """Start of a bucket of the finest tier, path, what happened."""
 
@@ -78,17 +83,12 @@ class Document:
 
 def fault_of(error: Exception) -> Fault:
     """What an error of SQLite or of the file system means for the history."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if isinstance(error, ValueError) or (
-        # The low byte is the primary code: sqlite.org/rescode.html.
-        code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-    ):
+    if isinstance(error, ValueError):
         return "damaged"
-    if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
-        return "full"
     if isinstance(error, OSError) and error.errno in {28, 122}:  # ENOSPC, EDQUOT
         return "full"
-    return "unwritable"
+    code: int = getattr(error, "sqlite_errorcode", None) or 0
+    return _BY_CODE.get(code & 0xFF, "unwritable")
 
 
 class Database:

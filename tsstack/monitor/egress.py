@@ -104,12 +104,6 @@ class Egress:
         elif self.called_s is None:
             self.called_s = now_s
 
-    def set_pace(self, target: str, pace_s: float) -> None:
-        """Whoever asks this target slower or faster says so here."""
-        for (_, each), judge in self.judges.items():
-            if each == _target(target):
-                judge.pace_s = pace_s
-
     def export(self) -> dict[str, Any]:
         """What was learnt of each way, as JSON values."""
         return {f"{node} {target}": judge.export() for (node, target), judge in self.judges.items()}

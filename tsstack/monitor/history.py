@@ -163,10 +163,6 @@ class History:
         with self._wake:
             return self._documents.get(name)
 
-    def same_boot(self, document: Document) -> bool:
-        """Whether its monotonic times are of this boot's clock."""
-        return document.boot == self._boot
-
     def troubles(self) -> tuple[Trouble, ...]:
         """What stands in its way now."""
         return self._troubles.standing()
@@ -357,11 +353,7 @@ class History:
             self._writing = False
         if any(each.about == _ABOUT for each in self._troubles.standing()):
             return
-        folder = self.path.parent
-        if fault_of(error) == "full":
-            hint = f"make room on the file system of {folder} (`df {folder}`)"
-        else:
-            hint = f"{folder} must be writable for the monitor (`ls -ld {folder}`, `findmnt -T {folder}`)"
+        hint = _hint(self.path, error)
         self._troubles.begin(
             _ABOUT,
             f"the history cannot be written: {_words(error)} ({self.path})",
@@ -386,3 +378,13 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def _hint(path: Path, error: Exception) -> str:
+    folder = path.parent
+    match fault_of(error):
+        case "full":
+            return f"make room on the file system of {folder} (`df {folder}`)"
+        case "locked":
+            return f"end the program that holds it (`fuser -v {path}`)"
+    return f"{folder} must be writable for the monitor (`ls -ld {folder}`, `findmnt -T {folder}`)"

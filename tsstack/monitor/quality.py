@@ -38,11 +38,6 @@ def bucket_middle_s(index: int) -> float:
     return exp((index + 0.5 - _OFFSET) / _PER_LOG)
 
 
-def bucket_top_s(index: int) -> float:
-    """The upper bound of a bucket, for cumulative histograms of metrics."""
-    return exp((index + 1 - _OFFSET) / _PER_LOG)
-
-
 class Histogram:
     """How many round-trip times fell into each bucket; sparse, so a quiet path costs little."""
 
@@ -87,10 +82,6 @@ class Histogram:
                 seen += count
             found.append(bucket_middle_s(index))
         return found
-
-    def quantile_s(self, share: float) -> float | None:
-        """The round-trip time that such a share (0 to 1) does not exceed; None when empty."""
-        return self.quantiles_s([share])[0]
 
 
 class Jitter:

@@ -46,7 +46,7 @@ _SEEN: dict[Rule, Callable[[Cause], str]] = {
 
 Code = Literal[
     "moved", "home", "proven", "unproven", "returned", "blocked", "unblocked", "direct",
-    "stays", "nothing-better", "held", "barred", "waiting",
+    "stays", "nothing-better", "held", "waiting",
     "asks", "settling", "manual", "maintenance", "report-only", "no-daemon", "drift", "repaired", "fought",
     "withdrawn", "restored", "backup", "primary",
 ]  # fmt: skip
@@ -142,7 +142,6 @@ _SENTENCES: dict[Code, str] = {
     "stays": "stays with {name}",
     "nothing-better": "stays with {name}, nothing better is measured",
     "held": "stays with {name}, the hold-down runs",
-    "barred": "{name} is barred, it failed its proof",
     "waiting": "waits for the proof of {name}",
     "manual": "stays with {name}, chosen by hand",
     "maintenance": "maintenance: nothing is changed",

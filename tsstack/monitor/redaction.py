@@ -36,11 +36,3 @@ def redacted_values(value: Any) -> Any:
 def scheme_of(url: str) -> str:
     """The only part of a notification address that is safe to show: `ntfy`, `tgram`, `mailtos`."""
     return url.partition("://")[0]
-
-
-def scrubbed(text: str, secrets: list[str]) -> str:
-    """A text without these words and any address, on one line."""
-    for secret in sorted((each for each in secrets if each), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    text = re.sub(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+", HIDDEN, text)
-    return " ".join(text.split())

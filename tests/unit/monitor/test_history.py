@@ -237,12 +237,12 @@ def test_documents_outlive_the_daemon_and_know_their_boot(tmp_path: Path) -> Non
     later.start()
     document = later.kept("failover")
     assert document is not None
-    assert (document.value, document.boot, later.same_boot(document)) == (state, "one", False)
+    assert (document.value, document.boot) == (state, "one")
     assert later.kept("judges") is None
     later.keep("failover", state)
     again = later.kept("failover")
     assert again is not None
-    assert later.same_boot(again)
+    assert again.boot == "two"
     later.close()
 
 
@@ -513,6 +513,23 @@ def test_a_folder_that_cannot_be_made_is_said_once_and_waited_for(tmp_path: Path
     wait_until(lambda: not history.troubles(), "it is over")
     history.close()
     assert len(Archive(blocker / "history.db").events()) == 1
+
+
+def test_a_history_that_somebody_else_holds_is_said_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    made = History(path, clock=FakeClock(START), retry_s=0.1)
+    made.start()
+    made.close()
+    held = sqlite3.connect(path, isolation_level=None)
+    held.execute("BEGIN EXCLUSIVE")
+    history = History(path, clock=FakeClock(START), retry_s=0.1)
+    history.start()
+    history.on_event(event())
+    wait_until(history.troubles, "it is said")
+    assert "fuser -v" in history.troubles()[0].hint and "ls -ld" not in history.troubles()[0].hint
+    held.close()
+    wait_until(lambda: not history.troubles(), "it is over")
+    history.close()
 
 
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tsstack.model.stack import Stack
 from tsstack.monitor.probes.probe import Probe
-from tsstack.monitor.probes.targets import _host_of_url, paths_of, plan_probes, shown_page, timeout_for
+from tsstack.monitor.probes.targets import _host_of_url, plan_probes, shown_page, timeout_for
 from tsstack.monitor.redaction import redacted
 from tsstack.monitor.sample import Path
 
@@ -132,11 +132,6 @@ def test_a_route_is_judged_by_what_the_file_names_inside_it() -> None:
     (six,) = planned["route:fd00:15::/64"]
     assert (six.kind, six.host, six.path.source) == ("icmp", "fd00:15::9", "tailscale.advertise.routes[2]")
     assert "route:172.17.0.0/16" not in planned
-
-
-def test_paths_are_each_listed_once() -> None:
-    probes = plan_probes(stack_of(tailscale={"exit_node": {"use": ["a", "b"]}}))
-    assert [path.key for path in paths_of(probes)] == ["exit:a", "exit:b"]
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,6 @@ def plan_probes(stack: Stack, *, way: str = "") -> tuple[Probe, ...]:
     return tuple(dict.fromkeys(_first_of_each_key(planned)))
 
 
-def paths_of(probes: Iterable[Probe]) -> tuple[Path, ...]:
-    """The paths that probes judge, each once."""
-    return tuple(dict.fromkeys(probe.path for probe in probes))
-
-
 def timeout_for(max_latency_s: float) -> float:
     """How long a single round trip is waited for: well beyond the user's limit, so that slow is not lost."""
     return max(1.0, min(2 * max_latency_s, max_latency_s + 1.0))
