@@ -11,6 +11,7 @@ from tsstack.cli.known_names import complete_exit
 from tsstack.cli.monitor import client, milliseconds, socket_option
 from tsstack.cli.options import group_options, json_option, unused_file_option
 from tsstack.cli.output import chatter, result, result_json, style
+from tsstack.status.words import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,19 +100,30 @@ def auto(as_json: bool, socket_path: Path) -> None:
 
 
 def _offered(daemon: Path) -> list[dict[str, Any]]:
-    """What tailscaled itself says; nothing when it does not answer."""
+    """What tailscaled itself says, by each name that a node has; nothing when it does not answer.
+
+    `shown`: the node's name where the file names it by none.
+    """
     from tsstack.parts.tailscale.exit_nodes import offered_exits
+    from tsstack.status.tailnet import peer_name
     from tsstack.system.localapi import LocalApi, LocalApiError
 
     try:
         api = LocalApi(daemon, timeout_s=3.0)
         current = str(api.prefs().get("ExitNodeID") or "")
-        offered = offered_exits(api.status())
+        status = api.status()
     except LocalApiError as error:
         chatter(f"{style('warning:', fg='yellow')} {error.message}")
         return []
+    shown = {str(peer["ID"]): peer_name(peer).lower() for peer in (status.get("Peer") or {}).values()}
     return [
-        {"name": each["name"], "online": each["online"], "in_use": each["id"] == current} for each in offered
+        {
+            "name": each["name"],
+            "id": each["id"],
+            "shown": shown[str(each["id"])] == each["name"],
+            "now": {"online": each["online"], "in_use": each["id"] == current},
+        }
+        for each in offered_exits(status)
     ]
 
 
@@ -120,14 +132,19 @@ def _merge(offered: list[dict[str, Any]], state: dict[str, Any] | None) -> list[
     known = {each["name"]: each for each in offered}
     way: dict[str, Any] = (state or {}).get("exit") or {}
     paths = {path["key"]: path for path in (state or {}).get("paths", ())}
-    nodes = []
+    nodes, told = [], set()
     for candidate in way.get("candidates", ()):
         name = candidate["name"]
-        here = known.pop(name.lower(), {"online": None, "in_use": way["actual"] == name})
+        here = known.get(name.lower())
+        now = here["now"] if here else {"online": None, "in_use": way["actual"] == name}
+        told.add(here["id"] if here else None)
         path = paths.get(f"exit:{name.lower()}")
-        nodes.append({**here, **candidate, "by_hand": way["manual"] == name, "quality": path})
-    rest = [{**each, "offered": True, "level": None, "by_hand": False} for each in known.values()]
-    return nodes + rest
+        nodes.append({**now, **candidate, "by_hand": way["manual"] == name, "quality": path})
+    rest = [each for each in offered if each["shown"] and each["id"] not in told]
+    return nodes + [
+        {"name": each["name"], **each["now"], "offered": True, "level": None, "by_hand": False}
+        for each in rest
+    ]
 
 
 def _cells(node: dict[str, Any]) -> tuple[str, ...]:
@@ -147,4 +164,5 @@ def _cells(node: dict[str, Any]) -> tuple[str, ...]:
     notes += [cause["text"] for cause in path["causes"]] if path else []
     via = path["via"] if path and path["via"] != "unknown" else ""
     mark = "*" if node["in_use"] else ""
-    return (mark, node["name"], node["level"] or "-", loss, *times, via, "; ".join(notes))
+    told = (mark, node["name"], node["level"] or "-", loss, *times, via, "; ".join(notes))
+    return tuple(map(clean, told))

@@ -1,0 +1,57 @@
+"""`tsstack exit-node list`: each node once, by the file's name for it, nothing for the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "status"))
+from status_bed import PREFS, TAILSCALED, a_state, answering, as_http
+
+from tsstack.cli.exit_node import exit_node
+from tsstack.cli.options import Shared
+
+CANDIDATE = {"name": "Oracle-VM", "offered": True, "level": "good", "barred_s": 0.0}
+WAY = {"at": "Oracle-VM", "actual": "Oracle-VM", "manual": None, "candidates": [CANDIDATE]}
+
+
+def listed(folder: Path, peers: dict[str, Any], monitor: bytes | None, *words: str) -> str:
+    def tailscaled(asked: bytes) -> bytes:
+        return as_http({**TAILSCALED, "Peer": peers} if b"/status" in asked else PREFS)
+
+    arguments = ["list", "--tailscaled", str(folder / "ts"), "--socket", str(folder / "mon"), *words]
+    with answering(folder / "ts", tailscaled):
+        if monitor is None:
+            told = CliRunner().invoke(exit_node, arguments, obj=Shared())
+        else:
+            with answering(folder / "mon", lambda _: monitor):
+                told = CliRunner().invoke(exit_node, arguments, obj=Shared())
+    assert told.exit_code == 0, told.output
+    return told.stdout
+
+
+def exit_peer(label: str, host: str, id_: str = "n2") -> dict[str, Any]:
+    return {**TAILSCALED["Peer"]["a"], "ID": id_, "DNSName": f"{label}.tail.test.", "HostName": host}
+
+
+@pytest.mark.parametrize("monitored", [False, True])
+def test_a_node_with_two_names_has_one_row(tmp_path: Path, monitored: bool) -> None:
+    answer = {"v": 1, "ok": True, "result": {**a_state(), "exit": WAY}}
+    monitor = json.dumps(answer).encode() + b"\n" if monitored else None
+    told = listed(tmp_path, {"a": exit_peer("exit-paris", "oracle-vm")}, monitor, "--json")
+    nodes = json.loads(told)["exit_nodes"]
+    assert [node["name"] for node in nodes] == ["Oracle-VM" if monitored else "exit-paris"]
+    assert [node["in_use"] for node in nodes] == [True]
+
+
+def test_a_name_that_a_peer_gives_itself_does_nothing_to_the_terminal(tmp_path: Path) -> None:
+    peer = {**exit_peer("", "\033]0;owned\x07\033[2Jbox"), "DNSName": ""}
+    told = listed(tmp_path, {"a": peer}, None)
+    assert "box" in told
+    assert "\033" not in told
+    assert "\x07" not in told
