@@ -117,8 +117,9 @@ def terminal(*, piped: int = 80) -> Terminal:
     except (OSError, ValueError):
         is_terminal, width = False, 0
     told = os.environ.get("COLUMNS", "")
+    columns = int(told) if told.isdigit() else 0
     colour = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Terminal(colour=colour, unicode=_is_utf8(), width=int(told) if told.isdigit() else width or piped)
+    return Terminal(colour=colour, unicode=_is_utf8(), width=columns or width or piped)
 
 
 def _is_utf8() -> bool:

@@ -93,7 +93,8 @@ def span(seconds: float) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` characters, broken at blanks where that is possible."""
+    """`text` in lines of at most `width` (or 1) characters, broken at blanks where that is possible."""
+    width = max(1, width)
     lines, line = [], ""
     for word in text.split(" "):
         rest = word

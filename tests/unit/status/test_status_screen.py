@@ -10,7 +10,7 @@ import pytest
 from status_bed import NOW, a_state, a_status
 
 from tsstack.cli import ts_status
-from tsstack.cli.glyphs import Terminal
+from tsstack.cli.glyphs import Terminal, terminal
 from tsstack.cli.status_screen import status_lines
 
 PLAIN = Terminal(colour=False, unicode=False, width=80)
@@ -63,7 +63,7 @@ def test_where_the_window_is_low_what_is_wrong_comes_before_what_is_well() -> No
     assert status_lines(status, PLAIN, rows=3)[1].startswith("  ! TS710")
 
 
-@pytest.mark.parametrize("width", [20, 40, 60, 80, 140])
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     status = a_status(
         exit={"why": ["because " * 30], "using": "exit-b"},
@@ -71,8 +71,20 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
         monitor={"running": False, "error": "no monitor runs", "state": None},
     )
     status["services"][0]["url"] = "https://" + "a" * 200
-    lines = status_lines(status, Terminal(colour=False, unicode=True, width=max(width, 40)))
-    assert max(map(len, lines)) <= max(width, 40), [line for line in lines if len(line) > width]
+    lines = status_lines(status, Terminal(colour=False, unicode=True, width=width))
+    assert max(map(len, lines)) <= width, [line for line in lines if len(line) > width]
+
+
+@pytest.mark.parametrize("width", [-9, 0, 1, 4, 8, 20])
+def test_a_pane_that_is_too_narrow_for_words_has_the_screen_all_the_same(width: int) -> None:
+    status = a_status(tailnet={"state": "NeedsLogin", "key_expires": NOW - 1})
+    text = "".join(status_lines(status, Terminal(colour=False, unicode=True, width=width))).replace(" ", "")
+    assert "TS706" in text
+
+
+def test_columns_of_nought_are_as_if_nobody_had_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    assert terminal(piped=77).width == 77
 
 
 def test_colour_adds_nothing_but_colour() -> None:
