@@ -166,9 +166,18 @@ def confirm(as_json: bool, same_session: bool) -> None:
     shell_complete=complete_generation,
     help="The generation to go back to; 0 is the host without tsstack.",
 )
+@click.option(
+    "--pending",
+    type=int,
+    metavar="N",
+    hidden=True,
+    help="Only undo the switch to N, while that waits: for who asked about it before.",
+)
 @confirm_option
 @force_option
-def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_lockout: bool) -> None:
+def rollback(
+    as_json: bool, to: int | None, pending: int | None, confirm_s: float | None, force_lockout: bool
+) -> None:
     """Go back to the generation before, or to any other; needs no network.
 
     A switch that waits for its confirmation is undone first.
@@ -178,7 +187,9 @@ def rollback(as_json: bool, to: int | None, confirm_s: float | None, force_locko
       tsstack rollback
       tsstack rollback --to 3
     """
-    outcome = roll_back(_site(as_json), to, Mode(confirm_s=confirm_s), force_lockout=force_lockout)
+    outcome = roll_back(
+        _site(as_json), to, Mode(confirm_s=confirm_s), force_lockout=force_lockout, pending_only=pending
+    )
     _print_outcome(outcome, None, as_json, "is live")
 
 

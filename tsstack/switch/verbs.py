@@ -177,8 +177,12 @@ def own_sessions() -> tuple[str, ...]:
     return tuple(str(session) for session in operator_sessions())
 
 
-def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = False) -> Outcome:
+def roll_back(
+    site: Site, to: int | None, mode: Mode, *, force_lockout: bool = False, pending_only: int | None = None
+) -> Outcome:
     """Undo the change that waits for its confirmation; else go back to an earlier generation.
+
+    `pending_only`: the generation whose change is to be undone; CheckFailed where no such change is pending.
 
     Needs no network, no secrets and no rendering.
     """
@@ -186,6 +190,11 @@ def roll_back(site: Site, to: int | None, mode: Mode, *, force_lockout: bool = F
     with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         site.store.prepare()
         pending = read_pending(site.paths.state)
+        if pending_only is not None and (pending is None or pending.target != pending_only):
+            raise CheckFailed(
+                f"the switch to generation {pending_only} is over already; nothing was changed",
+                hint="`tsstack generations` lists what there is",
+            )
         recover(site)
         if pending is not None:
             if read_pending(site.paths.state) is not None:

@@ -59,9 +59,10 @@ def confirm_switch() -> str:
     return f"generation {_tsstack('confirm')['generation']} is confirmed"
 
 
-def undo_switch() -> str:
-    """Undo the switch that waits for its confirmation."""
-    return f"undone: generation {_tsstack('rollback')['generation']} is live"
+def undo_switch(number: int) -> str:
+    """Undo the switch to a generation, if that still waits for its confirmation."""
+    done = _tsstack("rollback", "--pending", str(number))
+    return f"undone: generation {done['generation']} is live"
 
 
 def _tsstack(*words: str) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from textual.filter import ANSIToTruecolor
 from textual.message import Message
 from textual.scrollbar import ScrollBar, ScrollBarRender
 
-from tsstack.errors import TsstackError
+from tsstack.errors import CheckFailed, TsstackError
 from tsstack.tui import acts, dialogs, look
 from tsstack.tui.cells import Line, Signs, say
 from tsstack.tui.painted import Bar, Panel
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
     from textual.widget import Widget
 
+    from tsstack.status.shape import Pending
     from tsstack.tui.feed import Feed
     from tsstack.tui.frame import Frame
 
@@ -314,22 +315,42 @@ class Dashboard(App[None]):
         dialog = dialogs.question("maintenance", lines, [("y", "hold it", "on")])
         self._ask(dialog, {"on": lambda: acts.set_maintenance(monitor, on=True)})
 
+    def _pending(self) -> Pending | None:
+        """The switch that is not over: as it is now, not as a screen that is held still shows it."""
+        return self.feed.latest.status["generation"]["pending"] if self.feed.latest else None
+
     def action_confirm(self) -> None:
         """Keep the switch that waits for its confirmation."""
-        pending: Any = self._drawn.status["generation"]["pending"] if self._drawn else None
+        pending = self._pending()
         if pending is None:
             self.say_so("no switch waits for its confirmation")
-        elif self._may("switch"):
+        elif pending["phase"] == "activating":
+            self.say_so(f"the switch to generation {pending['generation']} is at work, or was cut off")
+        elif self._may("switch") and not self._is_unreadable(pending):
+            number = pending["generation"]
             lines: list[Line] = [
-                say(f"Keep generation {pending['generation']}?"),
+                say(f"Keep generation {number}?"),
                 say("Could you open a new session to this host? That is what this confirms.", "dim"),
             ]
             dialog = dialogs.question("confirm", lines, [("y", "keep it", "keep")])
-            self._ask(dialog, {"keep": acts.confirm_switch})
+            self._ask(dialog, {"keep": lambda: self._keep(number)})
+
+    def _keep(self, number: int) -> str:
+        """Confirm what was asked about, and not what came after it."""
+        pending = self._pending()
+        if pending is None or pending["generation"] != number:
+            raise CheckFailed(f"the switch to generation {number} is over already")
+        return acts.confirm_switch()
+
+    def _is_unreadable(self, pending: Pending) -> bool:
+        """Whether nothing is known of it; says so where it is."""
+        if pending["phase"] == "unknown":
+            self.say_so("a switch is not over, and its record cannot be read: tsstack recover", "warning")
+        return pending["phase"] == "unknown"
 
     def action_undo(self) -> None:
         """Undo the switch that waits for its confirmation."""
-        pending: Any = self._drawn.status["generation"]["pending"] if self._drawn else None
+        pending = self._pending()
         if pending is None:
             self.say_so("no switch waits for its confirmation; to roll back go to the generations: 7")
         else:
@@ -337,15 +358,19 @@ class Dashboard(App[None]):
 
     def ask_rollback(self, number: int) -> None:
         """Go to a generation, or undo the switch that waits, asked once."""
-        if not self._may("switch") or self._drawn is None:
+        latest = self.feed.latest
+        if not self._may("switch") or latest is None:
             return
-        pending = self._drawn.status["generation"]["pending"]
+        pending = self._pending()
         if pending is not None:
-            lines = [say(f"Undo the switch to generation {pending['generation']} now?")]
+            if self._is_unreadable(pending):
+                return
+            asked = pending["generation"]
+            lines = [say(f"Undo the switch to generation {asked} now?")]
             dialog = dialogs.question("roll back", lines, [("y", "undo it", "undo")])
-            self._ask(dialog, {"undo": acts.undo_switch}, "rolling back ...")
+            self._ask(dialog, {"undo": lambda: acts.undo_switch(asked)}, "rolling back ...")
             return
-        if number == self._drawn.status["generation"]["current"]:
+        if number == latest.status["generation"]["current"]:
             self.say_so(f"generation {number} is live already")
             return
         what = "the host without tsstack" if number == 0 else f"generation {number}"

@@ -218,6 +218,18 @@ class TestConfirm:
         assert host.listing() == ONE
         assert (host.store.current(), host.store.boot()) == (1, 1)
 
+    def test_what_was_asked_about_is_undone_and_nothing_else(self, host: Host) -> None:
+        host.switch(ONE)
+        host.switch(TWO, Mode(confirm_s=60))
+        with pytest.raises(CheckFailed, match="switch to generation 9 is over already"):
+            roll_back(host.site, None, Mode(), pending_only=9)
+        assert host.listing() == TWO
+        assert roll_back(host.site, None, Mode(), pending_only=2).generation == 1
+        # Once more, from one who was asked before: not one further back.
+        with pytest.raises(CheckFailed, match="switch to generation 2 is over already"):
+            roll_back(host.site, None, Mode(), pending_only=2)
+        assert host.listing() == ONE
+
     def test_a_reboot_undoes_it(self, host: Host) -> None:
         host.switch(ONE)
         host.switch(TWO, Mode(confirm_s=600))

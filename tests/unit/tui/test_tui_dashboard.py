@@ -446,9 +446,64 @@ def test_a_switch_that_waits_is_on_every_tab_and_can_be_kept_or_undone(done: Don
         await told(app, pilot, "Undo the switch to generation 7 now?")
         await pilot.press("y")
         await told(app, pilot, "undo_switch is done")
-        assert done == [("confirm_switch",), ("undo_switch",)]
+        assert done == [("confirm_switch",), ("undo_switch", 7)]
 
     drive(test, dashboard(frame))
+
+
+def waiting(**more: Any) -> Any:
+    pending = {"generation": 7, "phase": "unconfirmed", "left_s": 42.0, **more}
+    return next_frame(None, a_host(generation={"pending": pending}), ROOT, GENERATIONS)
+
+
+def test_a_screen_that_is_held_still_asks_about_no_switch_that_is_over(done: Done) -> None:
+    feed = StillFeed(waiting())
+
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("p")
+        feed.give(next_frame(feed.latest, a_host(), ROOT, GENERATIONS))
+        for key in "rc":
+            await pilot.press(key)
+            await pilot.pause()
+            assert not isinstance(app.screen, Dialog)
+        await told(app, pilot, "back go to the generations")
+        assert not done
+
+    drive(test, dashboard(feed.latest, feed=feed))
+
+
+def test_another_switch_than_the_one_asked_about_is_not_kept(done: Done) -> None:
+    feed = StillFeed(waiting())
+
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("c")
+        await told(app, pilot, "Keep generation 7?")
+        feed.give(waiting(generation=8))
+        await pilot.press("y")
+        await told(app, pilot, "the switch to generation 7 is over already")
+        assert not done
+
+    drive(test, dashboard(feed.latest, feed=feed))
+
+
+@pytest.mark.parametrize(
+    ("more", "key", "words"),
+    [
+        ({"phase": "activating", "left_s": None}, "c", "is at work, or was cut off"),
+        ({"phase": "unknown", "generation": 0, "left_s": None}, "c", "record cannot be"),
+        ({"phase": "unknown", "generation": 0, "left_s": None}, "r", "record cannot be"),
+    ],
+)
+def test_what_could_only_be_refused_is_not_asked(
+    done: Done, more: dict[str, Any], key: str, words: str
+) -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press(key)
+        await told(app, pilot, words)
+        assert not isinstance(app.screen, Dialog)
+        assert not done
+
+    drive(test, dashboard(waiting(**more)))
 
 
 def test_c_without_a_switch_that_waits_says_so() -> None:
