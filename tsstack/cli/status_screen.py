@@ -174,7 +174,7 @@ def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterat
     watched = sum(service["level"] != "unknown" for service in services)
     unknown = (
         "nothing is known yet"
-        if status["monitor"]["running"]
+        if status["monitor"]["state"] is not None
         else f"not watched: {status['monitor']['error']}"
     )
     # All that is known: an upstream that takes a connection may yet give no answer.

@@ -283,7 +283,10 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
         each["code"] in moved for each in scene.status["warnings"]
     )
     silent = _has_tailnet(scene) and any(each["code"] == "TS701" for each in scene.status["warnings"])
-    yield from check_generation(facts, told=told, dead=dead, exit_is_told=exit_is_told, silent=silent)
+    pending = scene.status["generation"]["pending"]
+    yield from check_generation(
+        facts, told=told, dead=dead, exit_is_told=exit_is_told, silent=silent, pending=pending
+    )
 
 
 def _remarks(area: str) -> Callable[[_Scene], Iterable[Finding]]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tsstack.doctor.finding import Finding, listed
 from tsstack.status.fixes import reapply
+
+if TYPE_CHECKING:
+    from tsstack.status.shape import Pending
 
 _SHOWN = 4
 
@@ -43,19 +47,20 @@ def check_generation(
     dead: Sequence[str] = (),
     exit_is_told: bool = False,
     silent: bool = False,
+    pending: Pending | None = None,
 ) -> Iterator[Finding]:
     """`told`: parts whose drift another finding tells; `dead`: services of which one tells that already.
 
     `silent`: one tells that tailscaled does not answer, which keeps the host from being compared too.
     With `exit_is_told` one tells that the exit node is another, or none: that is the monitor's, and a
-    switch would undo it.
+    switch would undo it. `pending`: a switch that is not over, which is ended before anything is mended.
     """
     if facts.abandoned is not None:
         words = f"the switch to generation {facts.abandoned} was cut off half-way"
         yield Finding("TS835", "error", "switch", words, "tsstack recover")
     if not facts.boot_exists:
         words = f"the next boot wants generation {facts.boot}, which is not there"
-        fix = reapply(facts.live, facts.boot) if facts.live else "tsstack switch"
+        fix = reapply(facts.live, facts.boot, pending)
         yield Finding("TS836", "error", "boot", words, fix)
     if not facts.live:
         words = "none yet: `tsstack switch` makes the first"
@@ -75,7 +80,7 @@ def check_generation(
         yield Finding("TS831", "ok", "generation", words)
     elif facts.fault:
         yield Finding("TS833", "error", "host", facts.fault, facts.hint)
-    yield from _drift(facts, told, exit_is_told)
+    yield from _drift(facts, told, exit_is_told, pending)
     for part, line in facts.remarks:
         if line.startswith(tuple(f"{name}: nothing answers" for name in dead)):
             continue
@@ -87,7 +92,9 @@ def check_generation(
         yield Finding("TS834", "error", part, evidence, hint)
 
 
-def _drift(facts: GenerationFacts, told: Sequence[str], exit_is_told: bool) -> Iterator[Finding]:
+def _drift(
+    facts: GenerationFacts, told: Sequence[str], exit_is_told: bool, pending: Pending | None
+) -> Iterator[Finding]:
     """One finding for each part that differs."""
     for part in dict.fromkeys(part for part, _ in facts.drift):
         if part in told:
@@ -100,4 +107,4 @@ def _drift(facts: GenerationFacts, told: Sequence[str], exit_is_told: bool) -> I
         if not lines:
             continue
         words = f"the host differs from generation {facts.live}: {listed(lines, _SHOWN)}"
-        yield Finding("TS831", "warning", part, words, reapply(facts.live, facts.boot))
+        yield Finding("TS831", "warning", part, words, reapply(facts.live, facts.boot, pending))

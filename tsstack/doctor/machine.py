@@ -104,7 +104,8 @@ def check_units(units: Units | None) -> Iterator[Finding]:
     if units is None:
         return
     if units.missing:
-        yield Finding("TS827", "warning", "units", units.missing, "tsstack units install")
+        fix = "tsstack units install    # on NixOS: nixos-rebuild switch"
+        yield Finding("TS827", "warning", "units", units.missing, fix)
     else:
         yield Finding("TS827", "ok", "units", "a boot brings the host up")
     if units.old:

@@ -57,11 +57,12 @@ def _tailnet(status: Status) -> Iterator[Finding]:
 
 def _monitor(status: Status) -> Iterator[Finding]:
     monitor = status["monitor"]
-    if monitor["running"]:
-        paths = len((monitor["state"] or {}).get("paths") or ())
+    if monitor["state"] is not None:
+        paths = len(monitor["state"].get("paths") or ())
         yield Finding("TS741", "ok", "monitor", f"runs and answers; it watches {paths} paths")
     else:
-        yield Finding("TS741", "ok", "monitor", "not asked for")
+        words = monitor["error"] if monitor["running"] else "not asked for"
+        yield Finding("TS741", "ok", "monitor", words)
 
 
 def _firewall(status: Status) -> Iterator[Finding]:

@@ -287,10 +287,11 @@ REMARKS = (
     Remark(
         "TS741",
         "warning",
-        "The file asks for a monitor and none runs",
-        "Nothing is measured, nobody is alerted and nothing fails over.",
+        "The file asks for a monitor and none tells how things are",
+        "None runs: nothing is measured, nobody is alerted and nothing fails over. Or one runs and refuses "
+        "to answer, since too many ask it at once: it does its work, and what it measures is not known here.",
         "no monitor runs: nothing fails over",
-        "tsstack units install --monitor",
+        "systemctl start tsstack-monitor\ntsstack units install --monitor    # where there is no such unit",
     ),
     Remark(
         "TS742",

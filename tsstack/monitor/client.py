@@ -13,6 +13,7 @@ from tsstack.monitor import protocol
 
 DEFAULT_PATH = Path("/run/tsstack/monitor.sock")
 _CHUNK_BYTES = 1 << 16
+_START = "systemctl start tsstack-monitor    # where there is no such unit: tsstack units install --monitor"
 
 
 class NotRunning(CheckFailed):
@@ -62,9 +63,7 @@ class Client:
                     for line in whole:
                         yield json.loads(line)
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(
-                f"no monitor listens on {self.path}", hint="tsstack units install --monitor"
-            ) from error
+            raise NotRunning(f"no monitor listens on {self.path}", hint=_START) from error
         except TimeoutError as error:
             raise NotRunning(
                 f"the monitor did not answer within {timeout_s:g} s", hint="systemctl restart tsstack-monitor"

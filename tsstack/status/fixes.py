@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tsstack.status.shape import Proxy, Status, Tailnet
+    from tsstack.status.shape import Pending, Proxy, Status, Tailnet
 
 # As tsstack.parts.tailscale.desired has them. That module would cost the screen its speed.
 _HOSTED = ("", "https://controlplane.tailscale.com", "https://login.tailscale.com")
@@ -14,13 +14,31 @@ _COMMANDS = {"tsstack", "tailscale", "systemctl", "ip", "#"}
 _ADMIN = "https://login.tailscale.com/admin/machines"
 
 
-def reapply(live: int, boot: int) -> str:
+def reapply(live: int, boot: int, pending: Pending | None = None) -> str:
     """Makes the host again as the live generation says, whatever the file says by now.
 
-    After `tsstack test` it makes that generation the one of the next boot as well.
+    After `tsstack test` it makes that generation the one of the next boot as well. While a switch is not
+    over that comes first: a rollback to the live generation would undo and drop it, and then not find it.
     """
+    if pending is not None:
+        return settle(pending)
+    if not live:
+        return "tsstack switch"
     lasting = "" if live == boot else ", for every boot too"
     return f"tsstack rollback --to {live}    # makes the host as generation {live} says, once more{lasting}"
+
+
+def settle(pending: Pending) -> str:
+    """What ends a switch that is not over."""
+    if pending["phase"] == "unconfirmed":
+        return "tsstack rollback    # undoes the switch that waits; tsstack confirm keeps it as it is"
+    # Only root may read the record, and only root recovers.
+    return "sudo ts-status" if pending["phase"] == "unknown" else "tsstack recover"
+
+
+def start_monitor() -> str:
+    """Where a package, NixOS or we ourselves have put its unit; else what puts it there."""
+    return "systemctl start tsstack-monitor    # where there is no such unit: tsstack units install --monitor"
 
 
 def renew_key(tailnet: Tailnet, *, expired: bool) -> str:
@@ -51,9 +69,12 @@ def approve(tailnet: Tailnet, routes: Iterable[str]) -> str:
 
 def restart_nginx(status: Status) -> str:
     """One that is gone, or one that runs and is silent."""
-    if "timed out" in status["proxy"]["error"] or not status["generation"]["current"]:
+    generation = status["generation"]
+    if "timed out" in status["proxy"]["error"] or not generation["current"]:
         return f"systemctl restart {status['proxy']['unit']}"
-    return f"tsstack rollback --to {status['generation']['current']}    # starts it; nginx-test says more"
+    if generation["pending"] is not None:
+        return settle(generation["pending"])
+    return f"tsstack rollback --to {generation['current']}    # starts it; nginx-test says more"
 
 
 def reload_nginx(proxy: Proxy) -> str:

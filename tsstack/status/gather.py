@@ -151,7 +151,8 @@ def ask_monitor(sources: Sources) -> Monitor:
         )
         answer = json.loads(line)
         if not answer["ok"]:
-            raise ValueError(answer["error"]["message"])
+            refused = f"the monitor runs and refuses to answer: {answer['error']['message']}"
+            return {"running": True, "wanted": wanted, "error": refused, "state": None}
         return {"running": True, "wanted": wanted, "error": "", "state": answer["result"]}
     except (FileNotFoundError, ConnectionRefusedError):
         why = "no monitor runs"

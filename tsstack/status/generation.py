@@ -57,6 +57,8 @@ def _pending(path: str) -> Pending | None:
         return {"generation": int(record["target"]), "phase": str(record["phase"]), "left_s": left_s}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except PermissionError:
         # Only root may read it; that it is there everyone sees.
         return {"generation": 0, "phase": "unknown", "left_s": None}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"generation": 0, "phase": "damaged", "left_s": None}

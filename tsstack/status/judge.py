@@ -14,6 +14,8 @@ from tsstack.status.fixes import (
     reload_nginx,
     renew_key,
     restart_nginx,
+    settle,
+    start_monitor,
 )
 
 TYPE_CHECKING = False
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-    from tsstack.status.shape import Level, Status, Warning_
+    from tsstack.status.shape import Level, Monitor, Status, Warning_
 
 _DAY_S = 86400.0
 _KEY_WARNS_S = 14 * _DAY_S
@@ -216,17 +218,18 @@ def _certificates(status: Status) -> Iterator[Warning_]:
 
 
 def _firewall(status: Status) -> Iterator[Warning_]:
-    firewall = status["firewall"]
-    live = 0 if firewall["fallback"] else status["generation"]["current"]
+    firewall, generation = status["firewall"], status["generation"]
     if not firewall["enabled"]:
         return
+    live = 0 if firewall["fallback"] else generation["current"]
+    mend = reapply(live, generation["boot"], generation["pending"])
     if firewall["loaded"] is False:
         yield _say(
             "TS731",
             "critical",
             "firewall",
             "table inet tsstack is not loaded: nothing is closed",
-            reapply(live, status["generation"]["boot"]) if live else "tsstack switch",
+            mend,
         )
     elif firewall["changed"]:
         yield _say(
@@ -234,7 +237,7 @@ def _firewall(status: Status) -> Iterator[Warning_]:
             "critical",
             "firewall",
             "table inet tsstack is not as it was loaded",
-            reapply(live, status["generation"]["boot"]) if live else "tsstack switch",
+            mend,
         )
     elif firewall["fallback"]:
         yield _say(
@@ -248,19 +251,11 @@ def _firewall(status: Status) -> Iterator[Warning_]:
 
 def _monitor(status: Status) -> Iterator[Warning_]:
     monitor = status["monitor"]
-    if not monitor["running"]:
+    state = monitor["state"]
+    if not monitor["running"] or state is None:
         if monitor["wanted"]:
-            yield _say(
-                "TS741",
-                "warning",
-                "monitor",
-                f"{monitor['error']}: nothing fails over",
-                "tsstack units install --monitor"
-                if monitor["error"] == "no monitor runs"
-                else "systemctl restart tsstack-monitor",
-            )
+            yield _silent(monitor)
         return
-    state = monitor["state"] or {}
     for route in state["routes"]:
         if route["withdrawn"]:
             yield _withdrawn(route)
@@ -286,6 +281,18 @@ def _monitor(status: Status) -> Iterator[Warning_]:
         if of_tailscaled and not _is_connected(status):
             continue  # TS701, TS702 and TS706 tell it
         yield _say("TS744", "warning", "monitor", trouble["message"], pasted(trouble["hint"]))
+
+
+def _silent(monitor: Monitor) -> Warning_:
+    """A monitor that says nothing. One that refuses to answer runs, and is to be left alone."""
+    if monitor["running"]:
+        said = f"{monitor['error']}: what it measures is not known here"
+        hint = "ss -xp | grep monitor.sock    # who asks it all the time"
+    else:
+        said = f"{monitor['error']}: nothing fails over"
+        gone = monitor["error"] == "no monitor runs"
+        hint = start_monitor() if gone else "systemctl restart tsstack-monitor"
+    return _say("TS741", "warning", "monitor", said, hint)
 
 
 def _is_connected(status: Status) -> bool:
@@ -317,7 +324,7 @@ def _generation(status: Status) -> Iterator[Warning_]:
     drift = generation["drift"]
     if drift:
         more = f"; and {len(drift) - 3} more" if len(drift) > 3 else ""
-        hint = reapply(generation["current"], generation["boot"])
+        hint = reapply(generation["current"], generation["boot"], generation["pending"])
         yield _say("TS755", "warning", "generation", f"drift: {'; '.join(drift[:3])}{more}", hint)
     pending = generation["pending"]
     if generation["error"] and generation["error"] != "reading it needs root":
@@ -343,22 +350,12 @@ def _generation(status: Status) -> Iterator[Warning_]:
             f"{pending['generation']} is undone {when} by itself",
             "tsstack confirm    # keeps it; tsstack rollback undoes it now",
         )
-    elif pending["phase"] == "unknown":
-        yield _say(
-            "TS752",
-            "warning",
-            "generation",
-            "a switch is not over; root may read more of it",
-            "sudo ts-status",
-        )
     else:
-        yield _say(
-            "TS752",
-            "warning",
-            "generation",
-            f"a switch to {pending['generation']} is at work, or was cut off",
-            "tsstack recover",
-        )
+        said = {
+            "unknown": "a switch is not over; root may read more of it",
+            "damaged": "a switch is not over, and its record is damaged",
+        }.get(pending["phase"], f"a switch to {pending['generation']} is at work, or was cut off")
+        yield _say("TS752", "warning", "generation", said, settle(pending))
 
 
 def _days(span_s: float) -> str:

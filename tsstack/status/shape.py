@@ -230,7 +230,7 @@ class Pending(TypedDict):
 
     generation: int
     phase: str
-    """`activating` or `unconfirmed`."""
+    """`activating` or `unconfirmed`; `unknown` to who may not read its record, `damaged` where nobody can."""
     left_s: float | None
     """Until it is undone by itself."""
 
@@ -254,10 +254,12 @@ class Monitor(TypedDict):
     """What the monitor says; `docs/monitor-socket.md` describes `state`."""
 
     running: bool
+    """Whether one answers, be it that it refuses."""
     wanted: bool
     """Whether the live generation asks for one."""
     error: str
     state: dict[str, Any] | None
+    """None where none runs, and where it refuses to tell."""
 
 
 class Status(TypedDict):

@@ -344,9 +344,10 @@ class Dashboard(App[None]):
 
     def _is_unreadable(self, pending: Pending) -> bool:
         """Whether nothing is known of it; says so where it is."""
-        if pending["phase"] == "unknown":
+        unreadable = pending["phase"] in {"unknown", "damaged"}
+        if unreadable:
             self.say_so("a switch is not over, and its record cannot be read: tsstack recover", "warning")
-        return pending["phase"] == "unknown"
+        return unreadable
 
     def action_undo(self) -> None:
         """Undo the switch that waits for its confirmation."""

@@ -139,6 +139,11 @@ def next_frame(
     return replace(frame, rtts=_stepped_rtts(frame.rtts, status), drops=_stepped_drops(frame), _stepped=now)
 
 
+def _tells(status: Status) -> bool:
+    """Whether the monitor says how things are: one may run and refuse to."""
+    return status["monitor"]["running"] and status["monitor"]["state"] is not None
+
+
 def _away(before: Frame | None, status: Status) -> Mapping[str, Away]:
     known = before.away if before else _NONE
     found: dict[str, Away] = {}
@@ -146,7 +151,7 @@ def _away(before: Frame | None, status: Status) -> Mapping[str, Away]:
     seen = before is not None and before.status["monitor"]["state"] is not None
     for name, why in (
         ("tailscaled", status["tailnet"]["error"]),
-        ("monitor", "" if monitor["running"] else monitor["error"] if monitor["wanted"] or seen else ""),
+        ("monitor", monitor["error"] if not _tells(status) and (monitor["wanted"] or seen) else ""),
     ):
         if why:
             found[name] = Away(why, known[name].since if name in known else status["at"])
@@ -167,7 +172,7 @@ def _with_the_old(
             way: Any = {**status["exit"], **{name: old["exit"][name] for name in ("using", "online")}}
             status = {**status, "exit": way}
     monitor = status["monitor"]
-    if not monitor["running"] and old["monitor"]["state"] is not None:
+    if not _tells(status) and old["monitor"]["state"] is not None:
         services: Any = [
             each if each["unreached"] else {**each, **remembered.get(each["name"], _NONE)}
             for each in status["services"]
@@ -187,14 +192,14 @@ def _remembered(before: Frame | None, status: Status) -> Mapping[str, Mapping[st
         {
             each["name"]: known[each["name"]]
             for each in status["services"]
-            if each["level"] == "unknown" and each["name"] in known and not status["monitor"]["running"]
+            if each["level"] == "unknown" and each["name"] in known and not _tells(status)
         }
     )
 
 
 def _heard(before: Frame | None, status: Status) -> Mapping[str, Mapping[str, Any]]:
     """What a monitor has said of the services, by name."""
-    if not status["monitor"]["running"] or status["proxy"]["running"] is False:
+    if not _tells(status) or status["proxy"]["running"] is False:
         return before._heard if before else _NONE
     return MappingProxyType(
         {

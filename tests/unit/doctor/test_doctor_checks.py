@@ -421,3 +421,10 @@ def test_what_is_refused_for_one_reason_is_one_finding() -> None:
 def test_listed_says_how_many_more() -> None:
     assert listed(["a", "b", "a"]) == "a, b"
     assert listed("abcdefg", 3) == "a, b, c and 4 more"
+
+
+def test_while_a_switch_waits_the_doctor_goes_back_to_nothing_that_it_would_drop() -> None:
+    pending: Any = {"generation": GENERATION.live, "phase": "unconfirmed", "left_s": 9.0}
+    drifted = replace(GENERATION, drift=(("kernel", "~ a: 0 -> 1"),))
+    (finding,) = check_generation(drifted, pending=pending)
+    assert finding.fix.startswith("tsstack rollback    # undoes")

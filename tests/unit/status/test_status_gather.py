@@ -21,8 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 
+from tsstack.monitor.client import Client, NotRunning
 from tsstack.status.expiry import not_after
 from tsstack.status.firewall import read_firewall
+from tsstack.status.fixes import start_monitor
 from tsstack.status.gather import Sources, gather
 from tsstack.status.loaded import loaded_at
 from tsstack.status.proxy import read_proxy
@@ -188,9 +190,29 @@ class TestGather:
             status = gather(sources(tmp_path))
         assert words in status["tailnet"]["error"]
 
-    @pytest.mark.parametrize(
-        "answer", [b"", b"{}\n", b"[1]\n", b'{"ok": false, "error": {"message": "busy"}}\n']
-    )
+    def test_a_record_that_nobody_can_read_is_not_one_that_only_root_can(self, tmp_path: Path) -> None:
+        state = Path(sources(tmp_path).state)
+        state.mkdir(exist_ok=True)
+        (state / "pending.json").write_text("{torn")
+        status = gather(sources(tmp_path))
+        assert status["generation"]["pending"]["phase"] == "damaged"
+        (remark,) = [each for each in status["warnings"] if each["code"] == "TS752"]
+        assert "root" not in remark["message"]
+        assert remark["hint"] == "tsstack recover"
+
+    def test_without_a_monitor_every_command_has_the_same_fix(self, tmp_path: Path) -> None:
+        with pytest.raises(NotRunning) as failure:
+            Client(tmp_path / "none").ask("state")
+        assert failure.value.hint == start_monitor()
+
+    def test_a_monitor_that_refuses_runs(self, tmp_path: Path) -> None:
+        answer = b'{"ok": false, "error": {"kind": "busy", "message": "too many clients"}}\n'
+        with answering(tmp_path / "monitor", lambda _: answer):
+            monitor = gather(sources(tmp_path))["monitor"]
+        assert (monitor["running"], monitor["state"]) == (True, None)
+        assert "too many clients" in monitor["error"]
+
+    @pytest.mark.parametrize("answer", [b"", b"{}\n", b"[1]\n"])
     def test_a_broken_monitor_is_no_monitor(self, tmp_path: Path, answer: bytes) -> None:
         with answering(tmp_path / "monitor", lambda _: answer):
             monitor = gather(sources(tmp_path))["monitor"]

@@ -71,6 +71,10 @@ def test_where_all_is_well_nothing_is_said() -> None:
             {"generation": {"pending": {"generation": 0, "phase": "unknown", "left_s": None}}},
             ("TS752", "warning"),
         ),
+        (
+            {"generation": {"pending": {"generation": 0, "phase": "damaged", "left_s": None}}},
+            ("TS752", "warning"),
+        ),
         ({"generation": {"boot": 6}}, ("TS753", "warning")),
         ({"generation": {"drift": ["ip_forward is 0, not 1"]}}, ("TS755", "warning")),
     ],
@@ -133,13 +137,47 @@ def test_a_withdrawn_route_is_no_green_screen(
 @pytest.mark.parametrize(
     ("error", "fix"),
     [
-        ("no monitor runs", "tsstack units install --monitor"),
+        (
+            "no monitor runs",
+            "systemctl start tsstack-monitor    # where there is no such unit: "
+            "tsstack units install --monitor",
+        ),
         ("the monitor does not answer", "systemctl restart tsstack-monitor"),
     ],
 )
 def test_a_monitor_that_hangs_is_no_monitor_that_is_missing(error: str, fix: str) -> None:
     status = a_status(monitor={"running": False, "wanted": True, "error": error, "state": None})
     assert [(each["code"], each["hint"]) for each in status["warnings"]] == [("TS741", fix)]
+
+
+def test_a_monitor_that_refuses_to_answer_runs_and_is_not_restarted() -> None:
+    status = a_status(monitor={"running": True, "error": "the monitor runs and refuses", "state": None})
+    (remark,) = status["warnings"]
+    assert remark["code"] == "TS741"
+    assert "nothing fails over" not in remark["message"]
+    assert "not known" in remark["message"]
+    assert "systemctl" not in remark["hint"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"firewall": {"loaded": False}},
+        {"firewall": {"changed": True}},
+        {"generation": {"drift": ["ip_forward is 0, not 1"]}},
+        {"proxy": {"running": False, "error": "no"}},
+    ],
+)
+@pytest.mark.parametrize(
+    ("phase", "hint"), [("unconfirmed", "tsstack rollback    # "), ("activating", "tsstack recover")]
+)
+def test_while_a_switch_waits_nothing_is_gone_back_to_that_it_would_drop(
+    change: dict[str, Any], phase: str, hint: str
+) -> None:
+    pending = {"generation": 7, "phase": phase, "left_s": 42.0}
+    more = {**change, "generation": {**change.get("generation", {}), "pending": pending}}
+    told = [each for each in a_status(**more)["warnings"] if each["code"] not in {"TS751", "TS752"}]
+    assert [each["hint"][: len(hint)] for each in told] == [hint]
 
 
 def test_a_dead_service_is_critical_and_told_once() -> None:

@@ -140,6 +140,14 @@ class TestFrame:
         away["monitor"] = {"running": False, "wanted": True, "error": "no monitor runs", "state": None}
         assert next_frame(frame, away, ROOT).rtts["service:ollama#0"] == (*(LOST,) * 4, None)
 
+    def test_the_last_words_of_a_monitor_that_refuses_to_answer_stay_too(self) -> None:
+        frame = next_frame(None, a_host(), ROOT)
+        busy = {**a_host(), "at": NOW + 9}
+        busy["monitor"] = {"running": True, "wanted": True, "error": "it refuses", "state": None}
+        later = next_frame(frame, busy, ROOT)
+        assert later.away["monitor"] == ("it refuses", NOW + 9)
+        assert later.status["monitor"]["state"] == frame.status["monitor"]["state"]
+
     def test_the_last_words_of_a_monitor_that_is_away_stay_with_since_when(self) -> None:
         frame = frames(a_host(), 3)
         away = {**a_host(), "at": NOW + 9}

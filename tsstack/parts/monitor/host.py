@@ -33,7 +33,10 @@ class MonitorPart:
         """That nobody watches, where the file asks for it."""
         if not (generation / desired.FILE).is_file() or _listens(facts.paths.run / _SOCKET):
             return ()
-        return ("the file asks for it and none runs; `tsstack units install --monitor` starts one",)
+        return (
+            "the file asks for it and none runs: `systemctl start tsstack-monitor`, or where there is no "
+            "such unit `tsstack units install --monitor`",
+        )
 
     def observe(self, tree: Tree, facts: Facts) -> Snapshot:
         """The settings of the live generation."""

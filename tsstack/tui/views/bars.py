@@ -129,6 +129,9 @@ def _away(name: str, away: Away, signs: Signs, width: int, now: float) -> list[L
 
 def _pending(frame: Frame, now: float) -> Line:
     pending = frame.status["generation"]["pending"]
+    if pending is not None and pending["phase"] == "damaged":
+        words = "a switch is not over, and its record is damaged: tsstack recover"
+        return (("! ", "warning"), (words, "warning"))
     if pending is None or pending["phase"] == "unknown":
         return (("! ", "warning"), ("a switch is not over; root may read more of it", "warning"))
     number = pending["generation"]

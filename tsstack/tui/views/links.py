@@ -49,7 +49,7 @@ def links(frame: Frame, signs: Signs, window: int) -> Table:
         path = paths[row]
         return link_cells(path, frame.rtts.get(path["key"], ()), signs, window, widths[_SPARK])
 
-    empty = "the monitor watches nothing" if monitor["running"] else monitor["error"]
+    empty = "the monitor watches nothing" if monitor["state"] is not None else monitor["error"]
     return Table(LINKS, [path["key"] for path in paths], cells, empty=empty, stale="monitor" in frame.away)
 
 
