@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tsstack.cli.short_screen import in_rows
 from tsstack.status.headline import headline
-from tsstack.status.words import clean, milliseconds, number, span, wrapped
+from tsstack.status.words import clean, is_cut_off, milliseconds, number, span, way_out, way_to, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,15 +90,12 @@ def _offer(what: str, approved: bool, withdrawn: bool) -> str:
 
 def _exit(status: Status, terminal: Terminal) -> Iterator[str]:
     way = status["exit"]
-    if not (way["using"] or way["wanted"] or way["blocked"]):
+    if not (way["using"] or way["wanted"] or way["blocked"] or way["stuck"]):
         return
     if not way["known"]:
         yield _row(terminal, "exit node", "unknown: tailscaled does not answer", "red")
         return
-    bad = way["blocked"] or way["stuck"] or way["online"] is False
-    text = "blocked" if way["blocked"] else clean(way["using"]) or "the bare uplink"
-    if way["stuck"]:
-        text = "none: what leaves goes to tailscaled, which carries nothing"
+    text = way_out(way)
     notes = [
         word
         for word, holds in (
@@ -113,7 +110,7 @@ def _exit(status: Status, terminal: Terminal) -> Iterator[str]:
     text += f" ({', '.join(notes)})" if notes else ""
     text += f", then {', '.join(map(clean, others))}" if others and way["wanted"][0] not in others else ""
     home = not way["wanted"] or way["using"].lower() == way["wanted"][0].lower()
-    yield _row(terminal, "exit node", text, "red" if bad else "" if home else "yellow")
+    yield _row(terminal, "exit node", text, "red" if is_cut_off(way) else "" if home else "yellow")
     for sentence in way["why"][:2]:
         yield _row(terminal, "", clean(sentence), "dim")
 
@@ -123,23 +120,20 @@ def _peers(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[
     if not peers:
         return
     online = [peer for peer in peers if peer["online"]]
-    ways = [_way(peer) for peer in online]
-    counts = [(way, ways.count(way)) for way in ("direct", "relay", "peer-relay", "idle", "silent")]
+    ways = [way_to(peer) for peer in online]
+    counts = [
+        (way, ways.count(way)) for way in ("direct", "relay", "peer-relay", "unknown", "idle", "silent")
+    ]
     told = ", ".join(f"{count} {way}" for way, count in counts if count)
     yield _row(terminal, "peers", f"{len(online)} of {len(peers)} online" + (f": {told}" if told else ""))
-    listed = peers if everything else [peer for peer in online if _way(peer) != "idle"][:_PEERS_SHOWN]
+    listed = peers if everything else [peer for peer in online if way_to(peer) != "idle"][:_PEERS_SHOWN]
     width = max((len(peer["name"]) for peer in listed), default=0)
     for peer in listed:
         yield _peer(peer, terminal, min(max(width, 8), 24))
 
 
-def _way(peer: Peer) -> str:
-    """What control calls online and the monitor finds dead is silent: the way is a memory then."""
-    return "silent" if peer["answers"] is False else peer["way"]
-
-
 def _peer(peer: Peer, terminal: Terminal, width: int) -> str:
-    way = _way(peer) if peer["online"] else "offline"
+    way = way_to(peer) if peer["online"] else "offline"
     by = f" by {peer['relay']}" if way == "relay" else ""
     notes = ["exit node"] if peer["exit_node"] else []
     notes += peer["routes"][:3]

@@ -6,6 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tsstack.status.shape import Exit, Peer
+
 _DAY_S = 86400.0
 
 COLOUR_OF = {
@@ -42,6 +44,23 @@ BARS = ("▁▂▃▄▅▆▇█", "_.-~=+*#")
 def clean(text: str) -> str:
     """Words of others (peers, services, the kernel log) without what a terminal would act on."""
     return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+
+
+def way_out(way: Exit) -> str:
+    """The way out that is in use, in words."""
+    if way["stuck"]:
+        return "none: what leaves goes to tailscaled, which carries nothing"
+    return "blocked" if way["blocked"] else clean(way["using"]) or "the bare uplink"
+
+
+def is_cut_off(way: Exit) -> bool:
+    """Whether nothing gets out by it."""
+    return way["blocked"] or way["stuck"] or way["online"] is False
+
+
+def way_to(peer: Peer) -> str:
+    """What control calls online and the monitor finds dead is silent: the way is a memory then."""
+    return "silent" if peer["answers"] is False else peer["way"]
 
 
 def spark(values: Sequence[float | None], bars: str, top: float | None = None) -> str:

@@ -160,6 +160,13 @@ def test_a_peer_that_the_monitor_finds_dead_is_not_called_relayed() -> None:
     assert "relay" not in text.partition("peers")[2].partition("services")[0]
 
 
+def test_every_peer_that_is_online_is_counted() -> None:
+    status = a_status()
+    peers = [{**status["peers"][1], "way": "unknown"}, status["peers"][0]]
+    text = "\n".join(status_lines({**status, "peers": peers}, PLAIN))
+    assert "2 of 2 online: 1 direct, 1 unknown" in text
+
+
 def test_in_a_pipe_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """grep(1) finds nothing behind three dots."""
     drift = "x " * 100 + "end"

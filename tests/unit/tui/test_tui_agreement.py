@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from status_bed import NOW, TAILSCALED, a_status
@@ -127,10 +128,13 @@ def test_one_snapshot_is_the_same_on_every_screen(snapshot: Snapshot) -> None:
         assert f"{counted.count(level)} {level}" in summary["links"]
         assert f"{counted.count(level)} {level}" in _line(lines, "links")
     for peer in rows_of(overview.peers(frame, UTF8)):
-        if peer[3].startswith(("direct", "relay")):
-            theirs = re.search(rf"^ +{re.escape(peer[1])} +{re.escape(peer[2])}.*$", lines, re.MULTILINE)
+        if peer[3].startswith(("direct", "relay", "silent")):
+            row = rf"^ +{re.escape(peer[1])} +{re.escape(peer[2])} +(\S+) ?(.*)$"
+            theirs = re.search(row, lines, re.MULTILINE)
             assert theirs is not None
-            assert peer[4] in theirs[0]
+            assert theirs[1] == peer[3].partition(" ")[0]
+            assert peer[4] in theirs[2]
+            assert bool(peer[4]) == (" ms" in theirs[2])
     (service,) = rows_of(services.services(frame, UTF8))
     assert service[2] == snapshot.paths[-1].level
     assert service[3] in lines
@@ -145,6 +149,20 @@ def test_one_snapshot_is_the_same_on_every_screen(snapshot: Snapshot) -> None:
         start = f"{warning['code']} {warning['about']}: "
         assert any(start in line for line in said)
         assert start in lines
+
+
+@pytest.mark.parametrize("wanted", [[], ["exit-a"]])
+def test_where_nothing_leaves_no_screen_names_a_way_out(wanted: list[str]) -> None:
+    status = a_status(exit={"stuck": True, "using": "", "online": None, "wanted": wanted})
+    text, look = overview.exit_in_use(status, UTF8)
+    assert look == "critical"
+    assert text.startswith("none: what leaves goes to tailscaled")
+    frame = next_frame(None, status, NOBODY)
+    summary = "\n".join(map(text_of, overview.summary(frame, UTF8, 200)))
+    lines = "\n".join(status_lines(status, Terminal(colour=False, unicode=True, width=200)))
+    for screen in (summary, lines):
+        assert "none: what leaves goes to tailscaled" in screen
+        assert "bare uplink" not in screen
 
 
 def _line(lines: str, label: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tsstack.status.words import milliseconds, number, span, wrapped
+from tsstack.status.words import is_cut_off, milliseconds, number, span, way_out, way_to, wrapped
 from tsstack.tui.cells import (
     LOOK_OF,
     Cells,
@@ -39,7 +39,13 @@ PEERS = (
 _LEVELS = ("good", "suspect", "poor", "dead", "unknown")
 _LEAVING = ("offers", "generation", "firewall")
 """Of the host's lines those that leave first when what is wrong needs the room."""
-_LOOK_OF_WAY = {"direct": "ok", "relay": "warning", "peer-relay": "warning", "unknown": "unknown"}
+_LOOK_OF_WAY = {
+    "direct": "ok",
+    "relay": "warning",
+    "peer-relay": "warning",
+    "unknown": "unknown",
+    "silent": "critical",
+}
 
 
 def summary(frame: Frame, signs: Signs, width: int) -> list[Line]:
@@ -87,7 +93,7 @@ def _offer(what: str, approved: bool, withdrawn: bool) -> Span:
 
 def _exit(frame: Frame, signs: Signs) -> Iterator[Line]:
     status, way = frame.status, frame.status["exit"]
-    if way["known"] and not (way["using"] or way["wanted"] or way["blocked"]):
+    if way["known"] and not (way["using"] or way["wanted"] or way["blocked"] or way["stuck"]):
         yield labelled("exit node", ("none: the bare uplink", ""))
         return
     using, look = exit_in_use(status, signs)
@@ -116,9 +122,9 @@ def exit_in_use(status: Status, signs: Signs) -> Span:
         )
         if holds
     ]
-    text = "blocked" if way["blocked"] else signs.words(way["using"]) or "the bare uplink"
+    text = signs.words(way_out(way))
     text += f" ({', '.join(notes)})" if notes else ""
-    if way["blocked"] or way["online"] is False:
+    if is_cut_off(way):
         return text, "critical"
     return text, "warning" if notes else "ok"
 
@@ -263,9 +269,10 @@ def peer_cells(peer: Peer, at: float, signs: Signs) -> Cells:
     """One peer in the columns of `PEERS`."""
     seen = peer["last_seen"]
     if peer["online"]:
-        way = peer["way"] + (f" {signs.words(peer['relay'])}" if peer["way"] == "relay" else "")
-        shown = say(way, _LOOK_OF_WAY.get(peer["way"], "dim"))
-        sign = (signs.sign("ok"), "dim" if peer["way"] == "idle" else _LOOK_OF_WAY.get(peer["way"], "dim"))
+        way = way_to(peer)
+        look = _LOOK_OF_WAY.get(way, "dim")
+        shown = say(way + (f" {signs.words(peer['relay'])}" if way == "relay" else ""), look)
+        sign = (signs.sign("critical" if way == "silent" else "ok"), look)
     else:
         shown = say(f"off {span(at - seen)}" if seen is not None else "offline", "dim")
         sign = (signs.sign("unknown"), "dim")
