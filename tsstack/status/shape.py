@@ -99,6 +99,8 @@ class Peer(TypedDict):
     """Another node of the tailnet."""
 
     name: str
+    names: list[str]
+    """What the file may call it as an exit node, in lower case: its DNS label, then its own host name."""
     address: str
     os: str
     online: bool

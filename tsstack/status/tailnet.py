@@ -89,7 +89,10 @@ def read_peers(status: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) ->
 def read_unwatched_peers(status: Mapping[str, Any]) -> list[Peer]:
     """The same without round trips. While tailscaled is not up none is online, whatever it was told."""
     up = status.get("BackendState") == "Running"
-    peers = [_peer(peer, up=up) for peer in (status.get("Peer") or {}).values()]
+    names = exit_names(status)
+    peers = [
+        _peer(peer, names.get(str(peer.get("ID")), []), up=up) for peer in (status.get("Peer") or {}).values()
+    ]
     peers.sort(key=lambda peer: (not peer["online"], peer["name"].lower(), peer["address"]))
     return peers
 
@@ -100,18 +103,20 @@ def with_round_trips(peers: Sequence[Peer], paths: Sequence[Mapping[str, Any]]) 
     found = list(peers)
     for at, peer in enumerate(peers if watched else ()):
         key = peer["name"].partition(".")[0].lower()
-        path = watched.get(f"exit:{key}", watched.get(f"peer:{key}"))
+        keys = (*(f"exit:{name}" for name in peer["names"]), f"peer:{key}")
+        path = next((watched[each] for each in keys if each in watched), None)
         if path is not None and path["level"] != "unknown":
             found[at] = {**peer, "rtt_s": path["rtt_s"], "answers": path["level"] != "dead"}
     return found
 
 
-def _peer(peer: Mapping[str, Any], *, up: bool) -> Peer:
+def _peer(peer: Mapping[str, Any], names: list[str], *, up: bool) -> Peer:
     name = peer_name(peer)
     addresses = peer.get("TailscaleIPs") or ()
     online = up and bool(peer.get("Online"))
     return {
         "name": name,
+        "names": names,
         "address": str(addresses[0]) if addresses else "",
         "os": str(peer.get("OS") or ""),
         "online": online,
@@ -147,6 +152,35 @@ def peer_name(peer: Mapping[str, Any]) -> str:
     return str(peer.get("DNSName") or "").partition(".")[0] or str(peer.get("HostName") or "")
 
 
+def exit_names(status: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What the file may call each peer as an exit node, by stable id: in lower case, the DNS label first.
+
+    As `parts/tailscale/exit_nodes.py` takes them: a DNS label is unique on the tailnet, a host name need not
+    be and only fills gaps. Who offers an exit goes before who does not (any more).
+    """
+    found: dict[str, str] = {}
+    peers = sorted((status.get("Peer") or {}).values(), key=lambda peer: str(peer.get("ID")))
+    for offers in (True, False):
+        those = [peer for peer in peers if bool(peer.get("ExitNodeOption")) is offers]
+        for name in (peer_name, _host_name):
+            for peer in those:
+                found.setdefault(name(peer).lower(), str(peer.get("ID")))
+    names: dict[str, list[str]] = {}
+    for called, id_ in found.items():
+        if called:
+            names.setdefault(id_, []).append(called)
+    return names
+
+
+def _host_name(peer: Mapping[str, Any]) -> str:
+    return str(peer.get("HostName") or "")
+
+
+def _as_wanted(names: Sequence[str], use: Sequence[str]) -> str:
+    """The name that the file uses for who has these `names`; empty where it names them by none."""
+    return next((name for name in use if name.lower() in names), "")
+
+
 def read_exit(
     status: Mapping[str, Any],
     prefs: Mapping[str, Any],
@@ -165,14 +199,15 @@ def read_exit(
     """
     up = status.get("BackendState") == "Running"
     id_ = str(prefs.get("ExitNodeID") or "")
+    use = [str(name) for name in (wanted or {}).get("use") or ()]
     using, online = "", None
     if id_ and up:
         peers = (status.get("Peer") or {}).values()
         peer = next((each for each in peers if str(each.get("ID")) == id_), None)
-        using = peer_name(peer) if peer else id_
+        named = _as_wanted(exit_names(status).get(id_, ()), use)
+        using = named or (peer_name(peer) if peer else id_)
         online = bool(peer.get("Online")) if peer else False
     told = state or {}
-    use = [str(name) for name in (wanted or {}).get("use") or ()]
     levels = {str(each["name"]).lower(): str(each["level"]) for each in told.get("candidates") or ()}
     why = [str(sentence) for sentence in told.get("why") or ()]
     if use and using.lower() != use[0].lower() and told.get("manual") is None:

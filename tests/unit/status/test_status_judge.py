@@ -12,7 +12,7 @@ from status_bed import DAY_S, NOW, a_path, a_state, a_status
 import tsstack.status.gather
 import tsstack.status.judge
 from tsstack.explain.status_pages import REMARKS
-from tsstack.status.tailnet import read_exit, read_peers
+from tsstack.status.tailnet import exit_names, read_exit, read_peers
 
 
 def codes(status: dict[str, Any]) -> list[str]:
@@ -344,6 +344,31 @@ def test_every_code_that_is_said_is_explained_and_no_other() -> None:
     for module in (tsstack.status.judge, tsstack.status.gather):
         said |= set(re.findall(r'"(TS\d{3})"', Path(str(module.__file__)).read_text()))
     assert said == {remark.code for remark in REMARKS}
+
+
+def test_an_exit_node_is_called_what_the_file_calls_it() -> None:
+    """The host name, where the name in DNS is another: it is not somebody else who stands in."""
+    peer = {"ID": "n7", "DNSName": "exit-paris.tail.test.", "HostName": "oracle-vm", "Online": True,
+            "ExitNodeOption": True, "CurAddr": "192.0.2.1:1"}  # fmt: skip
+    other = {**peer, "ID": "n5", "DNSName": "oracle-vm.tail.test.", "ExitNodeOption": False}
+    told = {"BackendState": "Running", "Peer": {"o": other, "k": peer}}
+    candidates = [{"name": "Oracle-VM", "offered": True, "level": "dead", "barred_s": 0.0}]
+    wanted, state = {"use": ["Oracle-VM"]}, {"why": [], "candidates": candidates}
+    way = read_exit(told, {"ExitNodeID": "n7"}, wanted, state)
+    assert (way["using"], way["level"]) == ("Oracle-VM", "dead")
+    assert codes(a_status(exit=dict(way))) == ["TS715"]
+    found = {each["name"]: each for each in read_peers(told, [a_path("exit:oracle-vm")])}
+    assert found["exit-paris"]["names"] == ["exit-paris", "oracle-vm"]
+    assert (found["exit-paris"]["rtt_s"], found["oracle-vm"]["rtt_s"]) == (0.012, None)
+
+
+def test_a_host_name_fills_gaps_and_takes_nobodys_name() -> None:
+    exits = {"ExitNodeOption": True, "Online": True}
+    peers = {
+        "a": {**exits, "ID": "n1", "DNSName": "box-1.tail.test.", "HostName": "box"},
+        "b": {**exits, "ID": "n2", "DNSName": "box.tail.test.", "HostName": "box"},
+    }
+    assert exit_names({"Peer": peers}) == {"n1": ["box-1"], "n2": ["box"]}
 
 
 @pytest.mark.parametrize(("moving", "expected"), [(False, ["TS715"]), (True, [])])

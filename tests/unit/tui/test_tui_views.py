@@ -311,6 +311,13 @@ class TestViews:
         assert "barred for 34 s more" in rows[1][7]
         assert rows[2][7] == "not in the file"
 
+    def test_an_exit_node_that_the_file_knows_by_its_host_name_has_one_row(self) -> None:
+        status = a_host()
+        status["peers"][0] |= {"name": "exit-paris", "names": ["exit-paris", "exit-a"]}
+        rows = rows_of(exits.exits(frames(status, 1), UTF8))
+        assert [row[1] for row in rows] == ["exit-a", "exit-b"]
+        assert rows[0][0] == "→"
+
     def test_the_exit_node_in_use_is_marked_though_it_is_not_the_first(self) -> None:
         frame = frames(a_host(exit={"using": "exit-b"}), 1)
         assert [row[0] for row in rows_of(exits.exits(frame, UTF8))] == ["", "→"]

@@ -43,10 +43,13 @@ def exit_nodes(frame: Frame) -> list[ExitNode]:
     state = status["monitor"]["state"] or {}
     told = {each["name"].lower(): each for each in (state.get("exit") or {}).get("candidates") or ()}
     paths = {path["key"]: path for path in state.get("paths") or ()}
-    offered = {peer["name"].lower(): peer for peer in status["peers"] if peer["exit_node"]}
+    offering = [peer for peer in status["peers"] if peer["exit_node"]]
+    offered = {name: peer for peer in offering for name in peer["names"]}
+    offered |= {peer["name"].lower(): peer for peer in offering}
     wanted = list(dict.fromkeys([*status["exit"]["wanted"], *(each["name"] for each in told.values())]))
     known = {name.lower() for name in wanted}
-    names = [*wanted, *(peer["name"] for key, peer in offered.items() if key not in known)]
+    named = [offered[key]["name"] for key in known if key in offered]
+    names = [*wanted, *(peer["name"] for peer in offering if peer["name"] not in named)]
     nodes = []
     for name in names:
         key = name.lower()
