@@ -38,7 +38,8 @@ def _head(found: Found, out: Terminal) -> Iterator[str]:
         "critical": "not as it was loaded: something changed it"
         if firewall["loaded"]
         else "not loaded: nothing is closed",
-        "unknown": clean(firewall["error"] or found.foreign_trouble) or "it cannot be read",
+        "unknown": clean(firewall["error"] or found.foreign_trouble)
+        or "loaded; whether it was changed since is not known",
     }[found.level]
     name = out.paint("table inet tsstack", "bold")
     policy = f", by default {firewall['default_policy']}" if firewall["default_policy"] else ""
@@ -47,7 +48,7 @@ def _head(found: Found, out: Terminal) -> Iterator[str]:
     told = out.level(found.level, line[: len(words)]) + line[len(words) :]
     yield f"{out.sign(found.level)} {name}: {told}"
     if found.level == "critical":
-        yield out.paint(out.clip("  fix: tsstack switch", out.width), "dim")
+        yield out.paint(out.clip(f"  fix: {found.fix}", out.width), "dim")
 
 
 def _zones(found: Found, out: Terminal, *, rules: bool) -> Iterator[str]:

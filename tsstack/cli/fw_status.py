@@ -100,6 +100,7 @@ class Found:
         foreign_trouble: str = "",
         tried: str = "",
         generation: bool = True,
+        fix: str = "tsstack switch",
     ) -> None:
         self.firewall = firewall
         self.lines = lines
@@ -114,6 +115,8 @@ class Found:
         self.at = at
         self.generation = generation
         """Whether there is a live generation at all."""
+        self.fix = fix
+        """What loads the table as it should be."""
 
     @property
     def level(self) -> str:
@@ -124,7 +127,7 @@ class Found:
             return "unknown"
         if not self.firewall["loaded"] or self.firewall["changed"]:
             return "critical"
-        if self.foreign_trouble:
+        if self.foreign_trouble or self.firewall["changed"] is None:
             return "unknown"
         return "warning" if self.foreign or self.firewall["fallback"] else "ok"
 
@@ -186,7 +189,17 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
         tried=tried,
         at=at,
         generation=generation.exists(),
+        fix=_fix(state, fallback=is_fallback),
     )
+
+
+def _fix(state: Path, *, fallback: bool) -> str:
+    """As `ts-status` has it (TS731, TS732)."""
+    from tsstack.status.fixes import reapply
+    from tsstack.status.generation import read_generation
+
+    generation = read_generation(str(state))
+    return reapply(0 if fallback else generation["current"], generation["boot"], generation["pending"])
 
 
 _Tried = tuple[Sequence[str], str]

@@ -58,12 +58,22 @@ def command(file: Path | None, *, every_s: float | None, as_json: bool) -> int:
         from tsstack.parts.proxy.standing import look
 
         plan = _live_plan(site)
-        standing = look(site.paths.current.resolve(), plan, site.facts())
+        standing = look(site.paths.current.resolve(), plan, site.facts(), _mend(site))
         if as_json:
             return json.dumps(standing_json(standing), indent=2 if every_s is None else None), standing.level
         return "\n".join(describe(standing, terminal())), standing.level
 
     return EXIT_CODE[watch(draw, every_s)]
+
+
+def _mend(site: Site) -> str:
+    """What makes the host as its live generation says, whatever the file says by now."""
+    from tsstack.status.fixes import reapply
+    from tsstack.status.generation import read_generation
+
+    generation = read_generation(str(site.paths.state))
+    fix = reapply(generation["current"], generation["boot"], generation["pending"])
+    return fix.partition("    # ")[0]
 
 
 def _live_plan(site: Site) -> Plan:

@@ -25,6 +25,8 @@ class ListenerFacts:
     error_log: str = "/var/log/nginx/error.log"
     start: str = "systemctl restart nginx"
     """What brings it back."""
+    reload: str = "nginx -s reload"
+    """What makes it load what is there."""
 
 
 def check_listeners(facts: ListenerFacts) -> Iterator[Finding]:
@@ -49,6 +51,6 @@ def check_listeners(facts: ListenerFacts) -> Iterator[Finding]:
     elif facts.asks_status and facts.served_digest != facts.wanted_digest:
         bad = True
         words = f"nginx serves another configuration than the live generation's: {facts.served_digest}"
-        yield Finding("TS866", "error", "nginx", words, f"nginx -s reload; tail {facts.error_log}")
+        yield Finding("TS866", "error", "nginx", words, f"{facts.reload}; tail {facts.error_log}")
     if not bad:
         yield Finding("TS866", "ok", "nginx", f"serves the live generation on {facts.wanted} sockets")

@@ -69,6 +69,9 @@ def _firewall(status: Status) -> Iterator[Finding]:
     firewall = status["firewall"]
     if not firewall["enabled"]:
         yield Finding("TS731", "ok", "firewall", "not asked for")
+    elif firewall["loaded"] and firewall["changed"] is None:
+        words = "table inet tsstack is loaded; whether it was changed since is not known"
+        yield Finding("TS805", "warning", "firewall", words, "fw-status")
     elif firewall["loaded"] is not None:
         count = len(firewall["zones"])
         words = f"table inet tsstack is as it was loaded; {count} zone{'' if count == 1 else 's'}"

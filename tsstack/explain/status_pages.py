@@ -223,7 +223,7 @@ REMARKS = (
     ),
     Remark(
         "TS726",
-        "warning",
+        "critical",
         "nginx serves another configuration",
         "It answers, with another configuration than that of the live generation: it was not reloaded, or "
         "was started with another file.",

@@ -5,6 +5,7 @@ Each remark has a stable code, which `explain/status_pages.py` declares and `tss
 
 from __future__ import annotations
 
+from tsstack.parts.proxy.ends import certificate_level
 from tsstack.status.fixes import (
     approve,
     connect,
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 _DAY_S = 86400.0
 _KEY_WARNS_S = 14 * _DAY_S
-# The local CA's leaves are renewed at a third of their 90 days, tailscale's at 14 days or later: what is
-# closer to its end than this was not renewed in time.
-_CERTIFICATE_WARNS_S, _CERTIFICATE_IS_CRITICAL_S = 10 * _DAY_S, 3 * _DAY_S
 # A tailscaled that starts is Running a moment before the control server hears it.
 _SETTLES_S = 15.0
 _RENEW = "tsstack certificates renew"
@@ -163,7 +161,7 @@ def _services(status: Status) -> Iterator[Warning_]:
         )
     elif proxy["current"] is False:
         message = "nginx serves another configuration than the live generation's"
-        yield _say("TS726", "warning", "nginx", message, reload_nginx(proxy))
+        yield _say("TS726", "critical", "nginx", message, reload_nginx(proxy))
     elif proxy["error"]:
         yield _say("TS724", "warning", "services", proxy["error"], "sudo nginx-test")
     gone = [each for each in status["services"] if each["unreached"] and _is_connected(status)]
@@ -184,13 +182,6 @@ def _services(status: Status) -> Iterator[Warning_]:
             count = service["dead_upstreams"]
             words = "an upstream does not answer" if count == 1 else f"{count} upstreams do not answer"
             yield _say("TS727", "warning", service["name"], f"{words}; others serve it", "ts-quality service")
-
-
-def certificate_level(left_s: float) -> Level:
-    """How bad it is that a certificate ends in so many seconds."""
-    if left_s < _CERTIFICATE_IS_CRITICAL_S:
-        return "critical"
-    return "warning" if left_s < _CERTIFICATE_WARNS_S else "ok"
 
 
 def _certificates(status: Status) -> Iterator[Warning_]:

@@ -128,7 +128,8 @@ def test_what_clients_refuse_is_refused_here_and_is_a_warning_where_it_is_in_use
         (-0.1, 2, True),
         (-2, 4.6, False),  # a short-lived one is renewed every few days
         (-4, 2.6, True),
-        (-3600, 13, True),
+        (-3600, 9, True),
+        (-3600, 13, False),
     ],
 )
 def test_the_end_is_announced_in_time(start, end, warned, own):

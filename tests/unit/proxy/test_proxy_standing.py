@@ -20,6 +20,7 @@ from tsstack.parts.proxy.survey import Answer, ask_vhosts
 NOW = datetime.datetime.now(datetime.UTC)
 VHOST = Vhost("wiki.box.tail.test", 443, True, ("wiki",))
 DIGEST = "4f2a4f2a4f2a4f2a4f2a"
+MEND = "tsstack rollback --to 7"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def judge(leaf):
         vhost = Vhost(name, 443, True, ("wiki",))
         made = [Answer(vhost, f"100.64.0.{n}:443", **{"digest": DIGEST, "certificate": raw, **each})
                 for n, each in enumerate(answers)]  # fmt: skip
-        return judge_vhost(DIGEST, vhost, made, {raw: leaf}, NOW + datetime.timedelta(days=days))
+        return judge_vhost(DIGEST, vhost, made, {raw: leaf}, NOW + datetime.timedelta(days=days), mend=MEND)
 
     return judged
 
@@ -65,7 +66,8 @@ def test_one_address_that_is_wrong_is_critical(judge, answer, words):
 
 @pytest.mark.parametrize(
     ("days", "level", "words"),
-    [(75, "ok", ""), (77, "warning", "its certificate ends in 12 days"),
+    [(75, "ok", ""), (78, "ok", ""), (82, "warning", "its certificate ends in 7 days"),
+     (88, "critical", "its certificate ends in 1 day"),
      (91, "critical", "its certificate expired"), (-1, "critical", "its certificate counts from")],
 )  # fmt: skip
 def test_the_days_of_a_certificate(judge, days, level, words):
@@ -78,12 +80,16 @@ def test_a_certificate_for_another_name_is_critical(judge):
     assert judge({}, name="api.box.tail.test").words == "its certificate is not for this name"
 
 
+def test_what_differs_is_mended_by_the_live_generation_whatever_the_file_says(judge):
+    assert judge({"digest": "x"}).hint.startswith(MEND)
+
+
 def test_what_is_critical_is_told_before_what_warns(judge):
     assert judge({}, {"digest": "x"}, days=80).level == "critical"
 
 
 def test_a_name_without_any_address_is_critical():
-    assert judge_vhost(DIGEST, VHOST, [], {}, NOW).level == "critical"
+    assert judge_vhost(DIGEST, VHOST, [], {}, NOW, mend=MEND).level == "critical"
 
 
 def plan(**how):

@@ -58,6 +58,8 @@ def test_zones_with_their_rules_and_lines() -> None:
         ({}, ("table ip filter drops too",), "warning", "table ip filter drops too"),
         ({"changed": True}, (), "critical", "something changed it"),
         ({"loaded": False}, (), "critical", "nothing is closed"),
+        ({"changed": None}, (), "unknown", "loaded; whether it was changed since is not known"),
+        ({"changed": None}, ("table ip filter drops too",), "unknown", "table ip filter drops too"),
         ({"loaded": None, "error": "needs root"}, (), "unknown", "needs root"),
         ({"enabled": False}, (), "ok", "closes nothing"),
     ],
@@ -68,6 +70,12 @@ def test_its_level_and_its_first_words(
     seen = found(foreign=foreign, **change)
     assert seen.level == level
     assert words in "\n".join(firewall_lines(seen, PLAIN))
+
+
+def test_its_fix_is_that_of_ts_status() -> None:
+    seen = found(changed=True)
+    seen.fix = "tsstack rollback --to 7"
+    assert "  fix: tsstack rollback --to 7" in firewall_lines(seen, PLAIN)
 
 
 @pytest.mark.parametrize("width", [40, 48, 60, 80, 140])

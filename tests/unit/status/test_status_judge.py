@@ -49,7 +49,7 @@ def test_where_all_is_well_nothing_is_said() -> None:
         ({"firewall": {"changed": True}}, ("TS732", "critical")),
         ({"firewall": {"fallback": True}}, ("TS733", "warning")),
         ({"proxy": {"running": False, "error": "no"}}, ("TS725", "critical")),
-        ({"proxy": {"current": False}}, ("TS726", "warning")),
+        ({"proxy": {"current": False}}, ("TS726", "critical")),
         ({"proxy": {"error": "damaged"}}, ("TS724", "warning")),
         ({"generation": {"error": "its manifest is damaged"}}, ("TS754", "critical")),
         ({"monitor": {"running": False, "error": "no monitor runs", "state": None}}, ("TS741", "warning")),

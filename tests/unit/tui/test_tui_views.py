@@ -318,6 +318,10 @@ class TestViews:
         assert [row[1] for row in rows] == ["exit-a", "exit-b"]
         assert rows[0][0] == "→"
 
+    def test_a_table_that_nobody_could_compare_is_not_called_whole(self) -> None:
+        frame = frames(a_host(firewall={"changed": None}), 1)
+        assert "whether it was changed since is not known" in text_of(firewall.drops(frame, UTF8, 100)[0])
+
     def test_the_exit_node_in_use_is_marked_though_it_is_not_the_first(self) -> None:
         frame = frames(a_host(exit={"using": "exit-b"}), 1)
         assert [row[0] for row in rows_of(exits.exits(frame, UTF8))] == ["", "→"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsstack.errors import CheckFailed
+from tsstack.parts.proxy.ends import certificate_level
 from tsstack.parts.proxy.pem import read_plain
 
 if TYPE_CHECKING:
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
     from tsstack.parts.proxy.plan import Certificate
+    from tsstack.parts.proxy.tally import Level
 
-WARN_DAYS = 14
-LEAST_WARN_DAYS = 3
 _OTHER_WAY = "or use tls: local-ca"
 
 
@@ -65,7 +65,7 @@ def list_warnings(certificate: Certificate) -> list[str]:
         for message, hint in _list_faults(leaf, certificate, now)
     ]
     left = leaf.not_valid_after_utc - now
-    if datetime.timedelta() < left < warned_before(leaf):
+    if left > datetime.timedelta() and level_of(leaf, now) != "ok":
         lines.append(
             f"{certificate.source_certificate} expires on {_day(leaf.not_valid_after_utc)}, in "
             f"{max(1, round(left / datetime.timedelta(days=1)))} days: renew it; the next `switch` or "
@@ -74,10 +74,10 @@ def list_warnings(certificate: Certificate) -> list[str]:
     return lines
 
 
-def warned_before(leaf: x509.Certificate) -> datetime.timedelta:
-    """14 days before the end; a third of its life if that is less, when renewing is due; at least 3 days."""
-    life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-    return max(datetime.timedelta(days=LEAST_WARN_DAYS), min(datetime.timedelta(days=WARN_DAYS), life / 3))
+def level_of(leaf: x509.Certificate, now: datetime.datetime) -> Level:
+    """How bad it is that it ends when it does."""
+    left, life = leaf.not_valid_after_utc - now, leaf.not_valid_after_utc - leaf.not_valid_before_utc
+    return certificate_level(left.total_seconds(), life.total_seconds())
 
 
 def _list_faults(

@@ -31,7 +31,6 @@ Fault = tuple[Level, str, str]
 """How bad it is, what it is, what to do about it."""
 
 _RENEW = "tsstack certificates renew"
-_AGAIN = "tsstack switch"
 _MOST_DRIFT = 5
 _DRIFT = ("link ", "certificate for ", "identity daemon")
 
@@ -89,8 +88,11 @@ class Standing:
         return worst([*(p.level for p in points), *(v.level for v in vhosts), *(s.level for s in services)])
 
 
-def look(generation: Path, plan: Plan, facts: Facts) -> Standing:
-    """Judge the nginx that runs, or would run, against the live `generation` and its `plan`."""
+def look(generation: Path, plan: Plan, facts: Facts, mend: str) -> Standing:
+    """Judge the nginx that runs, or would run, against the live `generation` and its `plan`.
+
+    `mend`: the command that makes the host as that generation says, once more.
+    """
     from tsstack.parts.proxy.authority import ca_certificate
     from tsstack.parts.proxy.survey import ask_vhosts
 
@@ -104,15 +106,17 @@ def look(generation: Path, plan: Plan, facts: Facts) -> Standing:
     nginx = engine(plan.main_config, facts)
     points = [
         _judge_configuration(nginx, generation, plan, facts),
-        *([_judge_process(nginx, answers)] if facts.nginx else []),
-        _judge_generation(plan, answers),
-        *(_judge_drift(generation, facts) if facts.nginx else []),
+        *([_judge_process(nginx, answers, mend)] if facts.nginx else []),
+        _judge_generation(plan, answers, mend),
+        *(_judge_drift(generation, facts, mend) if facts.nginx else []),
     ]
     return Standing(
         plan.digest,
         tuple(points),
         tuple(
-            judge_vhost(plan.digest, vhost, by_vhost.get((vhost.name, vhost.port), []), leaves, now)
+            judge_vhost(
+                plan.digest, vhost, by_vhost.get((vhost.name, vhost.port), []), leaves, now, mend=mend
+            )
             for vhost in plan.vhosts
         ),
         judge_services(plan, silent, mute_upstreams(plan, set(silent))),
@@ -125,12 +129,14 @@ def judge_vhost(
     answers: Sequence[Answer],
     leaves: dict[bytes, x509.Certificate],
     now: datetime.datetime,
+    *,
+    mend: str,
 ) -> VhostState:
-    """The state of one name, from what it said at each of its addresses. Pure."""
+    """The state of one name, from what it said at each of its addresses; `mend` as for `look`. Pure."""
     ends = [leaves[one.certificate].not_valid_after_utc for one in answers if one.certificate in leaves]
-    faults = [fault for answer in answers for fault in _faults(digest, answer, leaves, now)]
+    faults = [fault for answer in answers for fault in _faults(digest, answer, leaves, now, mend)]
     if not answers:
-        faults = [("critical", "nginx has no address for it", _AGAIN)]
+        faults = [("critical", "nginx has no address for it", mend)]
     none: Fault = ("ok", "", "")
     level, words, hint = min(faults, key=lambda one: one[0] != "critical", default=none)
     return VhostState(
@@ -161,7 +167,7 @@ def judge_services(
 
 
 def _faults(
-    digest: str, answer: Answer, leaves: dict[bytes, x509.Certificate], now: datetime.datetime
+    digest: str, answer: Answer, leaves: dict[bytes, x509.Certificate], now: datetime.datetime, mend: str
 ) -> list[Fault]:
     """What is wrong with one answer."""
     at = f"at {answer.endpoint}"
@@ -173,7 +179,7 @@ def _faults(
     if answer.digest != digest:
         who = f"generation {answer.digest}" if answer.digest else "something else"
         found.append(
-            ("critical", f"{who} answers {at}, not the live one", f"{_AGAIN}    # and see nginx's error log")
+            ("critical", f"{who} answers {at}, not the live one", f"{mend}    # and see nginx's error log")
         )
     leaf = leaves.get(answer.certificate)
     if leaf is None:
@@ -182,7 +188,7 @@ def _faults(
 
 
 def _certificate_faults(answer: Answer, leaf: x509.Certificate, now: datetime.datetime) -> list[Fault]:
-    from tsstack.parts.proxy.fitness import covers, warned_before
+    from tsstack.parts.proxy.fitness import covers, level_of
 
     left = leaf.not_valid_after_utc - now
     if not covers(leaf, answer.vhost.name):
@@ -194,9 +200,10 @@ def _certificate_faults(answer: Answer, leaf: x509.Certificate, now: datetime.da
                  "timedatectl    # is this host's clock right?")]  # fmt: skip
     if answer.distrust:
         return [("critical", f"clients refuse its certificate: {answer.distrust}", _RENEW)]
-    if left < warned_before(leaf):
+    level = level_of(leaf, now)
+    if level != "ok":
         days = f"{left.days} day" + "s" * (left.days != 1)
-        return [("warning", f"its certificate ends in {days}", _RENEW)]
+        return [(level, f"its certificate ends in {days}", _RENEW)]
     return []
 
 
@@ -254,7 +261,7 @@ def _test_without_trace(nginx: Engine) -> None:
             pid_file.unlink()
 
 
-def _judge_process(nginx: Engine, answers: Sequence[Answer]) -> Point:
+def _judge_process(nginx: Engine, answers: Sequence[Answer], mend: str) -> Point:
     about = "nginx"
     master = nginx.master()
     if master is not None:
@@ -265,11 +272,11 @@ def _judge_process(nginx: Engine, answers: Sequence[Answer]) -> Point:
             return Point(about, "ok", "answers; only root sees its process")
         return Point(about, "unknown", "only root sees whether it runs", "try with sudo")
     if orphans := nginx.orphans():
-        return Point(about, "critical", f"its master is dead, {len(orphans)} workers serve on", _AGAIN)
-    return Point(about, "critical", "does not run", f"{_AGAIN}    # starts it")
+        return Point(about, "critical", f"its master is dead, {len(orphans)} workers serve on", mend)
+    return Point(about, "critical", "does not run", f"{mend}    # starts it")
 
 
-def _judge_generation(plan: Plan, answers: Sequence[Answer]) -> Point:
+def _judge_generation(plan: Plan, answers: Sequence[Answer], mend: str) -> Point:
     """Which generation is served: what the status endpoint says, else what the vhosts say."""
     about = "generation"
     said = ask_status(plan.status) if plan.status else ""
@@ -279,10 +286,10 @@ def _judge_generation(plan: Plan, answers: Sequence[Answer]) -> Point:
     if not served:
         return Point(about, "unknown", "nothing says which one is served")
     others = ", ".join(sorted(served - {plan.digest}))
-    return Point(about, "critical", f"nginx serves {others}, the live one is {plan.digest}", _AGAIN)
+    return Point(about, "critical", f"nginx serves {others}, the live one is {plan.digest}", mend)
 
 
-def _judge_drift(generation: Path, facts: Facts) -> list[Point]:
+def _judge_drift(generation: Path, facts: Facts, mend: str) -> list[Point]:
     """What the points above do not cover: links, the identity daemon, certificates that are due."""
     if os.geteuid() != 0:
         return []
@@ -290,7 +297,7 @@ def _judge_drift(generation: Path, facts: Facts) -> list[Point]:
         changes = find_drift(generation, facts)
     except TsstackError as error:
         return [Point("drift", "unknown", error.message, error.hint)]
-    found = [_judge_change(each, facts) for each in changes if each.subject.startswith(_DRIFT)]
+    found = [_judge_change(each, facts, mend) for each in changes if each.subject.startswith(_DRIFT)]
     found.sort(key=lambda one: one.level != "critical")
     if len(found) > _MOST_DRIFT:
         left = len(found) - _MOST_DRIFT
@@ -298,11 +305,11 @@ def _judge_drift(generation: Path, facts: Facts) -> list[Point]:
     return found
 
 
-def _judge_change(change: Change, facts: Facts) -> Point:
+def _judge_change(change: Change, facts: Facts, mend: str) -> Point:
     if change.subject != "identity daemon" or change.after is None:
-        return Point("drift", "warning", str(change), _AGAIN)
+        return Point("drift", "warning", str(change), mend)
     if doorkeeper.answers(facts):
         words = "runs with other code or settings than the live generation's"
-        return Point("identity daemon", "warning", words, _AGAIN)
+        return Point("identity daemon", "warning", words, mend)
     words = "does not answer: services with `allow` refuse everybody"
-    return Point("identity daemon", "critical", words, f"{_AGAIN}    # starts it")
+    return Point("identity daemon", "critical", words, f"{mend}    # starts it")

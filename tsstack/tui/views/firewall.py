@@ -91,10 +91,12 @@ def drops(frame: Frame, signs: Signs, width: int) -> list[Line]:
         return [labelled("firewall", (signs.words(firewall["error"]), "warning"))]
     if firewall["loaded"] is False:
         return [labelled("firewall", ("not loaded: nothing is closed", "critical"))]
-    state: list[Span] = [
-        (f"default {firewall['default_policy']}", ""),
-        ("changed since it was loaded", "critical") if firewall["changed"] else ("as it was loaded", "ok"),
-    ]
+    whole: dict[bool | None, Span] = {
+        True: ("changed since it was loaded", "critical"),
+        False: ("as it was loaded", "ok"),
+        None: ("loaded; whether it was changed since is not known", "warning"),
+    }
+    state: list[Span] = [(f"default {firewall['default_policy']}", ""), whole[firewall["changed"]]]
     lines = [labelled("table", *joined(state, f" {signs.sign('dot')} "))]
     for name, counter in firewall["dropped"].items():
         rate = frame.rates.get(name)

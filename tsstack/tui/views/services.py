@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tsstack.status.judge import certificate_level
+from tsstack.parts.proxy.ends import certificate_level
 from tsstack.status.words import milliseconds, span
 from tsstack.tui.cells import LOOK_OF, Cells, Column, Line, Signs, Span, Table, dimmed, joined, labelled, say
 from tsstack.tui.frame import Frame
