@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -17,8 +16,7 @@ from click.core import ParameterSource
 from tsstack.cli.glyphs import Terminal, clean, redraws, terminal
 from tsstack.cli.known_names import complete_peer
 from tsstack.cli.options import Shared, file_option, json_option
-from tsstack.cli.output import chatter
-from tsstack.cli.script import watch, watch_option
+from tsstack.cli.script import CheckVerb, watch, watch_option
 
 if TYPE_CHECKING:
     from tsstack.doctor.examination import Examination, Section
@@ -33,7 +31,7 @@ _UNBOUNDED = 100_000
 _WRAPPED = 100
 
 
-@click.command(epilog="""\b
+@click.command(cls=CheckVerb, epilog="""\b
 Examples:
   sudo tsstack doctor                 all of it; some seconds where something is silent
   sudo tsstack doctor --quick         without what asks the network
@@ -74,7 +72,8 @@ def doctor(
     the system's, its certificate, its port, and whether a new connection arrives. Each finding has a code,
     what was seen, and the command that mends it. Changes nothing.
 
-    Ends with 0 when all is well, 1 with a warning, 2 with an error, as check plugins do.
+    Ends with 0 when all is well, 1 with a warning, 2 with an error, 3 when it cannot be told, as check
+    plugins do.
     """
     from tsstack.doctor.examination import Request, examine
     from tsstack.switch.site import Site
@@ -91,15 +90,8 @@ def doctor(
         wide = to if sys.stdout.isatty() else Terminal(colour=False, unicode=to.unicode, width=_UNBOUNDED)
         return "\n".join(doctor_lines(found, wide, everything=everything)), found.level
 
-    try:
-        level = cast("Level", watch(draw, every_s))
-    except OSError as error:  # nobody reads it, or a full disk: no warning of a check plugin
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
-            chatter(f"error: {error.strerror or error}")
-        raise click.exceptions.Exit(_UNKNOWN) from None
-    raise click.exceptions.Exit(_EXIT[level])
+    level = cast("Level", watch(draw, every_s, as_json=as_json))
+    raise click.exceptions.Exit(_EXIT.get(level, _UNKNOWN))
 
 
 def _is_named(context: click.Context) -> bool:

@@ -15,7 +15,6 @@ from tsstack.cli.fw_screen import firewall_lines
 from tsstack.cli.glyphs import screen_rows, terminal
 from tsstack.cli.known_names import complete_zone
 from tsstack.cli.options import json_option
-from tsstack.cli.output import result_json
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
 from tsstack.cli.spans import Span
 
@@ -76,12 +75,7 @@ def command(  # noqa: PLR0917  click passes them by name
             firewall_lines(found, terminal(piped=_PIPED_WIDTH), rules=rules, rows=rows)
         ), found.level
 
-    if as_json and every_s is None:
-        found = _look(state, run_folder, since_s, zones)
-        result_json(found.as_json())
-        level = found.level
-    else:
-        level = watch(draw, every_s)
+    level = watch(draw, every_s, as_json=as_json)
     raise click.exceptions.Exit(EXIT_CODE[level])
 
 

@@ -48,9 +48,9 @@ _FILES = (
 )
 _EXIT = (
     (0, "it is done, or nothing had to be done"),
-    (TsstackError.exit_code, "it could not be done, or a remark of the kind warning"),
-    (UsageError.exit_code, "the command line asks for what there is not, or a remark of the kind critical"),
-    (ConfigError.exit_code, "the file is not valid"),
+    (TsstackError.exit_code, "it could not be done; or, of a check, a warning"),
+    (UsageError.exit_code, "usage error; or, of a check, something critical"),
+    (ConfigError.exit_code, "the file is not valid; or, of a check, that cannot be told"),
     (CheckFailed.exit_code, "refused before anything was changed"),
     (ApplyFailed.exit_code, "a change failed and was undone as a whole"),
     (RollbackFailed.exit_code, "a change failed and could not be undone wholly"),

@@ -128,7 +128,7 @@ def command(
             return json.dumps(raw, indent=2 if every_s is None else None), usage.level
         return "\n".join(describe(usage, terminal(), span=since[0], top=top, errors=errors)), usage.level
 
-    return EXIT_CODE[watch(draw, every_s)]
+    return EXIT_CODE[watch(draw, every_s, as_json=as_json)]
 
 
 def _live_plan(services: tuple[str, ...]) -> Plan:

@@ -63,7 +63,7 @@ def command(file: Path | None, *, every_s: float | None, as_json: bool) -> int:
             return json.dumps(standing_json(standing), indent=2 if every_s is None else None), standing.level
         return "\n".join(describe(standing, terminal())), standing.level
 
-    return EXIT_CODE[watch(draw, every_s)]
+    return EXIT_CODE[watch(draw, every_s, as_json=as_json)]
 
 
 def _mend(site: Site) -> str:

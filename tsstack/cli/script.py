@@ -6,6 +6,7 @@ They serve as check plugins: 0 all is well, 1 a warning, 2 critical, and 3 where
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -51,12 +52,19 @@ watch_option = click.option(
 )
 
 
-def run_script(command: click.Command, name: str) -> int:  # noqa: PLR0911  each way to end has its code
+def run_script(command: click.Command, name: str) -> int:
     """Run a console script's command on sys.argv; returns its exit code. What failed is 3, told on stderr."""
     open_closed_streams()
     shared = Shared()
+    return exit_code_of(
+        lambda: command.main(sys.argv[1:], prog_name=name, standalone_mode=False, obj=shared), shared
+    )
+
+
+def exit_code_of(work: Callable[[], Any], shared: Shared) -> int:  # noqa: PLR0911  each way to end has its code
+    """The code that a check plugin ends with after `work`, which gives one, or fails: that is 3, and told."""
     try:
-        code = command.main(sys.argv[1:], prog_name=name, standalone_mode=False, obj=shared)
+        code = work()
     except click.exceptions.Exit as end:
         return end.exit_code
     except (
@@ -85,25 +93,55 @@ def run_script(command: click.Command, name: str) -> int:  # noqa: PLR0911  each
     return code if isinstance(code, int) else 0
 
 
-def watch(draw: Callable[[], tuple[str, str]], every_s: float | None) -> str:
+class CheckVerb(click.Command):
+    """A verb of `tsstack` that serves as a check plugin: it ends as the console scripts do."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Words that are none are no error of the host's."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            error.show()
+            raise click.exceptions.Exit(EXIT_CODE["unknown"]) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The verb, and its exit code."""
+        code = exit_code_of(lambda: super(CheckVerb, self).invoke(ctx), ctx.ensure_object(Shared))
+        raise click.exceptions.Exit(code)
+
+
+def watch(draw: Callable[[], tuple[str, str]], every_s: float | None, *, as_json: bool = False) -> str:
     """Print what `draw` gives (a text and a level), once or each `every_s` seconds; returns the last level.
 
-    On a terminal each text replaces the one before; elsewhere they follow each other after an empty line.
-    Ends with Ctrl-C.
+    On a terminal each text replaces the one before; elsewhere they follow each other after an empty line. As
+    JSON each is a line. Who stops answering is waited for: it was there, so it will be again. Ends with
+    Ctrl-C.
     """
     text, level = draw()
     if every_s is None:
         click.echo(text)
         return level
-    in_place = redraws(sys.stdout)
+    in_place = redraws(sys.stdout) and not as_json
     try:
         while True:
             if in_place:
                 sys.stdout.write(redrawn(text))
                 sys.stdout.flush()
-            else:
-                click.echo(f"{text}\n")
+            elif text or not as_json:
+                click.echo(text if as_json else f"{text}\n")
             time.sleep(every_s)
-            text, level = draw()
+            try:
+                text, level = draw()
+            except TsstackError as error:
+                text, level = _waiting(error, as_json=as_json), "unknown"
     except KeyboardInterrupt:
         return level
+
+
+def _waiting(error: TsstackError, *, as_json: bool) -> str:
+    if as_json:
+        told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+        return json.dumps({"error": {**told, "exit_code": EXIT_CODE["unknown"]}})
+    return f"{error.message}: waiting for it"

@@ -121,7 +121,7 @@ def command(  # noqa: PLR0917  click passes them by name
         span_s=span_s, quick=quick or every_s is not None, direct=direct and every_s is None, port=port
     )
     if every_s is not None:
-        level = watch(lambda: _screen(daemon, plan, peer, folder, as_json=as_json), every_s)
+        level = watch(lambda: _screen(daemon, plan, peer, folder, as_json=as_json), every_s, as_json=as_json)
         return EXIT_CODE[level]
     text, level = _screen(daemon, plan, peer, folder, as_json=as_json, keep=True)
     result(text)
@@ -136,11 +136,12 @@ def _screen(
     from tsstack.bench.measure import Benchmark, Unreachable
 
     line = _Progress()
+    indent = 2 if keep else None  # a line for each when they follow each other
     try:
         report = Benchmark(daemon, plan, line.tell, line.announce).run(peer)
     except Unreachable as error:
         line.clear()
-        return _unreachable(error, as_json=as_json), "critical"
+        return _unreachable(error, as_json=as_json, indent=indent), "critical"
     finally:
         line.clear()
     before = predecessor(_runs(folder, report.peer), report.as_json())
@@ -148,10 +149,14 @@ def _screen(
     level = "warning" if report.way.relayed or any(each.worse for each in found) else "ok"
     if keep:
         _keep(folder, report)
-    return _text(report, found, str((before or {}).get("at", "")), level, as_json=as_json), level
+    return _text(
+        report, found, str((before or {}).get("at", "")), level, as_json=as_json, indent=indent
+    ), level
 
 
-def _text(report: Report, found: tuple[Change, ...], before: str, level: str, *, as_json: bool) -> str:
+def _text(
+    report: Report, found: tuple[Change, ...], before: str, level: str, *, as_json: bool, indent: int | None
+) -> str:
     import json
     from dataclasses import asdict
 
@@ -166,14 +171,14 @@ def _text(report: Report, found: tuple[Change, ...], before: str, level: str, *,
         "last_run": before or None,
         "changes": [asdict(each) for each in found],
     }
-    return json.dumps(value, indent=2)
+    return json.dumps(value, indent=indent)
 
 
-def _unreachable(error: TsstackError, *, as_json: bool) -> str:
+def _unreachable(error: TsstackError, *, as_json: bool, indent: int | None) -> str:
     import json
 
     if as_json:
-        return json.dumps({"level": "critical", "error": error.message, "hint": error.hint}, indent=2)
+        return json.dumps({"level": "critical", "error": error.message, "hint": error.hint}, indent=indent)
     shown = terminal()
     return f"{shown.sign('critical')} {clean(error.message)}\n  {clean(error.hint)}"
 

@@ -109,12 +109,12 @@ def command(
         stands = [each for each in journal.stands if asked.concerns(each)]
         if sys.stdout.isatty() and not as_json and not follows:
             lines += standing_lines(stands, terminal(), time.time())
-        if every_s is not None:
+        if every_s is not None and not as_json:
             lines = newest(lines, screen_rows(), terminal())
         return "\n".join(lines), _level(stands)
 
     if not follows:
-        return EXIT_CODE[_show(draw, every_s)]
+        return EXIT_CODE[_show(draw, every_s, as_json=as_json)]
     journal = read(client, archive)
     asked, write = wanted(journal), _writer(as_json=as_json, full=full)
     _say(journal.notes)
@@ -132,10 +132,10 @@ def _writer(*, as_json: bool, full: bool) -> Writer:
     return EventLines(terminal(), piped=not sys.stdout.isatty(), full=full).lines
 
 
-def _show(draw: Callable[[], tuple[str, str]], every_s: float | None) -> str:
+def _show(draw: Callable[[], tuple[str, str]], every_s: float | None, *, as_json: bool) -> str:
     """As `watch`, but no line at all where there is nothing to show."""
     if every_s is not None:
-        return watch(draw, every_s)
+        return watch(draw, every_s, as_json=as_json)
     text, level = draw()
     if text:
         click.echo(text)

@@ -17,7 +17,6 @@ from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
 from tsstack.cli.spans import Span
-from tsstack.errors import TsstackError
 from tsstack.monitor.archive import Archive
 from tsstack.monitor.client import DEFAULT_PATH as SOCKET
 from tsstack.monitor.client import Client
@@ -119,16 +118,9 @@ def command(
     points = _PLOT_POINTS if plot is not None else POINTS
     asked = Asked(WINDOWS_S[window], span_s, points, words, None if all_of_it else most, all_of_it)
     client, archive = Client(socket), Archive(history)
-    began: list[bool] = []
 
     def draw() -> tuple[str, str]:
-        try:
-            report = read(client, archive, asked)
-        except TsstackError as error:
-            if not began:
-                raise
-            return f"{error.message}: waiting for it", "unknown"  # it was there, so it will be again
-        began.append(True)
+        report = read(client, archive, asked)
         # What the history ends with may be days ago: nobody knows how it is now.
         level = _STATUS[worst_level(report.links)] if report.live else "unknown"
         if level == "ok" and report.troubles and any(each.level == "unknown" for each in report.links):
@@ -150,7 +142,7 @@ def command(
             _plot(report, plot)
         return "\n".join(lines), level
 
-    return EXIT_CODE[watch(draw, every_s)]
+    return EXIT_CODE[watch(draw, every_s, as_json=as_json)]
 
 
 def fit(lines: list[str], out: Terminal, rows: int | None) -> list[str]:

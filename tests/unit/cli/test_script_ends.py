@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from tsstack.cli import glyphs
 from tsstack.cli.completion import SCRIPTS
-from tsstack.cli.script import run_script
+from tsstack.cli.main import run
+from tsstack.cli.script import run_script, watch
+from tsstack.errors import CheckFailed
 
 START = "from tsstack.cli.{} import main; main()"
 WATCHING = [module for name, (module, _) in SCRIPTS.items() if name != "tsstack"]
@@ -103,3 +106,59 @@ def test_a_fault_of_ours_is_told_whole_and_is_no_warning(
     monkeypatch.setattr(sys, "argv", ["broken"])
     assert run_script(broken, "broken") == 3
     assert "KeyError: 'zones'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(KeyError("zones"), 3), (CheckFailed("no"), 3), (OSError("disk"), 3), (KeyboardInterrupt(), 130)],
+)
+def test_a_doctor_that_cannot_tell_has_found_nothing(
+    fault: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("tsstack.doctor.examination.examine", broken)
+    assert run(["doctor"]) == code
+    assert bool(capsys.readouterr().err) == (code == 3)
+
+
+def test_words_that_the_doctor_does_not_know_are_no_error_of_the_host() -> None:
+    assert run(["doctor", "--nonsense"]) == 3
+    assert run(["generations", "--nonsense"]) == 2
+
+
+class Turns:
+    """Draws in turn what it was given, raises what is an error, and ends as Ctrl-C does."""
+
+    def __init__(self, *turns: str | Exception) -> None:
+        self.turns = [*turns]
+
+    def __call__(self) -> tuple[str, str]:
+        if not self.turns:
+            raise KeyboardInterrupt
+        turn = self.turns.pop(0)
+        if isinstance(turn, Exception):
+            raise turn
+        return turn, "ok"
+
+
+GONE = CheckFailed("no monitor listens", hint="start it")
+
+
+def test_who_stops_answering_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert watch(Turns("one", GONE, "two"), 0.001) == "ok"
+    assert capsys.readouterr().out == "one\n\nno monitor listens: waiting for it\n\ntwo\n\n"
+    with pytest.raises(CheckFailed):
+        watch(Turns(GONE, "two"), 0.001)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_json_is_a_line_for_each_whatever_takes_it(
+    in_place: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tsstack.cli.script.redraws", lambda _: in_place)
+    watch(Turns('{"a": 1}', GONE, "", '{"a": 2}'), 0.001, as_json=True)
+    first, lost, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (first, last) == ({"a": 1}, {"a": 2})
+    assert (lost["error"]["message"], lost["error"]["hint"]) == ("no monitor listens", "start it")
