@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from tsstack.cli.short_screen import in_rows
 from tsstack.status.headline import headline
-from tsstack.status.words import clean, is_cut_off, milliseconds, number, span, way_out, way_to, wrapped
+from tsstack.status.words import (
+    clean,
+    command_lines,
+    is_cut_off,
+    milliseconds,
+    number,
+    span,
+    way_out,
+    way_to,
+    wrapped,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -280,22 +290,8 @@ def _warnings(status: Status, terminal: Terminal) -> Iterator[str]:
         lines = wrapped(clean(head + warning["message"]), room)
         yield f"  {terminal.sign(warning['level'])} {terminal.level(warning['level'], lines[0])}"
         yield from (f"    {terminal.level(warning['level'], line)}" for line in lines[1:])
-        for line in _command(clean(warning["hint"]), terminal.width - 6):
-            yield f"      {terminal.paint(line, 'dim')}"
-
-
-def _command(hint: str, width: int) -> Iterator[str]:
-    """A command in lines that can be pasted together, and what it does as comments."""
-    command, _, comment = hint.partition("    # ")
-    if len(hint) <= width:
-        yield from [hint] if hint else []
-        return
-    if command.startswith("# "):
-        command, comment = "", command[2:]
-    *broken, last = wrapped(command, width - 2)
-    yield from (f"{line} \\" for line in broken)
-    yield from [last] if last else []
-    yield from (f"# {line}" for line in wrapped(comment, width - 2)) if comment else ()
+        for line, goes_on in command_lines(clean(warning["hint"]), terminal.width - 6):
+            yield f"{'' if goes_on else '      '}{terminal.paint(line, 'dim')}"
 
 
 def _count(counter: Counter | None) -> str:

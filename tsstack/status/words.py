@@ -129,6 +129,30 @@ def wrapped(text: str, width: int) -> list[str]:
     return [*lines, line]
 
 
+def command_lines(hint: str, width: int) -> list[tuple[str, bool]]:
+    """A fix in lines of at most `width` that can be pasted together: the command, then its comment.
+
+    Each with whether it goes on inside a word: to a shell it does so only where nothing stands before it.
+    """
+    if len(hint) <= width:
+        return [(hint, False)] if hint else []
+    command, _, comment = hint.partition("    # ")
+    if command.startswith("# "):
+        command, comment = "", command[2:]
+    room = max(1, width - 2)
+    lines, line, inside = [], "", False
+    for word in command.split(" "):
+        if line and len(line) + 1 + len(word) > room:
+            lines.append((f"{line} \\", inside))
+            line, inside = "", False
+        line = f"{line} {word}" if line else word
+        while len(line) > room:
+            lines.append((f"{line[:room]}\\", inside))
+            line, inside = line[room:], True
+    lines += [(line, inside)] if line else []
+    return lines + ([(f"# {each}", False) for each in wrapped(comment, room)] if comment else [])
+
+
 def speaks_utf8(environment: Mapping[str, str]) -> bool:
     """Whether the locale is one of UTF-8 (locale(7): the first of these that is set and not empty decides).
 

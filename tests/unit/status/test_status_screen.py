@@ -7,11 +7,14 @@ import re
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from status_bed import NOW, a_state, a_status
 
 from tsstack.cli import ts_status
 from tsstack.cli.glyphs import Terminal, terminal
 from tsstack.cli.status_screen import status_lines
+from tsstack.status.words import command_lines
 
 PLAIN = Terminal(colour=False, unicode=False, width=80)
 COLOUR = Terminal(colour=True, unicode=True, width=80)
@@ -150,6 +153,23 @@ def test_a_fix_that_is_too_long_stays_a_command_that_can_be_pasted() -> None:
         "# on http://hs.test:8080: the key",
         "# is good again and does not end",
     ]
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=30), min_size=1, max_size=8), st.integers(14, 60))
+def test_a_broken_command_is_the_same_to_a_shell(words: list[str], width: int) -> None:
+    """A backslash at the end of a line takes both away; leading blanks part words (POSIX shell, 2.2.1)."""
+    lines = command_lines(" ".join(words), width)
+    assert all(len(line) <= width for line, _ in lines)
+    pasted = "\n".join(line if goes_on else f"      {line}" for line, goes_on in lines)
+    assert pasted.replace("\\\n", "").split() == words
+
+
+def test_a_list_of_routes_that_is_longer_than_the_screen_stays_one_word() -> None:
+    offers = [{"route": f"10.{n}.0.0/16", "approved": False, "withdrawn": False} for n in range(12)]
+    lines = status_lines(a_status(tailnet={"offers": offers, "id": "7"}), PLAIN)
+    at = next(number for number, line in enumerate(lines) if "headscale" in line)
+    pasted = "\n".join(lines[at:]).replace("\\\n", "")
+    assert ",".join(offer["route"] for offer in offers) in pasted
 
 
 def test_a_peer_that_the_monitor_finds_dead_is_not_called_relayed() -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tsstack.status.words import is_cut_off, milliseconds, number, span, way_out, way_to, wrapped
+from tsstack.status.words import (
+    command_lines,
+    is_cut_off,
+    milliseconds,
+    number,
+    span,
+    way_out,
+    way_to,
+    wrapped,
+)
 from tsstack.tui.cells import (
     LOOK_OF,
     Cells,
@@ -242,8 +251,8 @@ def remarks(status: Status, signs: Signs, width: int, *, hints: bool = True) -> 
         lines.append(((f"{sign} ", look), (first, LOOK_OF[warning["level"]])))
         lines += [(("  ", ""), (line, look)) for line in more]
         if warning["hint"] and hints:
-            hint = wrapped(signs.words(warning["hint"]), max(20, width - 4))
-            lines += [(("    ", ""), (line, "dim")) for line in hint]
+            hint = command_lines(signs.words(warning["hint"]), max(20, width - 4))
+            lines += [(("    ", ""), (line, "dim")) for line, _ in hint]
     return lines
 
 
