@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from time import localtime, strftime
 from typing import Any
 
+from tsstack.monitor.episodes import Episodes
+from tsstack.monitor.snapshot import Event as Happened
 from tsstack.status.words import wrapped
 from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, joined, labelled, say
 
@@ -19,6 +22,7 @@ EVENTS = (
     Column("what", 30, grow=4),
 )
 KEPT = 1000
+_FIELDS = tuple(each.name for each in fields(Happened))
 SEVERITIES = ("info", "warning", "critical")
 
 
@@ -29,9 +33,14 @@ def merge(known: Sequence[Event], news: Sequence[Event]) -> tuple[Event, ...]:
 
 
 def at_least(events: Sequence[Event], least: str) -> list[Event]:
-    """The newest first, those at least so severe; what is over stays beside its beginning."""
+    """The newest first, those at least so severe; of what is over that is how severe it was."""
     floor = SEVERITIES.index(least)
-    return [each for each in reversed(events) if SEVERITIES.index(each["severity"]) >= floor or each["over"]]
+    if not floor:
+        return [*reversed(events)]
+    told = Episodes(Happened(**{name: each[name] for name in _FIELDS}) for each in events).told
+    worst = (each.worst if each.event.over else each.event.severity for each in told)
+    wanted = [SEVERITIES.index(severity) >= floor for severity in worst]
+    return [each for each, is_wanted in zip(events, wanted, strict=True) if is_wanted][::-1]
 
 
 def events(shown: Sequence[Event], signs: Signs, now: float, *, stale: bool, empty: str) -> Table:
