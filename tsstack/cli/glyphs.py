@@ -6,6 +6,7 @@ gets a sign of ASCII, what takes no colour gets none (no-color.org).
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -118,8 +119,24 @@ def terminal(*, piped: int = 80) -> Terminal:
         is_terminal, width = False, 0
     told = os.environ.get("COLUMNS", "")
     columns = int(told) if told.isdigit() else 0
-    colour = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Terminal(colour=colour, unicode=_is_utf8(), width=columns or width or piped)
+    return Terminal(
+        colour=is_terminal and _wants_colour(), unicode=_is_utf8(), width=columns or width or piped
+    )
+
+
+def takes_colour(stream: TextIO) -> bool:
+    """Whether what is written there may have colour: a terminal that knows how, and nobody said NO_COLOR."""
+    return stream.isatty() and _wants_colour()
+
+
+def _wants_colour() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def write_whatever_comes(stream: TextIO) -> None:
+    """What the locale has no sign for is a question mark there, and no end of us: peers have any name."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="replace")
 
 
 def _is_utf8() -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from tsstack.cli.glyphs import takes_colour, write_whatever_comes
 from tsstack.errors import ConfigError, Finding, TsstackError
 
 _SEVERITY_STYLE = {"error": "red", "warning": "yellow", "info": "blue"}
@@ -21,11 +22,12 @@ def open_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for the rest of the process
+    write_whatever_comes(sys.stdout)
 
 
 def colour() -> bool:
-    """Whether stdout takes colour: a terminal, and NO_COLOR is not set (no-color.org)."""
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    """Whether stdout takes colour, as `takes_colour` judges it."""
+    return takes_colour(sys.stdout)
 
 
 def style(text: str, **how: Any) -> str:
@@ -59,7 +61,7 @@ def progress(quiet: bool) -> Callable[[str], None]:
         if quiet:
             return
         elapsed = f"{time.monotonic() - started_s:7.2f} s"
-        if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        if takes_colour(sys.stderr):
             elapsed = click.style(elapsed, dim=True)
         chatter(f"{elapsed}  {line}")
 

@@ -148,9 +148,10 @@ def _show(status: Status, options: Options) -> None:
         indent = None if options.every_s else 2  # a line for each when they follow each other
         sys.stdout.write(json.dumps(status, indent=indent) + "\n")
     else:
-        from tsstack.cli.glyphs import redrawn, redraws, screen_rows, terminal
+        from tsstack.cli.glyphs import redrawn, redraws, screen_rows, terminal, write_whatever_comes
         from tsstack.cli.status_screen import status_lines
 
+        write_whatever_comes(sys.stdout)
         rows = screen_rows() if options.every_s else None
         out = terminal(piped=_UNCUT)
         text = "\n".join(status_lines(status, out, everything=options.all, rows=rows)) + "\n"

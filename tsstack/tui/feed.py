@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tsstack.errors import TsstackError
 from tsstack.status.gather import Heard, Sources, ask_tailscaled, gather
+from tsstack.status.judge import worst
 from tsstack.tui.frame import Frame, Generation, Permissions, next_frame
+
+if TYPE_CHECKING:
+    from tsstack.status.shape import Status
 
 TAILSCALED_PACE_S = 0.95
 """tailscaled is asked no more often, however often the rest is: with many peers each answer costs it work."""
@@ -41,6 +45,12 @@ class Places:
     def state(self) -> Path:
         """Where the generations are."""
         return Path(self.sources.state)
+
+
+def _not_yet_judged(status: Status) -> Status:
+    """Without the remark on a tailscaled that was asked a moment ago: it may well answer."""
+    left = [each for each in status["warnings"] if each["code"] != "TS701"]
+    return {**status, "warnings": left, "level": worst(left)}
 
 
 def permissions(sources: Sources) -> Permissions:
@@ -108,6 +118,8 @@ class Feed:
         """Ask once, and put the frame into its slot."""
         sources = self.places.sources
         status = gather(sources, self._heard or _SILENT)
+        if self._heard is None:
+            status = _not_yet_judged(status)
         generations = self._read_generations() if self.wants_generations.is_set() else None
         frame = next_frame(self.latest, status, permissions(sources), generations)
         self.latest = frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstack.cli import glyphs
+from tsstack.cli import glyphs, output
 from tsstack.cli.completion import SCRIPTS
 from tsstack.cli.main import run
 from tsstack.cli.script import run_script, watch
@@ -162,3 +163,27 @@ def test_json_is_a_line_for_each_whatever_takes_it(
     first, lost, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (first, last) == ({"a": 1}, {"a": 2})
     assert (lost["error"]["message"], lost["error"]["hint"]) == ("no monitor listens", "start it")
+
+
+def test_colour_is_for_terminals_that_take_it_and_people_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen:
+        def isatty(self) -> bool:
+            return True
+
+    for no_color, term, wanted in (("", "xterm", True), ("1", "xterm", False), ("", "dumb", False)):
+        monkeypatch.setenv("NO_COLOR", no_color)
+        monkeypatch.setenv("TERM", term)
+        monkeypatch.setattr(output.sys, "stdout", Screen())
+        assert output.colour() is wanted
+
+
+@pytest.mark.parametrize("name", ["кухня", "\ud800"])
+def test_a_name_that_the_locale_has_no_letters_for_ends_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "iso-8859-1", errors="strict"))
+    output.open_closed_streams()
+    output.result(f"peer {name}.")
+    sys.stdout.flush()
+    assert written.getvalue() == f"peer {'?' * len(name)}.\n".encode()

@@ -196,3 +196,13 @@ def test_in_a_pipe_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     ts_status.run([])
     assert drift in out.getvalue()
+
+
+def test_a_name_that_the_locale_has_no_letters_for_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "iso-8859-1", errors="strict"))
+    status = a_status()
+    status["peers"][0]["name"] = "кухня"
+    monkeypatch.setattr(ts_status, "gather", lambda _: status)
+    assert ts_status.run([]) == 0
+    assert b" ????? " in written.getvalue()

@@ -43,6 +43,10 @@ def wait_for(holds: Callable[[], Any], what: str) -> None:
         time.sleep(0.01)
 
 
+def codes(feed: Feed) -> list[str]:
+    return [each["code"] for each in feed.latest.status["warnings"]] if feed.latest else []
+
+
 def tailscaled(asked: bytes) -> bytes:
     return as_http(PREFS if b"/prefs " in asked else TAILSCALED)
 
@@ -130,7 +134,9 @@ def test_a_tailscaled_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
             assert time.monotonic() - start < 0.9
             assert feed.latest is not None
             assert "tailscaled has not answered yet" in feed.latest.away["tailscaled"].why
+            assert "TS701" not in codes(feed), "nobody knows that yet"
             wait_for(lambda: "did not answer within" in feed.latest.away["tailscaled"].why, "its time is up")
+            assert "TS701" in codes(feed)
 
 
 def test_who_goes_away_is_told_with_its_last_words_and_comes_back(tmp_path: Path) -> None:
