@@ -29,7 +29,7 @@ def root() -> Path:
         return checkout
     raise TsstackError(
         f"the data folders of tsstack are missing beside {package}",
-        hint="reinstall the package: pip install --force-reinstall tsstack",
+        hint="reinstall the package; in a checkout: pipx install --force .",
     )
 
 

@@ -47,15 +47,24 @@ def save(folder: Path, run: Mapping[str, Any]) -> Path:
 
 
 def load(folder: Path, peer: str = "") -> Kept:
-    """The runs that are kept, of one peer where one is named. Raises OSError when they may not be read."""
+    """The runs that are kept, of one peer where one is named: by its name, full name or address.
+
+    Raises OSError when they may not be read.
+    """
     runs, damaged = [], []
     for path in _files(folder):
         run = _read(path)
         if run is None:
             damaged.append(path)
-        elif not peer or run["peer"] == peer:
+        elif not peer or _is_of(run, peer.lower().rstrip(".")):
             runs.append(run)
     return Kept(tuple(runs), tuple(damaged))
+
+
+def _is_of(run: Mapping[str, Any], name: str) -> bool:
+    """Whether a run was to who has this name, as `peers.choose` takes it but for other host names."""
+    label = str(run["peer"]).lower()
+    return name in {label, run.get("address")} or name.startswith(f"{label}.")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -161,7 +161,7 @@ def fault(*, name: str, directory: Path, fault_name: str, node: str, amount: int
 
     \b
     Examples:
-      tsstack lab fault uplink exit-a    its way to the internet, and no other, is dead
+      tsstack lab fault uplink exit-b    its way to the internet, and no other, is dead
       tsstack lab fault heal
     """
     from tsstack.lab.lab import Lab

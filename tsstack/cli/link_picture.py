@@ -24,7 +24,7 @@ def need_pillow() -> Any:
     except ImportError as error:
         raise CheckFailed(
             f"PNG needs Pillow, which is not installed here ({error})",
-            hint="pip install 'tsstack[plot]', or draw FILE.svg, which needs nothing",
+            hint="pipx install '.[plot]' in a checkout, or draw FILE.svg, which needs nothing",
         ) from error
 
 

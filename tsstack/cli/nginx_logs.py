@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +14,7 @@ from tsstack.cli.glyphs import clean, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
+from tsstack.cli.spans import Span, span_words
 from tsstack.cli.used import describe, describe_line, line_json, usage_json
 from tsstack.errors import CheckFailed, UsageError
 from tsstack.model.facts import Paths
@@ -22,24 +22,6 @@ from tsstack.parts.proxy.plan import PLAN, read_plan
 
 if TYPE_CHECKING:
     from tsstack.parts.proxy.plan import Plan
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class _Since(click.ParamType[tuple[str, float]]):
-    """How far back: 90s, 15m, 1h, 2d; as it was written, and in seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d{1,6})([smhd])", value)
-        if match is None or int(match[1]) == 0:
-            self.fail(f"{value!r} is not a duration; write 15m, 1h or 2d", param, ctx)
-        return value, float(match[1]) * _UNITS[match[2]]
 
 
 def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -67,11 +49,11 @@ Exit codes: 0 ok; 1 more than 1 % of a service's answers are 5xx (of at least 20
 @click.argument("services", nargs=-1, metavar="[SERVICE]...", shell_complete=_complete)
 @click.option(
     "--since",
-    type=_Since(),
+    type=Span(),
     default="1h",
     show_default=True,
     metavar="TIME",
-    help="How far back: 90s, 15m, 1h, 2d.",
+    help="How far back: 90s, 15m, 1h, 2d, 1w.",
 )
 @click.option(
     "-f", "--follow", is_flag=True, help="Show each line as it comes, of all services in one stream."
@@ -91,7 +73,7 @@ Exit codes: 0 ok; 1 more than 1 % of a service's answers are 5xx (of at least 20
 def command(
     *,
     services: tuple[str, ...],
-    since: tuple[str, float],
+    since: float,
     follow: bool,
     errors: bool,
     top: int,
@@ -116,7 +98,7 @@ def command(
         usage = read_usage(
             plan,
             Paths().log,
-            since_unix_s=now_s - since[1],
+            since_unix_s=now_s - since,
             until_unix_s=now_s,
             services=services,
             top=top or 5,
@@ -126,7 +108,9 @@ def command(
             if errors:
                 raw["errors"] = [line_json(name, each) for name, each in usage.errors]
             return json.dumps(raw, indent=2 if every_s is None else None), usage.level
-        return "\n".join(describe(usage, terminal(), span=since[0], top=top, errors=errors)), usage.level
+        return "\n".join(
+            describe(usage, terminal(), span=span_words(since), top=top, errors=errors)
+        ), usage.level
 
     return EXIT_CODE[watch(draw, every_s, as_json=as_json)]
 

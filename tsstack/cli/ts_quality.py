@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tsstack.monitor.verdict import Level
 
 WINDOWS_S = {"10s": 10.0, "1m": 60.0, "15m": 900.0}
+_WINDOW = "1m"
 _PLOT_POINTS = 240
 _PIPED_WIDTH = 160  # wide enough for whole names: nobody wants half of one in a pipe
 _STATUS: dict[Level, str] = {
@@ -43,8 +44,7 @@ _STATUS: dict[Level, str] = {
 @click.option(
     "--window",
     type=click.Choice(list(WINDOWS_S)),
-    default="1m",
-    show_default=True,
+    show_default=_WINDOW,
     help="What the figures are of: the last ten seconds, minute or quarter of an hour.",
 )
 @click.option(
@@ -79,7 +79,7 @@ _STATUS: dict[Level, str] = {
 def command(
     *,
     words: tuple[str, ...],
-    window: str,
+    window: str | None,
     span_s: float | None,
     most: int | None,
     every: bool,
@@ -110,13 +110,15 @@ def command(
     """
     if plot is not None and every_s is not None:
         raise click.UsageError("--plot draws once: leave --watch out")
+    if window is not None and span_s is not None:
+        raise click.UsageError("--since has the figures of its span: leave --window out")
     if most is not None and every:
         raise click.UsageError("say either --worst or --all")
     if plot is not None:
         _check_picture(plot)
-    all_of_it = every or as_json or plot is not None
+    all_of_it = every or plot is not None or (as_json and most is None)
     points = _PLOT_POINTS if plot is not None else POINTS
-    asked = Asked(WINDOWS_S[window], span_s, points, words, None if all_of_it else most, all_of_it)
+    asked = Asked(WINDOWS_S[window or _WINDOW], span_s, points, words, None if all_of_it else most, all_of_it)
     client, archive = Client(socket), Archive(history)
 
     def draw() -> tuple[str, str]:
@@ -126,7 +128,8 @@ def command(
         if level == "ok" and report.troubles and any(each.level == "unknown" for each in report.links):
             level = "warning"  # not "not measured yet": it cannot be
         if as_json:
-            return json.dumps(report_json(report)), level  # one line: a thousand links are long enough
+            shown = report if most is None else replace(report, links=tuple(worst_first(report.links)[:most]))
+            return json.dumps(report_json(shown)), level  # one line: a thousand links are long enough
         out = terminal(piped=_PIPED_WIDTH)
         lines = table(report, out, most=most, every=every)
         if every_s is None:

@@ -117,7 +117,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-w", "--watch", nargs="?", type=_duration, const=2.0, default=0.0, metavar="SECONDS",
         help="again and again, each 2 s or so many",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="the same as JSON: docs/status.md")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
     for name, about in (
         ("state", "where tsstack keeps its generations"),
         ("run", "where it keeps what a reboot forgets"),

