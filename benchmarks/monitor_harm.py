@@ -369,9 +369,10 @@ class Checker:
     def _move(self, done: Done) -> None:
         """A move by itself leads only to what was measured, and measured to be better."""
         at_s, node, left = done.at_s, done.node, done.left
-        if self._during(at_s, "maintenance"):
+        heard_s = at_s - TICK_S  # what begins within a tick is heard of at its end
+        if any(each.start_s <= heard_s for each in self._during(at_s, "maintenance")):
             self._say(at_s, "moved during maintenance")
-        manual = self._during(at_s, "manual")
+        manual = [each for each in self._during(at_s, "manual") if each.start_s <= heard_s]
         if manual:
             if manual[0].node != node:
                 self._say(at_s, f"moved to {node} although {manual[0].node} was chosen by hand")
