@@ -156,7 +156,7 @@ def test_an_nginx_that_serves_another_generation_is_found(host):
     current.unlink()
     current.symlink_to(other["generation"])
     screen = judged(host, code=2)
-    assert "the live one is" in screen and "tsstack switch" in screen
+    assert "the live one is" in screen and "tsstack rollback --to" in screen
 
 
 def test_a_stopped_nginx_is_critical_and_no_pid_file_is_left(host):
