@@ -171,7 +171,7 @@ def _refuse_hidden(program: Path, name: str) -> None:
         if any(path.is_relative_to(each) for each in hidden):
             raise CheckFailed(
                 f"{name} cannot use {path}: it lies in a home, which units see too late or not at all",
-                hint="PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install tsstack",
+                hint="in a checkout: PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install .",
             )
 
 
