@@ -109,7 +109,9 @@ def test_a_switch_leaves_the_node_that_the_monitor_moved_to_and_the_monitor_take
     )
     time.sleep(4)
     assert not {"drift", "repaired", "fought", "moved"} & set(since(daemon, at)), daemon.lines
-    assert since(daemon, at).count("reloaded") == 3
+    told = [each["text"] for each in daemon.events() if each["at"] >= at and each["code"] == "reloaded"]
+    assert sum(text.startswith("watches ") for text in told) == 3
+    assert "differs from the live generation" in told[-1], "the file that was rolled back is still there"
 
 
 def test_a_file_without_an_exit_node_ends_the_steering_and_not_the_watching(bed: Bed, daemon: Daemon) -> None:
