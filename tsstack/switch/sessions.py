@@ -85,15 +85,17 @@ def comes_from_here(sessions: tuple[Session, ...]) -> bool:
 
 
 def listening_ports() -> tuple[int, ...]:
-    """The TCP ports on which a program of that name serves SSH; none where systemd listens for it."""
+    """The TCP ports on which a program of that name serves SSH; none where systemd listens for it.
+
+    A session listens too, for what it forwards to its user (sshd_config(5): GatewayPorts): that is no SSH.
+    """
     inodes = {
         inode
         for process in Path("/proc").iterdir()
-        if process.name.isdigit() and _name_of(process) in _SSH_SERVERS
+        if process.name.isdigit() and _name_of(process) in _SSH_SERVERS and not _is_logged_in(process)
         for inode in _sockets(int(process.name))
     }
     table = _read("tcp", lambda row: row[_STATE] == _LISTEN and row[_INODE] in inodes) if inodes else []
-    # What it forwards for its users it listens for on loopback alone, unless it was told otherwise.
     return tuple(sorted({each.port for each in table if not each.address.is_loopback}))
 
 

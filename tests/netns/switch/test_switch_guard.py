@@ -325,6 +325,23 @@ def test_admins_are_asked_by_the_port_that_sshd_listens_on(host: PrivateHost) ->
         listener.communicate()
 
 
+def test_what_a_session_forwards_is_no_way_in(host: PrivateHost) -> None:
+    """GatewayPorts: its sshd listens for its user, and no admin logs in there."""
+    titled = f'PYTHONHOME={sys.base_prefix} exec -a "sshd: bob@notty" "$0" -c "$1"'
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    forwards = host.popen("bash", "-c", titled, sys.executable, SSHD, **pipe)
+    assert forwards.stdout is not None
+    assert forwards.stdout.readline() == "listens\n"
+    try:
+        host.write(FILE, BASE + "    admin: {sources: [203.0.113.0/24], allow: all}\n")
+        host.tsstack("switch")
+        host.write(FILE, BASE + "    boss: {sources: [203.0.113.0/24], services: [ssh]}\n")
+        host.tsstack("switch")
+    finally:
+        forwards.kill()
+        forwards.communicate()
+
+
 def test_the_port_of_the_operator_is_not_that_of_all_admins(host: PrivateHost) -> None:
     own = "203.0.113.9 50000 203.0.113.1 2222"
     assert switch(host, BASE + "    admin: {sources: [203.0.113.0/24], allow: all}\n", own).returncode == 0
