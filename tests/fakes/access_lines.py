@@ -24,9 +24,9 @@ def http_line(unix_s=NOW, *, status=200, took="0.003", upstream="127.0.0.1:8000"
     ).encode()
 
 
-def tcp_line(unix_s=NOW, *, status=200, took="1.500", upstream="127.0.0.1:5432"):
+def tcp_line(unix_s=NOW, *, status=200, took="1.500", upstream="127.0.0.1:5432", port=5432):
     return (
-        f'{{"time":"{stamp(unix_s)}","client":"100.64.0.7","status":{status},"bytes":200,'
+        f'{{"time":"{stamp(unix_s)}","port":{port},"client":"100.64.0.7","status":{status},"bytes":200,'
         f'"received":50,"session_time":{took},"upstream":"{upstream}"}}'
     ).encode()
 

@@ -42,6 +42,13 @@ force_option = click.option(
     is_flag=True,
     help="Go on although your own session could not be opened anew; needs --confirm.",
 )
+pending_option = click.option(
+    "--pending",
+    type=int,
+    metavar="N",
+    hidden=True,
+    help="Only the switch to N, while that waits: for who asked about it before.",
+)
 no_prove_option = click.option(
     "--no-prove",
     is_flag=True,
@@ -142,7 +149,8 @@ def boot(file: Path, as_json: bool, no_prove: bool) -> None:
 @unused_file_option
 @json_option
 @click.option("--same-session", is_flag=True, help="Take it from the session that ran the switch.")
-def confirm(as_json: bool, same_session: bool) -> None:
+@pending_option
+def confirm(as_json: bool, same_session: bool, pending: int | None) -> None:
     """Keep the switch that waits for its confirmation.
 
     Run it from a NEW session: that you can open one is what it confirms. The SSH session that ran the
@@ -152,7 +160,7 @@ def confirm(as_json: bool, same_session: bool) -> None:
     Example:
       tsstack confirm            from a NEW session
     """
-    number = confirm_change(_site(as_json), same_session=same_session)
+    number = confirm_change(_site(as_json), same_session=same_session, pending_only=pending)
     result_json({"generation": number}) if as_json else result(f"generation {number} is confirmed")
 
 
@@ -166,13 +174,7 @@ def confirm(as_json: bool, same_session: bool) -> None:
     shell_complete=complete_generation,
     help="The generation to go back to; 0 is the host without tsstack.",
 )
-@click.option(
-    "--pending",
-    type=int,
-    metavar="N",
-    hidden=True,
-    help="Only undo the switch to N, while that waits: for who asked about it before.",
-)
+@pending_option
 @confirm_option
 @force_option
 def rollback(

@@ -16,7 +16,7 @@ from tsstack.switch.judges import Judges
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import PartPlan, Plan
 from tsstack.switch.proof import no_proof
-from tsstack.switch.record import digest_of, read_pending
+from tsstack.switch.record import Pending, digest_of, read_pending
 from tsstack.switch.recovery import recover, undo
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare, stands_alone
@@ -159,9 +159,13 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
     return manifest, True, intent
 
 
-def confirm_change(site: Site, *, same_session: bool = False) -> int:
-    """Keep the change that waits for its confirmation; return its generation."""
+def confirm_change(site: Site, *, same_session: bool = False, pending_only: int | None = None) -> int:
+    """Keep the change that waits for its confirmation; return its generation.
+
+    `pending_only`: the generation whose change is to be kept; CheckFailed where no such change is pending.
+    """
     with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
+        _require_pending(read_pending(site.paths.state), pending_only)
         if same_session:
             return confirm(site)
         from tsstack.switch.sessions import comes_from_here, operator_sessions
@@ -190,11 +194,7 @@ def roll_back(
     with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         site.store.prepare()
         pending = read_pending(site.paths.state)
-        if pending_only is not None and (pending is None or pending.target != pending_only):
-            raise CheckFailed(
-                f"the switch to generation {pending_only} is over already; nothing was changed",
-                hint="`tsstack generations` lists what there is",
-            )
+        _require_pending(pending, pending_only)
         recover(site)
         if pending is not None:
             if read_pending(site.paths.state) is not None:
@@ -217,6 +217,15 @@ def roll_back(
         # Not proven: the way back must work where a proof does not, and what was live was proven then.
         outcome = Transaction(site, intent.wanted, facts, mode, guard).run()
     return replace(outcome, warnings=(*judges.doubts, *outcome.warnings))
+
+
+def _require_pending(pending: Pending | None, number: int | None) -> None:
+    """Raise CheckFailed where who asked meant the change to `number`, and that does not wait any more."""
+    if number is not None and (pending is None or pending.target != number):
+        raise CheckFailed(
+            f"the switch to generation {number} is over already; nothing was changed",
+            hint="`tsstack generations` lists what there is",
+        )
 
 
 def _refuse_one_too_many(site: Site, live: int) -> None:

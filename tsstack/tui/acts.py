@@ -54,9 +54,10 @@ def roll_back(number: int, *, confirm: bool) -> str:
     return f"generation {done['generation']} is live{wait}"
 
 
-def confirm_switch() -> str:
-    """Keep the switch that waits for its confirmation."""
-    return f"generation {_tsstack('confirm')['generation']} is confirmed"
+def confirm_switch(number: int) -> str:
+    """Keep the switch to a generation, if that still waits for its confirmation."""
+    done = _tsstack("confirm", "--pending", str(number))
+    return f"generation {done['generation']} is confirmed"
 
 
 def undo_switch(number: int) -> str:

@@ -15,7 +15,7 @@ from textual.filter import ANSIToTruecolor
 from textual.message import Message
 from textual.scrollbar import ScrollBar, ScrollBarRender
 
-from tsstack.errors import CheckFailed, TsstackError
+from tsstack.errors import TsstackError
 from tsstack.tui import acts, dialogs, look
 from tsstack.tui.cells import Line, Signs, say
 from tsstack.tui.painted import Bar, Panel
@@ -333,14 +333,7 @@ class Dashboard(App[None]):
                 say("Could you open a new session to this host? That is what this confirms.", "dim"),
             ]
             dialog = dialogs.question("confirm", lines, [("y", "keep it", "keep")])
-            self._ask(dialog, {"keep": lambda: self._keep(number)})
-
-    def _keep(self, number: int) -> str:
-        """Confirm what was asked about, and not what came after it."""
-        pending = self._pending()
-        if pending is None or pending["generation"] != number:
-            raise CheckFailed(f"the switch to generation {number} is over already")
-        return acts.confirm_switch()
+            self._ask(dialog, {"keep": lambda: acts.confirm_switch(number)})
 
     def _is_unreadable(self, pending: Pending) -> bool:
         """Whether nothing is known of it; says so where it is."""

@@ -67,6 +67,9 @@ def test_what_clients_did_is_told_by_service(host):
     assert found["db"]["failures"] == 0
     assert found["wiki"]["classes"]["2xx"] >= 30 and found["wiki"]["upstream"]["p95_s"] is not None
     assert all(each["broken"] == 0 for each in found.values())
+    # In a log that many share, the port is what tells TCP services apart.
+    tcp_lines = host.path("/var/log/nginx/tsstack-db.log").read_text().splitlines()
+    assert {json.loads(line)["port"] for line in tcp_lines} == {5433}
     assert b"/\xff" in host.path("/var/log/nginx/tsstack-wiki.log").read_bytes()
 
     wiki.kill()

@@ -186,13 +186,14 @@ def test_in_the_shared_log_each_line_finds_its_service(tmp_path, plan):
         http_line(service="s7"),
         http_line(service="gone"),
         tcp_line(),
-        tcp_line(upstream="other"),
+        tcp_line(port=5433),
+        tcp_line(upstream=""),
     ]
     write_log(tmp_path / "tsstack.services.log", lines)
     usage = read_usage(
         plan, tmp_path, since_unix_s=NOW - HOUR, until_unix_s=NOW, services=["wiki", "s7", "db"], top=5
     )
-    assert [use.requests for use in usage.uses] == [1, 1, 1]
+    assert [use.requests for use in usage.uses] == [1, 1, 2]
 
 
 def add(path, *lines):

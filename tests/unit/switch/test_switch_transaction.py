@@ -19,7 +19,7 @@ from tsstack.switch.plan import Plan
 from tsstack.switch.record import read_pending, write_pending
 from tsstack.switch.recovery import recover
 from tsstack.switch.transaction import Mode, Wanted, confirm, prepare
-from tsstack.switch.verbs import roll_back
+from tsstack.switch.verbs import confirm_change, roll_back
 
 
 @pytest.fixture
@@ -229,6 +229,17 @@ class TestConfirm:
         with pytest.raises(CheckFailed, match="switch to generation 2 is over already"):
             roll_back(host.site, None, Mode(), pending_only=2)
         assert host.listing() == ONE
+
+    def test_what_was_asked_about_is_kept_and_nothing_else(self, host: Host) -> None:
+        host.switch(ONE)
+        host.switch(TWO, Mode(confirm_s=60))
+        with pytest.raises(CheckFailed, match="switch to generation 9 is over already"):
+            confirm_change(host.site, same_session=True, pending_only=9)
+        assert host.store.boot() == 1
+        assert confirm_change(host.site, same_session=True, pending_only=2) == 2
+        assert host.store.boot() == 2
+        with pytest.raises(CheckFailed, match="switch to generation 2 is over already"):
+            confirm_change(host.site, same_session=True, pending_only=2)
 
     def test_a_reboot_undoes_it(self, host: Host) -> None:
         host.switch(ONE)

@@ -52,6 +52,8 @@ class Exchange(NamedTuple):
     """The addresses that were tried; empty where nginx answered by itself."""
     upstream_s: float | None
     """What the upstreams took together; None where none was asked."""
+    port: int
+    """Where a TCP service was asked; 0 in lines of HTTP."""
     limit: str
     """PASSED, DELAYED, REJECTED, as limit_req says; empty without a limit."""
     agent: str
@@ -110,6 +112,7 @@ def parse_line(line: bytes) -> Exchange | None:
         took_s=took_s,
         upstream="" if upstream == "-" else upstream,
         upstream_s=_sum_of(upstream_time),
+        port=int(_number(raw.get("port")) or 0),
         limit=limit,
         agent=agent,
     )

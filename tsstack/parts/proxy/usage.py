@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tsstack.parts.proxy.access import Exchange, parse_line
 from tsstack.parts.proxy.logfile import Span, explain_unreadable
@@ -50,22 +51,16 @@ class Logs:
         self.paths: dict[Path, list[str]] = {}
         for service in self.services:
             self.paths.setdefault(folder / log_name(service, served), []).append(service)
-        self._tcp = {
-            endpoint: service
-            for service, endpoints in plan.upstreams.items()
-            if is_tcp(plan, service)
-            for endpoint in endpoints
-        }
+        self._tcp = {urlsplit(plan.urls[name]).port: name for name in plan.services if is_tcp(plan, name)}
 
     def owner(self, path: Path, exchange: Exchange) -> str | None:
         """The chosen service that a line of the log at `path` is about, None when it is another's.
 
-        In the log that all share a TCP line does not name its service: its upstream tells.
+        In the log that all share a TCP line does not name its service: the port that was asked tells.
         """
         if path.name != SHARED_LOG:
             return self.paths[path][0]
-        asked = exchange.upstream.rpartition(",")[2].strip()
-        name = self._tcp.get(asked, "") if exchange.tcp else exchange.service
+        name = self._tcp.get(exchange.port, "") if exchange.tcp else exchange.service
         return name if name in self._chosen else None
 
 
