@@ -106,6 +106,15 @@ def scenes(host: CrashHost) -> list[Scene]:
             confirmed=True,
             begin=waiting.begin,
         ),
+        Scene(
+            "rollback of what waits",
+            "first",
+            "second",
+            ("rollback",),
+            2,
+            confirmed=True,
+            begin=waiting.begin,
+        ),
         Scene("recover", "first", "first", ("recover",), 2, begin=waiting.begin_expired),
         Scene(
             "dead man", "first", "first", ("recover",), 2, begin=waiting.begin_expired, task=waiting.dead_man

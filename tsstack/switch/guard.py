@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 OWN = "your own session"
-LIVE = "an SSH session that is open on this host"
+LIVE = "a session that is open on this host"
 PAST_IT = "use --force-lockout together with --confirm"
 _MOST_ROUTES = 500
 
@@ -175,9 +175,11 @@ def _arrival(way: Way) -> Arrival:
     from tsstack.parts.tailscale.ways_in import Arrival
 
     packet, session = way.packet, way.session
+    # An admin's network may lie behind another subnet router, though its zone is asked by the uplink.
+    by_tailnet = way.route is not None and not way.somebody and way.route.interface == TAILNET_INTERFACE
     return Arrival(
         packet.source,
-        packet.interface,
+        TAILNET_INTERFACE if by_tailnet else packet.interface,
         packet.port,
         packet.destination,
         on_link=None if way.route is None else not way.route.gateway,

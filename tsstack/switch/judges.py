@@ -33,12 +33,15 @@ class Judges:
     """The guard and the proof of one change of `site` to what `file` says.
 
     Without `admins` the guard asks about the operator's own sessions alone: the way back to what was live
-    before is not barred by what others have been given since.
+    before is not barred by what others have been given since. A `bare` host has no table that could refuse
+    somebody, and no file; tailscaled and the kernel are then as they were before tsstack.
     """
 
-    def __init__(self, site: Site, file: Path, facts: Facts, intent: Intent, *, admins: bool = True) -> None:
+    def __init__(
+        self, site: Site, file: Path, facts: Facts, intent: Intent, *, admins: bool = True, bare: bool = False
+    ) -> None:
         self._site, self._file, self._facts, self._intent = site, file, facts, intent
-        self._admins = admins
+        self._admins, self._bare = admins, bare
         self._doubts: list[str] = []
 
     @property
@@ -54,11 +57,15 @@ class Judges:
         """
         kernel = self._kernel(staged) if "kernel" in plan.names else None
         packets = {"firewall", "tailscale"} & set(plan.names)
-        if not (packets or kernel) or (not self.sessions and (self._unreadable or not self._admins)):
+        if not (packets or kernel):
             return
+        if not self.sessions:
+            self._say_who_is_not_known()
+            if not self._admins or self._unreadable:
+                return
         from tsstack.switch import guard
 
-        if packets:
+        if packets and not self._bare:
             guard.check_ways(self._standing, self._facts, self.ways)
         for part in self._site.parts:
             if part.name == "tailscale" and part.name in plan.names and self.ways:
@@ -68,6 +75,16 @@ class Judges:
                 )
         if kernel and self.ways:
             self._doubts += guard.check_kernel(kernel, self.ways, self._facts)
+
+    def _say_who_is_not_known(self) -> None:
+        from tsstack.switch.sessions import operator_sessions
+
+        told = operator_sessions()
+        if told:
+            self._doubts.append(
+                f"this terminal was opened from {told[0].client}, by a session that is over: from where it "
+                "is used now is not known, so nobody's own session was asked about"
+            )
 
     def _kernel(self, staged: Path) -> Planned:
         from tsstack.switch.ground import planned
@@ -128,8 +145,8 @@ class Judges:
         """The ways in that have to stay open. Raises CheckFailed when there is no route back to a session."""
         from tsstack.prove.expected import TAILNET, TAILNET_INTERFACE
         from tsstack.switch.guard import ways_of_sessions
+        from tsstack.switch.logins import listening_ports
         from tsstack.switch.routes import networks_beside, own_addresses
-        from tsstack.switch.sessions import listening_ports
         from tsstack.switch.ways import ways_of_admins
 
         ports = [session.port for session in self.sessions if session.protocol == "tcp"]

@@ -28,7 +28,7 @@ OVER = f".{NAME}.over"
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A change that is under way (`activating`) or waits for its confirmation (`unconfirmed`)."""
+    """A change that is made or undone (`activating`) or waits for its confirmation (`unconfirmed`)."""
 
     id: str
     phase: Literal["activating", "unconfirmed"]
@@ -50,7 +50,7 @@ class Pending:
     previous_boot: int | None = None
     """Where the boot link pointed; None in a record that did not note it."""
     sessions: tuple[str, ...] = ()
-    """The SSH sessions that the change was made from; they prove nothing about new ones."""
+    """The sessions that were open before the change; they prove nothing about new ones."""
     source: str = ""
     """`digest_of` the file that the change is from; empty for a rollback."""
 

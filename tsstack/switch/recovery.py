@@ -6,14 +6,15 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
 from tsstack.parts.part import Part
 from tsstack.switch import undone
 from tsstack.switch.generations import Store
 from tsstack.switch.leftovers import remove_leftovers
-from tsstack.switch.record import Pending, clear_pending, read_boot_id, read_pending
+from tsstack.switch.record import Pending, clear_pending, read_boot_id, read_pending, write_pending
+from tsstack.switch.signals import undisturbed
 from tsstack.switch.site import Site
 from tsstack.system.processes import process_start
 
@@ -31,8 +32,14 @@ def undo(site: Site, pending: Pending) -> None:
     """Bring back what `pending` recorded, in reverse order of activation, and clear the record.
 
     Every part is tried even when one fails. Raises RollbackFailed naming what is left; the record then
-    stays, so that the next command tries again.
+    stays, so that the next command tries again. Ignores what would interrupt it.
     """
+    with undisturbed():
+        _take_back(site, pending)
+        _bring_back(site, pending)
+
+
+def _bring_back(site: Site, pending: Pending) -> None:
     left: list[str] = []
     with noted(left, "the links"):
         site.store.point("current", pending.previous_current)
@@ -64,6 +71,21 @@ def undo(site: Site, pending: Pending) -> None:
         )
     if pending.new_generation:
         drop_unused(site.store, pending.target)
+
+
+def _take_back(site: Site, pending: Pending) -> None:
+    """From here on nothing keeps a change that waited: one that is half undone is no generation.
+
+    What does not fit on a broken disk must not keep it from being undone; then only the deadline is left.
+    """
+    if pending.phase == "activating":
+        return
+    holder = os.getpid()
+    under_way = replace(pending, phase="activating", holder_pid=holder, holder_start=process_start(holder))
+    try:
+        write_pending(site.paths.state, under_way)
+    except OSError as error:
+        site.report(f"the record cannot be written: {error}; going on")
 
 
 @contextmanager
@@ -106,7 +128,7 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
     if pending is None:
         return None
     if pending.phase == "activating":
-        reason = "the command that made it died before it was done"
+        reason = "the command that was at work on it died before it was done"
     elif booting or pending.boot_id != read_boot_id():
         reason = "the host rebooted before it was confirmed"
     elif pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 from tsstack import __version__
 from tsstack.errors import ApplyFailed, CheckFailed, TsstackError
@@ -35,6 +33,7 @@ from tsstack.switch.recovery import (
     refuse_unconfirmed,
     undo,
 )
+from tsstack.switch.signals import ignore_interrupts, signals_undo
 from tsstack.switch.site import Site
 from tsstack.switch.undone import last_undone, settle
 from tsstack.system.processes import process_start
@@ -66,7 +65,7 @@ class Mode:
     confirm_s: float | None = None
     """Undo the change unless it is confirmed within this time."""
     sessions: tuple[str, ...] = ()
-    """The SSH sessions it is asked for from; the confirmation must come from another."""
+    """The sessions that are open before it; the confirmation must come from another."""
 
 
 @dataclass(frozen=True)
@@ -83,36 +82,6 @@ class Outcome:
     @property
     def changed(self) -> bool:
         return bool(self.plan) or self.generation != self.previous
-
-
-class Interrupted(TsstackError):
-    """SIGINT or SIGTERM arrived in the middle of a change."""
-
-
-@contextmanager
-def _signals_undo() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted once, so that the change is undone; SIGHUP is ignored.
-
-    A terminal that goes away must not tear the change it asked for; --confirm is there to undo it.
-    """
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        _ignore_interrupts()  # a second one must not tear the undoing that the first one asked for
-        raise Interrupted(f"interrupted by {signal.Signals(number).name}")
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ignore_interrupts() -> None:
-    """Until `_signals_undo` ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def observe_changes(site: Site, tree: Tree, facts: Facts) -> tuple[dict[str, Snapshot], Plan]:
@@ -199,7 +168,7 @@ class Transaction:
                 store.point("boot", previous)
             store.remember_inputs(previous, self.wanted.input_digest)
             return Outcome(previous, previous, plan, plan.warnings(), durations_s=self.durations_s)
-        with _signals_undo(), ExitStack() as stack:
+        with signals_undo(), ExitStack() as stack:
             number = self._stage(stack, plan)
             try:
                 return self._apply(self._record(number, previous, snapshots, plan), plan)
@@ -314,7 +283,7 @@ class Transaction:
             if pending.deadline_s is not None:
                 deadman.require_guard(site, pending.id)
             site.store.remember_inputs(pending.target, self.wanted.input_digest)
-            _ignore_interrupts()  # the record tells whether it is done: nothing comes between that and us
+            ignore_interrupts()  # the record tells whether it is done: nothing comes between that and us
             commit(site, pending, self.mode)
         except Exception as error:
             # A fault that nobody foresaw leaves the host no more between two generations than any other.
@@ -340,7 +309,7 @@ class Transaction:
 
         Where there is none, it was cleared and the clearing may not be durable.
         """
-        _ignore_interrupts()
+        ignore_interrupts()
         self.site.report("undo")
         undo(self.site, read_pending(self.site.paths.state) or pending)
         deadman.disarm(self.site, pending.id)
@@ -443,7 +412,7 @@ def confirm(site: Site, sessions: tuple[str, ...] = (), *, from_here: bool = Fal
         )
     if set(sessions) & set(pending.sessions):
         raise CheckFailed(
-            "this is the session that made the change: it would live on even if no new one could be opened",
+            "this session was open before the change: it would live on even if no new one could be opened",
             hint="open a NEW session and run `tsstack confirm` there, or use --same-session",
         )
     if from_here:

@@ -89,7 +89,9 @@ def not_at_boot(facts: Facts) -> str:
 def _complete(mode: Mode, force_lockout: bool) -> Mode:
     """The mode with the sessions that cannot confirm it. Raises UsageError for a one-way lock-out."""
     if mode.confirm_s is not None:
-        return replace(mode, sessions=own_sessions())
+        from tsstack.switch.sessions import sessions_before
+
+        return replace(mode, sessions=sessions_before())
     if force_lockout:
         raise UsageError(
             "--force-lockout needs --confirm", hint="so that the change undoes itself if you are locked out"
@@ -174,13 +176,6 @@ def confirm_change(site: Site, *, same_session: bool = False, pending_only: int 
         return confirm(site, tuple(map(str, sessions)), from_here=comes_from_here(sessions))
 
 
-def own_sessions() -> tuple[str, ...]:
-    """The SSH sessions that this command runs in."""
-    from tsstack.switch.sessions import operator_sessions
-
-    return tuple(str(session) for session in operator_sessions())
-
-
 def roll_back(
     site: Site, to: int | None, mode: Mode, *, force_lockout: bool = False, pending_only: int | None = None
 ) -> Outcome:
@@ -211,9 +206,8 @@ def roll_back(
         intent = read_generation(site, target)
         fallback = kept_fallback(site.paths.state)
         source = (site.store.path(target) if target or fallback is None else fallback) / SOURCE
-        judges = Judges(site, source, facts, intent, admins=False)
-        is_bare = not target and fallback is None  # no table then: nobody is locked out
-        guard = _no_guard if force_lockout or is_bare else judges.keep_ways_in
+        judges = Judges(site, source, facts, intent, admins=False, bare=not target and fallback is None)
+        guard = _no_guard if force_lockout else judges.keep_ways_in
         # Not proven: the way back must work where a proof does not, and what was live was proven then.
         outcome = Transaction(site, intent.wanted, facts, mode, guard).run()
     return replace(outcome, warnings=(*judges.doubts, *outcome.warnings))

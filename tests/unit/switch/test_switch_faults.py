@@ -20,8 +20,9 @@ from tsstack.switch.generations import Store
 from tsstack.switch.lock import host_lock
 from tsstack.switch.record import OVER, Pending, clear_pending, read_pending
 from tsstack.switch.recovery import recover
+from tsstack.switch.signals import Interrupted
 from tsstack.switch.site import Site
-from tsstack.switch.transaction import Interrupted, Mode, Wanted, confirm, prepare
+from tsstack.switch.transaction import Mode, Wanted, confirm, prepare
 from tsstack.switch.verbs import activate_boot, activate_firewall_early, roll_back
 from tsstack.system.clock import SystemClock
 
@@ -129,6 +130,57 @@ def test_a_kill_of_confirm_after_the_boot_link_is_undone_wholly(host: Host, monk
             confirm(host.site)
     host.clock.time_s += 61
     assert recover(host.site) is not None
+    assert_as_before(host)
+
+
+@pytest.mark.usefixtures("no_dead_man")
+@pytest.mark.parametrize("fault", [Killed, KeyError])
+def test_what_is_half_undone_can_be_confirmed_no_more(
+    host: Host, monkeypatch: Patch, fault: type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    host.switch(NEW, Mode(confirm_s=60))
+    with monkeypatch.context() as patch:
+        patch.setattr(host.parts[1], "restore", fail)
+        with pytest.raises((Killed, RollbackFailed)):
+            roll_back(host.site, None, Mode())
+    assert host.listing() != ONE
+    with pytest.raises(CheckFailed, match="was undone before the confirmation came"):
+        confirm(host.site)
+    assert_as_before(host)
+
+
+@pytest.mark.usefixtures("no_dead_man")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_does_not_end_an_undoing(host: Host, monkeypatch: Patch, number: signal.Signals) -> None:
+    host.switch(NEW, Mode(confirm_s=60))
+    restore = host.parts[1].restore
+
+    def interrupted(*args: object) -> None:
+        os.kill(os.getpid(), number)
+        restore(*args)
+
+    monkeypatch.setattr(host.parts[1], "restore", interrupted)
+    # Without ours, SIGTERM and SIGHUP would end this very process.
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    roll_back(host.site, None, Mode())
+    assert_as_before(host)
+    after = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    assert before == after
+
+
+@pytest.mark.usefixtures("no_dead_man")
+def test_a_disk_that_takes_no_record_does_not_keep_a_change_from_being_undone(
+    host: Host, monkeypatch: Patch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    host.switch(NEW, Mode(confirm_s=60))
+    monkeypatch.setattr("tsstack.switch.recovery.write_pending", full)
+    roll_back(host.site, None, Mode())
     assert_as_before(host)
 
 

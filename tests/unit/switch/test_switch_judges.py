@@ -11,8 +11,8 @@ from tsstack.model.facts import Facts
 from tsstack.switch.generations import Manifest
 from tsstack.switch.intent import Intent, load
 from tsstack.switch.judges import Judges
+from tsstack.switch.logins import parse_connection
 from tsstack.switch.plan import PartPlan, Plan
-from tsstack.switch.sessions import parse_connection
 from tsstack.switch.transaction import Wanted
 
 PLAIN = "host: {name: one}\nfirewall: {zones: {dmz: {tcp: [80]}}}\n"
@@ -78,6 +78,16 @@ def test_a_change_of_the_kernel_that_no_way_hangs_on_asks_nobody(
     assert asked.doubts == ()
 
 
+def test_a_terminal_that_outlived_its_session_is_told_of(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = parse_connection("192.0.2.7 50000 192.0.2.1 22")
+    monkeypatch.setattr("tsstack.switch.sessions.operator_sessions", lambda: (gone,))
+    asked = judges(host, PLAIN, PLAIN)
+    asked.keep_ways_in(tmp_path, Plan((PartPlan("firewall", ()),)))
+    assert "opened from 192.0.2.7, by a session that is over" in asked.doubts[0]
+
+
 @pytest.mark.parametrize("admins", [True, False])
 def test_a_way_back_is_not_barred_by_others(
     host: Host, monkeypatch: pytest.MonkeyPatch, admins: bool
@@ -87,6 +97,6 @@ def test_a_way_back_is_not_barred_by_others(
     assert mine is not None
     monkeypatch.undo()
     monkeypatch.setattr("tsstack.switch.sessions._ancestry", lambda _: [])
-    monkeypatch.setattr("tsstack.switch.sessions.logged_in_sessions", lambda: (mine._replace(live=True),))
+    monkeypatch.setattr("tsstack.switch.sessions.logins_at_stake", lambda: (mine._replace(live=True),))
     judge = Judges(host.site, host.site.paths.state / "none", FACTS, Intent(Wanted({})), admins=admins)
     assert bool(judge.sessions) is admins

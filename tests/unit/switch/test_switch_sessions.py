@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tsstack.switch.sessions import (
-    logged_in_sessions,
-    parse_connection,
-)
+from tsstack.switch.logins import logins, parse_connection
 from tsstack.switch.ways import Session
 
 # Plays a program by its name and title: takes a connection, or a UDP port, and starts the one that asks.
@@ -41,6 +38,8 @@ from tsstack.switch.sessions import operator_sessions, sessions_at_stake
 print([tuple(map(str, each)) for each in operator_sessions()])
 print([tuple(map(str, each)) for each in sessions_at_stake()])
 """
+ASK_BEFORE = "from tsstack.switch.sessions import sessions_before; print(sessions_before())"
+IDLE = "import sys; print(flush=True); sys.stdin.read()"
 GONE = "192.0.2.7 50000 192.0.2.1 22"
 
 
@@ -138,9 +137,48 @@ def test_the_port_of_mosh_is_a_way_in() -> None:
 def test_who_is_logged_in_by_ssh(sshd: Callable[[str], Session]) -> None:
     mine = sshd("sshd: root@pts/0")
     others = [sshd(title) for title in ("sshd: alice [priv]", "sshd: [net]", "sshd: bob [preauth]", "other")]
-    found = logged_in_sessions()
+    found = logins()
     assert mine._replace(live=True) in found
     assert not {(each.client_port, each.port) for each in others} & {(s.client_port, s.port) for s in found}
+
+
+def test_who_runs_nothing_is_logged_in_too(sshd: Callable[[str], Session]) -> None:
+    """`ssh -N -R 8080:localhost:80`: the title has no terminal."""
+    session = sshd("sshd: alice")
+    assert session._replace(live=True) in logins()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "child", "told"),
+    [
+        ("mosh-server", "udp", "", "'udp', 'False', 'True'"),
+        ("tailscaled", "", IDLE, "'tcp', 'True', 'True'"),
+    ],
+)
+def test_a_terminal_that_began_in_a_session_that_goes_on_otherwise(
+    name: str, kind: str, child: str, told: str
+) -> None:
+    """tmux is a child of neither mosh's server nor tailscaled; who is attached comes by one of them."""
+    env = {**os.environ, "SSH_CONNECTION": GONE}
+    words = [sys.executable, "-c", STAND_IN, name, "", kind, "0", child]
+    with subprocess.Popen(
+        words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        remembered, at_stake = play("tmux: server", connection=GONE)
+        before = play("bash", child=ASK_BEFORE)[0]
+        process.communicate()
+    assert "192.0.2.7" in remembered
+    assert f", '', {told})" in at_stake
+    assert "192.0.2.7 50000 22" in before, "a confirmation from there proves nothing"
+
+
+def test_a_second_terminal_that_was_open_confirms_nothing(sshd: Callable[[str], Session]) -> None:
+    session = sshd("sshd: root@pts/1")
+    before = play("bash", child=ASK_BEFORE, connection=GONE)[0]
+    assert "192.0.2.7 50000 22" in before
+    assert str(session) in before
 
 
 def test_without_any_session_of_ones_own_all_count(sshd: Callable[[str], Session]) -> None:

@@ -18,7 +18,7 @@ from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import Packet
 from tsstack.switch.guard import OWN, check_tailscale, check_ways, ways_of_sessions
-from tsstack.switch.sessions import parse_connection
+from tsstack.switch.logins import parse_connection
 from tsstack.switch.ways import Route, Session, closed_ways, is_admin, ways_of_admins
 
 FACTS = Facts(interfaces=("eth0", "eth1", "lo", "tailscale0"), default_interface="eth0")
@@ -169,10 +169,32 @@ def test_no_route_back_is_a_refusal() -> None:
         ways_of_sessions((session,), lambda *_: None)
     assert ways_of_sessions((session._replace(live=True),), lambda *_: None) == [], "lost already"
     ways = ways_of_sessions((session._replace(live=True),), by("eth0"))
-    with pytest.raises(
-        CheckFailed, match=r"cut somebody off: tcp/22 .*, an SSH session that is open on this"
-    ):
+    with pytest.raises(CheckFailed, match=r"cut somebody off: tcp/22 .*, a session that is open on this"):
         check_ways(zones("dmz: {tcp: [80]}"), FACTS, ways)
+
+
+def test_what_tailscaled_itself_takes_needs_no_rule() -> None:
+    """Its SSH server has the packet before the kernel's rules: no zone has to open tcp/22 for it."""
+    session = Session(ipaddress.ip_address("100.64.0.9"), 50000, ipaddress.ip_address("100.64.0.1"), 22)
+    (way,) = ways_of_sessions((session,), by("tailscale0"))
+    after = zones("peers: {interfaces: [tailscale0], tcp: [80]}")
+    with pytest.raises(CheckFailed, match="lock you out"):
+        check_ways(after, FACTS, [way])
+    (way,) = ways_of_sessions((session._replace(by_tailscaled=True),), by("tailscale0"))
+    check_ways(after, FACTS, [way])
+
+
+def test_admins_behind_another_subnet_router_are_asked_by_their_way_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tsstack.switch.routes.route_to", lambda *_: Route("tailscale0"))
+    tree = {"tailscale/prefs.json": '{"prefs": {"RouteAll": false}, "exit_node": null}'}
+    snapshot = {"prefs": {"RouteAll": True}, "exit_nodes": [], "needs_login": False}
+    live = zones("admin: {sources: [10.77.0.0/16]}")
+    ways = ways_of_admins(live, live, FACTS)
+    assert [way.packet.interface for way in ways] == ["eth0"]
+    with pytest.raises(CheckFailed, match=r"accept_routes: without the routes .* back to 10\.77\.0\.1"):
+        check_tailscale(tree, snapshot, ways, FACTS)  # type: ignore[arg-type]
 
 
 def test_an_admin_source_that_this_host_has_on_another_interface() -> None:

@@ -1,0 +1,175 @@
+"""Who is on this host from elsewhere: by sshd, by mosh, by tailscaled's own SSH server."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tsstack.model.names import Address
+from tsstack.switch.routes import own_addresses
+from tsstack.switch.sockets import (
+    ESTABLISHED,
+    LISTEN,
+    bound_udp,
+    held_by,
+    listening,
+    listening_or_held,
+    plain,
+)
+from tsstack.switch.ways import Session
+
+# sshd-session: since OpenSSH 9.8 a session is a program of its own.
+_SSH_DAEMONS = frozenset({"sshd", "sshd-session"})
+_SSH_SERVERS = frozenset({"sshd", "dropbear"})
+MOSH, TAILSCALED = "mosh-server", "tailscaled"
+
+
+class Process(NamedTuple):
+    """A process as proc(5) shows it."""
+
+    pid: int
+    name: str
+    """comm, of at most 15 characters (proc_pid_comm(5))."""
+    parent: int
+
+    @property
+    def connection(self) -> Session | None:
+        """What its SSH_CONNECTION says; None where it says nothing, or may not be read."""
+        try:
+            environ = Path(f"/proc/{self.pid}/environ").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return None
+        value = next(
+            (entry[15:] for entry in environ.split(b"\0") if entry.startswith(b"SSH_CONNECTION=")), b""
+        )
+        return parse_connection(value.decode("ascii", "replace"))
+
+
+def look_at(pid: int) -> Process | None:
+    """The process `pid`; None where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    head, _, rest = stat.rpartition(")")
+    return Process(pid, head.partition("(")[2], int(rest.split()[1]))
+
+
+def logins() -> tuple[Session, ...]:
+    """Every session from elsewhere that is open on this host, as it was opened."""
+    processes = list(_processes())
+    found = [*_by_sshd(processes), *_by_tailscaled(processes)]
+    found += (session for session, _ in _by_mosh(processes))
+    return tuple(dict.fromkeys(each._replace(live=True) for each in found))
+
+
+def logins_at_stake() -> tuple[Session, ...]:
+    """The same, as it lives on: of mosh the port that its client's packets go to."""
+    processes = list(_processes())
+    found = [*_by_sshd(processes), *_by_tailscaled(processes)]
+    for session, ports in _by_mosh(processes):
+        found += by_mosh(session, ports)
+    return tuple(dict.fromkeys(each._replace(live=True) for each in found))
+
+
+def by_mosh(session: Session, ports: Iterable[int]) -> list[Session]:
+    """What a session has become that mosh has taken over (mosh(1))."""
+    return [session._replace(client_port=0, port=port, protocol="udp") for port in ports]
+
+
+def mosh_ports(processes: Iterable[Process]) -> list[int]:
+    """The UDP ports of those that are mosh servers."""
+    servers = [process.pid for process in processes if process.name == MOSH]
+    return [each.port for each in bound_udp({inode for pid in servers for inode in held_by(pid)})]
+
+
+def listening_ports() -> tuple[int, ...]:
+    """The TCP ports on which a program of that name serves SSH; none where systemd listens for it.
+
+    A session listens too, for what it forwards to its user (sshd_config(5): GatewayPorts): that is no SSH.
+    """
+    servers = [each.pid for each in _processes() if each.name in _SSH_SERVERS and not _is_logged_in(each)]
+    found = listening({inode for pid in servers for inode in held_by(pid)})
+    return tuple(sorted({each.port for each in found if not each.address.is_loopback}))
+
+
+def parse_connection(value: str) -> Session | None:
+    """ssh(1): SSH_CONNECTION is client address, client port, server address, server port."""
+    fields = value.split()
+    if len(fields) != 4 or not fields[1].isdigit() or not fields[3].isdigit():
+        return None
+    try:
+        client, server = _parse_address(fields[0]), _parse_address(fields[2])
+    except ValueError:
+        return None
+    if not 0 < int(fields[3]) < 1 << 16:
+        return None
+    # Either end of a link-local session may carry the link's name; both are on the same link.
+    zone = fields[0].partition("%")[2] or fields[2].partition("%")[2]
+    return Session(client, int(fields[1]), server, int(fields[3]), zone)
+
+
+def _parse_address(text: str) -> Address:
+    """An address as sshd writes it: link-local ones with their zone, v4 ones maybe mapped into v6.
+
+    Raises ValueError.
+    """
+    return plain(ipaddress.ip_address(text.partition("%")[0]))
+
+
+def _processes() -> Iterator[Process]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and (process := look_at(int(folder.name))) is not None:
+            yield process
+
+
+def _by_sshd(processes: Iterable[Process]) -> list[Session]:
+    """Every session of sshd's that has passed the log-in, in this network namespace."""
+    inodes = {inode for each in processes if _is_logged_in(each) for inode in held_by(each.pid)}
+    if not inodes:
+        return []
+    table = listening_or_held(inodes)
+    served = {each.port for each in table if each.state == LISTEN}
+    holders: dict[Address, list[str]] = {}
+    for address, interface, _ in own_addresses():
+        holders.setdefault(address, []).append(interface)
+    return [
+        Session(each.peer, each.peer_port, each.address, each.port, zone)
+        for each in table
+        # What sshd forwards for its users leaves from a port that nobody listens on.
+        if each.state == ESTABLISHED and each.port in served
+        # proc(5) does not say by which link; one of those that have the address.
+        for zone in (holders.get(each.address, [""]) if each.peer.is_link_local else [""])
+    ]
+
+
+def _by_mosh(processes: Iterable[Process]) -> Iterator[tuple[Session, list[int]]]:
+    """How each mosh server was begun, and its ports. Where its client is by now only mosh itself knows."""
+    for process in processes:
+        if process.name == MOSH and (session := process.connection) is not None:
+            yield session, mosh_ports([process])
+
+
+def _by_tailscaled(processes: list[Process]) -> Iterator[Session]:
+    """tailscale's ssh/tailssh: each session is a child of tailscaled's, told where it comes from."""
+    daemons = {process.pid for process in processes if process.name == TAILSCALED}
+    for process in processes:
+        if process.parent in daemons and (session := process.connection) is not None:
+            yield session._replace(by_tailscaled=True)
+
+
+def _is_logged_in(process: Process) -> bool:
+    """sshd says in its title who is logged in: `sshd: root@pts/0`, `sshd: root` where nothing is run.
+
+    One that only tries, the part of it that keeps root's rights, and the listener have a bracket in theirs.
+    """
+    if process.name not in _SSH_DAEMONS:
+        return False
+    try:
+        line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    _, _, who = line.partition(b"\0")[0].decode("utf-8", "replace").partition(": ")
+    return bool(who.strip()) and "[" not in who
