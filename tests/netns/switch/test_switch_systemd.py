@@ -113,6 +113,27 @@ def test_the_boot_units_bring_the_host_up(host: SystemdHost) -> None:
     assert "nothing to do" in host.run(TSSTACK, "switch").stdout
 
 
+def test_an_nginx_of_our_own_comes_up_at_boot(systemd_host: SystemdHost) -> None:
+    """Where no main file of the distribution takes ours in, as on NixOS: there is nothing in /run then."""
+    systemd_host.run("mv", "/etc/nginx/nginx.conf", "/etc/nginx/unused")
+    write(systemd_host, FIRST)
+    systemd_host.run(TSSTACK, "switch")
+    if Path(TSSTACK).is_relative_to("/tmp"):
+        folder = "/etc/systemd/system/tsstack-boot.service.d"
+        systemd_host.run("mkdir", "-p", folder)
+        systemd_host.run("tee", f"{folder}/seen.conf", stdin="[Service]\nPrivateTmp=no\n")
+    systemd_host.run(TSSTACK, "units", "install")
+    owner = systemd_host.run("stat", "-c", "%U", "/run/tsstack/nginx-body").stdout
+    for _ in range(2):
+        systemd_host.run("systemctl", "stop", "tsstack-nginx")
+        systemd_host.run("rm", "-rf", "/run/tsstack")
+        systemd_host.run("systemctl", "restart", "tsstack-boot.service")
+        assert status_of(systemd_host, "/web/") == "502"
+        assert systemd_host.run("stat", "-c", "%U", "/run/tsstack/nginx-body").stdout == owner != "root\n"
+    systemd_host.run("systemctl", "restart", "tsstack-boot.service")
+    assert "nothing to do" in systemd_host.run(TSSTACK, "switch").stdout
+
+
 def test_rules_of_the_distribution_that_begin_with_a_flush_leave_ours(host: SystemdHost) -> None:
     """Both belong to one boot, and theirs take their time: ours wait until they are done."""
     host.run(TSSTACK, "units", "install")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -38,6 +39,8 @@ _PLACE = re.compile(r" in (\S+):(\d+)$")
 _BIND_RETRY = re.compile(r"bind\(\) to \S+ failed \(98:")
 _BIND_GIVEN_UP = "still could not bind()"
 UNIT = "tsstack-nginx"
+# Those of templates/nginx/nginx.conf.j2, in the run folder.
+_TEMPORARY = ("nginx-body", "nginx-proxy", "nginx-fastcgi", "nginx-uwsgi", "nginx-scgi")
 _ELF = b"\x7fELF"
 
 
@@ -113,7 +116,13 @@ class Engine:
 
     def test(self) -> None:
         """`nginx -t` of the whole configuration, on the host's own addresses. Raises ApplyFailed."""
-        done = run(self.trial(), timeout_s=60, check=False)
+        words = self.trial()
+        if os.geteuid() == 0 and not self.included and self.master() is None and not self.orphans():
+            # `nginx -t` gives new folders to the user of its workers, for which there is no CAP_CHOWN at
+            # boot, behind the unit's walls. Root's own it leaves as they are; the start gives them away.
+            self._remove_temporary()
+            words = [*words, "-g", "user root;"]
+        done = run(words, timeout_s=60, check=False)
         if done.returncode != 0:
             message, hint = explain_refusal(done.stderr)
             raise ApplyFailed(f"nginx refuses the host's configuration: {message}", hint=hint)
@@ -121,6 +130,12 @@ class Engine:
     def trial(self) -> list[str | Path]:
         """The command that lets nginx judge the whole configuration."""
         return ["nginx", "-t", "-q", "-c", self.config]
+
+    def _remove_temporary(self) -> None:
+        """Nobody uses them: the next start makes them anew."""
+        for name in _TEMPORARY:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.run_folder / name)
 
     def end_orphans(self) -> None:
         """End the workers of a master that was killed. Raises ApplyFailed when they do not go.
