@@ -115,7 +115,7 @@ class Node:
         self.resolv = self.folder / "resolv.conf"
         self.resolv.write_text("nameserver 192.0.2.53\n")
         self._wire(number)
-        self.process = self._start()
+        self.start()
         self.api = LocalApi(self.socket)
         self.generations = 0
         self.reports: list[str] = []
@@ -146,6 +146,15 @@ class Node:
             ("route", "add", "default", "via", CONTROL),
         ):
             sh("ip", "-n", self.namespace, *words)
+
+    def start(self) -> None:
+        """Let tailscaled run, with the state that it has."""
+        self.socket.unlink(missing_ok=True)
+        self.process = self._start()
+
+    def stop(self) -> None:
+        """End tailscaled."""
+        _end(self.process)
 
     def _start(self) -> subprocess.Popen[bytes]:
         # The daemon rewrites resolv.conf: it gets a private copy in the mount namespace of this exec.

@@ -326,6 +326,24 @@ def test_what_was_set_by_hand_before_the_first_switch_comes_back_in_one_patch(be
     assert json.dumps(node.api.prefs()) == raw
 
 
+def test_a_tailscaled_that_is_gone_keeps_no_file_without_it_from_being_live(bed: Bed) -> None:
+    """It was stopped or removed first; what is noted of it waits for the day that it runs again."""
+    node = bed.node()
+    tree, _ = node.switch(stack_of("gone", ssh=True, auth_key=node.key_file(bed.key())))
+    node.stop()
+    away = PART.observe({}, node.facts)
+    assert PART.changes({}, away) == ()
+    assert "once it runs again" in PART.unmet({}, away, node.facts)[0]
+    PART.restore(away, node.facts)
+    with pytest.raises(CheckFailed, match="does not answer"):
+        PART.observe(tree, node.facts)
+    assert noted(node).exists()
+    node.start()
+    eventually(lambda: node.api.status(peers=False)["BackendState"] == "Running")
+    assert "- tailscale.ssh: true" in leave(node)
+    assert not node.api.prefs()["RunSSH"]
+
+
 def test_an_undone_first_switch_leaves_no_note_of_what_was_before(bed: Bed) -> None:
     node = bed.node()
     _, before = node.switch(stack_of("undone", auth_key=node.key_file(bed.key())))

@@ -113,6 +113,18 @@ class StandsAlone(Protocol):
 
 
 @runtime_checkable
+class StepsAside(Protocol):
+    """A part that lives in a program of the distribution's, which must come up at boot without it.
+
+    What ours needs (an address of the tailnet, a name) may not be there then, and what others have in the
+    same program must not wait for it.
+    """
+
+    def step_aside(self, facts: Facts) -> bool:
+        """Leave that program to the others until the next `activate`. Returns whether it was in it."""
+
+
+@runtime_checkable
 class SaysUnmet(Protocol):
     """A part that knows of things that the file asks for and this host cannot do, without it being a failure.
 
@@ -121,4 +133,4 @@ class SaysUnmet(Protocol):
     """
 
     def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
-        """One sentence each, saying what to do. Quick: from what `observe(tree)` saw."""
+        """One sentence each, saying what to do; `tree` may be empty. Quick: from what `observe(tree)` saw."""

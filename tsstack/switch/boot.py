@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from tsstack.errors import CheckFailed, LockedError, RollbackFailed
+from tsstack.errors import CheckFailed, LockedError, RollbackFailed, TsstackError
+from tsstack.model.facts import Facts
 from tsstack.parts.firewall.fallback import has_fallback
-from tsstack.parts.part import Change, Part
+from tsstack.parts.part import Change, Part, StepsAside
+from tsstack.switch.begun import has_begun, note_begun
 from tsstack.switch.generations import part_tree
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import plan_switch
@@ -23,6 +25,9 @@ from tsstack.switch.transaction import Outcome, stands_alone
 def activate_boot(site: Site) -> tuple[Outcome, str]:
     """Judge what was pending, then bring up the boot generation. Returns what was said of the former.
 
+    Where this boot has brought up a host already (a retry, or somebody has switched since), what is live
+    is brought up once more, and a change that waits for its confirmation goes on waiting.
+
     Raises RollbackFailed naming all that could not be brought back or up; the rest of it is up then, and
     the same again, or a switch, does what is left.
     """
@@ -30,10 +35,11 @@ def activate_boot(site: Site) -> tuple[Outcome, str]:
         site.store.prepare()
         left: list[str] = []
         said = ""
+        first = not has_begun(site)
         with noted(left, "the change that was pending"):
-            done = recover(site, booting=True)
+            done = recover(site, booting=first)
             said = f"generation {done.target} was undone: {done.reason}" if done else ""
-        outcome = _bring_up(site, _boot_before_pending(site), left)
+        outcome = _bring_up(site, _boot_before_pending(site) if first else site.store.current(), left)
     if left:
         raise RollbackFailed(
             f"generation {outcome.generation} is up, but not wholly: {'; '.join(left)}",
@@ -53,6 +59,7 @@ def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
     tree = store.tree(number)
     known = {**store.tree(previous), **tree}
     store.point("current", number)
+    note_begun(site)
     changes: dict[str, tuple[Change, ...]] = {}
     warnings: list[str] = []
     up: list[Part] = []
@@ -99,6 +106,7 @@ def activate_firewall_early(site: Site) -> tuple[int, str]:
             site.report(f"{error}; going on, since nobody else is at work before the first interface is up")
         number = _boot_before_pending(site)
         facts = site.facts()
+        stack.callback(_step_aside, site, facts)
         firewall = next(part for part in site.parts if part.name == "firewall")
         try:
             folder = site.store.path(number)
@@ -113,6 +121,15 @@ def activate_firewall_early(site: Site) -> tuple[int, str]:
             firewall.activate(site.paths.state / "none", facts, site.report)
             return number, "the fallback stands"
     return number, f"generation {number} has no firewall, and there is no fallback: nothing is closed"
+
+
+def _step_aside(site: Site, facts: Facts) -> None:
+    for part in site.parts:
+        if isinstance(part, StepsAside):
+            try:
+                part.step_aside(facts)
+            except (TsstackError, OSError) as error:
+                site.report(f"{part.name}: {error}; its program starts with it")
 
 
 def _boot_before_pending(site: Site) -> int:

@@ -14,6 +14,7 @@ from tsstack.errors import ApplyFailed, CheckFailed, TsstackError
 from tsstack.model.facts import Facts
 from tsstack.parts.part import Part, SaysUnmet, Snapshot, StandsAlone, Tree
 from tsstack.switch import deadman
+from tsstack.switch.begun import note_begun
 from tsstack.switch.generations import Manifest, part_tree
 from tsstack.switch.plan import Plan, plan_switch
 from tsstack.switch.proof import Prover, no_proof
@@ -111,7 +112,7 @@ def stands_alone(part: Part, facts: Facts) -> bool:
 
 
 def _unmet(part: Part, wanted: Tree, snapshot: Snapshot, facts: Facts) -> Iterator[tuple[str, str]]:
-    if isinstance(part, SaysUnmet) and wanted:
+    if isinstance(part, SaysUnmet):
         yield from ((part.name, line) for line in part.unmet(wanted, snapshot, facts))
 
 
@@ -134,6 +135,7 @@ def prepare(site: Site) -> None:
         site.report(f"recovered: generation {done.target} was undone, because {done.reason}")
     refuse_unconfirmed(site)
     keep_reserve(site.paths.state)
+    note_begun(site)
 
 
 @dataclass

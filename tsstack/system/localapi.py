@@ -45,6 +45,10 @@ class LocalApiError(TsstackError):
         self.status = status
 
 
+class LocalApiAway(LocalApiError):
+    """No tailscaled runs: nobody listens on its socket, or there is none."""
+
+
 class LocalApiTimeout(LocalApiError):
     """No answer, or not the awaited event, within the time limit."""
 
@@ -279,7 +283,8 @@ class LocalApi:
                 f"this user may not open tailscaled's socket {self.path}", hint="run as root"
             ) from error
         except OSError as error:
-            raise LocalApiError(
+            away = isinstance(error, (FileNotFoundError, ConnectionRefusedError))
+            raise (LocalApiAway if away else LocalApiError)(
                 f"tailscaled does not answer on {self.path}: {error.strerror or error}",
                 hint="systemctl start tailscaled",
             ) from error

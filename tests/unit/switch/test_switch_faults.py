@@ -56,6 +56,11 @@ def assert_live(host: Host, listing: dict[str, str], number: int) -> None:
     assert (host.store.current(), host.store.boot()) == (number, number)
 
 
+def reboot(host: Host) -> None:
+    """What a reboot takes away of our own."""
+    shutil.rmtree(host.site.paths.run, ignore_errors=True)
+
+
 def numbered(host: Host) -> list[str]:
     return sorted(path.name for path in host.store.folder.iterdir() if path.name.isdigit())
 
@@ -420,8 +425,25 @@ class TestBoot:
 
     def test_what_was_live_for_a_test_gives_way(self, host: Host) -> None:
         host.switch(TWO, Mode(boot=False))
+        reboot(host)
         activate_boot(host.site)
         assert_live(host, ONE, 1)
+
+    @pytest.mark.usefixtures("no_dead_man")
+    @pytest.mark.parametrize("mode", [Mode(boot=False), Mode(confirm_s=60)])
+    def test_a_retry_of_the_boot_leaves_what_somebody_switched_to_since(self, host: Host, mode: Mode) -> None:
+        reboot(host)
+        host.parts[0].fail_at.add("verify")
+        with pytest.raises(RollbackFailed):
+            activate_boot(host.site)
+        host.parts[0].fail_at.clear()
+        host.switch(NEW, mode)
+        shutil.rmtree(host.live)
+        activate_boot(host.site)  # by Restart=on-failure
+        assert host.listing() == NEW
+        assert (host.store.current(), host.store.boot()) == (2, 1)
+        if mode.confirm_s:
+            assert confirm(host.site) == 2
 
     @pytest.mark.usefixtures("no_dead_man")
     @pytest.mark.parametrize("fault", ["restore", "record"])
@@ -432,6 +454,7 @@ class TestBoot:
             host.parts[2].fail_at.add("restore")
         else:
             (host.site.paths.state / "pending.json").write_text("{")
+        reboot(host)
         with pytest.raises(RollbackFailed, match="the change that was pending"):
             activate_boot(host.site)
         assert_live(host, ONE, 1)

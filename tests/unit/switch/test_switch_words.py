@@ -22,7 +22,7 @@ class Unable(FolderPart):
         return ()
 
     def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
-        return (f"cannot be had: {', '.join(sorted(tree))}",)
+        return (f"cannot be had: {', '.join(sorted(tree))}",) if tree else ()
 
 
 @pytest.fixture

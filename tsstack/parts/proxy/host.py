@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed, TsstackError
 from tsstack.parts.proxy import doorkeeper
+from tsstack.parts.proxy.before import DID_NOT_RUN, RAN, note_before, ran_before
 from tsstack.parts.proxy.discovery import OWN_HTTP, OWN_MAIN, discover_nginx
 from tsstack.parts.proxy.engine import Engine, Master, engine
 from tsstack.parts.proxy.pem import read_plain
@@ -112,6 +113,7 @@ class ProxyPart:
             identity_started=doorkeeper.was_started(facts),
             due=list_due(plan, marks_of(record)),
             record=record,
+            ran_before=ran_before(facts),
         ).to_snapshot()
 
     def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
@@ -140,19 +142,26 @@ class ProxyPart:
         nginx = engine(plan.main_config, facts)
         master = nginx.master()
         loaded = _loaded(plan, live_before, master)
-        started = master is None or bool(live_before.get("started"))
+        if not ran_before(facts):
+            note_before(facts, DID_NOT_RUN if master is None else RAN)
         if master is None:
             nginx.end_orphans()
+        links_before = {link: _target(link) for link in _links(facts)}
         _set_links(plan, facts)
         kept = master is not None and not nginx.is_outdated(master)
         if kept and loaded == plan.digest and not renewed:
             report("nginx already serves this")
         else:
-            _refuse_unloadable(nginx, master, plan)
+            try:
+                _refuse_unloadable(nginx, master, plan)
+            except ApplyFailed:
+                # At a boot nobody undoes this, and nginx must start for what others serve.
+                _put_links(links_before)
+                raise
             # Until the reload is done nobody knows what is loaded; a kill in between must not look like it.
-            _write_record(facts, replace(plan, digest=""), None, {}, started=started)
+            _write_record(facts, replace(plan, digest=""), None, {})
             _load(nginx, master, plan, report)
-        _write_record(facts, plan, nginx.master(), marks, started=started)
+        _write_record(facts, plan, nginx.master(), marks)
         if not plan.identity:
             doorkeeper.ensure_stopped(facts)
         _tidy(generation, facts, report)
@@ -167,6 +176,12 @@ class ProxyPart:
         probe_vhosts(plan, ca_certificate(facts.paths.tls, plan.tailnet))
         if plan.identity and not doorkeeper.is_running(facts):
             raise ApplyFailed("the identity daemon does not answer")
+
+    def step_aside(self, facts: Facts) -> bool:
+        """Take our links out of a distribution's nginx that is yet to start; `activate` puts them back."""
+        if facts.nginx is None or engine(facts.nginx.main_config, facts).master() is not None:
+            return False
+        return _put_links(dict.fromkeys(_links(facts)))
 
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
         try:
@@ -205,7 +220,7 @@ def renew(facts: Facts, report: Report, *, force: bool = False) -> tuple[str, ..
         nginx.test()
         nginx.load(master, lambda _: None)
         report("nginx serves the new certificates")
-        _write_record(facts, plan, nginx.master(), marks, started=bool(record.get("started")))
+        _write_record(facts, plan, nginx.master(), marks)
     return renewed
 
 
@@ -368,7 +383,7 @@ def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:
     master = nginx.master()
     removed = _put_links(dict.fromkeys(_links(facts)))
     if master is not None and (removed or record):
-        if not nginx.included or record.get("started"):
+        if not nginx.included or ran_before(facts) == DID_NOT_RUN:
             nginx.stop()
             report("nginx stopped")
         else:
@@ -376,11 +391,13 @@ def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:
             nginx.load(master, report)
     doorkeeper.ensure_stopped(facts)
     _record_path(facts).unlink(missing_ok=True)
+    note_before(facts, "")
 
 
 def _restore(snapshot: Snapshot, facts: Facts) -> None:
     """`paths.current` is back at what it was when the snapshot was taken."""
     seen, plan = parse_seen(snapshot), _live_plan(facts)
+    note_before(facts, seen.ran_before)
     _put_links({Path(link): target for link, target in seen.links.items()})
     if plan is not None and plan.identity:
         doorkeeper.ensure_running(facts)
@@ -403,7 +420,7 @@ def _restore(snapshot: Snapshot, facts: Facts) -> None:
     if not seen.record:
         _record_path(facts).unlink(missing_ok=True)
     elif plan is not None and seen.running:
-        _write_record(facts, plan, nginx.master(), marks, started=bool(seen.record.get("started")))
+        _write_record(facts, plan, nginx.master(), marks)
 
 
 def _in_doubt(facts: Facts) -> bool:
@@ -437,13 +454,12 @@ def _read_record(facts: Facts) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _write_record(facts: Facts, plan: Plan, master: Master | None, marks: Marks, *, started: bool) -> None:
+def _write_record(facts: Facts, plan: Plan, master: Master | None, marks: Marks) -> None:
     record: dict[str, JsonValue] = {
         "digest": plan.digest,
         "main_config": plan.main_config,
         "pid": master.pid if master else 0,
         "start": master.start if master else "",
-        "started": started,
         "status": plan.status,
         "services": {**plan.services},
         "certificates": {**marks},

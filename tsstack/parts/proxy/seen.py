@@ -37,6 +37,8 @@ class Seen:
     """First names of the certificates that have to be made or renewed."""
     record: dict[str, Any]
     """What was noted at the last reload."""
+    ran_before: str = ""
+    """Whether nginx ran before tsstack, as it was noted."""
     outdated: bool = False
     """It runs another program than the one that is installed."""
 

@@ -174,7 +174,8 @@ def _may_be_direct(exit_node: Mapping[str, Any] | None) -> bool:
 def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
     """What activation would change, by the keys of the file."""
     if PREFS_FILE not in tree:
-        return (*_leaving(snapshot), *_service_changes({}, snapshot)) if snapshot else ()
+        nothing = not snapshot or "away" in snapshot
+        return () if nothing else (*_leaving(snapshot), *_service_changes({}, snapshot))
     wanted = json.loads(tree[PREFS_FILE])
     enrolment = json.loads(tree[ENROLMENT_FILE])
     live: Any = snapshot["prefs"]

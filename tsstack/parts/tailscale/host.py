@@ -20,7 +20,7 @@ from tsstack.parts.tailscale.originals import read_originals, remember_originals
 from tsstack.parts.tailscale.restoration import restore_prefs, restore_stranger
 from tsstack.parts.tailscale.services import live_services, owned_services, set_services
 from tsstack.parts.tailscale.withdrawn import stands_direct, withdrawn_routes
-from tsstack.system.localapi import Json, LocalApi, LocalApiError, LocalApiTimeout
+from tsstack.system.localapi import Json, LocalApi, LocalApiAway, LocalApiError, LocalApiTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +75,15 @@ class TailscalePart:
         """The differences, by the keys of the file."""
         return wants.changes(tree, snapshot)
 
+    def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
+        """What a tailscaled that does not run keeps of ours."""
+        if "away" not in snapshot:
+            return ()
+        return (
+            "tailscaled does not run, so its settings from before tsstack wait: once it runs again, the same "
+            "command puts them back",
+        )
+
     def check(self, generation: Path, facts: Facts) -> None:
         """Let tailscaled judge the prefs; see that the key can be read if it will be needed."""
         loaded = _load(generation)
@@ -113,7 +122,12 @@ class TailscalePart:
             return {}
         api = _api(facts)
         with _mapped(CheckFailed):
-            prefs = api.prefs()
+            try:
+                prefs = api.prefs()
+            except LocalApiAway:
+                if wanted is None:  # it was stopped or removed: nothing of it stands, and no more is asked
+                    return {"away": True}
+                raise
             uses_exit = bool(prefs.get("ExitNodeID") or (originals or {}).get("ExitNodeID")) or (
                 wanted is not None and wanted["exit_node"] is not None
             )
@@ -211,7 +225,7 @@ class TailscalePart:
         Needs no network. The record of a node that had joined stays on the control server, where an admin
         may delete it.
         """
-        if not snapshot:
+        if not snapshot or "away" in snapshot:
             return
         api = _api(facts)
         before: Any = snapshot["prefs"]

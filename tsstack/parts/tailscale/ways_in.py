@@ -60,7 +60,7 @@ class WaysIn:
         self._patch: dict[str, Any] = {}
         self._wants_exit = False
         self._peer_routes = tuple(map(ipaddress.ip_network, peer_routes))
-        if not snapshot:
+        if not snapshot or "away" in snapshot:
             return
         if not self._leaves and (self._joins or self._live.get("WantRunning") is False):
             self._live = {**self._live, **_IDLE}
