@@ -38,6 +38,17 @@ let
   live = lib.filterAttrs (_: zone: zone.enable) zones.zones;
   presetOf = name: if live.${name}.preset != null then live.${name}.preset else name;
 
+  # networking.nat only changes addresses: what may pass is for the filter to say.
+  nat = config.networking.nat;
+  fromOf = map (rule: rule.from) zones.forward;
+  same = interface: pattern: interface == pattern || builtins.replaceStrings [ "*" ] [ "+" ] pattern == interface;
+  isForwarded = interface: any
+    (name: elem name fromOf && any (same interface) (if live.${name}.interfaces == null then [ ] else live.${name}.interfaces))
+    (attrNames live);
+  unforwarded = if !nat.enable then [ ] else
+    filter (interface: !isForwarded interface) (nat.internalInterfaces or [ ])
+    ++ optionals (zones.forward == [ ]) (nat.internalIPs or [ ]);
+
   # boot.kernel.sysctl takes booleans too, and null for "leave it".
   asText = value: if value == true then "1" else if value == false then "0" else toString value;
   # sysctl(8): the first separator decides; after a slash, dots belong to a name.
@@ -208,6 +219,10 @@ in
     ++ warn (zones.enable && empty != [ ])
       "zone ${listed empty} has neither interfaces nor allowedIPs, so nothing falls into it${lib.optionalString (elem "dmz" empty) "; for dmz set kernelcore.tsstack.uplink, or its interfaces"}."
     ++ optionals zones.enable lost
+    ++ warn (zones.enable && unforwarded != [ ])
+      "networking.nat is enabled, and what it hides is dropped: only firewall-zones.forward lets packets through this host, and no rule of it begins in a zone of ${listed unforwarded}. Write forward = [ { from = ...; to = ...; allowAllServices = true; masquerade = true; } ], and take networking.nat out."
+    ++ warn (zones.enable && nat.enable && (nat.forwardPorts or [ ]) != [ ])
+      "networking.nat.forwardPorts leads connections through this host, which only firewall-zones.forward lets pass: add a rule for each port, to the zone of the machine that answers."
     ++ warn sshFromTailnetAlone
       "SSH is let in from the tailnet alone, and no admin zone names a machine that every switch must go on letting in. If you work on this host by another network, open ssh to it or set kernelcore.tsstack.confirm."
     ++ warn sshShutAtUplink

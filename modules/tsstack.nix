@@ -26,9 +26,6 @@ let
     '';
   file = written "tsstack.yaml" cfg.text;
   fallback = written "fallback.yaml" (builtins.toJSON (import ./fallback.nix { inherit lib config; }));
-  # NixOS has numbers for some, and takes no text there.
-  asNumber = value:
-    if builtins.isString value && builtins.match "(0|-?[1-9][0-9]{0,17})" value != null then builtins.fromJSON value else value;
   hasZones = network.security.firewall-zones.enable;
 
   environment = lib.optionalAttrs (secrets.ageKeyFile != null) { SOPS_AGE_KEY_FILE = secrets.ageKeyFile; };
@@ -130,10 +127,11 @@ in
   config = mkIf cfg.enable {
     inherit (contradictions) assertions warnings;
 
-    # NixOS switches forwarding off by a default of its own, and would do so again whenever any parameter changes. Above
-    # defaults, below what a host says itself, which contradictions.nix compares.
-    boot.kernel.sysctl = builtins.mapAttrs (_: lib.mkOverride 900) (
-      builtins.mapAttrs (_: asNumber) network.tuning.sysctl
+    # They are tsstack's alone, since the guard, the order of the keys and the way back are. NixOS has defaults of its own
+    # for some (forwarding off) and would write them whenever any parameter changes: null is "leave it". Above defaults,
+    # below what a host says itself, which contradictions.nix compares.
+    boot.kernel.sysctl = builtins.mapAttrs (_: _: lib.mkOverride 900 null) (
+      network.tuning.sysctl
       // lib.optionalAttrs contradictions.routes {
         "net.ipv4.conf.all.forwarding" = true;
         "net.ipv6.conf.all.forwarding" = true;

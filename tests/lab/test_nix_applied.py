@@ -43,10 +43,10 @@ sops decrypt --extract '["authkey"]' /etc/tsstack/secrets.yaml > /run/secrets/ta
 """
 
 
-def evaluated(folder: Path) -> dict[str, Any]:
+def evaluated(folder: Path, names: tuple[str, ...] = TOGETHER, beside: str = "") -> dict[str, Any]:
     forced = {change.option: change.value for change in CHANGES} | FORCED_BY_THE_LAB
     lines = "".join(f"{option} = lib.mkForce {value}; " for option, value in forced.items())
-    module = together(TOGETHER, LEFT_OPEN + lines + OF_THE_LAB)
+    module = together(names, LEFT_OPEN + lines + OF_THE_LAB + beside)
     return answers("stand-in", [Case("guide", module)], folder)["guide"]
 
 
@@ -109,3 +109,18 @@ def test_what_no_zone_opens_is_closed_to_the_tailnet(own_lab: Lab, host: Machine
 def test_kernel_and_bandwidth_are_as_the_options_say(host: Machine) -> None:
     assert host.run(["cat", "/proc/sys/net/ipv4/tcp_slow_start_after_idle"]).stdout.strip() == "0"
     assert "rate 100Mbit" in host.run(["tc", "qdisc", "show", "dev", "tailscale0"]).stdout
+
+
+def test_the_smaller_monitor_is_a_host_too(host: Machine, tmp_path: Path) -> None:
+    """The guide's alternative, which gives other values to what two of its snippets set."""
+    before = host.run(["cat", FILE]).stdout
+    names = ("low-resource", *(name for name in TOGETHER if name not in {"complete-stack", "failover"}))
+    answer = evaluated(tmp_path, names, "kernelcore.network.monitoring.tailscale.enable = true;")
+    assert answer["refused"] == []
+    monitor = json.loads(answer["text"])["monitor"]
+    assert (monitor["interval"], monitor["failover"]) == ("60s", False)
+    host.write(FILE, answer["text"])
+    host.run(["tsstack", "switch"])
+    assert json.loads(host.run(["tsstack", "--json", "switch"]).stdout)["changed"] is False
+    host.write(FILE, before)
+    host.run(["tsstack", "switch"])

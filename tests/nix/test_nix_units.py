@@ -98,9 +98,12 @@ def test_the_zone_that_is_there_without_any_opens_all_that_the_proxy_serves(
     assert zones == {"internal": {"interfaces": ["tailscale0"], "tcp": [80, 443, 8443, 5432]}}
 
 
-def test_nixos_gets_numbers_where_it_has_numbers(evaluated: dict[str, dict[str, Any]]) -> None:
+def test_nixos_leaves_parameters_to_the_transaction(evaluated: dict[str, dict[str, Any]]) -> None:
+    """null is "leave it": what systemd-sysctl writes has passed no guard and goes back with no generation."""
     given = evaluated["served"]["sysctl"]
-    assert (given["net.core.rmem_max"], given["net.ipv4.tcp_rmem"]) == (134217728, "1 2 3")
+    assert (given["net.core.rmem_max"], given["net.ipv4.tcp_rmem"]) == (None, None)
+    told = json.loads(evaluated["served"]["text"])["kernel"]["sysctl"]
+    assert (told["net.core.rmem_max"], told["net.ipv4.tcp_rmem"]) == ("134217728", "1 2 3")
 
 
 @pytest.mark.parametrize("case", ["forward-rule", "forward-rule-in-settings", "router"])
@@ -108,8 +111,8 @@ def test_nixos_does_not_switch_forwarding_off_under_a_router(
     case: str, evaluated: dict[str, dict[str, Any]]
 ) -> None:
     given = evaluated[case]["sysctl"]
-    assert given["net.ipv4.conf.all.forwarding"] is True
-    assert given["net.ipv6.conf.all.forwarding"] is True
+    assert given["net.ipv4.conf.all.forwarding"] is None
+    assert given["net.ipv6.conf.all.forwarding"] is None
     assert evaluated["good"]["sysctl"]["net.ipv4.conf.all.forwarding"] is False
 
 

@@ -52,6 +52,12 @@ in
         enable = flag false;
         flushRuleset = flag false;
       };
+      nat = {
+        enable = flag false;
+        internalInterfaces = listOf types.str;
+        internalIPs = listOf types.str;
+        forwardPorts = listOf types.anything;
+      };
       firewall = ports // {
         enable = flag true;
         allowPing = flag true;
