@@ -72,6 +72,14 @@ ERRORS: tuple[ErrorPage, ...] = (
         "systemctl status tailscaled; changing it needs root",
     ),
     ErrorPage(
+        "LocalApiAway",
+        1,
+        "No tailscaled runs",
+        "Nobody listens on tailscaled's socket, or there is none: it was stopped, or is not installed.",
+        "error: tailscaled does not answer on /var/run/tailscale/tailscaled.sock: No such file or directory",
+        "systemctl start tailscaled",
+    ),
+    ErrorPage(
         "LocalApiTimeout",
         1,
         "tailscaled did not answer in time",
