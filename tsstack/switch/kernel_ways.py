@@ -213,13 +213,14 @@ def _hops(path: Path, read: Read, _: Ground) -> _Found | None:
 
 def _connections(_: Path, read: Read, __: Ground) -> _Found | None:
     """nf_conntrack_max: a new connection is dropped where the table is full; 0 is no limit."""
-    name = "net.netfilter.nf_conntrack_max"
-    most = _number(read, name)
-    if not 0 < most < _MODEST_CONNECTIONS:
-        return None
+    names = ("net.netfilter.nf_conntrack_max", "net.nf_conntrack_max")  # one number, by two names
+    most = min((number for name in names if (number := _number(read, name))), default=0)
     now = _number(read, "net.netfilter.nf_conntrack_count")
+    # Little more than what is open now is soon full, too.
+    if not 0 < most < max(_MODEST_CONNECTIONS, now + now // 4):
+        return None
     why = f"the kernel then follows {most} connections at most, {now} are open now, and drops every other"
-    return _Found((name,), why, certain=most < max(_FEW_CONNECTIONS, now + 1))
+    return _Found(names, why, certain=most < max(_FEW_CONNECTIONS, now + 1))
 
 
 def _neighbours(path: Path, read: Read, ground: Ground) -> _Found | None:

@@ -123,6 +123,7 @@ def judge(
         (V4, "net.netfilter.nf_conntrack_max", 1, "cut"),
         (V4, "net.netfilter.nf_conntrack_max", 40, "cut"),
         (V4, "net.netfilter.nf_conntrack_max", 41, "may be"),
+        (V4, "net.nf_conntrack_max", 40, "cut"),
         (V4, "net.netfilter.nf_conntrack_max", 0, ""),
         (V4, "net.netfilter.nf_conntrack_max", 4096, ""),
         (V4, "net.ipv4.neigh.default.gc_thresh3", 0, "cut"),
@@ -138,6 +139,18 @@ def test_what_a_parameter_does_to_a_way_in(path: Path, name: str, value: str | i
     assert judge(path, {name: value}) == said
     if said:
         assert name.rpartition(".")[2] in CONCERNED, "or nobody would ask"
+
+
+@pytest.mark.parametrize(
+    ("most", "said"), [(1023, "cut"), (65_536, "cut"), (200_000, "cut"), (200_001, "may be"), (250_000, "")]
+)
+def test_no_fewer_connections_than_are_open_now(most: int, said: str) -> None:
+    live = {
+        **LIVE,
+        "net.netfilter.nf_conntrack_max": "262144",
+        "net.netfilter.nf_conntrack_count": "200000",
+    }
+    assert judge(V4, {"net.netfilter.nf_conntrack_max": most}, replace(GROUND, read=live.get)) == said
 
 
 def test_forwarding_together_with_accept_ra_2_cuts_nothing() -> None:
