@@ -25,7 +25,7 @@ class Planned(NamedTuple):
 
     values: dict[str, str]
     limits: dict[str, int]
-    """Bits per second, by interface."""
+    """Bits per second, by interface: of both directions the lower, since a log-in needs both."""
     origins: Mapping[str, str]
     """The key of the file behind each parameter; one that goes back to what it was has none."""
     live: dict[str, str | None]
@@ -45,13 +45,13 @@ def planned(tree: Tree, facts: Facts) -> Planned:
         plan.Wanted(asked, wanted.origins, {}),
         plan.Live(live, fixed, {}, {}, record.Record(before, {}, {}, kept.skipped)),
     )
-    limits = {
-        interface: int(spec["rate_bps"])
-        for interface in wanted.links
-        for direction, spec in wanted.limits(interface).items()
-        if kept.links.get(interface, {}).get(direction, {}).get("rate_bps") != spec["rate_bps"]
-        and spec["rate_bps"] < POOR_BPS
-    }
+    limits: dict[str, int] = {}
+    for interface in wanted.links:
+        set_now = kept.links.get(interface, {})
+        for direction, spec in wanted.limits(interface).items():
+            rate_bps = int(spec["rate_bps"])
+            if rate_bps < POOR_BPS and set_now.get(direction, {}).get("rate_bps") != spec["rate_bps"]:
+                limits[interface] = min(rate_bps, limits.get(interface, rate_bps))
     return Planned({step.subject: str(step.after) for step in steps}, limits, wanted.origins, live)
 
 
