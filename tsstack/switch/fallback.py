@@ -20,6 +20,7 @@ from tsstack.switch.generations import MANIFEST, SOURCE, part_tree
 from tsstack.switch.intent import load, located, read_generation, read_source
 from tsstack.switch.judges import Judges
 from tsstack.switch.lock import host_lock
+from tsstack.switch.lockout import AS_FALLBACK
 from tsstack.switch.plan import PartPlan, Plan
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Transaction, prepare
@@ -112,7 +113,8 @@ def _guard(site: Site, facts: Facts, folder: Path, *, stands: bool) -> None:
     Where it does not stand now nobody is cut: then it is only told what it would do. Raises CheckFailed.
     """
     intent = read_generation(site, site.store.current())
-    judges = Judges(replace(site, parts=(PART,)), folder / SOURCE, facts, intent)
+    of_firewall = replace(site, parts=(PART,))
+    judges = Judges(of_firewall, folder / SOURCE, facts, intent, past_it=AS_FALLBACK)
     try:
         judges.keep_ways_in(folder, Plan((PartPlan(PART.name, ()),)))
     except CheckFailed as error:

@@ -18,6 +18,7 @@ from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import TAILNET_INTERFACE, Packet, is_tailnet
 from tsstack.switch import routes
+from tsstack.switch.lockout import PAST_IT
 from tsstack.switch.sessions import operator_sessions
 from tsstack.switch.ways import Route, Session, Way, closed_ways
 
@@ -39,13 +40,14 @@ __all__ = [
 
 OWN = "your own session"
 LIVE = "a session that is open on this host"
-PAST_IT = "use --force-lockout together with --confirm"
 _MOST_ROUTES = 500
 
 RouteTo = Callable[..., Route | None]
 
 
-def ways_of_sessions(sessions: tuple[Session, ...], route_to: RouteTo | None = None) -> list[Way]:
+def ways_of_sessions(
+    sessions: tuple[Session, ...], route_to: RouteTo | None = None, *, past_it: str = PAST_IT
+) -> list[Way]:
     """The same connections, opened anew, by the interface that answers to the client leave by.
 
     Raises CheckFailed when there is no route back to a client.
@@ -59,7 +61,7 @@ def ways_of_sessions(sessions: tuple[Session, ...], route_to: RouteTo | None = N
             found.append(Way(packet, LIVE if session.live else OWN, session, route))
         elif not session.live:
             raise CheckFailed(
-                f"there is no route back to {session.client}, where you connect from", hint=PAST_IT
+                f"there is no route back to {session.client}, where you connect from", hint=past_it
             )
     return found
 
@@ -84,7 +86,7 @@ def with_routes(ways: Iterable[Way], route_to: RouteTo | None = None) -> list[Wa
     return found
 
 
-def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way]) -> None:
+def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = PAST_IT) -> None:
     """Raise CheckFailed when one of the ways in would be closed after the switch, with its packet."""
     closed = next(closed_ways(stack, facts, ways), None)
     if closed is None:
@@ -95,17 +97,19 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way]) -> None:
         raise CheckFailed(
             f"{what}, has an address of the tailnet's ranges, which the firewall lets in by "
             f"{TAILNET_INTERFACE} alone; this one comes by {packet.interface}",
-            hint=f"come in by the tailnet or from another address, or {PAST_IT}",
+            hint=f"come in by the tailnet or from another address, or {past_it}",
         )
     zone = f"zone {closed.zone}" if closed.zone else "no zone"
     raise CheckFailed(
         f"{what}, falls into {zone} and {closed.path} refuses it",
         hint=f"open {packet.service} there, add {ipaddress.ip_network(packet.source)} to a zone with "
-        f"`allow: all`, or {PAST_IT}",
+        f"`allow: all`, or {past_it}",
     )
 
 
-def check_tailscale(tree: Tree, snapshot: Snapshot, ways: Sequence[Way], facts: Facts) -> list[str]:
+def check_tailscale(
+    tree: Tree, snapshot: Snapshot, ways: Sequence[Way], facts: Facts, past_it: str = PAST_IT
+) -> list[str]:
     """Raise CheckFailed when tailscaled's new settings would cut one of the ways in.
 
     Returns what may cut one, a sentence each.
@@ -123,13 +127,13 @@ def check_tailscale(tree: Tree, snapshot: Snapshot, ways: Sequence[Way], facts: 
         if reason.certain:
             raise CheckFailed(
                 f"this switch would {whom(way)}: {way.packet}, {way.whose}: {reason.text}",
-                hint=f"or {PAST_IT}",
+                hint=f"or {past_it}",
             )
         doubts[f"{reason.text} (this may {whom(way)})"] = None
     return list(doubts)
 
 
-def check_kernel(planned: Planned, ways: Sequence[Way], facts: Facts) -> list[str]:
+def check_kernel(planned: Planned, ways: Sequence[Way], facts: Facts, past_it: str = PAST_IT) -> list[str]:
     """Raise CheckFailed when new kernel parameters or limits would cut one of the ways in.
 
     Returns what may cut one, a sentence each.
@@ -155,7 +159,7 @@ def check_kernel(planned: Planned, ways: Sequence[Way], facts: Facts) -> list[st
             told = f"{_key_of(cut.name, planned.origins)}: {cut.value}: {cut.why}"
             if cut.certain:
                 raise CheckFailed(
-                    f"this switch would {whom(way)}: {way.packet}, {way.whose}: {told}", hint=f"or {PAST_IT}"
+                    f"this switch would {whom(way)}: {way.packet}, {way.whose}: {told}", hint=f"or {past_it}"
                 )
             doubts[f"{told} (this may {whom(way)})"] = None
     return list(doubts)

@@ -14,6 +14,7 @@ from tsstack.model.facts import Facts
 from tsstack.parts.firewall.fallback import LINK as FALLBACK
 from tsstack.switch.generations import SOURCE, part_tree, read_tree
 from tsstack.switch.intent import Intent, load
+from tsstack.switch.lockout import PAST_IT
 from tsstack.switch.plan import Plan
 from tsstack.switch.proof import Proving
 from tsstack.switch.site import Site
@@ -34,14 +35,23 @@ class Judges:
 
     Without `admins` the guard asks about the operator's own sessions alone: the way back to what was live
     before is not barred by what others have been given since. A `bare` host has no table that could refuse
-    somebody, and no file; tailscaled and the kernel are then as they were before tsstack.
+    somebody, and no file; tailscaled and the kernel are then as they were before tsstack. `past_it` is the
+    hint where nothing else helps.
     """
 
     def __init__(
-        self, site: Site, file: Path, facts: Facts, intent: Intent, *, admins: bool = True, bare: bool = False
+        self,
+        site: Site,
+        file: Path,
+        facts: Facts,
+        intent: Intent,
+        *,
+        admins: bool = True,
+        bare: bool = False,
+        past_it: str = PAST_IT,
     ) -> None:
         self._site, self._file, self._facts, self._intent = site, file, facts, intent
-        self._admins, self._bare = admins, bare
+        self._admins, self._bare, self._past_it = admins, bare, past_it
         self._doubts: list[str] = []
 
     @property
@@ -66,15 +76,15 @@ class Judges:
         from tsstack.switch import guard
 
         if packets and not self._bare:
-            guard.check_ways(self._standing, self._facts, self.ways)
+            guard.check_ways(self._standing, self._facts, self.ways, self._past_it)
         for part in self._site.parts:
             if part.name == "tailscale" and part.name in plan.names and self.ways:
                 tree = part_tree(read_tree(staged), part.folder)
                 self._doubts += guard.check_tailscale(
-                    tree, part.observe(tree, self._facts), self.ways, self._facts
+                    tree, part.observe(tree, self._facts), self.ways, self._facts, self._past_it
                 )
         if kernel and self.ways:
-            self._doubts += guard.check_kernel(kernel, self.ways, self._facts)
+            self._doubts += guard.check_kernel(kernel, self.ways, self._facts, self._past_it)
 
     def _say_who_is_not_known(self) -> None:
         from tsstack.switch.sessions import operator_sessions
@@ -107,7 +117,7 @@ class Judges:
         if isinstance(self._read, ConfigError):
             raise CheckFailed(
                 f"whether you keep your way in cannot be told: {self._read}",
-                hint="use --force-lockout together with --confirm",
+                hint=self._past_it,
             )
         return self._read
 
@@ -150,7 +160,7 @@ class Judges:
         from tsstack.switch.ways import ways_of_admins
 
         ports = [session.port for session in self.sessions if session.protocol == "tcp"]
-        own = ways_of_sessions(self.sessions)
+        own = ways_of_sessions(self.sessions, past_it=self._past_it)
         if not self._admins or not self._may_have_admins():
             return own
         of_admins = ways_of_admins(

@@ -14,6 +14,7 @@ from tsstack.switch.generations import SOURCE, Manifest, part_tree, tree_digest
 from tsstack.switch.intent import Intent, located, read_generation, read_intent
 from tsstack.switch.judges import Judges
 from tsstack.switch.lock import host_lock
+from tsstack.switch.lockout import AT_BOOT
 from tsstack.switch.plan import PartPlan, Plan
 from tsstack.switch.proof import no_proof
 from tsstack.switch.record import Pending, digest_of, read_pending
@@ -125,7 +126,7 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
         facts = site.facts()
         intent = read_intent(site, file, facts)
         store, wanted = site.store, intent.wanted
-        judges = Judges(site, file, facts, intent)
+        judges = Judges(site, file, facts, intent, past_it=AT_BOOT)
         prover = judges.proving(everything=True).begin if prove else no_proof
 
         def judge(staged: Path) -> None:

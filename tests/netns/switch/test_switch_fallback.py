@@ -149,6 +149,7 @@ def test_whoever_sits_at_the_host_from_afar_is_not_locked_out_by_it(host: Privat
     refused = host.run("env", SESSION, "tsstack", "fallback", "set", FALLBACK, check=False)
     assert refused.returncode == 4
     assert "would lock you out: tcp/22 from 192.0.2.2" in refused.stderr
+    assert "first make a file with this firewall live by `tsstack switch --force-lockout" in refused.stderr
     assert open_ports(host) == [22, 80, 8080]
     assert not host.path("/var/lib/tsstack/fallback").exists()
 
@@ -157,6 +158,7 @@ def test_whoever_sits_at_the_host_from_afar_is_not_locked_out_by_it(host: Privat
     # It does not stand now, so nobody is cut; what it would do is said.
     told = host.run("env", SESSION, "tsstack", "fallback", "set", FALLBACK)
     assert "where it has to stand" in told.stderr and "would lock you out" in told.stderr
+    assert host.path("/var/lib/tsstack/fallback").exists(), "as the refusal's hint says"
     host.write(FILE, NO_ZONES)
     for verb in (("switch",), ("boot",), ("rollback", "--to", "0")):
         refused = host.run("env", SESSION, "tsstack", *verb, check=False)

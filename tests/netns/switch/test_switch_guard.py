@@ -136,7 +136,8 @@ def test_neither_boot_nor_test_nor_a_rollback_cuts_the_session(host: PrivateHost
     assert_refused(tsstack(host, OUTSIDE, "rollback"), "tcp/22 from 203.0.113.9 on eth0 to 203.0.113.1")
     assert_refused(tsstack(host, OUTSIDE, "rollback", "--to", "1"))
     host.write(FILE, ETH1_OPEN.replace("[80]", "[81]"))
-    assert_refused(tsstack(host, OUTSIDE, "boot"), "tcp/22 from 203.0.113.9")
+    hint = "make it live by `tsstack switch --force-lockout --confirm 60s`"
+    assert_refused(tsstack(host, OUTSIDE, "boot"), "tcp/22 from 203.0.113.9", hint)
     assert_refused(tsstack(host, OUTSIDE, "test"))
     assert host.run("readlink", "/var/lib/tsstack/current").stdout.strip() == "generations/2"
     assert host.run("readlink", "/var/lib/tsstack/boot").stdout.strip() == "generations/2"
