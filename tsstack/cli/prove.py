@@ -15,6 +15,7 @@ from tsstack.cli.output import chatter, print_findings, result, result_json, sty
 from tsstack.errors import CheckFailed
 from tsstack.switch.generations import write_tree
 from tsstack.switch.intent import load, render
+from tsstack.switch.proof import IPV4_ALONE
 from tsstack.switch.site import Site
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def prove(file: Path, as_json: bool, seed: int) -> None:
             {
                 "checks": proof.checks + hearing.checks,
                 "mismatches": len(proof.mismatches) + len(hearing.mismatches),
+                "ipv6": proof.ipv6,
                 "matrix": [*proof.matrix, *hearing.matrix],
             }
         )
@@ -156,6 +158,8 @@ def print_proof(oracle: Oracle, proof: Proof, loaded: LoadedStack) -> None:
         result(f"... and {len(proof.mismatches) - _SHOWN} more; --json prints them all")
     text = _count(len(proof.mismatches))
     result(f"{proof.checks} packets sent in {proof.duration_s:.1f} s (seed {proof.seed}): {text}")
+    if not proof.ipv6:
+        result(IPV4_ALONE)
 
 
 def _signs() -> dict[Mark, str]:

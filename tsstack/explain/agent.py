@@ -4,7 +4,7 @@ A copy of the process that asks, forked into an empty network namespace. A line 
 
 - `interfaces` (names; the first is where packets go that no route leads), `addresses` and `routes` (address
   in hex, prefix length, index of the interface),
-- `local`: addresses of this host on no interface in particular (hex),
+- `local`: addresses of this host on no interface in particular (hex); `ipv6`: whether the kernel has any,
 - the ruleset: `table` (path of an nft file) or `copy` (`tsstack.explain.kernel_copy.Copy`),
 - `frame` (hex), the `number` in it, and `arriving` and `leaving` (indexes; `leaving` may be null).
 
@@ -47,6 +47,7 @@ def _build(order: dict[str, Any]) -> Wires:
         "routes": [],
         "detours": [],
         "table": "",
+        "ipv6": order["ipv6"],
     }
     wires = build_world(network)
     indexes = [socket.if_nametoindex(name) for name in order["interfaces"]]

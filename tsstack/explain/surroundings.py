@@ -73,6 +73,8 @@ def read_routes() -> tuple[LiveRoute, ...]:
             index = _index(values)
             if head[7] != _RTN_UNICAST or table not in _TABLES or head[8] & _CLONED or index not in names:
                 continue
+            if head[0] != family:  # a kernel without IPv6 lists all there are
+                continue
             packed = values.get(_RTA_DST, bytes(4 if family == socket.AF_INET else 16))
             network = ipaddress.ip_network((packed, head[1]), strict=False)
             if names[index] != "lo" and not network.is_multicast:

@@ -16,6 +16,7 @@ from tsstack.explain.agent import serve
 from tsstack.explain.kernel_copy import Copy
 from tsstack.explain.tracing import Event, Listing, read_events, read_listing
 from tsstack.prove.agent import DELIVERED, LEFT, REFUSED, STRAYED
+from tsstack.system.families import has_ipv6
 from tsstack.system.namespaces import Offshoot
 
 if TYPE_CHECKING:  # the world is made while the model is still being loaded
@@ -23,10 +24,6 @@ if TYPE_CHECKING:  # the world is made while the model is still being loaded
     from tsstack.explain.surroundings import LiveRoute
     from tsstack.model.names import Address
 
-_HINT = (
-    "it needs root (or user namespaces and a /dev/net/tun that users may open) and the tun device: "
-    "`modprobe tun`; in a container, hand it /dev/net/tun and let it make network namespaces"
-)
 _NUMBER = 1
 _MOST_INTERFACES = 200
 
@@ -63,7 +60,7 @@ class World:
         try:
             self._agent = Offshoot(serve)
         except OSError as error:
-            raise CheckFailed(f"no world to try it in: {error.strerror}", hint=_HINT) from error
+            raise _no_world(error.strerror or str(error)) from error
 
     def send(self, question: Question, ruleset: Path | Copy, land: Land | None = None) -> Trace:
         """Load the ruleset, send the packet, and say what it met. Once for each world. Raises CheckFailed."""
@@ -78,11 +75,11 @@ class World:
             raise self._ended()
         answer = json.loads(line)
         if "error" in answer:
-            raise CheckFailed(f"no world to try it in: {answer['error']}", hint=answer["hint"] or _HINT)
+            raise _no_world(answer["error"], answer["hint"])
         return _read(answer)
 
     def _ended(self) -> CheckFailed:
-        return CheckFailed(f"no world to try it in: {self._agent.last_words()}", hint=_HINT)
+        return _no_world(self._agent.last_words())
 
     def close(self) -> None:
         """End the agent, and with it its network."""
@@ -95,11 +92,21 @@ class World:
         self.close()
 
 
+def _no_world(reason: str, hint: str = "") -> CheckFailed:
+    from tsstack.prove.world import world_hint
+
+    return CheckFailed(f"no world to try it in: {reason}", hint=hint or world_hint(reason, "it"))
+
+
 def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, Any]:
     from tsstack.prove.frames import build_frame
     from tsstack.prove.terrain import LOCAL
 
-    packet = question.packet
+    packet, ipv6 = question.packet, has_ipv6()
+    if packet.source.version == 6 and not ipv6:
+        raise CheckFailed(
+            "no packet of IPv6 can be tried: this kernel has none", hint="ask with an IPv4 address"
+        )
     ends = [each for each in (packet.interface, packet.outgoing) if each]
     default = [each.interface for each in land.routes if not each.network.prefixlen][:1]
     names = list(dict.fromkeys([*default, *ends, *land.interfaces[:_MOST_INTERFACES]]))
@@ -113,6 +120,7 @@ def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, An
         if each.interface in places and each.network.prefixlen
     ]
     whole = packet.source.max_prefixlen
+    own = LOCAL[: 2 if ipv6 else 1]
     beyond = {packet.source, *([question.destination] if packet.outgoing else [])}
     if packet.outgoing:
         routes.append((question.destination.packed.hex(), whole, places[packet.outgoing]))
@@ -123,7 +131,8 @@ def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, An
     return {
         "interfaces": names,
         # Masquerading drops what it finds no address for.
-        "local": [] if land.addresses else [each.packed.hex() for each in LOCAL[:2] if each not in beyond],
+        "local": [] if land.addresses else [each.packed.hex() for each in own if each not in beyond],
+        "ipv6": ipv6,
         "addresses": addresses,
         "routes": routes,
         "table": str(ruleset.absolute()) if isinstance(ruleset, Path) else "",

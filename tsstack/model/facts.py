@@ -84,3 +84,5 @@ class Facts:
     """(port, master) of bridges, bonds and teams: what comes in by the port is seen as its master's."""
     vrf_members: tuple[tuple[str, str], ...] = ()
     """(interface, VRF): what comes in is seen as the VRF's, what is sent on leaves by the interface."""
+    ipv6: bool = True
+    """Whether the kernel speaks IPv6 at all (not with `ipv6.disable=1`)."""

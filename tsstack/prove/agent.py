@@ -6,7 +6,8 @@ speaks through two pipes with `tsstack.prove.world`:
 1. a line of JSON: `table` (path of the nft file), `interfaces` (names), `local` (addresses, hex; link-local
    ones are there on each interface), `routes` (address in hex, index of the interface) and `detours` (the
    same, and the traffic class of the packets that they are for), `foreign` (tables of other owners, as nft
-   commands; may be missing); answered by a line, `{}` or `{"error": .., "hint": ..}`;
+   commands; may be missing), `ipv6` (whether there is any; then nothing of the order is of it); answered by
+   a line, `{}` or `{"error": .., "hint": ..}`;
 2. rounds: HEAD (how many packets, the number of the first), then for each packet RECORD and its bytes;
    answered by one byte a packet, a sum of the flags below. The numbers of a round are consecutive. A packet
    that arrives by TO_HOST is sent by this host itself, one by SPLIT + interface in two fragments;
@@ -62,6 +63,7 @@ _SYSCTL = {
     "net/ipv6/icmp/ratelimit": "0",
     "net/ipv6/icmp/ratemask": "255",  # of no ICMPv6 error either; an empty list cannot be written
 }
+TUN = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
 _AT_ONCE = 128  # a tun device keeps 500 packets for its reader, a socket some 250
@@ -77,18 +79,18 @@ _CHATTER: dict[int, set[int]] = {_ICMP: {14}, _ICMPV6: {*LISTENERS, *NEIGHBOURS,
 class Wires:
     """The world's interfaces and the witnesses at this host's end."""
 
-    def __init__(self, names: list[str], local: Iterable[bytes] = ()) -> None:
+    def __init__(self, names: list[str], local: Iterable[bytes] = (), *, ipv6: bool = True) -> None:
         """`local` are this host's addresses, which packets may be hidden behind."""
+        kinds = {socket.AF_INET: (_TCP, _UDP, _ICMP), socket.AF_INET6: (_TCP, _UDP, _ICMPV6)}
+        families = (socket.AF_INET, socket.AF_INET6) if ipv6 else (socket.AF_INET,)
         self.local = frozenset(local)
         self.foreign_kept = True
         """Whether loading the table has left those of other owners as they were."""
         self.tuns = [_open_tun(name) for name in names]
         self.witnesses = {
             opened.fileno(): (opened, family == socket.AF_INET, protocol)
-            for family, protocol in (
-                *((socket.AF_INET, protocol) for protocol in (_TCP, _UDP, _ICMP, *OTHER_PROTOCOLS)),
-                *((socket.AF_INET6, protocol) for protocol in (_TCP, _UDP, _ICMPV6, *OTHER_PROTOCOLS)),
-            )
+            for family in families
+            for protocol in (*kinds[family], *OTHER_PROTOCOLS)
             for opened in [socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)]
         }
         self.poll = select.epoll()
@@ -96,10 +98,7 @@ class Wires:
             self.poll.register(descriptor, select.EPOLLIN)
         self.places = {descriptor: at for at, descriptor in enumerate(self.tuns)}
         # Whoever sends here writes the whole packet, its addresses too (raw(7): IPPROTO_RAW).
-        self.own = {
-            family: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
-            for family in (socket.AF_INET, socket.AF_INET6)
-        }
+        self.own = {family: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) for family in families}
 
     def send(self, arriving: int, frame: bytes) -> None:
         """Let a packet arrive by an interface, or be sent by this host, or arrive in fragments."""
@@ -203,8 +202,11 @@ def _drain(descriptor: int) -> list[bytes]:
 
 def _open_tun(name: str) -> int:
     """A tun device of that name, up. Linux, Documentation/networking/tuntap.rst."""
-    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-    fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    descriptor = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, TUN) from error
     # Else each device goes when it is closed, one by one, at 20 ms; so they go with the namespace.
     fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
     netlink.raise_link(name)
@@ -216,11 +218,13 @@ def build_world(order: dict[str, Any]) -> Wires:
 
     Raises OSError, NftError.
     """
+    ipv6 = order.get("ipv6", True)
     for key, value in _SYSCTL.items():
-        Path("/proc/sys", key).write_text(value)
+        if ipv6 or not key.startswith("net/ipv6/"):
+            Path("/proc/sys", key).write_text(value)
     netlink.raise_link("lo")
     names = list(order["interfaces"])
-    wires = Wires(names, map(bytes.fromhex, order["local"]))
+    wires = Wires(names, map(bytes.fromhex, order["local"]), ipv6=ipv6)
     indexes = [socket.if_nametoindex(name) for name in names]
     loopback = [socket.if_nametoindex("lo")]
     netlink.give_addresses(
@@ -234,12 +238,12 @@ def build_world(order: dict[str, Any]) -> Wires:
         messages.append(netlink.route_message(address, len(address) * 8, indexes[at], table))
     messages += [
         netlink.class_rule_message(version, each, netlink.DETOURS + each)
-        for version in (4, 6)
+        for version in ((4, 6) if ipv6 else (4,))
         for each in DETOUR_CLASSES
         if order["detours"]
     ]
     # Answers to sources that no route leads to go out somewhere, where they are read.
-    messages += [netlink.route_message(bytes(size), 0, indexes[0]) for size in (4, 16)]
+    messages += [netlink.route_message(bytes(size), 0, indexes[0]) for size in ((4, 16) if ipv6 else (4,))]
     netlink.apply_messages(messages)
     if order["table"]:
         wires.foreign_kept = _load(Path(order["table"]), order.get("foreign", ""))

@@ -78,11 +78,12 @@ def addresses_of(stack: Stack, facts: Facts) -> tuple[str, ...]:
     if proxy is None:
         return ()
     if proxy.listen == "all":
-        return (str(LOCAL[0]), str(LOCAL[1]))
+        return tuple(map(str, LOCAL[: 2 if facts.ipv6 else 1]))
     if proxy.listen != "tailnet":
         return tuple(map(str, proxy.listen))
     # Before the tailnet is joined its addresses are unknown, and nginx listens on loopback meanwhile.
-    return (facts.tailscale.addresses if facts.tailscale else ()) or (LOOPBACK,)
+    known = facts.tailscale.addresses if facts.tailscale else ()
+    return tuple(each for each in known if facts.ipv6 or ":" not in each) or (LOOPBACK,)
 
 
 def ask_everyone(stack: Stack, facts: Facts) -> Iterator[Question]:

@@ -77,6 +77,8 @@ class Plan:
     """Connections that are had after all packets."""
     published: tuple[tuple[Address, Address, int], ...] = ()
     """Addresses of this host, and the place and port that another owner's rules lead each to."""
+    ipv6: bool = True
+    """Whether the kernel has any; else nothing here is of it."""
     homes: dict[int, Address] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ class Plan:
         """The world that it needs."""
         country = self.country
         tables = write_tables(self.published)
-        return Terrain(country.interfaces, self.local, country.places, country.detours, tables)
+        return Terrain(country.interfaces, self.local, country.places, country.detours, tables, self.ipv6)
 
 
 def plan_packets(
@@ -101,7 +103,7 @@ def plan_packets(
 
     To this host: every zone's senders ask for every declared port, its neighbours, some random ports and
     an echo. Through this host: every sender to places behind every interface. What is past the limits is
-    left out by chance, a zone's own ports and forward rules last.
+    left out by chance, a zone's own ports and forward rules last. Without IPv6 in the kernel, all of it is.
     """
     rng = Random(seed)  # noqa: S311  no secret: it is there to be repeated
     oracle = Oracle(stack, facts)
@@ -121,10 +123,32 @@ def plan_packets(
         tuple(choose_flows(oracle, country, passing)),
         tuple(published),
     )
-    return _with_asked(plan, tuple(asked))
+    whole = _with_asked(plan, tuple(asked))
+    return whole if facts.ipv6 else _of_ipv4(whole)
 
 
-def plan_of(packets: tuple[Packet, ...]) -> Plan:
+def _of_ipv4(plan: Plan) -> Plan:
+    """What of a plan a kernel without IPv6 can be asked."""
+    country = plan.country
+    return Plan(
+        replace(
+            country,
+            senders=tuple(each for each in country.senders if each.address.version == 4),
+            places=tuple(each for each in country.places if each[0].version == 4),
+            detours=tuple(each for each in country.detours if each[0].version == 4),
+            edges=tuple(each for each in country.edges if each.version == 4),
+            own_edges=tuple(each for each in country.own_edges if each.version == 4),
+            published=tuple(each for each in country.published if each[0].version == 4),
+        ),
+        tuple(each for each in plan.packets if each.source.version == 4),
+        tuple(each for each in plan.local if each.version == 4),
+        tuple(each for each in plan.flows if each.source.version == 4),
+        tuple(each for each in plan.published if each[0].version == 4),
+        ipv6=False,
+    )
+
+
+def plan_of(packets: tuple[Packet, ...], *, ipv6: bool = True) -> Plan:
     """The plan of these packets alone, in the smallest country that has a place for all of them."""
     interfaces = dict.fromkeys(name for each in packets for name in (each.interface, each.outgoing) if name)
     interfaces.pop("lo", None)
@@ -147,7 +171,8 @@ def plan_of(packets: tuple[Packet, ...]) -> Plan:
         published=tuple((public[place], place, name) for place, name, _ in published.values()),
     )
     led = tuple((public[place], place, port) for place, _, port in published.values())
-    return Plan(country, packets, tuple(local), published=led)
+    plan = Plan(country, packets, tuple(local), published=led)
+    return plan if ipv6 else _of_ipv4(plan)
 
 
 def _is_own(packet: Packet) -> bool:

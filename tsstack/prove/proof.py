@@ -72,6 +72,8 @@ class Proof:
     rows: tuple[Row, ...]
     seed: int
     duration_s: float
+    ipv6: bool = True
+    """Whether packets of IPv6 were sent: none are where the kernel has no IPv6."""
 
     @property
     def checks(self) -> int:
@@ -108,7 +110,7 @@ def prove_generation(
     Raises NoWorld when there can be no world to prove in, CheckFailed when nft refuses the table.
     """
     if not has_table(stack, generation):
-        return Proof((), seed, 0.0)
+        return Proof((), seed, 0.0, facts.ipv6)
     with Experiment(stack, facts, generation, seed=seed, limits=limits) as experiment:
         return experiment.run()
 
@@ -116,8 +118,9 @@ def prove_generation(
 def send_packets(stack: Stack, facts: Facts, generation: Path, packets: Iterable[Packet]) -> Proof:
     """Send just these, in a world that has what they need and no more. Raises NoWorld, CheckFailed."""
     started_s = time.monotonic()
-    plan = plan_of(tuple(packets))
-    return Proof(send_plan(plan, Oracle(stack, facts), generation / FILE), 0, time.monotonic() - started_s)
+    plan = plan_of(tuple(packets), ipv6=facts.ipv6)
+    rows = send_plan(plan, Oracle(stack, facts), generation / FILE)
+    return Proof(rows, 0, time.monotonic() - started_s, facts.ipv6)
 
 
 def send_plan(plan: Plan, oracle: Oracle, table: Path) -> tuple[Row, ...]:
@@ -159,7 +162,8 @@ class Experiment:
         started_s = time.monotonic()
         self._world.wait_until_ready()
         rows = _Run(self._world, self._plan, self._oracle).rows()
-        return Proof(tuple(rows), self._seed, self._made_s + time.monotonic() - started_s)
+        lasted_s = self._made_s + time.monotonic() - started_s
+        return Proof(tuple(rows), self._seed, lasted_s, self._plan.ipv6)
 
     def __enter__(self) -> Self:
         return self

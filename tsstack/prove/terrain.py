@@ -111,6 +111,8 @@ class Terrain:
     """The same for packets of a traffic class, one of `frames.DETOUR_CLASSES`."""
     foreign: str = ""
     """Tables of other owners (`tsstack.prove.foreign`), as nft commands."""
+    ipv6: bool = True
+    """Whether the kernel has any; else nothing here is of it."""
 
 
 @dataclass(frozen=True, slots=True)

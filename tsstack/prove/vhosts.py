@@ -27,7 +27,7 @@ from tsstack.prove import netlink
 from tsstack.prove.backends import Backends, stand_in_address
 from tsstack.prove.client import HANDSHAKES, Client
 from tsstack.prove.hosting import Question, addresses_of, ask_everyone
-from tsstack.prove.world import WORLD_HINT, NoWorld
+from tsstack.prove.world import NoWorld
 from tsstack.system import command
 from tsstack.system.namespaces import Offshoot
 from tsstack.system.scratch import Scratch
@@ -122,13 +122,13 @@ class VhostExperiment:
             self._agent = Offshoot(lambda _, out: _hold(scene, addresses, self._questions, out))
         except OSError as error:
             self._folder.close()
-            raise NoWorld(f"no world to prove in: {error.strerror}", hint=WORLD_HINT) from error
+            raise NoWorld(error.strerror or str(error)) from error
 
     def run(self) -> Hearing:
         """Wait for the answers. Raises NoWorld, or CheckFailed when nginx does not come up there."""
         told = self._agent.output.read()
         if not told:
-            raise NoWorld(f"no world to prove in: {self._agent.last_words()}", hint=WORLD_HINT)
+            raise NoWorld(self._agent.last_words())
         answer = json.loads(told)
         if "refused" in answer:
             raise CheckFailed(

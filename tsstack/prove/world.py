@@ -6,7 +6,9 @@ namespace and all in it go when the agent ends; nothing of the machine's own net
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +16,32 @@ from typing import Self
 
 from tsstack.errors import CheckFailed
 from tsstack.model.names import Address
-from tsstack.prove.agent import HEAD, RECORD, SPLIT, TO_HOST, serve
+from tsstack.prove.agent import HEAD, RECORD, SPLIT, TO_HOST, TUN, serve
 from tsstack.prove.terrain import Flow, Terrain
 from tsstack.system.namespaces import Offshoot
 
 
 class NoWorld(CheckFailed):
-    """This machine gives no world to prove in; the hint says what it lacks."""
+    """This machine gives no world to prove in; the hint says what it lacks, where that is known."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"no world to prove in: {reason}", hint=world_hint(reason, "a proof"))
 
 
-WORLD_HINT = (
-    "a proof needs root (or user namespaces and a /dev/net/tun that users may open) and the tun device: "
+_HINT = (
+    "{} needs root (or user namespaces and a /dev/net/tun that users may open) and the tun device: "
     "`modprobe tun`; in a container, hand it /dev/net/tun and let it make network namespaces"
 )
+_READ_ONLY = "{} sets parameters of a network of its own: in a container, let /proc/sys be writable"
+# What the agent says when it gets no namespace (`tsstack.system.namespaces`), or no tun device in it.
+_LACKING = (TUN, "unshare: ", "mount: ", "/proc/self/setgroups", "/proc/self/uid_map", "/proc/self/gid_map")
+
+
+def world_hint(reason: str, what: str) -> str:
+    """What helps where there is no world for `what`, by the reason given; empty where nothing is known."""
+    if any(each in reason for each in _LACKING):
+        return _HINT.format(what)
+    return _READ_ONLY.format(what) if os.strerror(errno.EROFS) in reason else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,7 @@ class World:
         try:
             self._agent = Offshoot(serve)
         except OSError as error:
-            raise NoWorld(f"no world to prove in: {error.strerror}", hint=WORLD_HINT) from error
+            raise NoWorld(error.strerror or str(error)) from error
         self._ready = False
         self._had = 0
         try:
@@ -80,6 +95,7 @@ class World:
                 (each.packed.hex(), self._places[name], kind) for each, name, kind in terrain.detours
             ],
             "foreign": terrain.foreign,
+            "ipv6": terrain.ipv6,
         }
         self._write(json.dumps(order).encode() + b"\n")
 
@@ -96,8 +112,9 @@ class World:
                 raise CheckFailed(
                     f"{problem['error']}, so nothing was changed", hint="this is tsstack's fault"
                 )
-            kind = CheckFailed if problem["error"].startswith("nft refuses") else NoWorld
-            raise kind(f"no world to prove in: {problem['error']}", hint=problem["hint"] or WORLD_HINT)
+            if problem["error"].startswith("nft refuses"):
+                raise CheckFailed(f"no world to prove in: {problem['error']}", hint=problem["hint"])
+            raise NoWorld(problem["error"])
         self._ready = True
 
     def _routes(self, routes: Iterable[tuple[Address, str]]) -> list[tuple[str, int]]:
@@ -149,7 +166,7 @@ class World:
             raise self._ended() from error
 
     def _ended(self) -> NoWorld:
-        return NoWorld(f"no world to prove in: {self._agent.last_words()}", hint=WORLD_HINT)
+        return NoWorld(self._agent.last_words())
 
     def close(self) -> None:
         """End the agent, whatever it is at, and with it its network: the kernel removes both."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tsstack import __version__
 from tsstack.model.facts import Facts, Paths
+from tsstack.system.families import has_ipv6
 from tsstack.system.masters import is_own_device, read_ports, read_vrf_members
 
 
@@ -36,6 +37,7 @@ def gather_facts(paths: Paths) -> Facts:
         kernel=(int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)),
         systemd=Path("/run/systemd/system").is_dir(),
         resolved=discover_resolved(paths),
+        ipv6=has_ipv6(),
         paths=replace(paths, templates=templates_of(paths.state)),
     )
 

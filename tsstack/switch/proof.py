@@ -30,6 +30,7 @@ Prover = Callable[[Path, Plan, "Facts"], AbstractContextManager[Finish | None]]
 """Begins the proof of a staged generation; None where there is nothing to prove."""
 
 NO_PROVE_HINT = "or use --no-prove: the host is then changed without a proof"
+IPV4_ALONE = "this kernel has no IPv6, so nothing of it was sent"
 _SHOWN = 3
 
 
@@ -86,7 +87,8 @@ class Proving:
             with _explained():
                 proof = experiment.run()
             refuse_rows(proof.mismatches, loaded)
-            self.report(f"{proof.checks} packets: the rules do what the file says")
+            alone = "" if proof.ipv6 else f"; {IPV4_ALONE}"
+            self.report(f"{proof.checks} packets: the rules do what the file says{alone}")
 
         yield finish
 
@@ -130,7 +132,7 @@ def _explained() -> Iterator[None]:
     except NoWorld as error:
         raise CheckFailed(
             f"the change cannot be proven on this machine: {error.message}",
-            hint=f"{error.hint}; {NO_PROVE_HINT}",
+            hint=f"{error.hint}; {NO_PROVE_HINT}" if error.hint else NO_PROVE_HINT.removeprefix("or "),
         ) from error
 
 

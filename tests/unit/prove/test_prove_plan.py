@@ -6,6 +6,7 @@ import ipaddress
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -23,6 +24,7 @@ from tsstack.prove.plan import QUICK, Plan, plan_packets
 from tsstack.prove.proof import Proof, Row
 from tsstack.prove.terrain import LOCAL, Country, lay_out
 from tsstack.prove.vhosts import _WHILE_WE_LIVE
+from tsstack.prove.world import NoWorld
 
 FACTS = Facts(default_interface="eth0")
 STACK = stack_of(
@@ -55,6 +57,41 @@ def test_dhcp_is_asked_both_ways_and_in_both_families(plan: Plan) -> None:
         }
         assert {(67, 68, False), (68, 67, False), (20000, 68, False), (547, 546, False)} <= asked
         assert {(547, 546, True), (546, 547, True), (20000, 546, True)} <= asked
+
+
+def test_of_a_kernel_without_ipv6_nothing_of_it_is_asked(plan: Plan) -> None:
+    six = Packet(ipaddress.ip_address("2001:db8::7"), "eth0", "tcp", 22)
+    asked = [six, Packet(ipaddress.ip_address("203.0.113.7"), "eth0", "tcp", 22)]
+    alone = plan_packets(STACK, replace(FACTS, ipv6=False), 1, QUICK, asked)
+    assert not alone.ipv6
+    assert not alone.terrain.ipv6
+    terrain = alone.terrain
+    places = [*terrain.local, *(each[0] for each in (*terrain.routes, *terrain.detours))]
+    ends = [each for packet in alone.packets for each in (packet.source, packet.destination) if each]
+    of_flows = [each for flow in alone.flows for each in (flow.source, flow.destination)]
+    assert {each.version for each in (*places, *ends, *of_flows)} == {4}
+    assert "ip6 daddr" not in terrain.foreign
+    assert asked[1] in alone.packets
+    of_ipv4 = [each for each in plan.packets if each.source.version == 4]
+    assert set(of_ipv4) <= set(alone.packets), "no less of IPv4 than elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("/dev/net/tun: No such file or directory", "modprobe tun"),
+        ("unshare: Operation not permitted", "user namespaces"),
+        ("/proc/self/uid_map: Operation not permitted", "user namespaces"),
+        ("/proc/sys/net/ipv4/ip_forward: Read-only file system", "let /proc/sys be writable"),
+        ("No buffer space available", ""),
+        ("it took too long", ""),
+        ("/proc/sys/net/ipv6/conf/all/forwarding: No such file or directory", ""),
+    ],
+)
+def test_the_hint_is_for_what_is_lacking(reason: str, words: str) -> None:
+    hint = NoWorld(reason).hint
+    assert words in hint
+    assert bool(hint) is bool(words)
 
 
 def test_the_edges_of_networks_send_and_those_next_to_them() -> None:

@@ -205,6 +205,16 @@ def test_the_main_file_is_tuned_as_asked(render):
         assert line in conf
 
 
+@pytest.mark.parametrize(("listen", "left"), [("", "100.64.0.1:443"), ("listen: all, ", "0.0.0.0:443")])
+def test_without_ipv6_in_the_kernel_nginx_is_told_of_none(listen, left, render, facts):
+    text = HOST + f"proxy: {{tls: local-ca, {listen}services: {{a: {{upstream: 1}}}}}}"
+    assert "[" in "".join(re.findall(r"listen (\S+)", render(text)["nginx/http.conf"]))
+    conf = render(text, replace(facts(DEBIAN_12), ipv6=False))["nginx/http.conf"]
+    listens = re.findall(r"listen (\S+?);? ", conf)
+    assert left in listens
+    assert not [each for each in listens if "[" in each]
+
+
 SERVICES = HOST + (
     "tailscale: {tags: ['tag:a']}\n"
     "proxy: {names: service, LISTEN services: {a: {upstream: 8000}, "

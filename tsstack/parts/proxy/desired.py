@@ -275,11 +275,13 @@ def _refuse_impossible(proxy: Proxy, nginx: NginxFacts, services: dict[str, Serv
 def _addresses(proxy: Proxy, facts: Facts) -> tuple[tuple[str, ...], bool]:
     """What to bind, and whether that is what the file asks for."""
     if proxy.listen == "all":
-        return ("0.0.0.0", "::"), True  # noqa: S104  (the file asks for it)
+        return ("0.0.0.0", "::") if facts.ipv6 else ("0.0.0.0",), True  # noqa: S104  (the file asks for it)
     if proxy.listen != "tailnet":
         return tuple(dict.fromkeys(str(address) for address in proxy.listen)), True
-    if facts.tailscale is not None and facts.tailscale.addresses:
-        return facts.tailscale.addresses, True
+    known = facts.tailscale.addresses if facts.tailscale is not None else ()
+    # The tailnet gives every node one of each family; nginx does not start for one that it cannot have.
+    if usable := tuple(address for address in known if facts.ipv6 or ":" not in address):
+        return usable, True
     return ("127.0.0.1",), False
 
 

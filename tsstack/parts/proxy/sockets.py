@@ -45,13 +45,13 @@ def find_foreign_addresses(listeners: Iterable[Listener]) -> list[Listener]:
     missing = []
     for address, listener in first.items():
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            try:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.bind((address, 0))
-            except OSError as error:
-                if error.errno != errno.EADDRNOTAVAIL:
-                    raise
-                missing.append(listener)
+        except OSError as error:
+            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:  # a kernel without IPv6
+                raise
+            missing.append(listener)
     return missing
 
 
