@@ -20,6 +20,9 @@ _VERDICT_COLOURS = {"accepted": "green", "dropped": "red", "rejected": "red", "l
 _WIDEST_NAME = 24
 _LEAST = 40
 _INDENT = " " * 6
+_BY_TAILSCALED = (
+    "tailscaled's own SSH server takes it before any rule: whom it lets in says the tailnet's policy"
+)
 _NO_BREAK = "\xa0"
 
 
@@ -137,10 +140,15 @@ def _print_answer(explained: Explanation, *, live: bool) -> None:
     result(
         style(answer.verdict, fg=_VERDICT_COLOURS[answer.verdict], bold=True) + line[len(answer.verdict) :]
     )
+    if explained.by_tailscaled:
+        place = explained.ssh_place
+        at = f" ({place} {place.path})" if place is not None else ""
+        result(wrap(f"{_BY_TAILSCALED}{at}", "  ", ""))
 
 
 def explanation_dict(explained: Explanation, *, live: bool) -> dict[str, Any]:
     """An explanation as `--json` prints it."""
+    from tsstack.explain.answer import TAILSCALE_SSH
     from tsstack.explain.decisions import zone_entry
 
     answer, packet = explained.answer, explained.question.packet
@@ -162,6 +170,13 @@ def explanation_dict(explained: Explanation, *, live: bool) -> dict[str, Any]:
         "decided_by": None
         if by is None
         else {"family": by.family, "table": by.table, "chain": by.chain, "owner": by.owner or "tsstack"},
+        "before_rules": {
+            "words": _BY_TAILSCALED,
+            "path": TAILSCALE_SSH,
+            "place": _place_dict(explained.ssh_place),
+        }
+        if explained.by_tailscaled
+        else None,
         "live": live,
         "expected": explained.expected,
         "packet": {

@@ -11,7 +11,7 @@ from tsstack.explain.owners import UNKNOWN
 from tsstack.model.firewall import Firewall
 from tsstack.model.keypath import format_path
 from tsstack.model.stack import Stack
-from tsstack.prove.expected import TAILNET_INTERFACE, Packet
+from tsstack.prove.expected import TAILNET_INTERFACE, Packet, is_tailnet
 
 Word = Literal["accepted", "dropped", "rejected", "lost"]
 _WORDS: Mapping[str, Word] = {
@@ -48,6 +48,27 @@ class Answer:
     def action(self) -> str:
         """As the model calls it: accept, drop, reject; `lost` is neither."""
         return {"accepted": "accept", "dropped": "drop", "rejected": "reject"}.get(self.verdict, "lost")
+
+
+_SSH = 22
+TAILSCALE_SSH = "tailscale.ssh"
+
+
+def is_for_tailscaled(stack: Stack, packet: Packet) -> bool:
+    """Whether tailscaled's own SSH server takes the packet, before the kernel has it and its rules.
+
+    tailscale's wgengine/netstack (shouldProcessInbound): what comes to port 22 of the node's own addresses.
+    """
+    settings = stack.tailscale
+    return (
+        settings is not None
+        and settings.ssh
+        and not settings.shields_up
+        and (packet.interface, packet.protocol, packet.port) == (TAILNET_INTERFACE, "tcp", _SSH)
+        and not packet.outgoing
+        and packet.destination is not None
+        and is_tailnet(packet.destination)
+    )
 
 
 def conclude(

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, replace
 
-from tsstack.explain.answer import Answer, conclude
+from tsstack.explain.answer import TAILSCALE_SSH, Answer, conclude, is_for_tailscaled
 from tsstack.explain.decisions import Decision, tell
 from tsstack.explain.kernel_copy import Copy
 from tsstack.explain.places import Place, Places
@@ -45,6 +45,10 @@ class Explanation:
     """Whether tsstack's table stood in the ruleset."""
     foreign: tuple[str, ...]
     """The tables of others that are hooked in, as `family name`."""
+    by_tailscaled: bool = False
+    """Whether tailscaled's own SSH server takes it before any rule; the rest is what they would do."""
+    ssh_place: Place | None = None
+    """Where the file asks for that server."""
 
     @property
     def agrees(self) -> bool:
@@ -72,6 +76,9 @@ def _explain(ground: Ground, question: Question, trace: Trace) -> Explanation:
     decisions = tell(stack, packet, trace.events, trace.listing)
     published = question.packet.port if sent_elsewhere else 0
     answer = conclude(stack, packet, decisions, trace.outcome, published=published)
+    by_tailscaled = is_for_tailscaled(stack, question.packet)
+    if by_tailscaled:
+        answer = replace(answer, fix=None, hint="")  # to open the port would change nothing
 
     def find(path: str) -> Place | None:
         return places.find(path) if places is not None else None
@@ -91,6 +98,8 @@ def _explain(ground: Ground, question: Question, trace: Trace) -> Explanation:
                 if (family, table) != ("inet", "tsstack") and not table.startswith("tsstack-explain")
             )
         ),
+        by_tailscaled,
+        find(TAILSCALE_SSH) if by_tailscaled else None,
     )
 
 

@@ -57,6 +57,32 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["packet"]["source_zone"] == "internal"
 
 
+def test_what_tailscaled_takes_before_the_rules(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "tsstack.yaml"
+    zones = "{dmz: {interfaces: [eth0], tcp: [80]}, internal: {interfaces: [tailscale0], services: [https]}}"
+    text = f"host: {{name: one, uplink: eth0}}\ntailscale: {{ssh: true}}\nfirewall: {{zones: {zones}}}\n"
+    file.write_text(text)
+    assert run(["-c", str(file), "explain", "100.64.0.7", "ssh"]) == 0
+    *_, verdict, last = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("dropped: ")
+    assert "to let it pass" not in verdict
+    assert last.startswith("tailscaled's own SSH server takes it before any rule")
+    assert f"{file.name}:2:13 tailscale.ssh" in last
+    assert run(["-c", str(file), "explain", "100.64.0.7", "ssh", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verdict"] == "dropped"
+    assert answer["before_rules"]["path"] == "tailscale.ssh"
+    assert answer["before_rules"]["place"]["line"] == 2
+    others = [("100.64.0.7", "tcp/80"), ("203.0.113.9", "ssh"), ("100.64.0.7", "ssh", "--to", "198.51.100.9")]
+    for words in others:
+        assert run(["-c", str(file), "explain", *words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["before_rules"] is None, words
+    for settings in ("{ssh: false}", "{ssh: true, shields_up: true}"):
+        file.write_text(text.replace("{ssh: true}", settings))
+        assert run(["-c", str(file), "explain", "100.64.0.7", "ssh", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["before_rules"] is None, settings
+
+
 @pytest.mark.parametrize("columns", [80, 60])
 def test_it_fits_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
