@@ -103,6 +103,7 @@ def is_pure(path: Path) -> bool:
         in {
             "switch/plan.py",
             "switch/ways.py",
+            "switch/arrivals.py",
             "switch/kernel_ways.py",
             *(f"monitor/{name}.py" for name in MONITOR_JUDGEMENT),
             *(f"bench/{name}.py" for name in BENCH_JUDGEMENT),

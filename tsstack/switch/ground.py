@@ -78,6 +78,13 @@ def look_around(facts: Facts, snapshot: Mapping[str, str | None]) -> Ground:
     )
 
 
+def drops_lopsided(interface: str) -> bool:
+    """Whether it drops what would be answered by another: the larger of `all` and its own rp_filter is 1."""
+    sysctls = Sysctls()
+    names = (f"net.ipv4.conf.{each}.rp_filter" for each in (interface.replace(".", "/"), "all"))
+    return max(int(sysctls.read(name) or 0) for name in names) == 1
+
+
 @cache
 def _resolves(interface: str) -> bool:
     try:

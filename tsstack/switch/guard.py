@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts
@@ -20,7 +20,7 @@ from tsstack.prove.expected import TAILNET_INTERFACE, Packet, is_tailnet
 from tsstack.switch import routes
 from tsstack.switch.lockout import PAST_IT
 from tsstack.switch.sessions import operator_sessions
-from tsstack.switch.ways import Route, Session, Way, closed_ways
+from tsstack.switch.ways import Closed, Route, Session, Way, closed_ways
 
 if TYPE_CHECKING:
     from tsstack.parts.part import Snapshot, Tree
@@ -86,11 +86,26 @@ def with_routes(ways: Iterable[Way], route_to: RouteTo | None = None) -> list[Wa
     return found
 
 
-def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = PAST_IT) -> None:
-    """Raise CheckFailed when one of the ways in would be closed after the switch, with its packet."""
-    closed = next(closed_ways(stack, facts, ways), None)
-    if closed is None:
-        return
+def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = PAST_IT) -> list[str]:
+    """Raise CheckFailed when one of the ways in would be closed after the switch, with its packet.
+
+    Returns what may close one, a sentence each.
+    """
+    doubts = []
+    for closed in closed_ways(stack, facts, ways):
+        if not closed.way.doubtful:
+            _refuse(closed, past_it)
+        packet, route = closed.way.packet, closed.way.route
+        by = f"answers leave by {route.interface}, but " if route else ""
+        doubts.append(
+            f"{packet}, {closed.way.whose}: {by}its packets may come by {packet.interface}, whose address "
+            f"they are for: there it falls into {_zone(closed)} and {closed.path} refuses it "
+            f"(this may {whom(closed.way)})"
+        )
+    return doubts
+
+
+def _refuse(closed: Closed, past_it: str) -> NoReturn:
     packet = closed.way.packet
     what = f"this switch would {whom(closed.way)}: {packet}, {closed.way.whose}"
     if packet.interface not in {"lo", TAILNET_INTERFACE} and is_tailnet(packet.source):
@@ -99,12 +114,15 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = P
             f"{TAILNET_INTERFACE} alone; this one comes by {packet.interface}",
             hint=f"come in by the tailnet or from another address, or {past_it}",
         )
-    zone = f"zone {closed.zone}" if closed.zone else "no zone"
     raise CheckFailed(
-        f"{what}, falls into {zone} and {closed.path} refuses it",
+        f"{what}, falls into {_zone(closed)} and {closed.path} refuses it",
         hint=f"open {packet.service} there, add {ipaddress.ip_network(packet.source)} to a zone with "
         f"`allow: all`, or {past_it}",
     )
+
+
+def _zone(closed: Closed) -> str:
+    return f"zone {closed.zone}" if closed.zone else "no zone"
 
 
 def check_tailscale(
@@ -124,7 +142,7 @@ def check_tailscale(
         reason = judge.judge(_arrival(way))
         if reason is None:
             continue
-        if reason.certain:
+        if reason.certain and not way.doubtful:
             raise CheckFailed(
                 f"this switch would {whom(way)}: {way.packet}, {way.whose}: {reason.text}",
                 hint=f"or {past_it}",

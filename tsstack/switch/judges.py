@@ -21,6 +21,7 @@ from tsstack.switch.site import Site
 
 if TYPE_CHECKING:
     from tsstack.model.loaded import LoadedStack
+    from tsstack.model.names import Address
     from tsstack.model.stack import Stack
     from tsstack.prove.expected import Packet
     from tsstack.switch.ground import Planned
@@ -76,7 +77,7 @@ class Judges:
         from tsstack.switch import guard
 
         if packets and not self._bare:
-            guard.check_ways(self._standing, self._facts, self.ways, self._past_it)
+            self._doubts += guard.check_ways(self._standing, self._facts, self.ways, self._past_it)
         for part in self._site.parts:
             if part.name == "tailscale" and part.name in plan.names and self.ways:
                 tree = part_tree(read_tree(staged), part.folder)
@@ -154,23 +155,29 @@ class Judges:
     def ways(self) -> list[Way]:
         """The ways in that have to stay open. Raises CheckFailed when there is no route back to a session."""
         from tsstack.prove.expected import TAILNET, TAILNET_INTERFACE
+        from tsstack.switch.arrivals import with_other_arrivals
+        from tsstack.switch.ground import drops_lopsided
         from tsstack.switch.guard import ways_of_sessions
         from tsstack.switch.logins import listening_ports
         from tsstack.switch.routes import networks_beside, own_addresses
         from tsstack.switch.ways import ways_of_admins
 
         ports = [session.port for session in self.sessions if session.protocol == "tcp"]
+        holders: dict[Address, list[str]] = {}
+        for address, interface, _ in own_addresses():
+            holders.setdefault(address, []).append(interface)
         own = ways_of_sessions(self.sessions, past_it=self._past_it)
+        own = with_other_arrivals(own, holders, drops_lopsided, lambda: self._live, self._facts)
         if not self._admins or not self._may_have_admins():
             return own
         of_admins = ways_of_admins(
-            self._live(),
+            self._live,
             self.loaded.stack,
             self._facts,
             ports,
             beside=networks_beside(TAILNET_INTERFACE, TAILNET),
             served=listening_ports(),
-            own={address for address, _, _ in own_addresses()},
+            own=holders,
         )
         return [*own, *of_admins]
 
@@ -184,6 +191,7 @@ class Judges:
         # YAML can write a letter by its number, behind a backslash.
         return has_admins(self.loaded.stack) or b"admin" in words or b"\\" in words
 
+    @cached_property
     def _live(self) -> Stack | None:
         """What the live generation's file says; None when no table of ours is live."""
         store = self._site.store

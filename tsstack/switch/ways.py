@@ -66,6 +66,8 @@ class Way:
     """The way back, where it was asked for."""
     somebody: bool = False
     """Whether the source is an example: all behind the interface are meant."""
+    doubtful: bool = False
+    """Whether it is only possible that packets come by this interface: then nothing is refused for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,20 @@ def test_routing_rules_that_look_at_our_own_address_count(host: PrivateHost) -> 
     assert switch(host, ETH1_OPEN, session).returncode == 0
 
 
+def test_answers_that_leave_by_another_interface(host: PrivateHost) -> None:
+    """The session came in by eth1, or so it may be: it is to eth1's address, and answered by eth0."""
+    session = "198.51.100.7 50000 192.168.15.1 22"
+    doubted = switch(host, ETH0_OPEN, session)
+    assert doubted.returncode == 0, doubted.stderr
+    assert "answers leave by eth0, but its packets may come by eth1" in doubted.stderr
+    assert "may come by" not in switch(host, ETH0_OPEN.replace("[80]", "[81]"), session).stderr
+    assert switch(host, ETH1_OPEN, OUTSIDE, "--force-lockout", "--confirm", "60s").returncode == 0
+    assert tsstack(host, "198.51.100.7 50001 192.168.15.1 22", "confirm").returncode == 0
+    assert_refused(switch(host, ETH0_OPEN, session), "tcp/22 from 198.51.100.7 on eth1 to 192.168.15.1")
+    done = switch(host, ETH1_OPEN.replace("[80]", "[81]"), session)
+    assert done.returncode == 0, "eth0 was shut before, so it comes by eth1"
+
+
 def test_neither_boot_nor_test_nor_a_rollback_cuts_the_session(host: PrivateHost) -> None:
     host.write(FILE, ETH1_OPEN)
     host.tsstack("switch")

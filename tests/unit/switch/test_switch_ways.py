@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import Packet
+from tsstack.switch.arrivals import with_other_arrivals
 from tsstack.switch.guard import OWN, check_tailscale, check_ways, ways_of_sessions
 from tsstack.switch.logins import parse_connection
 from tsstack.switch.ways import Route, Session, closed_ways, is_admin, ways_of_admins
@@ -195,6 +197,60 @@ def test_admins_behind_another_subnet_router_are_asked_by_their_way_back(
     assert [way.packet.interface for way in ways] == ["eth0"]
     with pytest.raises(CheckFailed, match=r"accept_routes: without the routes .* back to 10\.77\.0\.1"):
         check_tailscale(tree, snapshot, ways, FACTS)  # type: ignore[arg-type]
+
+
+ETH0_IN, ETH1_IN = "{0}: {{interfaces: [eth0], {1}}}", "{0}: {{interfaces: [eth1], {1}}}"
+SSH, WEB = "services: [ssh]", "tcp: [80]"
+
+
+def both(eth0: str, eth1: str) -> Stack:
+    return zones(ETH0_IN.format("a", eth0), ETH1_IN.format("b", eth1))
+
+
+@pytest.mark.parametrize(
+    ("live", "asked"),
+    [
+        (None, [("eth0", False), ("eth1", True)]),
+        (both(SSH, SSH), [("eth0", False), ("eth1", True)]),
+        (both(SSH, WEB), [("eth0", False)]),
+        (both(WEB, SSH), [("eth1", False)]),
+        (both(WEB, WEB), [("eth0", False), ("eth1", True)]),
+    ],
+)
+def test_a_session_whose_answers_leave_by_another_interface(
+    live: Stack | None, asked: list[tuple[str, bool]]
+) -> None:
+    """What the live rules let in by one of both alone has come by that one."""
+    server = ipaddress.ip_address("192.168.15.1")
+    session = Session(ipaddress.ip_address("203.0.113.9"), 50000, server, 22)
+
+    def arrivals(session: Session, *, strict: bool = False, back: str = "eth0") -> list[tuple[str, bool]]:
+        ways = ways_of_sessions((session,), by(back))
+        holders = {server: ["eth1"], ipaddress.ip_address("192.0.2.1"): ["lo"]}
+        found = with_other_arrivals(ways, holders, lambda _: strict, lambda: live, FACTS)
+        return [(way.packet.interface, way.doubtful) for way in found]
+
+    assert arrivals(session) == asked
+    assert arrivals(session, strict=True) == [("eth0", False)], "the kernel drops what comes by the other"
+    assert arrivals(session, back="eth1") == [("eth1", False)]
+    on_loopback = session._replace(server=ipaddress.ip_address("192.0.2.1"))
+    assert arrivals(on_loopback) == [("eth0", False)]
+    peer = session._replace(client=ipaddress.ip_address("100.64.0.9"))
+    assert arrivals(peer, back="tailscale0") == [("tailscale0", False)]
+
+
+def test_what_only_may_come_by_an_interface_is_a_doubt() -> None:
+    session = Session(ipaddress.ip_address("203.0.113.9"), 5, ipaddress.ip_address("192.168.15.1"), 22)
+    (way,) = ways_of_sessions((session,), by("eth0"))
+    maybe = replace(way, packet=replace(way.packet, interface="eth1"), doubtful=True)
+    (doubt,) = check_ways(both(SSH, WEB), FACTS, [way, maybe])
+    assert doubt.startswith(
+        "tcp/22 from 203.0.113.9 on eth1 to 192.168.15.1, your own session: answers leave"
+    )
+    assert doubt.endswith("into zone b and firewall.default_policy refuses it (this may lock you out)")
+    assert check_ways(both(SSH, SSH), FACTS, [way, maybe]) == []
+    with pytest.raises(CheckFailed, match="on eth0 to"):
+        check_ways(both(WEB, WEB), FACTS, [maybe, way])
 
 
 def test_an_admin_source_that_this_host_has_on_another_interface() -> None:
