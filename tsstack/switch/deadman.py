@@ -32,6 +32,7 @@ from tsstack.system.processes import process_start
 _ARM_TIMEOUT_S = 10.0
 _RESTART_S = 2.0
 """Within this systemd has started a dead man anew who was killed (see `arm`)."""
+_UNDOING_S = 30.0
 _WALLED = "--walled"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
@@ -187,8 +188,10 @@ def _end_change(site: Site, change: str) -> str:
     pending = read_pending(site.paths.state)
     if pending is None or pending.id != change:
         return "nothing to do: the change was confirmed or undone"
+    # Who undoes it already is given the time for it.
+    wait_s = _UNDOING_S if pending.waited else 0.2
     try:
-        with host_lock(site.paths.state, site.clock, wait_s=0.2):
+        with host_lock(site.paths.state, site.clock, wait_s=wait_s):
             return _judge(site, change)
     except LockedError:
         stop_holder(pending)
@@ -200,7 +203,7 @@ def _judge(site: Site, change: str) -> str:
     pending = read_pending(site.paths.state)
     if pending is None or pending.id != change:
         return "nothing to do: the change was confirmed or undone"
-    if pending.phase == "activating":
+    if pending.phase == "activating" and not pending.waited:
         undo(site, pending)
         return f"generation {pending.target} was undone: its command did not finish in time"
     done = recover(site)

@@ -53,6 +53,8 @@ class Pending:
     """The sessions that were open before the change; they prove nothing about new ones."""
     source: str = ""
     """`digest_of` the file that the change is from; empty for a rollback."""
+    waited: bool = False
+    """Whether it waited for its confirmation, before its undoing began."""
 
 
 def digest_of(source: bytes) -> str:

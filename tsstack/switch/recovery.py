@@ -81,7 +81,9 @@ def _take_back(site: Site, pending: Pending) -> None:
     if pending.phase == "activating":
         return
     holder = os.getpid()
-    under_way = replace(pending, phase="activating", holder_pid=holder, holder_start=process_start(holder))
+    under_way = replace(
+        pending, phase="activating", waited=True, holder_pid=holder, holder_start=process_start(holder)
+    )
     try:
         write_pending(site.paths.state, under_way)
     except OSError as error:
@@ -128,7 +130,8 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
     if pending is None:
         return None
     if pending.phase == "activating":
-        reason = "the command that was at work on it died before it was done"
+        at_work = "that undid it" if pending.waited else "that was at work on it"
+        reason = f"the command {at_work} died before it was done"
     elif booting or pending.boot_id != read_boot_id():
         reason = "the host rebooted before it was confirmed"
     elif pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s:

@@ -34,7 +34,7 @@ class Undone:
 def note(site: Site, pending: Pending, reason: str, *, asked: bool = False) -> None:
     """`pending` is undone; `asked`: because somebody said so."""
     words = f"generation {pending.target} was undone at {time.strftime('%F %H:%M:%S')}: {reason}"
-    waited = pending.phase == "unconfirmed"
+    waited = pending.waited or pending.phase == "unconfirmed"
     source = pending.source if waited else ""
     _write(site, Undone(words, waited and not asked, source or last_undone(site).unconfirmed))
 
