@@ -35,6 +35,14 @@ class Process(NamedTuple):
     parent: int
 
     @property
+    def is_of_this_network(self) -> bool:
+        """Whether it lives in our network namespace: /proc has a container's processes too."""
+        try:
+            return Path(f"/proc/{self.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return False
+
+    @property
     def connection(self) -> Session | None:
         """What its SSH_CONNECTION says; None where it says nothing, or may not be read."""
         try:
@@ -148,15 +156,20 @@ def _by_sshd(processes: Iterable[Process]) -> list[Session]:
 def _by_mosh(processes: Iterable[Process]) -> Iterator[tuple[Session, list[int]]]:
     """How each mosh server was begun, and its ports. Where its client is by now only mosh itself knows."""
     for process in processes:
-        if process.name == MOSH and (session := process.connection) is not None:
+        if process.name != MOSH or not process.is_of_this_network:
+            continue
+        if (session := process.connection) is not None:
             yield session, mosh_ports([process])
 
 
 def _by_tailscaled(processes: list[Process]) -> Iterator[Session]:
     """tailscale's ssh/tailssh: each session is a child of tailscaled's, told where it comes from."""
-    daemons = {process.pid for process in processes if process.name == TAILSCALED}
+    daemons = {each.pid: each for each in processes if each.name == TAILSCALED and each.is_of_this_network}
     for process in processes:
-        if process.parent in daemons and (session := process.connection) is not None:
+        daemon = daemons.get(process.parent)
+        if daemon is None or (session := process.connection) is None:
+            continue
+        if session != daemon.connection:  # else the daemon itself was started from a session
             yield session._replace(by_tailscaled=True)
 
 

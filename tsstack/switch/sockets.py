@@ -54,12 +54,16 @@ def bound_udp(inodes: set[str]) -> list[Socket]:
 def held_by(pid: int) -> Iterator[str]:
     """The inodes of a process's sockets (proc_pid_fd(5): `socket:[2248868]`)."""
     try:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            target = str(entry.readlink())
-            if target.startswith("socket:["):
-                yield target[8:-1]
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return
+    for entry in entries:
+        try:
+            target = str(entry.readlink())
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # it was closed meanwhile
+            continue
+        if target.startswith("socket:["):
+            yield target[8:-1]
 
 
 def plain(address: Address) -> Address:

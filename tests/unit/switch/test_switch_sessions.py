@@ -13,7 +13,8 @@ import pytest
 from tsstack.switch.logins import logins, parse_connection
 from tsstack.switch.ways import Session
 
-# Plays a program by its name and title: takes a connection, or a UDP port, and starts the one that asks.
+# Plays a program by its name and title: takes a connection, or a UDP port, and starts the one that asks, and
+# tells that one where it comes from.
 STAND_IN = """
 import ctypes, os, socket, subprocess, sys, time
 name, title, kind, port, child = sys.argv[1:6]
@@ -29,7 +30,8 @@ elif kind == "udp":
     held.bind(("127.0.0.1", 0))
     print(held.getsockname()[1], flush=True)
 if child:
-    sys.exit(subprocess.run([sys.executable, "-c", child]).returncode)
+    told = {"SSH_CONNECTION": sys.argv[6]} if sys.argv[6:] else {}
+    sys.exit(subprocess.run([sys.executable, "-c", child], env={**os.environ, **told}).returncode)
 print(os.environ.get("SSH_CONNECTION", ""), flush=True)
 sys.stdin.read()
 """
@@ -159,8 +161,10 @@ def test_a_terminal_that_began_in_a_session_that_goes_on_otherwise(
     name: str, kind: str, child: str, told: str
 ) -> None:
     """tmux is a child of neither mosh's server nor tailscaled; who is attached comes by one of them."""
-    env = {**os.environ, "SSH_CONNECTION": GONE}
-    words = [sys.executable, "-c", STAND_IN, name, "", kind, "0", child]
+    env = {key: value for key, value in os.environ.items() if key != "SSH_CONNECTION"}
+    if not child:
+        env["SSH_CONNECTION"] = GONE
+    words = [sys.executable, "-c", STAND_IN, name, "", kind, "0", child, GONE]
     with subprocess.Popen(
         words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -172,6 +176,36 @@ def test_a_terminal_that_began_in_a_session_that_goes_on_otherwise(
     assert "192.0.2.7" in remembered
     assert f", '', {told})" in at_stake
     assert "192.0.2.7 50000 22" in before, "a confirmation from there proves nothing"
+
+
+def test_what_tailscaled_itself_was_started_from_is_no_session_of_its() -> None:
+    env = {**os.environ, "SSH_CONNECTION": GONE}
+    words = [sys.executable, "-c", STAND_IN, "tailscaled", "", "", "0", IDLE]
+    with subprocess.Popen(
+        words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert str(parse_connection(GONE)) not in map(str, logins())
+        process.communicate()
+
+
+@pytest.mark.parametrize(("name", "kind", "child"), [("mosh-server", "udp", ""), ("tailscaled", "", IDLE)])
+def test_a_containers_sessions_are_not_this_hosts(name: str, kind: str, child: str) -> None:
+    """Its processes stand in /proc, too, and its network is another."""
+    env = {key: value for key, value in os.environ.items() if key != "SSH_CONNECTION"}
+    if not child:
+        env["SSH_CONNECTION"] = GONE
+    own_network = "import ctypes\nassert ctypes.CDLL(None).unshare(0x40000000) == 0\n"
+    words = [sys.executable, "-c", own_network + STAND_IN, name, "", kind, "0", child, GONE]
+    with subprocess.Popen(
+        words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            pytest.skip("no network namespace without root")
+        assert str(parse_connection(GONE)) not in map(str, logins())
+        process.communicate()
 
 
 def test_a_second_terminal_that_was_open_confirms_nothing(sshd: Callable[[str], Session]) -> None:

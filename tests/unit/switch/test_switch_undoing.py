@@ -1,4 +1,4 @@
-"""An undoing that is itself cut off: what it undid had waited for its confirmation, and that is kept in mind."""
+"""An undoing that is cut off: what it undid had waited for its confirmation, and that is kept in mind."""
 
 from __future__ import annotations
 
