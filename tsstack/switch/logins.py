@@ -33,6 +33,7 @@ class Process(NamedTuple):
     name: str
     """comm, of at most 15 characters (proc_pid_comm(5))."""
     parent: int
+    has_terminal: bool = False
 
     @property
     def is_of_this_network(self) -> bool:
@@ -62,12 +63,13 @@ def look_at(pid: int) -> Process | None:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     head, _, rest = stat.rpartition(")")
-    return Process(pid, head.partition("(")[2], int(rest.split()[1]))
+    fields = rest.split()
+    return Process(pid, head.partition("(")[2], int(fields[1]), fields[4] != "0")
 
 
 def logins() -> tuple[Session, ...]:
     """Every session from elsewhere that is open on this host, as it was opened."""
-    processes = list(_processes())
+    processes = list(every_process())
     found = [*_by_sshd(processes), *_by_tailscaled(processes)]
     found += (session for session, _ in _by_mosh(processes))
     return tuple(dict.fromkeys(each._replace(live=True) for each in found))
@@ -75,7 +77,7 @@ def logins() -> tuple[Session, ...]:
 
 def logins_at_stake() -> tuple[Session, ...]:
     """The same, as it lives on: of mosh the port that its client's packets go to."""
-    processes = list(_processes())
+    processes = list(every_process())
     found = [*_by_sshd(processes), *_by_tailscaled(processes)]
     for session, ports in _by_mosh(processes):
         found += by_mosh(session, ports)
@@ -98,7 +100,7 @@ def listening_ports() -> tuple[int, ...]:
 
     A session listens too, for what it forwards to its user (sshd_config(5): GatewayPorts): that is no SSH.
     """
-    servers = [each.pid for each in _processes() if each.name in _SSH_SERVERS and not _is_logged_in(each)]
+    servers = [each.pid for each in every_process() if each.name in _SSH_SERVERS and not _is_logged_in(each)]
     found = listening({inode for pid in servers for inode in held_by(pid)})
     return tuple(sorted({each.port for each in found if not each.address.is_loopback}))
 
@@ -127,7 +129,8 @@ def _parse_address(text: str) -> Address:
     return plain(ipaddress.ip_address(text.partition("%")[0]))
 
 
-def _processes() -> Iterator[Process]:
+def every_process() -> Iterator[Process]:
+    """All that run."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and (process := look_at(int(folder.name))) is not None:
             yield process

@@ -10,6 +10,7 @@ from tsstack.switch.logins import (
     TAILSCALED,
     Process,
     by_mosh,
+    every_process,
     logins,
     logins_at_stake,
     look_at,
@@ -35,19 +36,21 @@ def operator_sessions(pid: int | None = None) -> tuple[Session, ...]:
 def sessions_at_stake(pid: int | None = None, *, others: bool = True) -> tuple[Session, ...]:
     """The sessions that are to live on: the operator's own, with the port of mosh where it is used.
 
-    What is remembered of a connection that is over does not count. Where nothing tells from where the
-    operator comes (a console, a terminal that outlived its connection, `ssh localhost`) these are all
-    sessions that are open, unless `others` says no.
+    What is remembered of a connection that is over does not count, nor of one from which nobody looks at a
+    terminal multiplexer now. Where nothing tells from where the operator comes (a console, a terminal that
+    outlived its connection, `ssh localhost`) these are all sessions that are open, unless `others` says no.
     """
     ancestry = _ancestry(pid)
     told = _told_by(ancestry)
     mosh = mosh_ports(ancestry)
     there = {each.ends for each in established({session.port for session, _ in told})}
+    left = {session for session, doubtful in told if doubtful and others} - _attached(ancestry, told)
     known = [
         session
         for session, doubtful in told
         # Of a session of tailscaled's, and of one that mosh has taken over, the kernel has no connection.
-        if _ends(session) in there or (not doubtful and (session.by_tailscaled or mosh))
+        if session not in left
+        and (_ends(session) in there or (not doubtful and (session.by_tailscaled or mosh)))
     ]
     ours = _own_addresses()
     if any(session.client not in ours for session in known):
@@ -103,10 +106,27 @@ def _told_by(ancestry: list[Process]) -> list[tuple[Session, bool]]:
         connection = process.connection
         if connection is None:
             continue
-        above = [each.name.lower() for each in ancestry[at:]]
-        doubtful = any(name.startswith(_MULTIPLEXERS) for name in above)
-        found.append((connection._replace(by_tailscaled=TAILSCALED in above), doubtful))
+        above = ancestry[at:]
+        by_tailscaled = any(each.name == TAILSCALED for each in above)
+        found.append((connection._replace(by_tailscaled=by_tailscaled), any(map(_is_multiplexer, above))))
     return found
+
+
+def _attached(ancestry: list[Process], told: list[tuple[Session, bool]]) -> set[Session]:
+    """From where a multiplexer is looked at now: its clients have a terminal, its server none."""
+    found: set[Session] = set()
+    if any(doubtful for _, doubtful in told):
+        own = {each.pid for each in ancestry}
+        for process in every_process():
+            if process.has_terminal and process.pid not in own and _is_multiplexer(process):
+                looking = _ancestry(process.pid)
+                if not any(map(_is_multiplexer, looking[1:])):
+                    found |= {session for session, _ in _told_by(looking)}
+    return found
+
+
+def _is_multiplexer(process: Process) -> bool:
+    return process.name.lower().startswith(_MULTIPLEXERS)
 
 
 def _ends(session: Session) -> tuple[Address, int, Address, int]:

@@ -59,6 +59,24 @@ sys.stdin.read()
 """
 
 
+TWO_LOGGED_IN = """
+import ctypes, socket, sys
+ctypes.CDLL(None).prctl(15, b"sshd", 0, 0, 0)
+port = socket.create_server(("203.0.113.1", 22))
+print("listens", flush=True)
+held = [port.accept() for _ in range(2)]
+for _, peer in held:
+    print(*peer, "203.0.113.1", 22, flush=True)
+sys.stdin.read()
+"""
+TWO_CLIENTS = """
+import socket, sys
+sources = [(f"203.0.113.{at}", 0) for at in (9, 10)]
+held = [socket.create_connection(("203.0.113.1", 22), source_address=source) for source in sources]
+sys.stdin.read()
+"""
+
+
 @pytest.fixture
 def host() -> Iterator[PrivateHost]:
     private = PrivateHost()
@@ -205,6 +223,50 @@ def test_the_port_of_mosh_is_kept_also_in_tmux(host: PrivateHost, multiplexer: t
             assert f"{cut} from 203.0.113.9 on eth0 to 203.0.113.1" in said
             assert picture(host) == before
     assert picture(host) != before
+
+
+def test_a_tmux_that_is_looked_at_from_elsewhere(host: PrivateHost) -> None:
+    """It was begun from one session, which is there still, and is attached from another."""
+    if host.run("sh", "-c", "command -v tmux && command -v script", check=False).returncode:
+        pytest.skip("no tmux here")
+    switch(host, SSH)
+    before = picture(host)
+    host.write(FILE, BASE % "tcp: [80]" + "    home: {sources: [203.0.113.9/32], services: [ssh]}\n")
+    host.write("/run/go", "tsstack switch --no-prove >/run/out 2>&1; echo exit $? >>/run/out\n")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    far = host.popen("unshare", "-n", "sh", "-c", "echo $$; exec sleep 120", **pipes)
+    assert far.stdout is not None
+    beyond = far.stdout.readline().strip()
+    host.run("ip", "link", "set", "peer0", "netns", beyond)
+    addresses = "ip addr add 203.0.113.9/24 dev peer0; ip addr add 203.0.113.10/24 dev peer0"
+    host.run("nsenter", "-n", "-t", beyond, "sh", "-ec", f"ip link set peer0 up; {addresses}")
+    titled = f'PYTHONHOME={sys.base_prefix} exec -a "sshd: root@pts/0" "$0" -c "$1"'
+    server = host.popen("bash", "-c", titled, sys.executable, TWO_LOGGED_IN, **pipes)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "listens\n"
+    clients = host.popen("nsenter", "-n", "-t", beyond, sys.executable, "-c", TWO_CLIENTS, **pipes)
+    first, second = (server.stdout.readline().strip() for _ in range(2))
+    tmux = ("env", "TERM=xterm", "tmux", "-S", "/run/guard")
+    host.run("env", f"SSH_CONNECTION={first}", *tmux, "new-session", "-d", "sh")
+    try:
+        for looks, code in ((second, 4), (first, 0)):
+            host.path("/run/out").unlink(missing_ok=True)
+            attach = ("script", "-qec", " ".join((*tmux, "attach")), "/dev/null")
+            with host.popen("env", f"SSH_CONNECTION={looks}", *attach, **pipes) as terminal:
+                while not host.run(*tmux, "list-clients").stdout:
+                    time.sleep(0.05)
+                host.run(*tmux, "send-keys", "sh /run/go", "Enter")
+                said = ended(host)
+                host.run(*tmux, "detach-client")
+                terminal.communicate()
+            assert f"exit {code}" in said, said
+            if code:
+                assert "cut somebody off: tcp/22 from 203.0.113.10 on eth0" in said
+                assert picture(host) == before
+    finally:
+        for process in (clients, server, far):
+            process.kill()
+            process.communicate()
 
 
 def test_only_who_came_after_the_change_began_confirms_it(host: PrivateHost) -> None:

@@ -40,6 +40,10 @@ from tsstack.switch.sessions import operator_sessions, sessions_at_stake
 print([tuple(map(str, each)) for each in operator_sessions()])
 print([tuple(map(str, each)) for each in sessions_at_stake()])
 """
+ASK_BACK = """
+from tsstack.switch.sessions import sessions_at_stake
+print([tuple(map(str, each)) for each in sessions_at_stake(others=False)])
+"""
 ASK_BEFORE = "from tsstack.switch.sessions import sessions_before; print(sessions_before())"
 IDLE = "import sys; print(flush=True); sys.stdin.read()"
 GONE = "192.0.2.7 50000 192.0.2.1 22"
@@ -121,7 +125,8 @@ def test_what_a_multiplexer_remembers_counts_while_the_connection_is_there() -> 
         remembered, at_stake = play(name, connection=GONE)
         assert "192.0.2.7" in remembered, "a confirmation from there is none of a new session"
         assert "192.0.2.7" not in at_stake
-    assert "'127.0.0.1'" in play("tmux: server", "tcp")[1]
+    assert "'127.0.0.1'" not in play("tmux: server", "tcp")[1], "nobody looks at it from there"
+    assert "'127.0.0.1'" in play("tmux: server", "tcp", child=ASK_BACK)[0], "all that a way back asks about"
 
 
 def test_tailscaled_as_the_ssh_server() -> None:
