@@ -375,12 +375,10 @@ class Monitor:
         )
 
     def _set_paces(self, nodes: Iterable[str], state: State, now_s: float) -> None:
-        verdict = self._egress.verdict(state.at, now_s)
-        calm = verdict is None or verdict.level in {"good", "unknown"}
-        self._egress.call(not calm, now_s)
+        calm = not self._egress.call(state.at, now_s)
         quick = quick_paths(
             nodes,
-            self._egress.witnesses,
+            self._egress.asked,
             self._book.entries,
             calm=calm,
             settled=not state.blocked and state.move is None,

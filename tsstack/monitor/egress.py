@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tsstack.monitor.choice import DIRECT
 from tsstack.monitor.sample import Sample
 from tsstack.monitor.verdict import Judge, Limits, Verdict, best
 
+_STAND_INS_MOST = 3
+_CHOSEN_AFTER_S = 5.0  # so long are all asked before a few that answer are chosen
 _REMEMBERED = 8  # changes of the way; a sample is older than the last few only after a long stall
 
 
@@ -23,8 +25,10 @@ class Egress:
     witnesses: tuple[str, ...] = ()
     """The targets that are always asked at the quick pace."""
     called_s: float | None = None
-    """Since when all targets are asked at that pace, because the witnesses are silent."""
-    _targets: frozenset[str] = frozenset()
+    """Since when other targets are asked at that pace too, because the witnesses do not answer well."""
+    stand_ins: tuple[str, ...] = ()
+    """A few that answer instead of the witnesses; before they are chosen all targets are asked."""
+    _targets: tuple[str, ...] = ()
     """Those whose answers come by the way out."""
     _ways: list[tuple[float, str | None]] = field(default_factory=list)
 
@@ -40,7 +44,8 @@ class Egress:
         self._ways = [*self._ways[1 - _REMEMBERED :], (now_s, node)]
         if node is None or node == came:
             return False  # tailscaled is silent, or was for a moment
-        self.called_s = None
+        if self.called_s is not None:  # who was silent there may be so here: the others speak from the start
+            self.called_s, self.stand_ins = now_s, ()
         if node == DIRECT:
             return True  # the uplink is asked all the time
         self._renew(each for each in self.judges if each[0] == node)
@@ -66,7 +71,7 @@ class Egress:
 
     def update(self, witnesses: tuple[str, ...], targets: Iterable[str], limits: Limits) -> None:
         """The targets of the file whose answers come by the way out, read anew."""
-        self._targets = kept = frozenset(_target(each) for each in targets)
+        self._targets = kept = tuple(dict.fromkeys(_target(each) for each in targets))
         if limits != self.limits:
             self.limits = limits
             self.judges, before = {}, self.judges
@@ -74,6 +79,7 @@ class Egress:
                 self._judge(node, target).restore(judge.export())
         self.judges = {key: judge for key, judge in self.judges.items() if key[1] in kept}
         self.witnesses = witnesses
+        self.stand_ins = tuple(each for each in self.stand_ins if each in kept)
 
     def observe(self, sample: Sample) -> None:
         """Take in an answer of a target, or its silence."""
@@ -86,23 +92,38 @@ class Egress:
     def verdict(self, node: str, now_s: float) -> Verdict | None:
         """The way through a node is as good as its best witness; None when nothing was asked through it.
 
-        Other targets are asked less often, so their last answer may be from before: they count once they
-        have answered since they were called.
+        A witness that is silent may itself be at fault: then those count that were called instead and have
+        answered since, as their last answers may be from before. Of loss and latency the witnesses alone
+        tell: a page's connection repeats what is lost.
         """
-        verdicts = []
-        for (through, target), judge in self.judges.items():
-            if through != node:
-                continue
-            if "target:" + target in self.witnesses or self._came(judge):
-                verdicts.append(judge.verdict(now_s))
-        return best(verdicts)
+        seen = self._witnessed(node, now_s)
+        if self.called_s is None or (seen is not None and not _is_silent(seen)):
+            return seen
+        called = [self._called(node, each, now_s) for each in self.stand_ins or self._targets]
+        return best(each for each in (seen, *called) if each is not None)
 
-    def call(self, needed: bool, now_s: float) -> None:
-        """Whether all targets are needed at the quick pace."""
-        if not needed:
-            self.called_s = None
+    def call(self, node: str, now_s: float) -> bool:
+        """Whether all targets are needed at the quick pace: by what the witnesses say, and nobody else.
+
+        Once the others have had time to answer, a few of those that do stand in for the witnesses.
+        """
+        seen = self._witnessed(node, now_s)
+        level = seen.level if seen is not None else "unknown"
+        if level == "good":
+            self.called_s, self.stand_ins = None, ()
         elif self.called_s is None:
-            self.called_s = now_s
+            self.called_s = None if level == "unknown" else now_s
+        elif not self._answers(node, self.stand_ins, now_s):
+            if self.stand_ins:  # what they said is over: all are asked again
+                self.called_s, self.stand_ins = now_s, ()
+            elif now_s - self.called_s >= _CHOSEN_AFTER_S:
+                self.stand_ins = self._answers(node, self._targets, now_s)[:_STAND_INS_MOST]
+        return self.called_s is not None and not self.stand_ins
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The keys of the targets that are asked at the quick pace, but for when all are."""
+        return (*self.witnesses, *("target:" + each for each in self.stand_ins))
 
     def export(self) -> dict[str, Any]:
         """What was learnt of each way, as JSON values."""
@@ -116,8 +137,24 @@ class Egress:
             if target in kept and isinstance(learnt, Mapping):
                 self._judge(node, target).restore(learnt)
 
-    def _came(self, judge: Judge) -> bool:
-        return self.called_s is not None and judge.loss.last_answer_s >= self.called_s
+    def _witnessed(self, node: str, now_s: float) -> Verdict | None:
+        keys = [(node, _target(each)) for each in self.witnesses]
+        return best(self.judges[key].verdict(now_s) for key in keys if key in self.judges)
+
+    def _called(self, node: str, target: str, now_s: float) -> Verdict | None:
+        """What a target that was called says; None until it has answered since."""
+        judge = self.judges.get((node, target))
+        if judge is None or self.called_s is None or judge.loss.last_answer_s < self.called_s:
+            return None
+        verdict = judge.verdict(now_s)
+        # Its first answers are too few to call the way good, and enough to not call it dead.
+        return replace(verdict, level="suspect") if verdict.level == "unknown" else verdict
+
+    def _answers(self, node: str, targets: Iterable[str], now_s: float) -> tuple[str, ...]:
+        """Those that answer well since they were called, but for the witnesses."""
+        others = [each for each in targets if "target:" + each not in self.witnesses]
+        verdicts = {each: self._called(node, each, now_s) for each in others}
+        return tuple(each for each, seen in verdicts.items() if seen is not None and seen.level == "good")
 
     def _judge(self, node: str, target: str) -> Judge:
         judge = self.judges.get((node, target))
@@ -131,6 +168,12 @@ class Egress:
             if sent_s >= since_s:
                 return node
         return None
+
+
+def _is_silent(seen: Verdict) -> bool:
+    """Whether nothing tells of the way: it does where some answers come, late or with some lost."""
+    rules = {cause.rule for cause in seen.causes}
+    return seen.level != "good" and ("failures" in rules or not rules & {"loss", "latency"})
 
 
 def _target(key: str) -> str:

@@ -6,7 +6,7 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from pathlib import Path as Folder
 
@@ -152,7 +152,7 @@ def test_a_neighbour_that_answers_says_nothing_of_the_way_out() -> None:
     ways = egress()
     ways.use("a", 0.0)
     at_s = feed(ways, "target:t", 0.0, "." * 20 + "x" * 20)
-    ways.call(True, at_s - 10)
+    assert ways.call("a", at_s - 8)
     feed(ways, "target:icmp:192.168.1.1", at_s - 5, "." * 10)
     assert level(ways, "a", at_s) == "dead"
     feed(ways, "target:u", at_s - 5, "." * 10)
@@ -248,8 +248,65 @@ def test_a_target_that_is_asked_seldom_counts_once_it_has_answered_since_it_was_
     feed(ways, "target:u", 0.0, "." * 8)
     end_s = feed(ways, "target:t", 0.0, "....." + "x" * 10)
     assert level(ways, "a", end_s) == "dead"  # its answers are from before the fault
-    ways.call(needed=True, now_s=end_s)
+    assert ways.call("a", end_s)
     assert level(ways, "a", feed(ways, "target:u", end_s, "....")) == "good"
+
+
+def asked(ways: Egress, start_s: float, *rounds: str, node: str = "a") -> Iterator[tuple[str, str]]:
+    """Rounds of half a second: the outcomes of `t`, and of `u` where that is asked quickly (else none).
+
+    Gives the level of the way after each, and what is asked: all, or the targets by their letters.
+    """
+    for number, (t, u) in enumerate(rounds):
+        now_s = start_s + number * 0.5
+        all_of_them = ways.call(node, now_s)
+        quick = "all" if all_of_them else "".join(each[-1] for each in ways.asked)
+        feed(ways, "target:t", now_s, t)
+        if quick in {"all", "tu"}:
+            feed(ways, "target:u", now_s, u)
+        yield level(ways, node, now_s + 0.5), quick
+
+
+def test_a_light_target_that_falls_silent_beside_a_page_that_answers_says_nothing_of_the_way() -> None:
+    """It was dead at each second turn: with `otherwise: block` a storm of alerts, else a leak."""
+    ways = egress("target:t")
+    ways.use("a", 0.0)
+    feed(ways, "target:u", 0.0, "....", pace_s=5.0)
+    at_s = feed(ways, "target:t", 0.0, "." * 40)
+    seen = list(asked(ways, at_s, *["x."] * 240))
+    assert {each for each, _ in seen[:3]} == {"good", "suspect"}
+    assert {each for each, _ in seen[4:]} == {"good"}
+    # Not all of the file for good: a few that answer.
+    assert [quick for _, quick in seen][:3] == ["t", "t", "t"]
+    assert [quick for _, quick in seen][3:13] == ["all"] * 10 and seen[-1][1] == "tu"
+    # Elsewhere it is silent too, and the page speaks from the first moment.
+    ways.use("b", at_s + 120)
+    there = [each for each, _ in asked(ways, at_s + 120, *["x."] * 40, node="b")]
+    assert {*there} == {"suspect", "good"} and {*there[2:]} == {"good"}
+    # The way fails: the page's answers of before count no more, and all are asked.
+    end_s = at_s + 140
+    failed = list(asked(ways, end_s, *["xx"] * 12, node="b"))
+    assert failed[-1] == ("dead", "all")
+    # All is well again: the page is asked seldom.
+    well = list(asked(ways, end_s + 6, *[".."] * 120, node="b"))
+    assert well[-1] == ("good", "t")
+
+
+def test_a_page_hides_no_loss_that_the_light_targets_tell_of() -> None:
+    ways = egress("target:t")
+    ways.use("a", 0.0)
+    at_s = feed(ways, "target:t", 0.0, "." * 40)
+    seen = [each for each, _ in asked(ways, at_s, *(f"{each}." for each in ".x..x" * 40))]
+    assert seen[-1] == "poor"
+
+
+def test_a_page_that_answered_before_a_dead_way_was_called_does_not_keep_the_host_there() -> None:
+    ways = egress("target:t")
+    ways.use("a", 0.0)
+    feed(ways, "target:u", 0.0, "." * 40)
+    at_s = feed(ways, "target:t", 0.0, "." * 40)
+    seen = [each for each, _ in asked(ways, at_s, *["xx"] * 12)]
+    assert "good" not in seen[3:] and seen[-1] == "dead"
 
 
 def test_the_bare_uplink_is_measured_beside_the_node_in_use() -> None:
