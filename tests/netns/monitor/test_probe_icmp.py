@@ -161,9 +161,10 @@ def test_the_source_address_is_the_one_asked_for(bed: Bed) -> None:
     assert errors(watch.of("other")) == {"timeout"}
 
 
-def test_an_interface_that_goes_and_comes_back_is_used_again(bed: Bed) -> None:
+@pytest.mark.parametrize("target", [FAR_B, FAR6_B])
+def test_an_interface_that_goes_and_comes_back_is_used_again(bed: Bed, target: str) -> None:
     async def body(prober: Prober, watch: Watch) -> None:
-        prober.update([ping(FAR_B, key="bound", interface="p1"), ping(FAR, key="other")])
+        prober.update([ping(target, key="bound", interface="p1"), ping(FAR, key="other")])
         await watch.until(lambda: any(sample.ok for sample in watch.of("bound")))
         sh("ip", "-n", bed.near, "link", "del", "p1")
         await watch.until(lambda: watch.of("bound")[-1].error == "no interface p1")

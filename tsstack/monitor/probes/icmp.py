@@ -20,7 +20,7 @@ from typing import NamedTuple
 from tsstack.monitor.probes import echo
 from tsstack.monitor.probes.attempt import Attempt
 from tsstack.monitor.probes.bound import endpoint, family_of, open_bound
-from tsstack.monitor.probes.causes import NO_DEVICE, words_of, words_of_icmp
+from tsstack.monitor.probes.causes import words_of, words_of_icmp
 from tsstack.monitor.probes.probe import TIMEOUT
 from tsstack.monitor.probes.stamps import ANCILLARY_BYTES, SO_TIMESTAMPNS, arrival_ns, clock_gap_ns, elapsed_s
 
@@ -40,6 +40,7 @@ _NOTHING_PASSES = [(0x06, 0, 0, 0)]  # classic BPF: return 0 bytes
 _BUFFER_BYTES = 4 << 20
 # What one small packet takes of a receive buffer: its bytes and the kernel's bookkeeping (skb truesize).
 _PACKET_COST_BYTES = 1280
+_NAME_BYTES = 16  # IFNAMSIZ
 _RETRY_S = 5.0
 _SENDING_TRIES = 3
 
@@ -81,9 +82,10 @@ class Pings:
         try:
             self._socket(way).send(attempt)
         except OSError as error:
-            if error.errno in NO_DEVICE and way in self._sockets:
+            opened = self._sockets.get(way)
+            if opened is not None and opened.is_stale:
                 # The interface went, and may be back under a new index: tailscaled's does so on a restart.
-                self._drop(way, words_of(error.errno or 0, interface=way.interface))
+                self._drop(way, words_of(errno.ENODEV, interface=way.interface))
                 self._send_again(way, attempt)
             else:
                 attempt.fail(self._words(error, way))
@@ -161,6 +163,19 @@ class _EchoSocket:
     def capacity(self) -> int:
         size_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         return max(size_bytes // _PACKET_COST_BYTES, 1)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it is bound to an interface that is gone. Sending tells that for IPv4 alone (ENODEV): for
+        IPv6 the network is unreachable, as it is without a route.
+        """
+        if not self._interface:
+            return False
+        try:
+            name = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _NAME_BYTES)
+        except OSError:
+            return True
+        return name.rstrip(b"\0") != self._interface.encode()
 
     def send(self, attempt: Attempt) -> None:
         """Raises OSError when the kernel refuses to send just this packet."""
