@@ -24,7 +24,7 @@ RANK: dict[Level, int] = {"unknown": 0, "dead": 1, "poor": 2, "suspect": 3, "goo
 """Which level is better. Unknown is never better than anything, and never a reason to leave."""
 
 RECENT_S = 10.0
-"""What counts as `recent` for the figures beside a decision."""
+"""What counts as `recent` for the figures beside a decision; more where a path's usual pace is slow."""
 FRESH_ANSWERS = 3
 """So many recent answers make a path measured well enough to move to."""
 _RECENT_MOST = 40
@@ -70,7 +70,7 @@ class Verdict:
     last_answer_s: float | None = None
     """When the newest answered probe was sent."""
     fresh: bool = False
-    """Measured now: its newest probe was answered, and at least FRESH_ANSWERS in the last RECENT_S."""
+    """Measured now: its newest probe was answered, and at least FRESH_ANSWERS of the recent ones."""
     loss: float | None = None
     """Share lost of the recent probes."""
     rtt_s: float | None = None
@@ -94,6 +94,7 @@ class Judge:
         self.path = path
         self._limits = limits
         self._unit_s = unit_s or limits.probe_s
+        self._recent_s = max(RECENT_S, (FRESH_ANSWERS + 1) * self._unit_s)
         self.pace_s = self._unit_s
         """The pace at which it is probed now; whoever probes it slower or faster says so here."""
         self.loss = LossDetector(self._unit_s, limits.max_loss)
@@ -123,7 +124,7 @@ class Judge:
     def verdict(self, now_s: float) -> Verdict:
         """What is thought of the path now. It is unknown when it was not probed of late."""
         loss = self.loss
-        recent = [rtt_s for sent_s, rtt_s in self._recent if sent_s >= now_s - RECENT_S]
+        recent = [rtt_s for sent_s, rtt_s in self._recent if sent_s >= now_s - self._recent_s]
         answers = [rtt_s for rtt_s in recent if rtt_s is not None]
         level, causes = self._level(now_s)
         return Verdict(

@@ -20,8 +20,9 @@ from tsstack.monitor.choice import (
 )
 from tsstack.monitor.holddown import Record
 from tsstack.monitor.reasons import Cause
+from tsstack.monitor.sample import Sample
 from tsstack.monitor.standby import StandbyState, Switched, Watched, decide_standby
-from tsstack.monitor.verdict import Verdict
+from tsstack.monitor.verdict import Judge, Limits, Verdict
 
 POLICY = Policy(("exit-a", "exit-b", "exit-c"))
 NOW_S = 10_000.0
@@ -431,6 +432,23 @@ def test_a_route_is_withdrawn_while_its_lan_is_dead_and_restored_after() -> None
 def test_an_upstream_gives_way_only_to_a_backup_that_works() -> None:
     for backup, count in ((None, 0), (DEAD, 0), (UNKNOWN, 0), (good(fresh=False), 0), (good(), 1)):
         assert len(switched(StandbyState(), Watched("upstream", "wiki", DEAD, backup))[1]) == count
+
+
+@pytest.mark.parametrize("pace_s", [1.0, 5.0, 30.0])
+def test_a_backup_is_measured_at_whatever_pace_the_file_gives(pace_s: float) -> None:
+    """Three answers within ten seconds were asked for, which no service has at the pace of 30 s."""
+    limits = Limits(interval_s=pace_s)
+    first, backup = (Judge(f"service:wiki#{number}", limits, unit_s=pace_s) for number in (0, 1))
+    state, told = StandbyState(), []
+    for number in range(40):
+        at_s = NOW_S + number * pace_s
+        first.observe(Sample(first.path, "tcp", at_s, 0.001 if number < 20 else None))
+        backup.observe(Sample(backup.path, "tcp", at_s, 0.001))
+        now_s = at_s + pace_s / 2
+        watched = Watched("upstream", "wiki", first.verdict(now_s), backup.verdict(now_s))
+        state, _, reasons = switched(state, watched, now_s=now_s)
+        told += [each.code for each in reasons]
+    assert told == ["backup"]
 
 
 def test_home_is_not_gone_to_on_old_figures() -> None:

@@ -169,6 +169,8 @@ def test_fresh_asks_for_the_last_probe_and_three_answers_of_late() -> None:
     assert not path.judge.verdict(path.now_s).fresh
     slow = Probed(pace_s=30.0).feed(*GOOD)
     assert not slow.judge.verdict(slow.now_s).fresh
+    usual = Probed(Limits(probe_s=5.0), pace_s=5.0).feed(*GOOD)  # the file asks for no more
+    assert usual.judge.verdict(usual.now_s).fresh
 
 
 def test_what_was_learnt_is_given_on_and_rubbish_is_refused() -> None:
