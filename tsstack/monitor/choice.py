@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tsstack.monitor.holddown import Record
-from tsstack.monitor.reasons import Reason
+from tsstack.monitor.reasons import Cause, Reason
 from tsstack.monitor.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ class Move:
     """When tailscaled was last asked to use `to`; None: to be asked at once."""
     retry: bool = False
     """A trial of a barred node while nothing passes."""
+    poor: tuple[Cause, ...] | None = None
+    """What `back` was poor in when it was left, nothing where it was good; None: nothing passed there."""
 
 
 @dataclass(frozen=True, slots=True)

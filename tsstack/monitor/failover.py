@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tsstack.monitor import moving, retry
+from tsstack.monitor import candidates, moving, retry
 from tsstack.monitor.choice import (
     DIRECT,
     PROOF_S,
@@ -93,7 +93,7 @@ def _hands_off(turn: Turn) -> Decision | None:
     if turn.policy.failover:
         return None
     followed = replace(turn, state=replace(state, at=actual, move=None, blocked=False))
-    better = _better(followed)
+    better = candidates.better(followed)
     if better is not None:
         return followed.stay("report-only", against=[better.name])
     return followed.stay("stays")
@@ -107,7 +107,7 @@ def _outdated(turn: Turn) -> Decision | None:
         turn = replace(turn, state=(state := replace(state, manual=None)))
     if state.manual is not None or state.at in policy.use or (state.at == DIRECT and direct):
         return None
-    to = _offered(turn) or policy.use[0]
+    to = candidates.offered(turn) or policy.use[0]
     return _start(turn, to, "moved", back=to)
 
 
@@ -149,13 +149,7 @@ def _instead(turn: Turn) -> str | None:
     """A node to set where what was decided offers no exit any more; None where it does, or nobody else."""
     at = turn.state.at
     gone = at != DIRECT and turn.facts.settled and not turn.candidate(at).offered
-    return _offered(turn) if gone else None
-
-
-def _offered(turn: Turn) -> str | None:
-    """The other candidate that is measured to be the best, or the first that offers itself."""
-    target = _better(turn, dead=True)
-    return target.name if target else next((each.name for each in turn.others()), None)
+    return candidates.offered(turn) if gone else None
 
 
 def _open_move(turn: Turn) -> Decision | None:
@@ -213,12 +207,14 @@ def _untaken(turn: Turn, move: Move) -> Decision | None:
 def _other_way(turn: Turn, move: Move, failed: Reason) -> Decision | None:
     """What is done instead of a move that failed; None while nothing is better than to try on."""
     tried = (*move.tried, move.to)
-    target = _better(turn, dead=True, but=(*tried, move.back))
-    if target is not None:
-        return _start(turn, target.name, "moved", back=move.back, tried=tried, first=failed)
-    if move.back not in tried and _still_works(turn, move.back):
-        return _start(turn, move.back, "returned", back=move.back, tried=tried, first=failed)
-    if _still_works(turn, move.to):
+    stands = move.back not in tried and candidates.still_works(turn, move.back)
+    than = move.poor if stands else None  # what passed there is worth more than what nobody has tried
+    target = candidates.better(turn, dead=than is None, than=than, but=(*tried, move.back))
+    to = target.name if target is not None else move.back if stands else None
+    if to is not None:
+        code: Code = "returned" if target is None else "moved"
+        return _start(turn, to, code, back=move.back, poor=move.poor, tried=tried, first=failed)
+    if candidates.still_works(turn, move.to):
         return None
     decision = _otherwise(turn)
     return replace(decision, reasons=(failed, *decision.reasons))
@@ -244,16 +240,6 @@ def _go_on(turn: Turn, move: Move, detail: str) -> Decision:
     turn = replace(turn, state=replace(state, move=None, records=records))
     other = None if state.manual is not None else _other_way(turn, move, failed)
     return other or Decision(turn.state, (), (failed,))
-
-
-def _still_works(turn: Turn, name: str) -> bool:
-    """Whether a way that was left for a better one may be taken again: it is measured, and not dead."""
-    if name == DIRECT:
-        direct = turn.facts.direct
-        return turn.policy.otherwise == "direct" and direct is not None and direct.is_usable
-    candidate = turn.candidate(name)
-    barred = turn.state.record(name).barred_s(turn.now_s)
-    return candidate.offered and not barred and turn.judged(candidate).is_usable
 
 
 def _by_hand(turn: Turn) -> Decision | None:
@@ -294,13 +280,14 @@ def _left(turn: Turn) -> Decision | None:
     if state.at == DIRECT and turn.policy.otherwise == "direct" and current.level != "dead":
         return None  # coming back from the uplink is the way home
     dead = state.blocked or current.level == "dead"
-    target = _better(turn, dead=dead)
+    target = candidates.better(turn, dead=dead)
     if target is not None:
         records = {**state.records}
         if state.at != DIRECT and not state.blocked:
             records[state.at] = state.record(state.at).fell(turn.now_s)
         left = replace(turn, state=replace(state, records=records))
-        return _start(left, target.name, "moved", back=state.at)
+        poor = None if dead else current.causes
+        return _start(left, target.name, "moved", back=state.at, poor=poor)
     if not dead:
         return turn.stay("nothing-better", against=[each.name for each in turn.others()])
     return _otherwise(turn)
@@ -356,7 +343,8 @@ def _home(turn: Turn) -> Decision:
             continue
         verdict = turn.judged(each)
         if left_s <= 0 and verdict.fresh and (verdict.loss or 0.0) <= _LOSSY_HOME:
-            return _start(settled, each.name, "home", back=state.at)
+            poor = None if state.at == DIRECT else ()  # the uplink is no place to prefer to a node
+            return _start(settled, each.name, "home", back=state.at, poor=poor)
         waits.append((max(left_s, 0.0), each.name))
     first = turn.policy.use[0]
     home = _homeward(turn, turn.candidate(first)) if state.at != first else None
@@ -402,50 +390,13 @@ def _until_home_s(turn: Turn, each: Candidate) -> float | None:
     return max(held_s, record.barred_s(turn.now_s))
 
 
-def _better(turn: Turn, *, dead: bool | None = None, but: tuple[str, ...] = ()) -> Candidate | None:
-    """The first candidate that is measured, now, to be better than the path in use; None if there is none.
-
-    `dead` says that nothing passes where we are; by default the verdict on the path in use says it.
-    """
-    current = turn.current()
-    if dead is None:
-        if current.level not in {"poor", "dead"}:
-            return None
-        dead = current.level == "dead"
-    ready = [
-        each for each in turn.others()
-        if each.name not in but
-        and turn.judged(each).fresh
-        and not turn.state.record(each.name).barred_s(turn.now_s)
-        and not turn.state.record(each.name).spent(turn.now_s, turn.state.moves)
-    ]  # fmt: skip
-    for each in ready:
-        verdict = turn.judged(each)
-        if verdict.level == "good" and (dead or _gains(verdict, current.causes)):
-            return each
-    if dead:
-        for each in ready:
-            if turn.level(each) == "poor":
-                return each
-    return None
-
-
-def _gains(target: Verdict, causes: tuple[Cause, ...]) -> bool:
-    """Whether a good path is better in what the poor one is poor in, by a margin that is worth a move."""
-    for cause in causes:
-        if cause.rule == "loss" and target.loss is not None and target.loss <= cause.seen / 2:
-            return True
-        if cause.rule == "latency" and target.rtt_s is not None and target.rtt_s <= 0.8 * cause.seen:
-            return True
-    return False
-
-
 def _start(
     turn: Turn,
     to: str,
     code: Code,
     *,
     back: str,
+    poor: tuple[Cause, ...] | None = None,
     tried: tuple[str, ...] = (),
     first: Reason | None = None,
 ) -> Decision:
@@ -456,7 +407,7 @@ def _start(
         state,
         at=to,
         blocked=False,
-        move=Move(number, to, back, now_s, tried, left=state.at, sent_s=now_s),
+        move=Move(number, to, back, now_s, tried, left=state.at, sent_s=now_s, poor=poor),
         number=number,
         moves=(*recent_moves(state.moves, now_s), now_s),
         drift_since_s=None,

@@ -203,6 +203,46 @@ def test_a_failed_or_missing_proof_goes_on_to_the_next(proof: Proof | None) -> N
     assert decision.state.record("exit-b").barred_s(NOW_S + 10) > 0
 
 
+NO = Proof(1, ok=False, detail="no target answered")
+
+
+def test_a_failed_homecoming_leads_back_to_what_was_in_use_and_well() -> None:
+    """It led to the next node first, which nobody had tried."""
+    away = choice.State(at="exit-b", records={"exit-a": Record(fell_s=NOW_S - 500)})
+    well = facts(good(NOW_S - 300), good(), good(), actual="exit-b")
+    home = failover.decide(POLICY, away, well, NOW_S)
+    assert home.actions[0] == UseExit("exit-a", 1)
+    seen = replace(well, actual="exit-a")
+    asked = failover.decide(POLICY, home.state, seen, NOW_S + 0.5)
+    back = failover.decide(POLICY, asked.state, replace(seen, proof=NO), NOW_S + 5)
+    assert back.actions[0] == UseExit("exit-b", 2)
+    assert [each.code for each in back.reasons] == ["unproven", "returned"]
+    # It may have failed meanwhile: then there is nothing to go back to.
+    gone = failover.decide(POLICY, asked.state, facts(good(), DEAD, good(), "exit-a", proof=NO), NOW_S + 5)
+    assert gone.actions[0] == UseExit("exit-c", 2)
+
+
+@pytest.mark.parametrize(
+    ("here", "third", "to"),
+    [
+        (LOSSY, replace(LOSSY, loss=0.6), "exit-a"),
+        (LOSSY, good(loss=0.2), "exit-a"),
+        (LOSSY, good(), "exit-c"),
+        (LATE, good(rtt_s=0.24), "exit-a"),
+        (LATE, good(), "exit-c"),
+    ],
+)
+def test_a_poor_way_is_better_than_what_is_not_measured_to_be_better_than_it(
+    here: Verdict, third: Verdict, to: str
+) -> None:
+    left = failover.decide(POLICY, START, facts(here, good(), third), NOW_S)
+    assert left.actions[0] == UseExit("exit-b", 1)
+    seen = facts(here, good(), third, actual="exit-b")
+    asked = failover.decide(POLICY, left.state, seen, NOW_S + 0.5)
+    on = failover.decide(POLICY, asked.state, replace(seen, proof=NO), NOW_S + 5)
+    assert on.actions[0] == UseExit(to, 2)
+
+
 def test_a_proof_through_another_node_proves_nothing() -> None:
     seen = facts(DEAD, good(), good(), actual="exit-a", proof=Proof(1, ok=True))
     assert failover.decide(POLICY, moved(), seen, NOW_S + 1).reasons[0].code == "waiting"

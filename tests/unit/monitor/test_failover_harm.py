@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tsstack.monitor import choice, failover, holddown
+from tsstack.monitor import candidates, choice, failover, holddown
 from tsstack.monitor.choice import Action, Block, GoDirect, UseExit
 from tsstack.monitor.turn import Turn
 
@@ -32,12 +32,12 @@ def caught(kind: str, count: int = 4, decide: Callable[..., choice.Decision] = f
 
 
 def test_a_move_to_what_is_not_measured_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def first(turn: Turn, *, dead: bool | None = None, but: tuple[str, ...] = ()):
+    def first(turn: Turn, *, dead: bool | None = None, than: object = None, but: tuple[str, ...] = ()):
         if dead is None and turn.current().level not in {"poor", "dead"}:
             return None
         return next((each for each in turn.others() if each.name not in but), None)
 
-    monkeypatch.setattr(failover, "_better", first)
+    monkeypatch.setattr(candidates, "better", first)
     assert "not measured" in caught("own")
 
 
