@@ -803,6 +803,20 @@ class TestLife:
         notices.keep_only(set())
         assert told[3:] == [("interface eth7", True)]
 
+    def test_descriptors_are_short_until_each_probe_that_got_none_was_sent(self) -> None:
+        """With pings and an exit node alone the trouble stood for ever."""
+        told: list[tuple[str, bool]] = []
+        notices = Notices(lambda notice: told.append((notice.about, notice.over)))
+        node = Probe(Path("exit:a", "x"), "tsmp", host="a")
+        target = Probe(Path("target:icmp:10.0.0.1", "x"), "icmp")
+        for probe in (node, target):
+            notices.failed(probe, "too many open files")
+        notices.failed(target, "does not resolve")
+        notices.failed(node, "timeout")
+        assert ("files", True) not in told
+        notices.worked(target)
+        assert ("files", True) in told
+
     def test_nothing_is_overdue_while_everything_fails(self) -> None:
         async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:
             prober.add(Probe(a_path(), "tcp", host="127.0.0.1", port=closed))
@@ -817,7 +831,8 @@ class TestLife:
 
         async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:
             prober.add(Probe(a_path(), "tcp", host="127.0.0.1", port=port))
-            await until(lambda: samples)
+            prober.add(Probe(a_path("exit:a"), "tsmp", host="100.64.0.2"))
+            await until(lambda: len({sample.path for sample in samples}) == 2)
             limits = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(
                 resource.RLIMIT_NOFILE,
@@ -830,7 +845,8 @@ class TestLife:
                 with pytest.raises(OSError):
                     while True:
                         hoard.append(os.dup(0))
-                return samples[-1].error == "too many open files"
+                latest = {sample.path: sample.error for sample in samples}
+                return {*latest.values()} == {"too many open files"}
 
             try:
                 await until(is_told_once_none_is_left)
@@ -838,8 +854,10 @@ class TestLife:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
                 for descriptor in hoard:
                     os.close(descriptor)
-            await until(lambda: samples[-1].error == "refused")
+            await until(lambda: ("files", True) in [(each.about, each.over) for each in notices])
+            assert "too many open files" not in {samples[-1].error, samples[-2].error}
 
         port = free_port()
         _, notices = watch(body)
-        assert [notice.about for notice in notices] == ["files"]
+        files = [(notice.message, notice.over) for notice in notices if notice.about == "files"]
+        assert files == [("too many open files", False), ("too many open files", True)]

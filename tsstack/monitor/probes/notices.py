@@ -11,13 +11,13 @@ Tell = Callable[[Notice], None]
 
 NO_INTERFACE = "no interface"
 UNRESOLVED = "does not resolve"
-_DAEMON = "tailscaled"
+_DAEMON, _FILES = "tailscaled", "files"
 _FOR_ALL = {
     icmp.NOT_PERMITTED: ("icmp", icmp.PERMISSION_HINT),
     tailnet.SILENT: (_DAEMON, "systemctl start tailscaled"),
     tailnet.FORBIDDEN: (_DAEMON, "run as root, or let this user open tailscaled's socket"),
     dns.NO_RESOLVER: ("dns", "name a server in /etc/resolv.conf"),
-    "too many open files": ("files", "raise LimitNOFILE of the service, or slow the probes down"),
+    "too many open files": (_FILES, "raise LimitNOFILE of the service, or slow the probes down"),
 }
 _SPENT = frozenset({"no buffer space", "busy"})
 _TAILNET_KINDS = frozenset({"disco", "tsmp", "peer-icmp"})
@@ -35,6 +35,9 @@ class Notices:
     def failed(self, probe: Probe, error: str) -> None:
         """A probe failed for this cause."""
         notice = _notice(probe, error)
+        # A name may not resolve because its resolver gets no descriptor either.
+        if (notice is None or notice.about != _FILES) and not error.startswith(UNRESOLVED):
+            self._had_a_file(probe)
         if notice is None:
             return
         self._paths.setdefault(notice.about, set()).add(probe.path.key)
@@ -54,8 +57,15 @@ class Notices:
             self._end(_DAEMON)
         elif probe.kind == "dns":
             self._end("dns")
-        if probe.kind in {"tcp", "https", "dns"}:
-            self._end("files")
+        self._had_a_file(probe)
+
+    def _had_a_file(self, probe: Probe) -> None:
+        """Descriptors are short until each probe that got none was sent, whatever became of it."""
+        without = self._paths.get(_FILES)
+        if without is not None:
+            without.discard(probe.path.key)
+            if not without:
+                self._end(_FILES)
 
     def keep_only(self, paths: set[str]) -> None:
         """What was said for paths alone that are not watched any more is over."""

@@ -143,7 +143,11 @@ def addresses_by_name(status: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def _request(attempt: Attempt, calls: Calls, daemon: Path, line: str, reply: Reply) -> None:
     """Send a request; `reply` gets status and body, or status 0 when the daemon hangs up early."""
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:  # no descriptor is left
+        attempt.fail(words_of(error.errno or 0))
+        return
     try:
         opened.connect(str(daemon))
         # As HTTP/1.0 the daemon answers in one piece and closes. A socket that was just made takes 100 bytes.
