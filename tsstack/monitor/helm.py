@@ -88,7 +88,7 @@ class Helm:
         self._turned_s = now_s
         policy = replace(self.policy, repair_drift=False) if hands_off else self.policy
         decision = decide(policy, self.state, replace(facts, proof=self.proof), now_s)
-        self.moves += decision.state.number - self.state.number
+        self.moves += decision.state.moves != self.state.moves  # a trial while nothing passes is none
         self.state, self.reasons = decision.state, decision.reasons
         if decision.state.move is None:
             self.proof = None

@@ -18,6 +18,7 @@ from tsstack.monitor.choice import (
     ProveEgress,
     UseExit,
 )
+from tsstack.monitor.helm import Helm
 from tsstack.monitor.holddown import Record
 from tsstack.monitor.reasons import Cause
 from tsstack.monitor.sample import Sample
@@ -489,6 +490,33 @@ def test_a_backup_is_measured_at_whatever_pace_the_file_gives(pace_s: float) -> 
         state, _, reasons = switched(state, watched, now_s=now_s)
         told += [each.code for each in reasons]
     assert told == ["backup"]
+
+
+def test_trials_while_nothing_passes_are_no_moves_that_are_counted() -> None:
+    """They made 105 in an hour, and the shipped alert for flapping fire."""
+    helm = Helm(replace(POLICY, use=("exit-a", "exit-b")))
+    helm.begin(None, "exit-a")
+    actual, due_s, trials, numbers = "exit-a", None, 0, set[int]()
+    for half in range(2 * 3600):
+        now_s = NOW_S + half / 2
+        nodes = [replace(good(), last_answer_s=now_s), replace(DEAD, last_answer_s=now_s - 60)]
+        seen = tuple(
+            Candidate(name, nodes[0], nodes[1] if name == actual and not helm.state.move else None)
+            for name in helm.policy.use
+        )
+        decision = helm.turn(Facts(seen, actual), now_s)
+        assert decision is not None and helm.state is not None
+        for each in decision.actions:
+            if isinstance(each, UseExit):
+                actual = each.node
+            elif isinstance(each, ProveEgress):
+                due_s, number = now_s + 5, each.move
+        trials += helm.state.move is not None and helm.state.move.retry and helm.state.number not in numbers
+        numbers.add(helm.state.number)
+        if due_s is not None and now_s >= due_s:
+            helm.proof, due_s = Proof(number, ok=False), None
+    assert trials > 50
+    assert 1 <= helm.moves <= 10 and helm.status(now_s).moves == helm.moves
 
 
 def test_home_is_not_gone_to_on_old_figures() -> None:
