@@ -410,7 +410,7 @@ class Monitor:
 
     def _look_at_routes(self) -> None:
         now_s, unix_s = boot_s(), time.time()
-        act = self.settings.failover and not self.maintenance
+        act = not (self.maintenance or self.settings.rests)
         judge = self._book.verdict
         switched, reasons = self._withdrawal.turn(
             lambda key: judge(key, now_s),

@@ -35,24 +35,44 @@ class Withdrawal:
     def update(self, settings: Settings) -> None:
         """The file, read anew."""
         self.routes, self._standbys = settings.routes, settings.standbys
+        self._acts = settings.failover
+        judged = {each.path.key for each in settings.planned}
+        self._judged = frozenset(each for each in settings.routes if f"route:{each}" in judged)
 
     def turn(
         self, judge: Judge, now_s: float, *, restore_after_s: float, act: bool, heard: bool = True
     ) -> tuple[tuple[Switched, ...], tuple[Reason, ...]]:
         """Decide anew; returns what is to be switched now, and why.
 
-        `act` False (`failover: false`, maintenance): nothing is. Of routes nothing either while tailscaled is
-        not `heard`: what cannot be done would be told as done.
+        `act` False (maintenance): nothing is. Of routes nothing either while tailscaled is not `heard`: what
+        cannot be done would be told as done.
         """
         watched = [Watched("route", each, judge(f"route:{each}")) for each in self.routes]
         for each in self._standbys:
             watched.append(Watched("upstream", each.service, judge(each.first), judge(each.backup)))
         acting: tuple[Kind, ...] = (("route", "upstream") if heard else ("upstream",)) if act else ()
+        if not self._acts:
+            acting = ()
         self.state, switched, reasons = decide_standby(
             self.state, tuple(watched), now_s, restore_after_s=restore_after_s, act=acting
         )
         self._returning |= {each.name for each in switched if each.kind == "route" and each.on}
-        return switched, reasons
+        if not (act and heard):
+            return switched, reasons
+        back = self._stranded()
+        compared = [judge(f"route:{each}").compared(each) for each in back]
+        return (
+            (*switched, *(Switched("route", each, on=True) for each in back)),
+            (*reasons, *(Reason("restored", each.name, (each,)) for each in compared)),
+        )
+
+    def _stranded(self) -> tuple[str, ...]:
+        """What the file, read anew, gives no way back to: nothing shows its health any more, or we may only
+        report. It is given back as it was taken; a side that is dead can be withdrawn by hand.
+        """
+        kept = self._judged if self._acts else frozenset()
+        off = [name for kind, name in self.state.off if kind == "route" and name not in kept]
+        return tuple(each for each in sorted(off) if self.offer(each))
 
     def wanted(self, advertised: tuple[str, ...]) -> tuple[str, ...] | None:
         """What to advertise instead of `advertised`; None when nothing is to be changed.

@@ -339,6 +339,32 @@ def test_what_somebody_offered_while_no_monitor_ran_stays_offered_unless_its_sid
     assert dead.wanted((LAN,)) == ()
 
 
+@pytest.mark.parametrize(
+    "monitor", ["{targets: [{icmp: 192.0.2.1}]}", "{targets: [{icmp: 192.168.15.9}], failover: false}"]
+)
+def test_a_withdrawn_route_that_the_new_file_gives_no_way_back_to_is_given_back(
+    tmp_path: Path, monitor: str
+) -> None:
+    """The only named host of the LAN was retired: the subnet stayed off the tailnet for good."""
+    watched = routes(tmp_path)
+    turned(watched, Verdict("r", "dead"), 2.0)
+    text = (
+        f"tailscale: {{login_server: http://10.0.0.1, advertise: {{routes: [{LAN}]}}}}\nmonitor: {monitor}\n"
+    )
+    watched.update(read(tmp_path, text))
+
+    def told(*, act: bool, heard: bool = True) -> list[tuple[str, str]]:
+        now = Verdict("r", "dead" if "15.9" in monitor else "unknown")
+        _, reasons = watched.turn(lambda _: now, 3.0, restore_after_s=10, act=act, heard=heard)
+        return [(each.code, each.name) for each in reasons]
+
+    assert told(act=False) == told(act=True, heard=False) == []  # maintenance; a tailscaled that is silent
+    assert told(act=True) == [("restored", LAN)]
+    assert watched.wanted(()) == (LAN,)
+    assert told(act=True) == [] and watched.wanted((LAN,)) is None
+    assert watched.export() == {"off": [], "records": []}
+
+
 def test_a_withdrawn_route_is_offered_by_hand_at_once(tmp_path: Path) -> None:
     watched = routes(tmp_path)
     assert not watched.offer(LAN)
