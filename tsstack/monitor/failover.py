@@ -33,6 +33,7 @@ DRIFT_S = 2.0
 """Prefs that differ for so long were changed by someone else; before, the change may be our own."""
 REPAIRS_MOST = 3
 """So many repairs in ten minutes; then someone else means it, and it is only reported."""
+_ASKED_THROUGH_S = 10.0  # of health of a node; by then the targets tell of the way through it
 _LOSSY_HOME = 0.1  # more than this lost in the last seconds: not home now
 # A preferred node is probed fast for so long before the way may lead home: the slow pace sees no 20 % loss.
 _PROBED_AHEAD_S = 60.0
@@ -294,11 +295,16 @@ def _left(turn: Turn) -> Decision | None:
 
 
 def _works_again(turn: Turn) -> bool:
-    """Whether what is in use while blocked answers again; after a failed proof its egress must."""
+    """Whether what is in use while blocked answers again; after a failed proof its egress must.
+
+    Just after a start, or a silence of tailscaled, nothing was asked through the node yet: that is awaited.
+    """
     here = turn.candidate(turn.state.at)
-    if turn.state.record(here.name).barred_s(turn.now_s):
-        return here.egress is not None and here.egress.level in {"good", "poor"}
-    return turn.level(here) in {"good", "poor"}
+    barred = turn.state.record(here.name).barred_s(turn.now_s)
+    if here.egress is not None and here.egress.level != "unknown":
+        return (here.egress.level if barred else turn.level(here)) in {"good", "poor"}
+    since_s = here.peer.healthy_since_s
+    return not barred and since_s is not None and turn.now_s - since_s >= _ASKED_THROUGH_S
 
 
 def _otherwise(turn: Turn) -> Decision:

@@ -260,8 +260,28 @@ def test_when_nothing_works_block_keeps_the_node_and_says_so_once() -> None:
     assert decision.actions == (Block("exit-a"),)
     again = failover.decide(POLICY, decision.state, facts(DEAD, DEAD, DEAD), NOW_S + 1)
     assert (again.actions, again.news, again.state.blocked) == ((), (), True)
-    back = failover.decide(POLICY, again.state, facts(AGAIN, DEAD, DEAD), NOW_S + 2)
+    through = (Candidate("exit-a", AGAIN, good()), *facts(DEAD, DEAD, DEAD).candidates[1:])
+    back = failover.decide(POLICY, again.state, Facts(through, "exit-a"), NOW_S + 2)
     assert (back.actions, back.state.blocked) == ((), False)
+
+
+@pytest.mark.parametrize("egress", [None, UNKNOWN])
+def test_a_node_that_answers_does_not_work_again_before_something_was_asked_through_it(
+    egress: Verdict | None,
+) -> None:
+    """After a restart and after a hang of tailscaled "works again" was told, and the bars were dropped."""
+    barred = {"exit-b": Record().failed(NOW_S - 10)}
+    state = replace(START, blocked=True, records=barred)
+
+    def seen(since_s: float, through: Verdict | None) -> Facts:
+        others = facts(DEAD, good(), DEAD).candidates[1:]
+        return Facts((Candidate("exit-a", good(since_s), through), *others), "exit-a")
+
+    early = failover.decide(POLICY, state, seen(NOW_S - 2, egress), NOW_S)
+    assert (early.state.blocked, early.state.records, early.actions) == (True, barred, ())
+    for late in (seen(NOW_S - 2, good(NOW_S - 2)), seen(NOW_S - 15, egress)):  # what cannot be asked
+        assert not failover.decide(POLICY, state, late, NOW_S).state.blocked
+    assert failover.decide(POLICY, state, seen(NOW_S - 15, DEAD), NOW_S).state.blocked
 
 
 def test_pitfall_30_direct_is_taken_only_where_the_file_says_so_and_it_is_measured() -> None:
