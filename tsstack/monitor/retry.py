@@ -51,9 +51,17 @@ def go_on(turn: Turn, move: Move) -> Decision:
         return _still(turn, move, replace(state, move=again), actions=actions)
     # Only when it was tried is noted: the bar that it has is its own.
     records = {**state.records, move.to: replace(state.record(move.to), fell_s=turn.now_s)}
+    if not _may_go_back(turn, move):  # the file was read anew meanwhile
+        return replace(turn, state=replace(state, move=None, records=records)).stay("nothing-better")
     back = replace(move, to=move.back, started_s=turn.now_s, taken_s=None, sent_s=None)
     back, actions = asked_again(turn, back)
     return _still(turn, move, replace(state, at=move.back, move=back, records=records), actions=actions)
+
+
+def _may_go_back(turn: Turn, move: Move) -> bool:
+    if move.back == DIRECT:
+        return turn.policy.otherwise == "direct"
+    return move.back in turn.policy.use
 
 
 def _going_back(turn: Turn, move: Move, *, late: bool) -> Decision:

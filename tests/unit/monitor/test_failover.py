@@ -605,6 +605,25 @@ def test_a_trial_waits_for_its_time_and_never_takes_the_place_of_a_way_that_work
     assert steps(all_barred(), silent, NOW_S, NOW_S + 60)[-1].actions == ()
 
 
+@pytest.mark.parametrize(
+    ("back", "changed"),
+    [("", POLICY), ("exit-a", replace(POLICY, use=("exit-b", "exit-c")))],
+)
+def test_a_trial_does_not_go_back_to_what_the_file_allows_no_more(back: str, changed: Policy) -> None:
+    """`otherwise` became `block` during a trial from the uplink: the exit node was unset in the end."""
+    before = replace(POLICY, otherwise="direct")
+    dead = facts(DEAD, good(), good(), direct=DEAD, actual=back)
+    trial = failover.decide(before, all_barred(at=back), dead, NOW_S)
+    assert trial.actions == (UseExit("exit-c", 1),)
+    there = replace(dead, actual="exit-c")
+    proving = failover.decide(changed, trial.state, there, NOW_S + 1)
+    no = replace(there, proof=Proof(1, ok=False))
+    for decision in steps(proving.state, no, NOW_S + 5, NOW_S + 5.5, NOW_S + 30, policy=changed):
+        assert not [each for each in decision.actions if getattr(each, "node", "exit-c") == back]
+        assert not any(isinstance(each, GoDirect) for each in decision.actions)
+    assert decision.state.at == "exit-c"
+
+
 def test_a_leak_is_closed_while_a_move_is_open() -> None:
     decision = failover.decide(POLICY, moved(), facts(DEAD, good(), good(), actual=""), NOW_S + 1)
     assert decision.actions == (UseExit("exit-b", 0),)
