@@ -7,328 +7,20 @@ below reads that trace and nothing of the decider's state; it shares no rule and
 from __future__ import annotations
 
 import argparse
-import bisect
 import itertools
 import json
 import multiprocessing
-import random
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
+from monitor_harm_world import KINDS, TICK_S, Done, Fault, Schedule, Trace, World, schedule
+
 from tsstack.monitor import choice, failover
-from tsstack.monitor.sample import Sample
-from tsstack.monitor.verdict import Judge, Limits, Verdict
 
-TICK_S = 0.5
-TIMEOUT_S = 1.0
-BASE_RTT_S = 0.02
-KINDS = (
-    "flap",
-    "cut",
-    "uplink",
-    "loss",
-    "latency",
-    "own",
-    "target",
-    "mixed",
-    "drift",
-    "hands",
-    "gone",
-    "lost",
-    "outage",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault of one thing from `start_s` to `end_s`.
-
-    `kind`: cut, uplink, loss, latency (of a node), own (all links), target (all egress), stall (no probes),
-    daemon (tailscaled away), none-set, other-set (prefs changed by someone), manual, maintenance,
-    gone (the node offers no exit and cannot be set), edits (what is asked of tailscaled is lost).
-    """
-
-    kind: str
-    node: str
-    start_s: float
-    end_s: float
-    amount: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """What happens in one run."""
-
-    seed: int
-    kind: str
-    nodes: tuple[str, ...]
-    otherwise: str
-    restore_after_s: float
-    interval_s: float
-    length_s: float
-    background: float
-    faults: tuple[Fault, ...]
-
-
-def schedule(seed: int) -> Schedule:
-    """The schedule of a seed: its kind goes round, everything else is drawn."""
-    rng = random.Random(seed)  # noqa: S311
-    kind = KINDS[seed % len(KINDS)]
-    nodes = tuple(f"exit-{letter}" for letter in "abcd"[: rng.choice((2, 2, 3, 4))])
-    length_s = rng.uniform(900, 1500)
-    faults: list[Fault] = []
-
-    def some(what: str, node: str, longest_s: float = 400) -> None:
-        start_s = rng.uniform(20, length_s * 0.6)
-        amount = rng.uniform(0.2, 0.6) if what == "loss" else rng.uniform(0.25, 0.6)
-        faults.append(Fault(what, node, start_s, start_s + rng.uniform(3, longest_s), amount))
-
-    if kind == "flap":
-        period_s = rng.uniform(60, 120)
-        bad = rng.uniform(0.2, 0.8)
-        at_s = rng.uniform(20, 120)
-        while at_s < length_s:
-            faults.append(Fault("cut", nodes[0], at_s, at_s + period_s * bad))
-            at_s += period_s
-    elif kind == "mixed":
-        for _ in range(rng.randint(2, 7)):
-            some(rng.choice(("cut", "uplink", "loss", "latency")), rng.choice(nodes))
-        some(rng.choice(("own", "target", "stall", "daemon")), "", 90)
-    elif kind == "drift":
-        for _ in range(rng.randint(1, 4)):
-            start_s = rng.uniform(20, length_s - 60)
-            faults.append(Fault(rng.choice(("none-set", "other-set")), nodes[-1], start_s, start_s))
-        some("cut", nodes[0])
-    elif kind == "hands":
-        some(rng.choice(("manual", "maintenance")), rng.choice(nodes))
-        some("cut", nodes[0])
-        some("loss", rng.choice(nodes))
-    elif kind in {"gone", "lost", "outage"}:
-        faults += _lasting(kind, nodes, length_s, rng)
-    elif kind in {"own", "target"}:
-        some(kind, "", 120)
-    else:
-        for node in nodes[: rng.choice((1, 1, 2, len(nodes)))]:
-            some(kind, node)
-    return Schedule(
-        seed=seed,
-        kind=kind,
-        nodes=nodes,
-        otherwise=rng.choice(("block", "block", "direct")),
-        restore_after_s=rng.choice((120.0, 120.0, 120.0, 180.0, 300.0)),
-        interval_s=rng.choice((10.0, 30.0, 30.0)),
-        length_s=length_s,
-        background=rng.choice((0.0, 0.001, 0.01)),
-        faults=tuple(sorted(faults, key=lambda each: each.start_s)),
-    )
-
-
-def _lasting(kind: str, nodes: tuple[str, ...], length_s: float, rng: random.Random) -> Iterator[Fault]:
-    """What used to keep a host from what works: a node that is gone, lost requests, an outage everywhere."""
-    start_s = rng.uniform(60, length_s * 0.4)
-    if kind == "gone":
-        yield Fault("gone", nodes[0], start_s, start_s + rng.uniform(60, 400))
-        yield Fault("none-set", "", start_s, start_s)
-    elif kind == "lost":
-        away_s = start_s + rng.uniform(3, 8)
-        back_s = away_s + rng.uniform(0, 25)
-        yield Fault("cut", nodes[0], start_s, start_s + rng.uniform(100, 400))
-        yield Fault("edits", "", start_s, back_s)
-        yield Fault("daemon", "", away_s, back_s)
-    else:
-        for node in nodes:
-            yield Fault("uplink", node, start_s, start_s + rng.uniform(30, 500))
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """One action, when it was asked for, with what was in use then."""
-
-    at_s: float
-    what: str  # use, repair, direct, block
-    node: str
-    left: str
-
-
-@dataclass
-class Trace:
-    """What happened: the checker reads this and the schedule."""
-
-    done: list[Done] = field(default_factory=list)
-    actual: list[tuple[float, str]] = field(default_factory=list)
-    """What prefs named, from each time on."""
-    proofs: list[tuple[float, str, bool]] = field(default_factory=list)
-    probes: dict[str, list[tuple[float, float, float | None]]] = field(default_factory=dict)
-    """By path: sent, known, round trip. Paths: a node, `egress:` and a node, `direct`."""
-
-
-class World:
-    """The links of one schedule, and the daemon's loop around the decider."""
-
-    def __init__(self, plan: Schedule, decide: Callable[..., choice.Decision]) -> None:
-        self.plan, self.decide = plan, decide
-        self.rng = random.Random(plan.seed ^ 0x5EED)  # noqa: S311
-        self.trace = Trace()
-        self.limits = Limits(interval_s=plan.interval_s, restore_after_s=plan.restore_after_s)
-        self.policy = choice.Policy(plan.nodes, plan.otherwise, plan.restore_after_s)  # type: ignore[arg-type]
-        self.state = failover.initial(self.policy, plan.nodes[0])
-        self.actual = plan.nodes[0]
-        self.judges: dict[str, Judge] = {}
-        self.due_s: dict[str, float] = {}
-        self.late: list[tuple[float, str, Sample]] = []
-        self.proving: tuple[int, str, float] | None = None
-        self.proof: choice.Proof | None = None
-        self.fast = frozenset(plan.nodes)
-        self.active: list[Fault] = []
-
-    def run(self) -> Trace:
-        """The whole schedule."""
-        faults = list(self.plan.faults)
-        self.trace.actual.append((0.0, self.actual))
-        for tick in range(int(self.plan.length_s / TICK_S)):
-            now_s = tick * TICK_S
-            while faults and faults[0].start_s <= now_s:
-                self._begin(faults.pop(0), now_s)
-            for fault in [each for each in self.active if each.end_s <= now_s]:
-                self.active.remove(fault)
-                self._end(fault)
-            self._probe(now_s)
-            if tick % 2 == 0 and not self._on("stall", ""):
-                self._decide(now_s + TICK_S / 2)
-        return self.trace
-
-    def _on(self, kind: str, node: str) -> Fault | None:
-        for each in self.active:
-            if each.kind == kind and each.node == node:
-                return each
-        return None
-
-    def _begin(self, fault: Fault, now_s: float) -> None:
-        if fault.kind in {"none-set", "other-set"}:
-            self._set("" if fault.kind == "none-set" else fault.node, now_s)
-            return
-        self.active.append(fault)
-        if fault.kind == "manual":
-            self.state = failover.choose(self.policy, self.state, fault.node)
-        elif fault.kind == "maintenance":
-            self.state = failover.maintain(self.state, True)
-
-    def _end(self, fault: Fault) -> None:
-        if fault.kind == "manual":
-            self.state = failover.choose(self.policy, self.state, None)
-        elif fault.kind == "maintenance":
-            self.state = failover.maintain(self.state, False)
-
-    def _edit(self, node: str, now_s: float) -> None:
-        if not (self._on("edits", "") or self._on("gone", node)):
-            self._set(node, now_s)
-
-    def _set(self, node: str, now_s: float) -> None:
-        if node != self.actual:
-            self.actual = node
-            if f"egress:{node}" in self.judges:  # an earlier stay is no evidence, as in `Egress.use`
-                self.judges[f"egress:{node}"] = Judge(f"egress:{node}", self.limits)
-            self.trace.actual.append((now_s, node))
-
-    def _asked(self, path: str) -> float | None:
-        """What a probe on a path meets now: a round trip, or nothing."""
-        name = path.removeprefix("egress:")
-        if self.active:
-            if self._on("own", "") or (path != name and (self._on("target", "") or self._on("uplink", name))):
-                return None
-            if path == "direct" and self._on("target", ""):
-                return None
-            lossy = self._on("loss", name)
-            if self._on("cut", name) or (lossy and self.rng.random() < lossy.amount):
-                return None
-        if self.plan.background and self.rng.random() < self.plan.background:
-            return None
-        slow = self._on("latency", name) if self.active else None
-        return BASE_RTT_S + self.rng.random() * 0.005 + (slow.amount if slow else 0.0)
-
-    def _probe(self, now_s: float) -> None:
-        while self.late and self.late[0][0] <= now_s:
-            _, path, sample = self.late.pop(0)
-            self._judge(path).observe(sample)
-        if self._on("stall", ""):
-            return
-        paths = [*self.plan.nodes, "direct"] + ([f"egress:{self.actual}"] if self.actual else [])
-        for path in paths:
-            pace_s = TICK_S if path in self.fast or path.startswith("egress:") else self.plan.interval_s
-            if path == "direct" and self.plan.otherwise == "direct":
-                pace_s = 1.0
-            elif path == "direct":
-                continue
-            if now_s < min(self.due_s.get(path, 0.0), now_s + pace_s - TICK_S):
-                continue
-            if now_s < self.due_s.get(path, 0.0) and pace_s > TICK_S:
-                continue
-            self.due_s[path] = now_s + pace_s
-            judge = self._judge(path)
-            judge.pace_s = pace_s
-            rtt_s = self._asked(path)
-            sample = Sample(path, "icmp", now_s, rtt_s)
-            known_s = now_s + (TIMEOUT_S if rtt_s is None else rtt_s)
-            self.trace.probes.setdefault(path, []).append((now_s, known_s, rtt_s))
-            if known_s <= now_s + TICK_S / 2:  # by then it is decided again
-                judge.observe(sample)
-            else:
-                bisect.insort(self.late, (known_s, path, sample), key=lambda each: each[0])
-
-    def _judge(self, path: str) -> Judge:
-        if path not in self.judges:
-            self.judges[path] = Judge(path, self.limits)
-        return self.judges[path]
-
-    def _verdict(self, path: str, now_s: float) -> Verdict | None:
-        judge = self.judges.get(path)
-        return judge.verdict(now_s) if judge else None
-
-    def _decide(self, now_s: float) -> None:
-        if self.proving is not None:
-            number, node, by_s = self.proving
-            reached = self._asked(f"egress:{node}" if node else "direct")
-            if (reached is not None and self.actual == node) or now_s >= by_s - 1:
-                ok = reached is not None and self.actual == node
-                self.proof = choice.Proof(number, ok, "" if ok else "no target answered")
-                self.trace.proofs.append((now_s, node, ok))
-                self.proving = None
-        candidates = tuple(
-            choice.Candidate(
-                node,
-                self._judge(node).verdict(now_s),
-                self._verdict(f"egress:{node}", now_s) if node == self.actual else None,
-                offered=not self._on("gone", node),
-            )
-            for node in self.plan.nodes
-        )
-        actual = None if self._on("daemon", "") else self.actual
-        direct = self._verdict("direct", now_s) if self.plan.otherwise == "direct" else None
-        facts = choice.Facts(candidates, actual, self.proof, direct)
-        decision = self.decide(self.policy, self.state, facts, now_s)
-        self.state, self.fast = decision.state, decision.fast
-        for action in decision.actions:
-            self._do(action, now_s)
-
-    def _do(self, action: choice.Action, now_s: float) -> None:
-        done = self.trace.done
-        match action:
-            case choice.UseExit(node, move):
-                done.append(Done(now_s, "use" if move else "repair", node, self.actual))
-                self._edit(node, now_s)
-            case choice.GoDirect(move):
-                done.append(Done(now_s, "direct" if move else "repair", "", self.actual))
-                self._edit("", now_s)
-            case choice.Block(node):
-                done.append(Done(now_s, "block", node, self.actual))
-                self._edit(node, now_s)
-            case choice.ProveEgress(node, move, by_s):
-                self.proving = (move, node, by_s)
-
+__all__ = ["KINDS", "Checker", "judge", "main", "measure", "schedule"]
 
 # The checker. Its constants are those of the promise, not of the code.
 
@@ -353,6 +45,8 @@ class Checker:
         self._one_at_a_time()
         self._stuck()
         self._given_up()
+        self._left_for_nothing()
+        self._wandering()
         return self.faults
 
     def _say(self, at_s: float, what: str) -> None:
@@ -372,8 +66,8 @@ class Checker:
         heard_s = at_s - TICK_S  # what begins within a tick is heard of at its end
         if any(each.start_s <= heard_s for each in self._during(at_s, "maintenance")):
             self._say(at_s, "moved during maintenance")
-        manual = [each for each in self._during(at_s, "manual") if each.start_s <= heard_s]
-        if manual:
+        manual = self._during(at_s, "manual")
+        if manual and (manual[0].node == node or manual[0].start_s <= heard_s):
             if manual[0].node != node:
                 self._say(at_s, f"moved to {node} although {manual[0].node} was chosen by hand")
             return
@@ -512,10 +206,10 @@ class Checker:
         if self.plan.kind == "lost":
             self._lost_edits()
         hit = {each.node for each in self.plan.faults}
-        if "" in hit or not set(self.plan.nodes) - hit or self.plan.kind in {"drift", "hands"}:
+        if "" in hit or not set(self.plan.nodes) - hit or self.plan.kind in {"drift", "hands", "homeless"}:
             return
         limits_s = {"cut": 15, "uplink": 60, "latency": 30, "loss": 150}
-        for fault in self.plan.faults:
+        for fault in [each for each in self.plan.faults if each.kind in limits_s]:
             due_s = fault.start_s + limits_s[fault.kind]
             lasting = due_s < min(fault.end_s, self.plan.length_s)
             used = [node for when, node in self.trace.actual if fault.start_s <= when <= due_s]
@@ -546,6 +240,50 @@ class Checker:
             back = next(each.node for each in self.plan.faults if each.end_s == ends[0])
             if self._in_use(due_s) != back:
                 self._say(due_s, f"on {self._in_use(due_s)}, though {back} works since {ends[0]:.1f} s")
+
+    def _left_for_nothing(self) -> None:
+        """One silent target is no reason to move, to block or to leave by the uplink."""
+        if {each.kind for each in self.plan.faults} == {"mute"}:
+            for done in self.trace.done:
+                self._say(done.at_s, f"{done.what} {done.node}, though only a target is silent")
+
+    def _wandering(self) -> None:
+        """After a failed proof the host goes on only to what is measured to be better than where it came
+        from, if that works yet.
+        """
+        origin = None
+        for done in self.trace.done:
+            if done.what != "use" or self._during(done.at_s, "manual", "maintenance"):
+                continue
+            failed = any(of == done.left and not ok for when, of, ok in self._proofs_of_late(done.at_s))
+            if not failed:
+                origin = (done.left, done.at_s)
+                continue
+            if origin is None or done.node == origin[0] or origin[0] not in self.plan.nodes:
+                continue
+            left, left_s = origin
+            recent = self._known(left, done.at_s, 10.0)
+            works = len(recent) >= 6 and None not in recent[-3:] and not self._faulty(left, left_s, done.at_s)
+            if works and not self._measured_better(left, done.node, done.at_s):
+                self._say(done.at_s, f"on to {done.node} after a failed proof, though {left} works")
+
+    def _proofs_of_late(self, at_s: float) -> list[tuple[float, str, bool]]:
+        return [each for each in self.trace.proofs if at_s - 3 <= each[0] <= at_s]
+
+    def _faulty(self, node: str, since_s: float, until_s: float) -> bool:
+        """Whether nothing passed by a node at some time since shortly before."""
+        stops = {"cut", "uplink", "own", "target", "gone", "mute"}
+        return self._silent(node, since_s) or any(
+            each.node in {node, ""}
+            and each.kind in stops
+            and each.start_s < until_s
+            and each.end_s > since_s - 60
+            for each in self.plan.faults
+        )
+
+    def _measured_better(self, left: str, node: str, at_s: float) -> bool:
+        answered = [rtt for rtt in self._known(node, at_s, 10.0) if rtt is not None]
+        return bool(answered) and (self._lossier(left, node, at_s) or self._later(left, answered, at_s))
 
     def _touched(self, node: str, at_s: float) -> bool:
         """Whether any fault that concerns a node began before, or it lost a probe of late."""

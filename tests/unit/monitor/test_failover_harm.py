@@ -11,6 +11,7 @@ import pytest
 
 from tsstack.monitor import candidates, choice, failover, holddown
 from tsstack.monitor.choice import Action, Block, GoDirect, UseExit
+from tsstack.monitor.egress import Egress
 from tsstack.monitor.turn import Turn
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
@@ -102,6 +103,27 @@ def test_a_second_move_while_one_is_open_is_caught(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(failover, "_open_move", hasty)
     assert "while a move was open" in caught("cut")
+
+
+def test_a_move_for_one_silent_target_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_all_that_answer(self: Egress, node: str, now_s: float) -> bool:
+        seen = self.verdict(node, now_s)
+        calm = seen is None or seen.level in {"good", "unknown"}
+        self.called_s = None if calm else self.called_s or now_s
+        return not calm
+
+    monkeypatch.setattr(Egress, "call", by_all_that_answer)
+    assert "only a target is silent" in caught("mute")
+
+
+def test_going_on_to_the_untried_after_a_failed_proof_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    better = candidates.better
+
+    def whatever_answers(turn: Turn, *, dead: object = None, than: object = None, but: tuple[str, ...] = ()):
+        return better(turn, dead=True if than is not None else dead, but=but)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(candidates, "better", whatever_answers)
+    assert "after a failed proof, though" in caught("homeless", 9)
 
 
 def test_the_world_makes_the_moves_that_it_is_asked_for() -> None:
