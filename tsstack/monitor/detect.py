@@ -235,18 +235,21 @@ class LossDetector:
             cusum.set_height(min(most, max(least, height)))
 
 
+_STEP = 2  # of an answer; one just below the limit is half a step towards the end of an alarm
+
+
 class LimitDetector:
     """Whether the median round-trip time is above a limit: CUSUM of the sign of (rtt - limit).
 
     One late answer moves it by one step, however late it is. It alarms after `height` more late answers than
-    timely ones, and ends when as many timely ones came.
+    timely ones, and ends when as many timely ones came, or twice as many that are just below the limit.
     """
 
     __slots__ = ("_height", "_limit_s", "_score", "alarm", "since_s")
 
     def __init__(self, limit_s: float, *, height: int = 10) -> None:
         self._limit_s = limit_s
-        self._height = height
+        self._height = height * _STEP
         self.clear()
 
     def clear(self) -> None:
@@ -256,15 +259,16 @@ class LimitDetector:
         self.since_s = inf
 
     def answered(self, sent_s: float, rtt_s: float) -> None:
-        """Take in an answer. An alarm ends below nine tenths of the limit only."""
+        """Take in an answer."""
         if rtt_s > self._limit_s:
             if not self._score:
                 self.since_s = sent_s
-            self._score = min(self._score + 1, self._height)
+            self._score = min(self._score + _STEP, self._height)
             if self._score == self._height:
                 self.alarm = True
-        elif self._score and (not self.alarm or rtt_s < 0.9 * self._limit_s):
-            self._score -= 1
+        elif self._score:
+            just_below = self.alarm and rtt_s >= 0.9 * self._limit_s
+            self._score = max(0, self._score - (1 if just_below else _STEP))
             if not self._score:
                 self.clear()
 

@@ -194,12 +194,29 @@ def test_late_answers_alarm_when_the_median_is_late() -> None:
     for at in range(200, 220):
         detector.answered(at * 0.5, 0.35)
     assert detector.alarm
-    for at in range(220, 240):
-        detector.answered(at * 0.5, 0.19)  # just below the limit ends nothing
+    for at in range(220, 235):
+        detector.answered(at * 0.5, 0.19)  # just below the limit is worth half
     assert detector.alarm
-    for at in range(240, 250):
+    for at in range(235, 238):
         detector.answered(at * 0.5, 0.1)
     assert not detector.alarm
+
+
+def test_a_link_that_is_always_just_below_the_limit_recovers_from_one_spike() -> None:
+    """It was poor for ever after."""
+    detector = LimitDetector(0.2)
+    for at in range(24):
+        detector.answered(at * 0.5, 0.26)
+    assert detector.alarm
+    for at in range(24, 44):
+        detector.answered(at * 0.5, 0.197)
+    assert not detector.alarm
+    # A median that swings around the limit does not.
+    for at in range(24):
+        detector.answered(at * 0.5, 0.26)
+    for at in range(24, 600):
+        detector.answered(at * 0.5, 0.203 if at % 2 else 0.197)
+        assert detector.alarm
 
 
 def test_a_step_is_seen_and_single_late_answers_are_not() -> None:
