@@ -14,16 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from tsstack.errors import TsstackError
-from tsstack.monitor.database import (
-    APPLICATION,
-    SEVERITY_CODES,
-    VERSION,
-    bucket_rows,
-    kept_by,
-    levels_of,
-    newest_of,
-    worst_of,
-)
+from tsstack.monitor.buckets import bucket_rows, kept_by, levels_of, newest_of, worst_of
+from tsstack.monitor.database import APPLICATION, SEVERITY_CODES, VERSION
 from tsstack.monitor.history import DEFAULT_PATH
 from tsstack.monitor.quality import Quality
 from tsstack.monitor.rollup import SEVERITY, TIERS, Bucket, Piece, cover, layers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from math import inf
@@ -17,8 +17,8 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any, Literal, Self
 
-from tsstack.monitor.quality import Histogram
-from tsstack.monitor.rollup import TIERS, Bucket, Kept, cut, pack, starts, unpack
+from tsstack.monitor.buckets import bounds, bucket_rows, newest_before, of_tier
+from tsstack.monitor.rollup import TIERS, Bucket, cut, pack, starts
 from tsstack.monitor.snapshot import Event
 
 VERSION = 1
@@ -44,15 +44,10 @@ Row = tuple[int, str, Bucket]
 """Start of a bucket of the finest tier, path, what happened."""
 
 
-def _of_tier(tier: int, statement: str) -> str:
-    """A statement on a tier's own table: rows are appended at its end, which leaves no page half full."""
-    return statement.replace("BUCKETS", f"buckets_{tier}")
-
-
 _SCHEMA = (
     "CREATE TABLE paths (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE)",
     *(
-        _of_tier(
+        of_tier(
             number,
             "CREATE TABLE BUCKETS (at INTEGER NOT NULL, path INTEGER NOT NULL, lost INTEGER NOT NULL,"
             " rtts BLOB NOT NULL, relayed INTEGER NOT NULL, known INTEGER NOT NULL, jitter_us INTEGER,"
@@ -141,6 +136,10 @@ class Database:
         rows = self._sql.execute("SELECT name, at, boot, value FROM documents")
         return {name: Document(name, at, boot, json.loads(value)) for name, at, boot, value in rows}
 
+    def newest(self) -> int | None:
+        """The start of the newest bucket of all; None for an empty history."""
+        return max((last for tier in range(len(TIERS)) if (last := self._bounds(tier)[1])), default=None)
+
     def size_bytes(self) -> int:
         """What its files take on disk."""
         names = (self._path, *companions(self._path))
@@ -167,7 +166,7 @@ class Database:
             end = starts(tier, now)
             begin = self._rolled[tier]
             if begin is None:
-                begin = self._begin(tier)
+                begin = self._begin(tier, end)
             if begin is None or begin >= end:
                 continue
             finer = self._span(tier - 1, begin, end)
@@ -251,12 +250,15 @@ class Database:
             there[path] = merged
             rows.append(_bucket_row(at, path, merged))
         self._sql.executemany(
-            _of_tier(0, "INSERT OR REPLACE INTO BUCKETS VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"), rows
+            of_tier(0, "INSERT OR REPLACE INTO BUCKETS VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"), rows
         )
 
-    def _begin(self, tier: int) -> int | None:
-        """From where on a tier has to be made: its newest bucket (which may be cut short), or all."""
-        newest = self._bounds(tier)[1]
+    def _begin(self, tier: int, end: int) -> int | None:
+        """From where on a tier has to be made: its newest bucket (which may be cut short), or all.
+
+        What is of a time that has not come stands apart: the clock was set wrong, then or now.
+        """
+        newest = newest_before(self._sql, tier, end)
         if newest is not None:
             return newest
         oldest = self._bounds(tier - 1)[0]
@@ -277,7 +279,7 @@ class Database:
                 merged[path] = bucket
         # Made again of less (finer buckets are gone): the one that knows more stays.
         self._sql.executemany(
-            _of_tier(
+            of_tier(
                 tier,
                 "INSERT INTO BUCKETS VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (at, path) DO UPDATE SET"
@@ -293,7 +295,7 @@ class Database:
         """Delete what begins from `first` to before `end`, in steps, so that the WAL stays small."""
         while True:
             done = self._sql.execute(
-                _of_tier(
+                of_tier(
                     tier,
                     "DELETE FROM BUCKETS WHERE (at, path) IN"
                     " (SELECT at, path FROM BUCKETS WHERE at >= ? AND at < ? LIMIT ?)",
@@ -363,68 +365,6 @@ def _forget_asides(path: Path) -> None:
         # A directory that stood in the database's place is not ours to empty.
         if not old.is_dir() or old.is_symlink():
             old.unlink()
-
-
-def bucket_rows(
-    sql: sqlite3.Connection, tier: int, start: int, end: int, paths: Collection[int] | None = None
-) -> Iterator[tuple[int, int, Bucket]]:
-    """Start, path id and bucket of a tier from `start` to before `end` (of these paths), oldest first."""
-    rows = sql.execute(
-        _of_tier(
-            tier,
-            "SELECT at, path, lost, rtts, relayed, known, jitter_us, worst FROM BUCKETS"
-            " WHERE at >= ? AND at < ? AND (? OR path IN (SELECT value FROM json_each(?)))"
-            " ORDER BY at, path",
-        ),
-        (start, end, paths is None, json.dumps(sorted(paths or ()))),
-    )
-    for at, id_, lost, rtts, relayed, known, jitter_us, worst in rows:
-        jitter_s = None if jitter_us is None else jitter_us / 1e6
-        yield at, id_, Bucket(lost, Histogram(unpack(rtts)), relayed, known, jitter_s, worst)
-
-
-def levels_of(
-    sql: sqlite3.Connection, tier: int, start: int, end: int, paths: Collection[int]
-) -> Iterator[tuple[int, int, int]]:
-    """Path id, start and worst level (its place in `SEVERITY`) of these paths' buckets, oldest first."""
-    yield from sql.execute(
-        _of_tier(
-            tier,
-            "SELECT path, at, worst FROM BUCKETS WHERE at >= ? AND at < ?"
-            " AND path IN (SELECT value FROM json_each(?)) ORDER BY at",
-        ),
-        (start, end, json.dumps(sorted(paths))),
-    )
-
-
-def worst_of(sql: sqlite3.Connection, tier: int, start: int, end: int) -> dict[int, int]:
-    """The worst level of each path in a tier's buckets of a span, by path id."""
-    statement = "SELECT path, max(worst) FROM BUCKETS WHERE at >= ? AND at < ? GROUP BY path"
-    return dict(sql.execute(_of_tier(tier, statement), (start, end)).fetchall())
-
-
-def newest_of(sql: sqlite3.Connection, tier: int, start: int) -> Iterator[tuple[int, int, int]]:
-    """Path id, start and worst level of each path's newest bucket from `start` on."""
-    # SQLite gives the other columns of the row that max() came from (sqlite.org/lang_select.html, 2.5).
-    statement = "SELECT path, max(at), worst FROM BUCKETS WHERE at >= ? GROUP BY path"
-    yield from sql.execute(_of_tier(tier, statement), (start,))
-
-
-def kept_by(sql: sqlite3.Connection) -> list[Kept | None]:
-    """What each tier holds."""
-    found: list[Kept | None] = []
-    for number, tier in enumerate(TIERS):
-        first, last = bounds(sql, number)
-        found.append(None if first is None or last is None else Kept(first, last + tier.width_s))
-    return found
-
-
-def bounds(sql: sqlite3.Connection, tier: int) -> tuple[int, int] | tuple[None, None]:
-    """The starts of a tier's oldest and newest bucket."""
-    # Two questions: SQLite answers min() or max() alone by one look into the index, both by reading all.
-    (first,) = sql.execute(_of_tier(tier, "SELECT min(at) FROM BUCKETS")).fetchone()
-    (last,) = sql.execute(_of_tier(tier, "SELECT max(at) FROM BUCKETS")).fetchone()
-    return (None, None) if first is None else (int(first), int(last))
 
 
 def _bucket_row(at: int, path: int, bucket: Bucket) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ from threading import Condition, Thread
 from threading import Event as Signal
 from typing import Any
 
+from tsstack.monitor.aging import Aging
 from tsstack.monitor.database import Database, Document, Row, fault_of, set_aside
 from tsstack.monitor.rollup import SEVERITY, TIERS, Bucket, starts
 from tsstack.monitor.sample import Sample
@@ -34,7 +35,6 @@ RETRY_S = 30.0
 _TIDY_S = 600.0
 _GATHER_S = 1.0
 _ROWS_AT_ONCE, _EVENTS_AT_ONCE = 500, 50
-_STEADY_S = 60.0
 _ABOUT = "history"
 _RANK = {level: number for number, level in enumerate(SEVERITY)}
 _WIDTH_S = TIERS[0].width_s
@@ -91,7 +91,8 @@ class History:
         # The writer's own.
         self._database: Database | None = None
         self._asides: list[Path] = []
-        self._tidied: tuple[float, float] | None = None
+        self._tidied_s: float | None = None
+        self._aging: Aging | None = None
         self._troubles = Troubles()
         self._ready = Signal()
         self._thread = Thread(target=self._run, name="history", daemon=True)
@@ -294,6 +295,9 @@ class History:
         except BaseException:
             database.close()
             raise
+        if self._aging is None:
+            newest = database.newest()
+            self._aging = Aging(self._clock.unix_s() if newest is None else newest, self._clock.now_s())
         with self._wake:
             for name, document in self._documents.items():
                 if name not in found:
@@ -329,13 +333,14 @@ class History:
         wall, steady = self._clock.unix_s(), self._clock.now_s()
         database.roll_up(wall)
         database.checkpoint()
-        if self._tidied is None:
-            self._tidied = (wall, steady)
-        elif steady - self._tidied[1] >= _TIDY_S:
-            # A clock that was set wrong must not age everything out: it has to run like the steady one.
-            if abs((wall - self._tidied[0]) - (steady - self._tidied[1])) < _STEADY_S:
+        # A clock that is set wrong must not age everything out.
+        believed = self._aging is None or self._aging.believes(wall, steady)
+        if self._tidied_s is None:
+            self._tidied_s = steady
+        elif steady - self._tidied_s >= _TIDY_S:
+            self._tidied_s = steady
+            if believed:
                 database.prune(wall)
-            self._tidied = (wall, steady)
         if database.too_large:
             database.keep_within(wall)
         with self._wake:

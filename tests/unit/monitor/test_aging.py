@@ -1,0 +1,113 @@
+"""What a clock that is set wrong must not do to the history: age it out, drop it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_clock import FakeClock
+
+from tsstack.monitor.aging import APART_S, TRUSTED_S, Aging
+from tsstack.monitor.database import Database
+from tsstack.monitor.history import History
+from tsstack.monitor.quality import Histogram
+from tsstack.monitor.rollup import TIERS, Bucket
+from tsstack.monitor.sample import Sample
+
+START = 1_800_000_000.0
+DAY_S = 86400.0
+
+
+def count(path: Path) -> list[int]:
+    sql = sqlite3.connect(path)
+    try:
+        return [sql.execute(f"SELECT count(*) FROM buckets_{n}").fetchone()[0] for n in range(len(TIERS))]  # noqa: S608
+    finally:
+        sql.close()
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    until = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def three_days(path: Path) -> None:
+    base = Database.open(path, 50_000_000)
+    begin = int(START - 3 * DAY_S)
+    base.write(
+        [(at, "exit:a", Bucket(0, Histogram({500: 20}))) for at in range(begin, int(START), 600)], (), ()
+    )
+    base.roll_up(START)
+    base.prune(START)
+    base.close()
+
+
+def beat(history: History, clock: FakeClock) -> None:
+    """One bucket more, written and tidied."""
+    history.on_sample(Sample("exit:a", "tsmp", 0.0, 0.02))
+    clock.sleep(11)
+    history.on_sample(Sample("exit:a", "tsmp", 0.0, 0.02))
+    wait_until(lambda: not history.status().waiting)
+    time.sleep(0.3)  # tidied after it is written
+
+
+@pytest.mark.parametrize("off_s", [-30 * DAY_S, -2 * DAY_S, 400 * DAY_S])
+def test_a_clock_that_stands_wrong_and_runs_steadily_costs_nothing(tmp_path: Path, off_s: float) -> None:
+    """A start without a battery and without a time server: after ten minutes all was gone."""
+    path = tmp_path / "history.db"
+    three_days(path)
+    before = count(path)
+    clock = FakeClock(START + off_s)
+    history = History(path, clock=clock)
+    history.start()
+    for _ in range(4):
+        beat(history, clock)
+        clock.sleep(700)
+    history.close()
+    assert all(now >= then for now, then in zip(count(path), before, strict=True))
+    # Somebody sets it: from then on what is old goes.
+    clock.wall = START + DAY_S / 2
+    history = History(path, clock=clock)
+    history.start()
+    for _ in range(4):
+        beat(history, clock)
+        clock.sleep(700)
+    history.close()
+    ages = count(path)[0] < before[0]
+    assert ages == (off_s < 0), "what is of a time to come is doubted for a week before it goes"
+
+
+def test_what_is_measured_under_a_clock_that_stands_behind_is_summed_up_too(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    three_days(path)
+    base = Database.open(path, 50_000_000)
+    back = int(START - 30 * DAY_S)
+    rows = [(at, "exit:a", Bucket(0, Histogram({500: 20}))) for at in range(back, back + 7200, 10)]
+    minutes = count(path)[1]
+    base.write(rows, (), ())
+    base.roll_up(back + 7200)
+    base.close()
+    assert count(path)[1] == minutes + 120
+
+
+def test_a_time_that_was_never_right_is_believed_after_a_week_and_a_jump_begins_it_anew() -> None:
+    aging = Aging(START, 100.0)
+    assert aging.believes(START + 3600, 100.0)  # the host was off for an hour
+    assert aging.believes(START + 7200, 3700.0)
+    now_s, wall = 4000.0, START - 30 * DAY_S
+    assert not aging.believes(wall, now_s)
+    assert not aging.believes(wall + TRUSTED_S - 1, now_s + TRUSTED_S - 1)
+    assert not aging.believes(wall + 2 * TRUSTED_S, now_s + TRUSTED_S + 1), "it was set meanwhile"
+    assert not aging.believes(wall + 3 * TRUSTED_S - 2, now_s + 2 * TRUSTED_S - 1)
+    assert aging.believes(wall + 3 * TRUSTED_S, now_s + 2 * TRUSTED_S + 1)
+    # Set right again after all.
+    right = START + now_s - 100.0 + 2 * TRUSTED_S + 60
+    assert not aging.believes(right, now_s + 2 * TRUSTED_S + 60)
+    behind = Aging(START, 0.0)
+    assert not behind.believes(START - APART_S - 60, 0.0)
+    assert behind.believes(START + 600, 600.0)
