@@ -52,7 +52,7 @@ class _Post:
         self._retry_s = retry_s
         self._wake = Condition()
         self._waiting: deque[Alert] = deque()
-        self._ending = False
+        self._ending = self._dropped = False
         self._lost = 0
         self._thread = Thread(target=self._run, name=channel.source, daemon=True)
         self._thread.start()
@@ -76,11 +76,14 @@ class _Post:
         with self._wake:
             return sorted(self.told)
 
-    def end(self) -> None:
-        """Stop trying; what is being sent is sent."""
+    def end(self, *, dropped: bool = False) -> None:
+        """Stop trying; what is being sent is sent. `dropped`: the file has it no longer, so it tells nothing."""
         with self._wake:
             self._ending = True
             self._wake.notify()
+            if dropped:
+                self._dropped = True
+                self._troubles.end(self.channel.source)
 
     def join(self, wait_s: float) -> None:
         """Wait until the thread has ended, so long at most."""
@@ -132,7 +135,8 @@ class _Post:
                 self.told.discard(alert.event.about)
             else:
                 self.told.update(still_open(alert.event))
-        self._troubles.end(self.channel.source)
+            if not self._dropped:
+                self._troubles.end(self.channel.source)
 
     def _pause(self, wait_s: float, alert: Alert) -> bool:
         """Wait for the next attempt; False when it is not to be made."""
@@ -148,9 +152,10 @@ class _Post:
 
     def _tell(self, outcome: Outcome) -> None:
         hint = f"{outcome.hint}; then try `tsstack monitor test-alert`"
-        self._troubles.begin(
-            self.channel.source, f"alerts by {outcome.to} are not sent: {outcome.error}", hint
-        )
+        words = f"alerts by {outcome.to} are not sent: {outcome.error}"
+        with self._wake:
+            if not self._dropped:
+                self._troubles.begin(self.channel.source, words, hint)
 
 
 class Alerts:
@@ -183,8 +188,7 @@ class Alerts:
         channels = {each.id: each for each in channels_of(alerts)}
         for id_, post in list(self._posts.items()):
             if channels.get(id_) != post.channel:
-                post.end()
-                self._troubles.end(post.channel.source)
+                post.end(dropped=True)
                 self._saved[id_] = set(post.told_of())
                 del self._posts[id_]
         for id_, channel in channels.items():

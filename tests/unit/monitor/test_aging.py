@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_clock import FakeClock
 
+from tsstack.monitor import history as history_module
 from tsstack.monitor.aging import APART_S, TRUSTED_S, Aging
 from tsstack.monitor.database import Database
 from tsstack.monitor.history import History
@@ -19,6 +20,11 @@ from tsstack.monitor.sample import Sample
 
 START = 1_800_000_000.0
 DAY_S = 86400.0
+
+
+@pytest.fixture(autouse=True)
+def written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "_GATHER_S", 0.02)
 
 
 def count(path: Path) -> list[int]:

@@ -342,6 +342,20 @@ def test_recoveries_outlive_a_restart_and_a_reload(receiver: Receiver) -> None:
     Alerts([], "gw1", saved={"told": {"x": 3}}).close()
 
 
+@pytest.mark.parametrize("after", [[["/bin/true"]], []])
+def test_a_channel_that_was_taken_out_or_mended_tells_of_no_trouble_any_more(after: list[list[str]]) -> None:
+    """What waited for it was tried once more, and its failure stood for ever."""
+    alerts = Alerts([["/bin/false"]], "gw1", retry_s=(600.0,))
+    for number in range(3):
+        alerts.on_event(begins(f"exit:{number}"))
+    wait_until(lambda: alerts.troubles(), "told")
+    (post,) = alerts._posts.values()
+    alerts.follow(after, "gw1")
+    post.join(10)
+    assert alerts.troubles() == ()
+    alerts.close()
+
+
 def test_what_waits_for_a_channel_is_bounded(nobody: int) -> None:
     clock = FakeClock()
     alerts = Alerts([f"json://127.0.0.1:{nobody}"], "gw1", clock=clock, retry_s=(600,))
