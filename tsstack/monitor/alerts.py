@@ -77,7 +77,7 @@ class _Post:
             return sorted(self.told)
 
     def end(self, *, dropped: bool = False) -> None:
-        """Stop trying; what is being sent is sent. `dropped`: the file has it no longer, so it tells nothing."""
+        """Stop trying; what is being sent is sent. `dropped`: the file has it no longer, so it is silent."""
         with self._wake:
             self._ending = True
             self._wake.notify()

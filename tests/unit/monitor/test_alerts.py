@@ -348,7 +348,7 @@ def test_a_channel_that_was_taken_out_or_mended_tells_of_no_trouble_any_more(aft
     alerts = Alerts([["/bin/false"]], "gw1", retry_s=(600.0,))
     for number in range(3):
         alerts.on_event(begins(f"exit:{number}"))
-    wait_until(lambda: alerts.troubles(), "told")
+    wait_until(alerts.troubles, "told")
     (post,) = alerts._posts.values()
     alerts.follow(after, "gw1")
     post.join(10)

@@ -778,6 +778,17 @@ class TestLife:
         closed = [free_port() for _ in range(4)]
         watch(body)
 
+    def test_a_host_that_refuses_a_connection_is_alive(self) -> None:
+        """A stopped service on a host that answers no ping had its whole network withdrawn."""
+
+        async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:
+            prober.add(Probe(a_path("route:192.168.15.0/24"), "tcp", "127.0.0.1", port, reaches=True))
+            await until(lambda: len(samples) >= 3)
+            assert all(sample.ok and (sample.rtt_s or 0) < 1 for sample in samples)
+
+        port = free_port()
+        watch(body)
+
     def test_no_loss_is_told_while_an_alternative_could_not_be_asked(self) -> None:
         path = a_path("route:192.168.15.0/24")
 

@@ -124,11 +124,12 @@ def test_a_route_is_judged_by_what_the_file_names_inside_it() -> None:
     )
     planned = keyed(stack)
     (route,) = planned["route:192.168.15.0/24"]
-    assert [(each.kind, each.host, each.port) for each in (route, *route.others)] == [
-        ("icmp", "192.168.15.1", 0),
-        ("icmp", "192.168.15.9", 0),
-        ("tcp", "192.168.15.9", 8000),
+    assert [(each.kind, each.host, each.port, each.reaches) for each in (route, *route.others)] == [
+        ("icmp", "192.168.15.1", 0, False),
+        ("icmp", "192.168.15.9", 0, False),
+        ("tcp", "192.168.15.9", 8000, True),
     ]
+    assert not any(probe.reaches for probe in planned["service:wiki#0"])  # there a refusal is a failure
     (six,) = planned["route:fd00:15::/64"]
     assert (six.kind, six.host, six.path.source) == ("icmp", "fd00:15::9", "tailscale.advertise.routes[2]")
     assert "route:172.17.0.0/16" not in planned

@@ -39,6 +39,8 @@ class Probe:
     timeout_s: float = 1.0
     judges: bool = True
     """False: its outcome is no sample, it only tells whether the path is direct or relayed."""
+    reaches: bool = False
+    """For `tcp`: it asks for the host and not for the service, so a refusal is an answer too."""
     others: tuple[Probe, ...] = ()
     """Asked all at once when this one fails: an answer of any of them shows that the path works."""
 

@@ -158,13 +158,13 @@ def _routes(stack: Stack, timeout_s: float) -> Iterator[Probe]:
 
 
 def _within(stack: Stack, network: Network, path: Path, timeout_s: float) -> Iterator[Probe]:
-    """Each named host of the network: an echo first, since a closed port says nothing against the LAN."""
+    """Each named host of the network: an echo, and its port, which shows the host whether it opens or not."""
     for host, port in (*_named_targets(stack.monitor), *_named_upstreams(stack)):
         address = _address(host)
         if address is not None and address.version == network.version and address in network:
             yield Probe(path, "icmp", host=host, timeout_s=timeout_s)
             if port:
-                yield Probe(path, "tcp", host=host, port=port, timeout_s=timeout_s)
+                yield Probe(path, "tcp", host=host, port=port, timeout_s=timeout_s, reaches=True)
 
 
 def _named_targets(monitor: Monitor | None) -> Iterator[tuple[str, int]]:

@@ -88,10 +88,12 @@ class _Connecting:
 
     def finish(self, number: int) -> None:
         """It stands, or failed with this errno."""
-        if number:
-            self.attempt.fail(words_of(number, interface=self.attempt.probe.path.interface))
+        probe = self.attempt.probe
+        refused = number == errno.ECONNREFUSED and probe.reaches
+        if number and not refused:
+            self.attempt.fail(words_of(number, interface=probe.path.interface))
             return
-        measured_s = handshake_s(self._socket)
+        measured_s = None if refused else handshake_s(self._socket)
         self.attempt.succeed(time.monotonic() - self._begun_s if measured_s is None else measured_s)
 
     def close(self) -> None:
