@@ -27,7 +27,7 @@ from cryptography.x509.oid import NameOID
 
 from tsstack.monitor.probes.alternatives import Round
 from tsstack.monitor.probes.attempt import Attempt
-from tsstack.monitor.probes.notices import Notices
+from tsstack.monitor.probes.notices import Notices, is_ours
 from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.prober import Prober
 from tsstack.monitor.sample import Path, Sample
@@ -777,6 +777,28 @@ class TestLife:
 
         closed = [free_port() for _ in range(4)]
         watch(body)
+
+    @pytest.mark.parametrize("way", ["target", "direct"])
+    @pytest.mark.parametrize("near", ["192.168.15.9", "fd00::9", "127.0.0.1", "100.64.0.9"])
+    def test_a_public_name_with_an_address_of_the_lan_says_nothing_of_the_way_out(
+        self, way: str, near: str
+    ) -> None:
+        """A split horizon: a neighbour answered for an exit node that was dead."""
+
+        async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:
+            prober.add(
+                Probe(Path(f"{way}:tcp:nas.example.org:443", "x", "lo"), "tcp", "nas.example.org", port)
+            )
+            prober.add(Probe(Path("target:tcp:free", "x"), "tcp", "nas.example.org", port, timeout_s=0.1))
+            await until(lambda: len({sample.path for sample in samples}) == 2)
+
+        port = free_port()
+        samples, notices = watch(body, lookup=lambda name, family: (near,))
+        bound = {sample.error for sample in samples if sample.path != "target:tcp:free"}
+        assert [is_ours(each) for each in bound] == [True]
+        assert not any(is_ours(sample.error) for sample in samples if sample.path == "target:tcp:free")
+        (told,) = [each for each in notices if "nas.example.org" in each.message]
+        assert "your own network" in told.message and not told.over
 
     def test_a_host_that_refuses_a_connection_is_alive(self) -> None:
         """A stopped service on a host that answers no ping had its whole network withdrawn."""

@@ -11,6 +11,8 @@ Tell = Callable[[Notice], None]
 
 NO_INTERFACE = "no interface"
 UNRESOLVED = "does not resolve"
+NEARBY = "of this network"
+"""What is asked whether a way out works has, by its name, an address on this side of it."""
 _DAEMON, _FILES = "tailscaled", "files"
 _FOR_ALL = {
     icmp.NOT_PERMITTED: ("icmp", icmp.PERMISSION_HINT),
@@ -81,7 +83,7 @@ class Notices:
 
 def is_ours(error: str) -> bool:
     """Whether the cause is on this host, so that it says nothing of the path."""
-    return error in _FOR_ALL or error in _SPENT or error.startswith(NO_INTERFACE)
+    return error in _FOR_ALL or error in _SPENT or error == NEARBY or error.startswith(NO_INTERFACE)
 
 
 def _notice(probe: Probe, error: str) -> Notice | None:
@@ -94,6 +96,9 @@ def _notice(probe: Probe, error: str) -> Notice | None:
         )
     if error.startswith(UNRESOLVED):
         return Notice(probe.path.key, f"{host_of(probe)} {error}", "check the name and this host's DNS")
+    if error == NEARBY:
+        words = f"{host_of(probe)} has an address of your own network, which tells nothing of the way out"
+        return Notice(probe.path.key, words, "name a target beyond it in monitor.targets")
     if error.startswith(NO_INTERFACE):
         return Notice(f"interface {probe.path.interface}", error, "ip -brief link    # for the names")
     return None

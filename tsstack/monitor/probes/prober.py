@@ -22,7 +22,8 @@ from tsstack.monitor.probes.dns import Resolvers
 from tsstack.monitor.probes.https import Pages
 from tsstack.monitor.probes.icmp import Pings
 from tsstack.monitor.probes.names import Lookup, Names, look_up
-from tsstack.monitor.probes.notices import Notices, Tell, host_of
+from tsstack.monitor.probes.nearby import is_nearby
+from tsstack.monitor.probes.notices import NEARBY, Notices, Tell, host_of
 from tsstack.monitor.probes.probe import TIMEOUT, Pace, Probe
 from tsstack.monitor.probes.stamps import boot_s
 from tsstack.monitor.probes.tailnet import Peers
@@ -273,6 +274,8 @@ class Prober:
         attempt = Attempt(probe, address, finish)
         if _needs_address(probe) and not address:
             attempt.fail(error)
+        elif not literal and address and _asks_for_the_way(probe) and is_nearby(address):
+            attempt.fail(NEARBY)
         elif probe.kind == "icmp":
             self._pings.send(attempt)
         elif probe.kind == "tcp":
@@ -364,6 +367,11 @@ def _literal(probe: Probe) -> str:
     with contextlib.suppress(OSError, UnicodeError):
         return normal(host_of(probe))
     return ""
+
+
+def _asks_for_the_way(probe: Probe) -> bool:
+    """Whether an answer shows that the way out works: those of targets that are bound to it."""
+    return bool(probe.path.interface) and probe.path.key.startswith(("target:", "direct:"))
 
 
 def _needs_address(probe: Probe) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tsstack.monitor.probes.nearby import is_nearby
 from tsstack.monitor.probes.probe import Probe
 from tsstack.monitor.sample import Path
 
@@ -20,15 +21,8 @@ if TYPE_CHECKING:
     from tsstack.model.stack import Stack
 
 _PAGE_S, _DNS_S, _LONGEST_S = 5.0, 2.0, 120.0
-# These are reached as the routes say, whatever way out is in use: this host, its own networks, the tailnet.
-_NEARBY = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"),
-        *("::1/128", "fc00::/7", "fe80::/10"),
-    )
-)
-# So are hosts with these names, and those without a dot (RFC 6761, 6762, 8375; `.internal` by ICANN).
+# Reached as the routes say, whatever way out is in use: addresses nearby, hosts with these names, and those
+# without a dot (RFC 6761, 6762, 8375; `.internal` by ICANN).
 _NEARBY_NAMES = (".lan", ".local", ".localhost", ".internal", ".home.arpa", ".ts.net")
 
 
@@ -138,7 +132,7 @@ def _host_of(target: Target) -> str:
 def _is_nearby(host: str, tailnet: str) -> bool:
     address, name = _address(host), host.lower().rstrip(".")
     if address is not None:
-        return any(address in network for network in _NEARBY)
+        return is_nearby(str(address))
     return "." not in name or name.endswith((*_NEARBY_NAMES, tailnet))
 
 
