@@ -469,3 +469,28 @@ def test_targets_are_asked_by_the_uplink_once_it_is_in_use_and_a_new_stay_is_jud
         assert level(monitor, target) == "unknown"
 
     run(body, "direct")
+
+
+def test_a_page_that_answers_keeps_the_host_where_it_is_while_the_light_target_is_silent(
+    run: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "FILE", FILE.replace("1}]", '1}, {https: "https://example.org/"}]'))
+    page = "target:https:https://example.org/"
+
+    async def body(monitor: Monitor, daemon: Daemon, played: Played) -> None:
+        assert page in monitor._book.entries
+        now_s = boot_s()
+        played.feed(10, paths=[*PATHS, page], end_s=now_s - 5.5)
+        played.feed(10, paths=PATHS[:2], end_s=now_s)
+        played.feed(3, "timeout", paths=PATHS[2:], end_s=now_s - 4)
+        await asyncio.sleep(0.05)  # it is suspect, and the page is called
+        played.feed(1, paths=[page])
+        played.feed(8, "timeout", paths=PATHS[2:], end_s=now_s)
+        assert level(monitor, PATHS[2]) == "dead"
+        for _ in range(20):
+            await asyncio.sleep(0.05)
+            played.feed(1, paths=[*PATHS[:2], page])
+            assert page in monitor._paces.quick
+        assert daemon.patches == [] and not {"moved", "blocked"} & {*codes(monitor)}
+
+    run(body)
