@@ -139,6 +139,8 @@ let
 in
 {
   inherit routes isClient;
+  # By either name, which are one parameter.
+  forwards = routes || any (name: elem (dotted name) [ "net.ipv4.ip_forward" "net.ipv4.conf.all.forwarding" ]) (attrNames tuning.sysctl);
 
   assertions =
     [

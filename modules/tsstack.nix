@@ -132,8 +132,11 @@ in
     # below what a host says itself, which contradictions.nix compares.
     boot.kernel.sysctl = builtins.mapAttrs (_: _: lib.mkOverride 900 null) (
       network.tuning.sysctl
-      // lib.optionalAttrs contradictions.routes {
+      // lib.optionalAttrs contradictions.forwards {
+        "net.ipv4.ip_forward" = true;
         "net.ipv4.conf.all.forwarding" = true;
+      }
+      // lib.optionalAttrs contradictions.routes {
         "net.ipv6.conf.all.forwarding" = true;
       }
     );
@@ -234,8 +237,9 @@ in
         description = "tsstack: make the host as the file says";
         wantedBy = [ "multi-user.target" ];
         wants = [ "network-online.target" ];
-        after = [ "network-online.target" "tailscaled.service" "tsstack-boot.service" "sops-install-secrets.service" ];
-        restartTriggers = [ file ];
+        after = [ "network-online.target" "tailscaled.service" "tsstack-boot.service" "sops-install-secrets.service" "systemd-sysctl.service" ];
+        # What NixOS writes over a profile when any parameter changes.
+        restartTriggers = [ file (config.environment.etc."sysctl.d/60-nixos.conf".source or "") ];
         stopIfChanged = false;
         serviceConfig = {
           Type = "oneshot";

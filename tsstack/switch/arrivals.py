@@ -38,6 +38,29 @@ def with_other_arrivals(
     return found
 
 
+def without_shut(ways: Iterable[Way], live: Callable[[], Stack | None], facts: Facts) -> list[Way]:
+    """The ways without those of somebody else's sessions that the live rules let in no more.
+
+    Such a session lives on, or is only said to be there (anybody may call a program mosh-server): what is
+    shut already no switch can cut.
+    """
+    asked = list(ways)
+    if not any(way.session and way.session.live for way in asked):
+        return asked
+    stack = live()
+    if stack is None:
+        return asked
+    oracle = Oracle(stack, facts)
+    return [
+        way
+        for way in asked
+        if way.session is None
+        or not way.session.live
+        or way.session.by_tailscaled
+        or oracle.judge(way.packet).accepted
+    ]
+
+
 def _by_both(way: Way, elsewhere: Way, live: Stack | None, facts: Facts) -> list[Way]:
     """Both, as far as the live rules have let them in; which of two it is nobody knows."""
     if live is not None:

@@ -9,7 +9,7 @@ from tsstack.system.files import write_durably
 
 
 def has_begun(site: Site) -> bool:
-    """Since this boot of the machine, or start of the container, which takes /run away."""
+    """Since this boot of the machine, or start of the container."""
     return _mark(site).exists()
 
 
@@ -18,6 +18,14 @@ def note_begun(site: Site) -> None:
     if not has_begun(site):
         site.paths.run.mkdir(parents=True, exist_ok=True)
         write_durably(_mark(site), "")
+
+
+def forget_begun(site: Site) -> None:
+    """A boot begins, maybe one that has kept /run: systemctl(1), soft-reboot; a container's restart.
+
+    Raises OSError.
+    """
+    _mark(site).unlink(missing_ok=True)
 
 
 def _mark(site: Site) -> Path:

@@ -12,7 +12,8 @@ from tsstack.errors import CheckFailed, LockedError, RollbackFailed, TsstackErro
 from tsstack.model.facts import Facts
 from tsstack.parts.firewall.fallback import has_fallback
 from tsstack.parts.part import Change, Part, StepsAside
-from tsstack.switch.begun import has_begun, note_begun
+from tsstack.switch.begun import forget_begun, has_begun, note_begun
+from tsstack.switch.deadman import stands
 from tsstack.switch.generations import part_tree
 from tsstack.switch.lock import host_lock
 from tsstack.switch.plan import plan_switch
@@ -37,7 +38,7 @@ def activate_boot(site: Site) -> tuple[Outcome, str]:
         said = ""
         first = not has_begun(site)
         with noted(left, "the change that was pending"):
-            done = recover(site, booting=first)
+            done = recover(site, booting=first, unguarded=_is_unguarded(site))
             said = f"generation {done.target} was undone: {done.reason}" if done else ""
         outcome = _bring_up(site, _boot_before_pending(site) if first else site.store.current(), left)
     if left:
@@ -59,7 +60,8 @@ def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
     tree = store.tree(number)
     known = {**store.tree(previous), **tree}
     store.point("current", number)
-    note_begun(site)
+    with noted(left, "that this boot has its generation"):
+        note_begun(site)
     changes: dict[str, tuple[Change, ...]] = {}
     warnings: list[str] = []
     up: list[Part] = []
@@ -107,6 +109,7 @@ def activate_firewall_early(site: Site) -> tuple[int, str]:
         number = _boot_before_pending(site)
         facts = site.facts()
         stack.callback(_step_aside, site, facts)
+        forget_begun(site)
         firewall = next(part for part in site.parts if part.name == "firewall")
         try:
             folder = site.store.path(number)
@@ -121,6 +124,18 @@ def activate_firewall_early(site: Site) -> tuple[int, str]:
             firewall.activate(site.paths.state / "none", facts, site.report)
             return number, "the fallback stands"
     return number, f"generation {number} has no firewall, and there is no fallback: nothing is closed"
+
+
+def _is_unguarded(site: Site) -> bool:
+    """Whether a change waits for its confirmation and its dead man is gone: nobody else would undo it.
+
+    So it is after a reboot that has kept /run (systemctl(1): soft-reboot), as well.
+    """
+    try:
+        pending = read_pending(site.paths.state)
+    except RollbackFailed:  # `recover` says so
+        return False
+    return pending is not None and pending.phase == "unconfirmed" and not stands(site, pending.id)
 
 
 def _step_aside(site: Site, facts: Facts) -> None:

@@ -141,6 +141,11 @@ def _stands(ready: Path) -> bool:
     return pid != 0 and process_start(pid) == start != ""
 
 
+def stands(site: Site, change: str) -> bool:
+    """Whether somebody stands guard over a change."""
+    return _stands(_ready_file(site.paths, change))
+
+
 def disarm(site: Site, change: str) -> None:
     """Send the dead man of a change home. Harmless when there is none."""
     ready = _ready_file(site.paths, change)

@@ -155,7 +155,7 @@ class Judges:
     def ways(self) -> list[Way]:
         """The ways in that have to stay open. Raises CheckFailed when there is no route back to a session."""
         from tsstack.prove.expected import TAILNET, TAILNET_INTERFACE
-        from tsstack.switch.arrivals import with_other_arrivals
+        from tsstack.switch.arrivals import with_other_arrivals, without_shut
         from tsstack.switch.ground import drops_lopsided
         from tsstack.switch.guard import ways_of_sessions
         from tsstack.switch.logins import listening_ports
@@ -168,6 +168,7 @@ class Judges:
             holders.setdefault(address, []).append(interface)
         own = ways_of_sessions(self.sessions, past_it=self._past_it)
         own = with_other_arrivals(own, holders, drops_lopsided, lambda: self._live, self._facts)
+        own = without_shut(own, lambda: self._live, self._facts)
         if not self._admins or not self._may_have_admins():
             return own
         of_admins = ways_of_admins(

@@ -114,12 +114,12 @@ def drop_unused(store: Store, number: int) -> None:
         return
 
 
-def recover(site: Site, *, booting: bool = False) -> Recovery | None:
+def recover(site: Site, *, booting: bool = False, unguarded: bool = False) -> Recovery | None:
     """Judge the pending record, with the host's lock held.
 
-    A change whose command died is undone; so is one whose deadline has passed or that no one confirmed
-    before a reboot. Returns what was undone, or None when there was nothing to judge or the change
-    still waits for its confirmation within its time. Raises RollbackFailed.
+    A change whose command died is undone; so is one whose deadline has passed, that no one confirmed
+    before a reboot, or that is `unguarded`: nobody would undo it. Returns what was undone, or None when there
+    was nothing to judge or the change still waits for its confirmation within its time. Raises RollbackFailed.
     """
     pending = read_pending(site.paths.state)
     try:
@@ -134,6 +134,8 @@ def recover(site: Site, *, booting: bool = False) -> Recovery | None:
         reason = f"the command {at_work} died before it was done"
     elif booting or pending.boot_id != read_boot_id():
         reason = "the host rebooted before it was confirmed"
+    elif unguarded:
+        reason = "its dead man was gone before it was confirmed"
     elif pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s:
         reason = "it was not confirmed in time"
     else:

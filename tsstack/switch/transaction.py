@@ -65,8 +65,8 @@ class Mode:
     """The boot link follows: the change survives a reboot."""
     confirm_s: float | None = None
     """Undo the change unless it is confirmed within this time."""
-    sessions: tuple[str, ...] = ()
-    """The sessions that are open before it; the confirmation must come from another."""
+    sessions: Callable[[], tuple[str, ...]] = tuple
+    """The sessions that are open once it is live; the confirmation must come from a later one."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,6 @@ def prepare(site: Site) -> None:
         site.report(f"recovered: generation {done.target} was undone, because {done.reason}")
     refuse_unconfirmed(site)
     keep_reserve(site.paths.state)
-    note_begun(site)
 
 
 @dataclass
@@ -173,12 +172,17 @@ class Transaction:
         with signals_undo(), ExitStack() as stack:
             number = self._stage(stack, plan)
             try:
-                return self._apply(self._record(number, previous, snapshots, plan), plan)
+                outcome = self._apply(self._record(number, previous, snapshots, plan), plan)
             except BaseException:
                 # Whatever was touched is undone by now; a generation that never became live goes too.
                 if self.wanted.generation is None and read_pending(self.site.paths.state) is None:
                     drop_unused(store, number)
                 raise
+        try:
+            note_begun(self.site)
+        except OSError as error:  # done is done
+            self.site.report(f"a retry of the boot unit may go back to the boot generation: {error}")
+        return outcome
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -248,7 +252,6 @@ class Transaction:
             deadline_s=None if confirm_s is None else self.site.clock.now_s() + confirm_s,
             holder_pid=os.getpid(),
             holder_start=process_start(os.getpid()),
-            sessions=self.mode.sessions,
             source=digest_of(self.wanted.source),
         )
 
@@ -381,7 +384,10 @@ class Transaction:
 def commit(site: Site, pending: Pending, mode: Mode) -> None:
     """Make the change last: flip the boot link and clear the record, or wait for the confirmation."""
     if mode.confirm_s is not None:
-        write_pending(site.paths.state, replace(pending, phase="unconfirmed", holder_pid=0, holder_start=""))
+        waiting = replace(
+            pending, phase="unconfirmed", holder_pid=0, holder_start="", sessions=mode.sessions()
+        )
+        write_pending(site.paths.state, waiting)
         return
     if mode.boot:
         site.store.point("boot", pending.target)

@@ -92,7 +92,7 @@ def _complete(mode: Mode, force_lockout: bool) -> Mode:
     if mode.confirm_s is not None:
         from tsstack.switch.sessions import sessions_before
 
-        return replace(mode, sessions=sessions_before())
+        return replace(mode, sessions=sessions_before)
     if force_lockout:
         raise UsageError(
             "--force-lockout needs --confirm", hint="so that the change undoes itself if you are locked out"

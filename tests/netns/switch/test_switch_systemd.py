@@ -169,6 +169,44 @@ def test_the_hosts_own_sites_wait_for_no_address_of_ours(host: SystemdHost) -> N
     assert host.run("test", "-L", ours, check=False).returncode == 1
 
 
+def test_a_renewal_while_nginx_runs_without_us_is_taken_in_with_the_services(host: SystemdHost) -> None:
+    write(host, FIRST.replace("tls: off", "tls: local-ca").replace("http_port: 8088", "https_port: 8443"))
+    host.run(TSSTACK, "switch")
+    install_units(host)
+    host.run("systemctl", "stop", "nginx")
+    host.run("rm", "-rf", "/run/tsstack")
+    host.run("systemctl", "start", "tsstack-early")
+    host.run("systemctl", "start", "nginx")
+    said = host.run(TSSTACK, "certificates", "renew", "--force")
+    assert "takes the certificates with them" in said.stdout + said.stderr
+    host.run("systemctl", "start", "tsstack-boot")
+    asked = (
+        "curl",
+        "-sk",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--resolve",
+        "one.tail.test:8443:127.0.0.1",
+    )
+    assert host.run(*asked, "https://one.tail.test:8443/web/").stdout == "502"
+
+
+def test_who_takes_us_away_has_the_nginx_back_that_failed_with_us(host: SystemdHost) -> None:
+    own = "server { listen 127.0.0.1:8099; return 200 mine; }\n"
+    host.run("tee", "/etc/nginx/conf.d/own.conf", stdin=own)
+    host.run(TSSTACK, "rollback", "--to", "0")
+    host.run("systemctl", "enable", "--now", "nginx")
+    host.run("ip", "addr", "add", "192.0.2.7/32", "dev", "lo")
+    write(host, FIRST.replace("127.0.0.1", "192.0.2.7"))
+    host.run(TSSTACK, "switch")
+    host.run("ip", "addr", "del", "192.0.2.7/32", "dev", "lo")
+    assert host.run("systemctl", "restart", "nginx", check=False).returncode != 0
+    host.run(TSSTACK, "rollback", "--to", "0")
+    assert host.run("curl", "-s", "http://127.0.0.1:8099/").stdout == "mine"
+
+
 def test_rules_of_the_distribution_that_begin_with_a_flush_leave_ours(host: SystemdHost) -> None:
     """Both belong to one boot, and theirs take their time: ours wait until they are done."""
     host.run(TSSTACK, "units", "install")

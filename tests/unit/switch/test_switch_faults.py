@@ -431,7 +431,10 @@ class TestBoot:
 
     @pytest.mark.usefixtures("no_dead_man")
     @pytest.mark.parametrize("mode", [Mode(boot=False), Mode(confirm_s=60)])
-    def test_a_retry_of_the_boot_leaves_what_somebody_switched_to_since(self, host: Host, mode: Mode) -> None:
+    def test_a_retry_of_the_boot_leaves_what_somebody_switched_to_since(
+        self, host: Host, monkeypatch: Patch, mode: Mode
+    ) -> None:
+        monkeypatch.setattr("tsstack.switch.boot.stands", lambda *_: True)
         reboot(host)
         host.parts[0].fail_at.add("verify")
         with pytest.raises(RollbackFailed):
@@ -444,6 +447,31 @@ class TestBoot:
         assert (host.store.current(), host.store.boot()) == (2, 1)
         if mode.confirm_s:
             assert confirm(host.site) == 2
+
+    @pytest.mark.usefixtures("no_dead_man")
+    def test_a_boot_that_has_kept_run_undoes_what_nobody_guards(self, host: Host) -> None:
+        """systemctl(1), soft-reboot: the mark of the boot before is there, and the dead man is not."""
+        host.switch(NEW, Mode(confirm_s=60))
+        _, said = activate_boot(host.site)
+        assert "its dead man was gone" in said
+        assert_as_before(host)
+
+    def test_a_boot_that_has_kept_run_gives_up_what_was_tested(self, host: Host) -> None:
+        host.switch(TWO, Mode(boot=False))
+        activate_firewall_early(host.site)  # the first of every boot
+        activate_boot(host.site)
+        assert_live(host, ONE, 1)
+
+    def test_a_command_that_was_refused_before_the_boot_unit_ran_changes_nothing_of_it(
+        self, host: Host
+    ) -> None:
+        host.switch(TWO, Mode(boot=False))
+        reboot(host)
+        host.parts[0].fail_at.add("check")
+        with pytest.raises(CheckFailed):
+            host.switch(NEW)
+        activate_boot(host.site)
+        assert_live(host, ONE, 1)
 
     @pytest.mark.usefixtures("no_dead_man")
     @pytest.mark.parametrize("fault", ["restore", "record"])

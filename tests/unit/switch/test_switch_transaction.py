@@ -230,6 +230,25 @@ class TestConfirm:
             roll_back(host.site, None, Mode(), pending_only=2)
         assert host.listing() == ONE
 
+    def test_a_session_that_was_opened_while_the_switch_was_at_work_confirms_nothing(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Under the old rules maybe: only from when all is live on does a new one prove something."""
+        there: list[str] = ["one"]
+        activate = host.parts[0].activate
+
+        def and_then_somebody_comes(*args: object) -> None:
+            there.append("two")
+            activate(*args)
+
+        host.switch(ONE)
+        monkeypatch.setattr(host.parts[0], "activate", and_then_somebody_comes)
+        host.switch(TWO, Mode(confirm_s=60, sessions=lambda: tuple(there)))
+        for known in there:
+            with pytest.raises(CheckFailed, match="this session was open before"):
+                confirm(host.site, (known,))
+        assert confirm(host.site, ("three",)) == 2
+
     def test_what_was_asked_about_is_kept_and_nothing_else(self, host: Host) -> None:
         host.switch(ONE)
         host.switch(TWO, Mode(confirm_s=60))

@@ -18,7 +18,7 @@ from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import Packet
-from tsstack.switch.arrivals import with_other_arrivals
+from tsstack.switch.arrivals import with_other_arrivals, without_shut
 from tsstack.switch.guard import OWN, check_tailscale, check_ways, ways_of_sessions
 from tsstack.switch.logins import parse_connection
 from tsstack.switch.ways import Route, Session, closed_ways, is_admin, ways_of_admins
@@ -251,6 +251,18 @@ def test_what_only_may_come_by_an_interface_is_a_doubt() -> None:
     assert check_ways(both(SSH, SSH), FACTS, [way, maybe]) == []
     with pytest.raises(CheckFailed, match="on eth0 to"):
         check_ways(both(WEB, WEB), FACTS, [maybe, way])
+
+
+def test_what_the_live_rules_have_shut_no_switch_cuts() -> None:
+    """A mosh server that was left behind, or a program that only calls itself so."""
+    session = Session(ipaddress.ip_address("203.0.113.9"), 0, ipaddress.ip_address("203.0.113.1"), 60001)
+    left = session._replace(protocol="udp", live=True)
+    ways = ways_of_sessions((left, session), by("eth0"))
+    closed = zones("dmz: {interfaces: [eth0], tcp: [22, 60001]}")
+    opened = zones("dmz: {interfaces: [eth0], tcp: [60001], udp: [60001]}")
+    assert [way.packet.protocol for way in without_shut(ways, lambda: closed, FACTS)] == ["tcp"]
+    assert without_shut(ways, lambda: opened, FACTS) == ways
+    assert without_shut(ways, lambda: None, FACTS) == ways, "without rules of ours all comes in"
 
 
 def test_an_admin_source_that_this_host_has_on_another_interface() -> None:

@@ -188,6 +188,11 @@ class Engine:
             time.sleep(0.01)
         raise ApplyFailed("nginx was started but is not running", hint=f"see {self.error_log}")
 
+    def has_failed(self) -> bool:
+        """Whether its unit wanted to run and could not (systemctl(1): is-failed)."""
+        done = run(["systemctl", "is-failed", "--quiet", "nginx"], check=False) if self.systemd else None
+        return done is not None and done.returncode == 0
+
     def reload(self, master: Master) -> None:
         """Let the master load its configuration anew, and wait until only new workers take connections.
 

@@ -216,7 +216,9 @@ def renew(facts: Facts, report: Report, *, force: bool = False) -> tuple[str, ..
     renewed = provide_certificates(plan, facts, report, known, force=force)
     nginx = engine(plan.main_config, facts)
     master = nginx.master()
-    if renewed and master is not None:
+    if renewed and master is not None and not _is_linked(plan, facts):
+        report("nginx runs without these services now; it takes the certificates with them")
+    elif renewed and master is not None:
         nginx.test()
         nginx.load(master, lambda _: None)
         report("nginx serves the new certificates")
@@ -286,12 +288,20 @@ def _target(link: Path) -> str | None:
 
 def _set_links(plan: Plan, facts: Facts) -> bool:
     """Let the distribution's file include ours, or no longer. Returns whether anything was changed."""
+    return _put_links(_wanted_links(plan, facts))
+
+
+def _wanted_links(plan: Plan, facts: Facts) -> dict[Path, str | None]:
+    http, main = _links(facts)
     if not plan.main_config:
-        wanted: tuple[str | None, str | None] = (None, None)
-    else:
-        folder = facts.paths.current / "nginx"
-        wanted = (str(folder / "http.conf"), str(folder / "main.conf") if plan.has_main else None)
-    return _put_links(dict(zip(_links(facts), wanted, strict=True)))
+        return {http: None, main: None}
+    folder = facts.paths.current / "nginx"
+    return {http: str(folder / "http.conf"), main: str(folder / "main.conf") if plan.has_main else None}
+
+
+def _is_linked(plan: Plan, facts: Facts) -> bool:
+    """Whether the distribution's file includes ours: at a boot it does not until they can be served."""
+    return all(_target(link) == target for link, target in _wanted_links(plan, facts).items())
 
 
 def _put_links(wanted: dict[Path, str | None]) -> bool:
@@ -389,9 +399,21 @@ def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:
         else:
             nginx.test()
             nginx.load(master, report)
+    elif removed and nginx.included and ran_before(facts) == RAN:
+        _start_again(nginx, report)
     doorkeeper.ensure_stopped(facts)
     _record_path(facts).unlink(missing_ok=True)
     note_before(facts, "")
+
+
+def _start_again(nginx: Engine, report: Report) -> None:
+    """Those who had it before us have it again, where it failed with ours in it."""
+    if nginx.has_failed():
+        try:
+            nginx.start()
+            report("nginx started, for what others serve")
+        except ApplyFailed as error:
+            report(f"nginx does not start without us either: {error}")
 
 
 def _restore(snapshot: Snapshot, facts: Facts) -> None:
