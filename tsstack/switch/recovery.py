@@ -118,8 +118,8 @@ def recover(site: Site, *, booting: bool = False, unguarded: bool = False) -> Re
     """Judge the pending record, with the host's lock held.
 
     A change whose command died is undone; so is one whose deadline has passed, that no one confirmed
-    before a reboot, or that is `unguarded`: nobody would undo it. Returns what was undone, or None when there
-    was nothing to judge or the change still waits for its confirmation within its time. Raises RollbackFailed.
+    before a reboot, or that is `unguarded`: nobody would undo it. Returns what was undone, or None when
+    there was nothing to judge or the change still waits within its time. Raises RollbackFailed.
     """
     pending = read_pending(site.paths.state)
     try:
