@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tsstack.cli.known_names import complete_exit
-from tsstack.cli.monitor import client, milliseconds, socket_option
+from tsstack.cli.monitor import client, socket_option
 from tsstack.cli.options import group_options, json_option, unused_file_option
 from tsstack.cli.output import chatter, result, result_json, style
-from tsstack.status.words import clean
+from tsstack.status.figures import WINDOW, way_cells
+from tsstack.status.words import COLOUR_OF, clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LEVELS = {"good": "green", "suspect": "yellow", "poor": "yellow", "dead": "red", "unknown": "blue"}
 daemon_option: Callable[[Any], Any] = click.option(
     "--tailscaled",
     "daemon",
@@ -46,9 +46,14 @@ def exit_node() -> None:
 @socket_option
 @daemon_option
 def list_nodes(as_json: bool, socket_path: Path, daemon: Path) -> None:
-    """Show the exit nodes of this tailnet, with what the monitor has measured of each.
+    """Show the exit nodes of this tailnet, with what the monitor has measured of each in the last minute.
 
     Without a monitor they are listed all the same, without figures.
+
+    \b
+    Examples:
+      tsstack exit-node list
+      tsstack exit-node list --json | jq '.exit_nodes[] | select(.in_use).name'
     """
     from tsstack.monitor.client import NotRunning
 
@@ -60,13 +65,13 @@ def list_nodes(as_json: bool, socket_path: Path, daemon: Path) -> None:
     if as_json:
         result_json({"monitor": state is not None, "exit_nodes": nodes})
         return
-    head = ("", "exit node", "level", "loss", "p50", "p95", "via", "")
+    head = ("", "exit node", "level", f"loss {WINDOW}", f"p50 {WINDOW}", f"p95 {WINDOW}", "via", "")
     rows = [head, *(_cells(node) for node in nodes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for number, row in enumerate(rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        if number and row[2] in _LEVELS:
-            cells[2] = style(cells[2], fg=_LEVELS[row[2]])
+        if number and row[2] in COLOUR_OF:
+            cells[2] = style(cells[2], fg=COLOUR_OF[row[2]])
         result("  ".join(cells).rstrip())
     if state is None:
         chatter(f"{absent.message}: nothing is measured, and nothing fails over ({absent.hint})")
@@ -83,6 +88,11 @@ def use(as_json: bool, socket_path: Path, name: str) -> None:
     """Use the exit node NAME from now on, good or bad, until `tsstack exit-node auto`.
 
     NAME is one of `tailscale.exit_node.use`; `direct` is the bare uplink, where the file allows it.
+
+    \b
+    Examples:
+      tsstack exit-node use exit-b
+      tsstack exit-node use direct
     """
     done = client(socket_path).ask("exit-node", use=name)
     said = f"{name}: {done['note']}" if done.get("note") else f"{name} is used until `tsstack exit-node auto`"
@@ -94,7 +104,12 @@ def use(as_json: bool, socket_path: Path, name: str) -> None:
 @json_option
 @socket_option
 def auto(as_json: bool, socket_path: Path) -> None:
-    """End the choice by hand: the monitor chooses again."""
+    """End the choice by hand: the monitor chooses again.
+
+    \b
+    Example:
+      tsstack exit-node auto
+    """
     done = client(socket_path).ask("exit-node", auto=True)
     result_json(done) if as_json else result(done.get("note") or "the monitor chooses the exit node")
 
@@ -149,9 +164,6 @@ def _merge(offered: list[dict[str, Any]], state: dict[str, Any] | None) -> list[
 
 def _cells(node: dict[str, Any]) -> tuple[str, ...]:
     path = node.get("quality")
-    figures = next((each for each in path["windows"] if each["sent"]), None) if path else None
-    loss = f"{figures['loss'] * 100:.1f} %" if figures else ""
-    times = [milliseconds(figures[name]) if figures else "" for name in ("rtt_p50_s", "rtt_p95_s")]
     notes = []
     if not node["offered"]:
         notes.append("offers no exit")
@@ -164,5 +176,5 @@ def _cells(node: dict[str, Any]) -> tuple[str, ...]:
     notes += [cause["text"] for cause in path["causes"]] if path else []
     via = path["via"] if path and path["via"] != "unknown" else ""
     mark = "*" if node["in_use"] else ""
-    told = (mark, node["name"], node["level"] or "-", loss, *times, via, "; ".join(notes))
+    told = (mark, node["name"], node["level"] or "-", *way_cells(path), via, "; ".join(notes))
     return tuple(map(clean, told))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tsstack.cli.glyphs import Terminal
 from tsstack.cli.short_screen import in_rows
+from tsstack.status.severity import of_table
 from tsstack.status.words import clean, number, wrapped
 
 if TYPE_CHECKING:
@@ -32,22 +33,28 @@ def firewall_lines(found: Found, out: Terminal, *, rules: bool = True, rows: int
 
 def _head(found: Found, out: Terminal) -> Iterator[str]:
     firewall = found.firewall
-    words = {
-        "ok": "loaded, as the file says",
-        "warning": "the fallback, as no generation's firewall is live" if firewall["fallback"] else "loaded",
-        "critical": "not as it was loaded: something changed it"
-        if firewall["loaded"]
-        else "not loaded: nothing is closed",
-        "unknown": clean(firewall["error"] or found.foreign_trouble)
-        or "loaded; whether it was changed since is not known",
-    }[found.level]
+    own = of_table(firewall)
+    if firewall["loaded"] is None or found.foreign_trouble:
+        words = clean(firewall["error"] or found.foreign_trouble)
+    elif own == "critical":
+        words = (
+            "not as it was loaded: something changed it"
+            if firewall["loaded"]
+            else "not loaded: nothing is closed"
+        )
+    elif firewall["changed"] is None:
+        words = "loaded; whether it was changed since is not known"
+    elif firewall["fallback"]:
+        words = "the fallback, as no generation's firewall is live"
+    else:
+        words = "loaded, as the file says" if found.level == "ok" else "loaded, and others drop too"
     name = out.paint("table inet tsstack", "bold")
     policy = f", by default {firewall['default_policy']}" if firewall["default_policy"] else ""
     room = out.width - len("X table inet tsstack: ")
     line = out.clip(f"{words}{policy}", room)
     told = out.level(found.level, line[: len(words)]) + line[len(words) :]
     yield f"{out.sign(found.level)} {name}: {told}"
-    if found.level == "critical":
+    if own == "critical":
         yield out.paint(out.clip(f"  fix: {found.fix}", out.width), "dim")
 
 
@@ -175,8 +182,9 @@ def _logged(found: Found, out: Terminal) -> Iterator[str]:
 
 def _foreign(found: Found, out: Terminal) -> Iterator[str]:
     for sentence in found.foreign:
+        level = found.foreign_level
         for at, line in enumerate(wrapped(clean(sentence), max(20, out.width - 4))):
-            yield f"  {out.sign('warning') if not at else ' '} {out.level('warning', line)}"
+            yield f"  {out.sign(level) if not at else ' '} {out.level(level, line)}"
     if found.tried:
         yield from (f"  {line}" for line in wrapped(clean(found.tried), max(20, out.width - 2)))
 

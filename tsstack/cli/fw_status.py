@@ -17,12 +17,14 @@ from tsstack.cli.known_names import complete_zone
 from tsstack.cli.options import json_option
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
 from tsstack.cli.spans import Span
+from tsstack.doctor.remarks import STATUS_LEVEL
+from tsstack.status.severity import OTHERS_MAY_DROP, of_table, worst_of
 
 if TYPE_CHECKING:
     from tsstack.doctor.foreign import Others
     from tsstack.parts.firewall.drops import Drops
     from tsstack.parts.firewall.kernel_log import Reading
-    from tsstack.status.shape import Firewall
+    from tsstack.status.shape import Firewall, Level
 
 _PIPED_WIDTH = 160
 
@@ -53,8 +55,9 @@ def command(  # noqa: PLR0917  click passes them by name
     (`firewall.log: true` in the file), and other tables that drop what our zones let in. Reading the packet
     filter needs root. Counters start anew with each switch of the firewall.
 
-    Ends with 0 when the table is as it was loaded, 1 when another table drops too, 2 when it is not loaded or
-    something changed it, 3 when it cannot be read.
+    Ends with 0 when the table is as it was loaded, 1 when another table may drop too or nobody can tell
+    whether ours was changed, 2 when it is not loaded, something changed it, or another table drops what a
+    zone opens, 3 when it cannot be read.
 
     \b
     Examples:
@@ -91,6 +94,7 @@ class Found:
         drops: Sequence[Drops],
         foreign: Sequence[str],
         at: float,
+        foreign_level: Level = "ok",
         foreign_trouble: str = "",
         tried: str = "",
         generation: bool = True,
@@ -102,6 +106,8 @@ class Found:
         self.reading = reading
         self.drops = drops
         self.foreign = foreign
+        self.foreign_level: Level = foreign_level
+        """How bad the tables of others are, as `tsstack doctor` has it."""
         self.foreign_trouble = foreign_trouble
         """Why the tables of others are unknown; empty: they are known."""
         self.tried = tried
@@ -117,13 +123,11 @@ class Found:
         """As the exit code says it."""
         if not self.firewall["enabled"]:
             return "ok" if self.generation else "unknown"
-        if self.firewall["loaded"] is None:
+        own = of_table(self.firewall)
+        if own is None or self.firewall["loaded"] is None:
             return "unknown"
-        if not self.firewall["loaded"] or self.firewall["changed"]:
-            return "critical"
-        if self.foreign_trouble or self.firewall["changed"] is None:
-            return "unknown"
-        return "warning" if self.foreign or self.firewall["fallback"] else "ok"
+        others = OTHERS_MAY_DROP if self.foreign_trouble else self.foreign_level
+        return worst_of([own, others])
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values: `shape.Firewall`, each rule with its `line`, and the three lists."""
@@ -140,6 +144,7 @@ class Found:
             "logged_drops": [asdict(each) for each in self.drops],
             "log_trouble": self.reading.trouble,
             "foreign": list(self.foreign),
+            "foreign_level": self.foreign_level,
             "foreign_trouble": self.foreign_trouble,
             "foreign_tried": self.tried,
         }
@@ -164,10 +169,11 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
         reading = replace(reading, trouble=why_silent(firewall, generation))
     drops = [each for each in group_drops(reading.packets) if not zones or each.zone in zones]
     foreign: Sequence[str] = ()
+    foreign_level: Level = "ok"
     tried = foreign_trouble = ""
     if firewall["loaded"] is not None:  # else `error` says that the packet filter cannot be read
         try:
-            foreign, tried = _others(state, run)
+            foreign, tried, foreign_level = _others(state, run)
         except NftError as error:
             foreign_trouble = f"other tables cannot be read: {error.message}"
     chosen = [zone for zone in firewall["zones"] if not zones or zone["name"] in zones]
@@ -179,6 +185,7 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
         reading=reading,
         drops=drops,
         foreign=foreign,
+        foreign_level=foreign_level,
         foreign_trouble=foreign_trouble,
         tried=tried,
         at=at,
@@ -196,14 +203,14 @@ def _fix(state: Path, *, fallback: bool) -> str:
     return reapply(0 if fallback else generation["current"], generation["boot"], generation["pending"])
 
 
-_Tried = tuple[Sequence[str], str]
+_Tried = tuple[Sequence[str], str, "Level"]
 _TRIED: dict[str, tuple[float, _Tried]] = {}
 """By the moment of the ruleset, with when it was tried."""
 _TRIED_AGAIN_S = 30.0
 
 
 def _others(state: Path, run: Path) -> _Tried:
-    """What other owners' tables drop of what our zones open, or in words that it was tried and passes.
+    """What other owners' tables drop of what our zones open, or that it was tried and passes; how bad it is.
 
     With `--watch` packets are sent again only when some table has changed, and not for every ban of a program
     that changes its table all the time.
@@ -225,17 +232,19 @@ def _others(state: Path, run: Path) -> _Tried:
 
 
 def _told(others: Others) -> _Tried:
-    from tsstack.doctor.foreign import all_pass
+    from tsstack.doctor.finding import worst
+    from tsstack.doctor.foreign import all_pass, check_foreign
 
+    level = STATUS_LEVEL[worst(check_foreign(others))]
     through = [str(each) for each in others.drops]
     if not others.tables:
-        return through, ""
+        return through, "", level
     if others.asked is None:
         names = f"{', '.join(others.tables)} may drop something"
-        return through, f"{names}; that was not tried: {others.fault}"
+        return through, f"{names}; that was not tried: {others.fault}", level
     if others.asked.hits or others.asked.astray:
-        return [*map(str, others.asked.hits), *others.asked.astray, *through], ""
-    return through, all_pass(others.tables, others.asked)
+        return [*map(str, others.asked.hits), *others.asked.astray, *through], "", level
+    return through, all_pass(others.tables, others.asked), level
 
 
 def why_silent(firewall: Firewall, generation: Path) -> str:

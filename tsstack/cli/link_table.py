@@ -9,7 +9,7 @@ from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
 from tsstack.cli.spans import span_words
 from tsstack.monitor.archive import Point
 from tsstack.monitor.links import Link, Report, counts, shown, worst_first, worst_level
-from tsstack.monitor.verdict import Level
+from tsstack.status.severity import TROUBLE, level_of, worst_of
 
 _PATH_LEAST, _SPARK_LEAST = 20, 9
 _NOTHING = "-"
@@ -49,6 +49,14 @@ def table(report: Report, terminal: Terminal, *, most: int | None = None, every:
     return lines
 
 
+def severity_of(report: Report) -> str:
+    """How bad it is, as on every screen; unknown without a monitor: what its history ends with may be old."""
+    if not report.live:
+        return "unknown"
+    levels = [level_of(each.level, others_serve=each.others_serve) for each in report.links]
+    return worst_of([*levels, *(TROUBLE for _ in report.troubles)])
+
+
 def spark(series: Sequence[Point], width: int, terminal: Terminal) -> str:
     """Round trips over time in at most `width` signs, coloured by the worst level of each time.
 
@@ -86,8 +94,9 @@ def _summary(report: Report, terminal: Terminal) -> list[str]:
     dot = terminal.sign("dot")
     of = f"last {span_words(report.window_s or report.until - report.since)}"
     ended = worst_level(report.links)
-    level: Level = ended if report.live else "unknown"
-    words = level if report.live else f"unknown now, {ended} when the monitor ended"
+    level = severity_of(report)
+    words = ended if report.live else f"unknown now, {ended} when the monitor ended"
+    words += ", the monitor has trouble" if report.troubles else ""
     parts = [
         " ".join([terminal.sign(level), terminal.level(level, words)]),
         *([clean(report.host)] if report.host else []),

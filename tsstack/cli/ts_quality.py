@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tsstack.cli.ending import leave
-from tsstack.cli.glyphs import Terminal, screen_rows, terminal
+from tsstack.cli.glyphs import Terminal, clean, screen_rows, terminal
 from tsstack.cli.known_names import complete_path
-from tsstack.cli.link_table import table
+from tsstack.cli.link_table import severity_of, table
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
@@ -21,22 +20,12 @@ from tsstack.monitor.archive import Archive
 from tsstack.monitor.client import DEFAULT_PATH as SOCKET
 from tsstack.monitor.client import Client
 from tsstack.monitor.history import DEFAULT_PATH as HISTORY
-from tsstack.monitor.links import POINTS, Asked, Report, read, report_json, worst_first, worst_level
-
-if TYPE_CHECKING:
-    from tsstack.monitor.verdict import Level
+from tsstack.monitor.links import POINTS, Asked, Report, read, report_json, worst_first
 
 WINDOWS_S = {"10s": 10.0, "1m": 60.0, "15m": 900.0}
 _WINDOW = "1m"
 _PLOT_POINTS = 240
 _PIPED_WIDTH = 160  # wide enough for whole names: nobody wants half of one in a pipe
-_STATUS: dict[Level, str] = {
-    "good": "ok",
-    "unknown": "ok",
-    "suspect": "warning",
-    "poor": "warning",
-    "dead": "critical",
-}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -105,8 +94,8 @@ def command(
       ts-quality --json | jq '.paths[] | select(.level != "good").key'
 
     \b
-    Exit code: 0 all are good (or not measured yet), 1 one is suspect or poor, or cannot be measured,
-    2 one is dead, 3 it cannot be told: no monitor runs.
+    Exit code: 0 all are good (or not measured yet), 1 one is suspect or poor, or a dead upstream's service
+    has others, or the monitor has trouble, 2 one is dead, 3 it cannot be told: no monitor runs.
     """
     if plot is not None and every_s is not None:
         raise click.UsageError("--plot draws once: leave --watch out")
@@ -123,24 +112,19 @@ def command(
 
     def draw() -> tuple[str, str]:
         report = read(client, archive, asked)
-        # What the history ends with may be days ago: nobody knows how it is now.
-        level = _STATUS[worst_level(report.links)] if report.live else "unknown"
-        if level == "ok" and report.troubles and any(each.level == "unknown" for each in report.links):
-            level = "warning"  # not "not measured yet": it cannot be
+        level = severity_of(report)
         if as_json:
             shown = report if most is None else replace(report, links=tuple(worst_first(report.links)[:most]))
-            return json.dumps(report_json(shown)), level  # one line: a thousand links are long enough
+            # One line: a thousand links are long enough.
+            return json.dumps({**report_json(shown), "status": level}), level
         out = terminal(piped=_PIPED_WIDTH)
         lines = table(report, out, most=most, every=every)
+        notes = [*map(clean, (*report.troubles, *report.notes))]
         if every_s is None:
-            for note in (*report.troubles, *report.notes):
+            for note in notes:
                 chatter(note)
         else:
-            lines = fit(
-                [*(out.clip(each, out.width) for each in (*report.troubles, *report.notes)), *lines],
-                out,
-                screen_rows(),
-            )
+            lines = fit([*(out.clip(each, out.width) for each in notes), *lines], out, screen_rows())
         if plot is not None:
             _plot(report, plot)
         return "\n".join(lines), level

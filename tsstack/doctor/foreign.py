@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tsstack.doctor.finding import Finding, listed
+from tsstack.doctor.remarks import LEVELS
+from tsstack.status.severity import OTHERS_DROP_OURS, OTHERS_MAY_DROP
 
 if TYPE_CHECKING:
     from tsstack.explain.others import Asking, Hit
     from tsstack.parts.firewall.foreign import ForeignDrop
+
+_OURS, _MAYBE = LEVELS[OTHERS_DROP_OURS], LEVELS[OTHERS_MAY_DROP]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ def check_foreign(others: Others | None) -> Iterator[Finding]:
     yield from _hit(others.asked.hits)
     for sentence in others.asked.astray:
         fix = "nft list ruleset; ip route"
-        yield Finding("TS864", "warning", "others", f"what the zones open did not arrive: {sentence}", fix)
+        yield Finding("TS864", _MAYBE, "others", f"what the zones open did not arrive: {sentence}", fix)
     if not others.asked.hits and not others.asked.astray:
         yield Finding("TS864", "ok", "others", all_pass(others.tables, others.asked))
 
@@ -57,7 +61,7 @@ def all_pass(tables: Sequence[str], asked: Asking) -> str:
 
 def _untried(others: Others) -> Iterator[Finding]:
     words = f"{listed(others.tables, 3)} may drop what the zones open; that was not tried: {others.fault}"
-    yield Finding("TS864", "warning", "others", words, "nft list ruleset")
+    yield Finding("TS864", _MAYBE, "others", words, "nft list ruleset")
 
 
 def _ends_in_a_drop(drop: ForeignDrop) -> Finding:
@@ -65,7 +69,7 @@ def _ends_in_a_drop(drop: ForeignDrop) -> Finding:
     fix = f"nft -a list chain {chain}"
     if drop.is_docker:
         fix = f"nft list chain {chain}; iptables -I DOCKER-USER -i tailscale0 -j ACCEPT"
-    return Finding("TS864", "warning", f"{drop.family} {drop.table}", str(drop), fix)
+    return Finding("TS864", _MAYBE, f"{drop.family} {drop.table}", str(drop), fix)
 
 
 def _hit(hits: tuple[Hit, ...]) -> Iterator[Finding]:
@@ -73,7 +77,7 @@ def _hit(hits: tuple[Hit, ...]) -> Iterator[Finding]:
         there = [each for each in hits if each.chain == chain]
         services = listed(dict.fromkeys(f"{each.service} on {each.interface}" for each in there), 4)
         words = f"it drops what the zones open: {services}; {there[0]}"
-        yield Finding("TS864", "error", chain.rpartition(" ")[0], words, accepting(there))
+        yield Finding("TS864", _OURS, chain.rpartition(" ")[0], words, accepting(there))
 
 
 def accepting(hits: list[Hit]) -> str:

@@ -8,7 +8,9 @@ from tsstack.doctor.finding import Finding, Level
 from tsstack.status.shape import Level as StatusLevel
 from tsstack.status.shape import Status, Warning_
 
-_LEVELS: dict[StatusLevel, Level] = {"ok": "ok", "warning": "warning", "critical": "error"}
+LEVELS: dict[StatusLevel, Level] = {"ok": "ok", "warning": "warning", "critical": "error"}
+"""The doctor's word for each level of a status."""
+STATUS_LEVEL: dict[Level, StatusLevel] = {own: level for level, own in LEVELS.items()}
 # Each remark stands where the chain has its place, by the first digits of its code.
 _AREAS = {"TS70": "tailnet", "TS71": "tailnet", "TS72": "services", "TS73": "firewall", "TS74": "monitor",
           "TS75": "generation"}  # fmt: skip
@@ -36,7 +38,7 @@ def codes_of(findings: Sequence[Finding]) -> set[str]:
 
 def _finding(remark: Warning_) -> Finding:
     return Finding(
-        remark["code"], _LEVELS[remark["level"]], remark["about"], remark["message"], remark["hint"]
+        remark["code"], LEVELS[remark["level"]], remark["about"], remark["message"], remark["hint"]
     )
 
 
@@ -69,9 +71,6 @@ def _firewall(status: Status) -> Iterator[Finding]:
     firewall = status["firewall"]
     if not firewall["enabled"]:
         yield Finding("TS731", "ok", "firewall", "not asked for")
-    elif firewall["loaded"] and firewall["changed"] is None:
-        words = "table inet tsstack is loaded; whether it was changed since is not known"
-        yield Finding("TS805", "warning", "firewall", words, "fw-status")
     elif firewall["loaded"] is not None:
         count = len(firewall["zones"])
         words = f"table inet tsstack is as it was loaded; {count} zone{'' if count == 1 else 's'}"

@@ -285,6 +285,16 @@ REMARKS = (
         "journalctl -u tsstack-switch    # on NixOS: why the switch failed\ntsstack switch",
     ),
     Remark(
+        "TS734",
+        "warning",
+        "Nobody can tell whether the firewall is as it was loaded",
+        "The table is there, and what it was when it was loaded is not noted or could not be compared: the "
+        "note in /run was lost, or others change the ruleset without pause. Or the packet filter, or what "
+        "the live generation says of its zones, cannot be read.",
+        "table inet tsstack is loaded; whether it was changed since is not known",
+        "fw-status\ntsstack rollback --to N    # the live generation: loads it anew, and notes it",
+    ),
+    Remark(
         "TS741",
         "warning",
         "The file asks for a monitor and none tells how things are",
@@ -316,6 +326,15 @@ REMARKS = (
         "Something that a person should mend. It is told once when it begins and once when it is over.",
         "exit node exit-c is not offered by anyone",
         "tsstack monitor status",
+    ),
+    Remark(
+        "TS745",
+        "warning",
+        "A path is suspect",
+        "So many probes were lost in a row as the file's `failures` says, and it may be the end of the path "
+        "or a short burst: in some seconds it is dead, poor or good again. No alert is sent for it.",
+        "suspect: target:icmp:1.1.1.1",
+        "ts-quality 1.1.1.1",
     ),
     Remark(
         "TS751",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
@@ -55,6 +55,8 @@ class Link:
     interface: str = ""
     via: str = "unknown"
     error: str = ""
+    others_serve: bool = False
+    """Whether it is an upstream, and another one of its service is not dead."""
     worst: Level | None = None
     """The worst of the span; None unless a span was asked for."""
     bad: BadTime | None = None
@@ -110,7 +112,8 @@ def read(client: Client, archive: Archive, asked: Asked, *, clock: Callable[[], 
         state = client.ask("state")
     except NotRunning as error:
         return _of_history(archive, asked, now, error)
-    links = [_live(each, asked.window_s) for each in state["paths"]]
+    alive = {_service(each["key"]) for each in state["paths"] if each["level"] != "dead"}
+    links = [_live(each, asked.window_s, alive) for each in state["paths"]]
     since, until = _span(now, asked)
     if asked.span_s is not None:
         gone = set(archive.paths()) - {each.key for each in links}
@@ -218,6 +221,7 @@ def _link_json(link: Link, report: Report) -> dict[str, Any]:
         "key": link.key,
         "kind": link.kind,
         "level": link.level,
+        "others_serve": link.others_serve,
         "since": link.since,
         "causes": list(link.causes),
         "source": link.source,
@@ -247,7 +251,12 @@ def _round(value: float | None) -> float | None:
     return round(value, _DIGITS) if isinstance(value, float) else value
 
 
-def _live(told: Mapping[str, Any], window_s: float) -> Link:
+def _service(key: str) -> str:
+    """`service:wiki` of each of its upstreams."""
+    return key.rpartition("#")[0]
+
+
+def _live(told: Mapping[str, Any], window_s: float, alive: Set[str]) -> Link:
     """A path of the monitor's state (docs/monitor-socket.md)."""
     window = next((each for each in told["windows"] if each["window_s"] == window_s), None)
     measured = window is not None and window["sent"]
@@ -262,6 +271,7 @@ def _live(told: Mapping[str, Any], window_s: float) -> Link:
         interface=told["interface"],
         via=told["via"],
         error=told["error"],
+        others_serve=told["kind"] == "service" and _service(told["key"]) in alive,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 
+from tsstack.status.severity import NEEDS_ROOT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +80,7 @@ def read_firewall(
         found["loaded"] = read is not None
         counters = read or {}
     except PermissionError:
-        found["error"] = "reading the packet filter needs root"
+        found["error"] = NEEDS_ROOT
     except OSError as error:
         found["error"] = f"the packet filter cannot be read: {error.strerror or error}"
     try:

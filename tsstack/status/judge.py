@@ -18,6 +18,18 @@ from tsstack.status.fixes import (
     settle,
     start_monitor,
 )
+from tsstack.status.severity import (
+    FALLBACK_STANDS,
+    LEVEL_OF_PATH,
+    RANK,
+    SERVED_BY_OTHERS,
+    TABLE_CHANGED,
+    TABLE_MISSING,
+    TABLE_NOT_COMPARED,
+    TROUBLE,
+    of_table,
+    worst_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +43,6 @@ _KEY_WARNS_S = 14 * _DAY_S
 # A tailscaled that starts is Running a moment before the control server hears it.
 _SETTLES_S = 15.0
 _RENEW = "tsstack certificates renew"
-_WORSE: dict[Level, int] = {"ok": 0, "warning": 1, "critical": 2}
 
 
 def judge(status: Status) -> list[Warning_]:
@@ -46,12 +57,12 @@ def judge(status: Status) -> list[Warning_]:
         *_monitor(status),
         *_generation(status),
     ]
-    return sorted(found, key=lambda each: -_WORSE[each["level"]])
+    return sorted(found, key=lambda each: -RANK[each["level"]])
 
 
 def worst(warnings: list[Warning_]) -> Level:
     """The worst of their levels; ok without any."""
-    return max((each["level"] for each in warnings), key=_WORSE.__getitem__, default="ok")
+    return worst_of([each["level"] for each in warnings])
 
 
 def _say(code: str, level: Level, about: str, message: str, hint: str = "") -> Warning_:
@@ -177,11 +188,13 @@ def _services(status: Status) -> Iterator[Warning_]:
         if service["level"] == "dead":
             why = f": {service['error']}" if service["error"] else ""
             said = f"no upstream of {service['url']} answers{why}"
-            yield _say("TS721", "critical", service["name"], said, f"nginx-logs {service['name']} --errors")
+            hint = f"nginx-logs {service['name']} --errors"
+            yield _say("TS721", LEVEL_OF_PATH["dead"], service["name"], said, hint)
         elif service["dead_upstreams"]:
             count = service["dead_upstreams"]
             words = "an upstream does not answer" if count == 1 else f"{count} upstreams do not answer"
-            yield _say("TS727", "warning", service["name"], f"{words}; others serve it", "ts-quality service")
+            said = f"{words}; others serve it"
+            yield _say("TS727", SERVED_BY_OTHERS, service["name"], said, "ts-quality service")
 
 
 def _certificates(status: Status) -> Iterator[Warning_]:
@@ -215,29 +228,18 @@ def _firewall(status: Status) -> Iterator[Warning_]:
     live = 0 if firewall["fallback"] else generation["current"]
     mend = reapply(live, generation["boot"], generation["pending"])
     if firewall["loaded"] is False:
-        yield _say(
-            "TS731",
-            "critical",
-            "firewall",
-            "table inet tsstack is not loaded: nothing is closed",
-            mend,
-        )
-    elif firewall["changed"]:
-        yield _say(
-            "TS732",
-            "critical",
-            "firewall",
-            "table inet tsstack is not as it was loaded",
-            mend,
-        )
-    elif firewall["fallback"]:
-        yield _say(
-            "TS733",
-            "warning",
-            "firewall",
-            "the live generation has no firewall: the fallback's zones stand",
-            "tsstack switch",
-        )
+        said = "table inet tsstack is not loaded: nothing is closed"
+        yield _say("TS731", TABLE_MISSING, "firewall", said, mend)
+        return
+    if firewall["changed"]:
+        yield _say("TS732", TABLE_CHANGED, "firewall", "table inet tsstack is not as it was loaded", mend)
+        return
+    if firewall["changed"] is None and of_table(firewall) == TABLE_NOT_COMPARED and not generation["error"]:
+        said = firewall["error"] or "table inet tsstack is loaded; whether it was changed since is not known"
+        yield _say("TS734", TABLE_NOT_COMPARED, "firewall", said, "fw-status")
+    if firewall["fallback"]:
+        said = "the live generation has no firewall: the fallback's zones stand"
+        yield _say("TS733", FALLBACK_STANDS, "firewall", said, "tsstack switch")
 
 
 def _monitor(status: Status) -> Iterator[Warning_]:
@@ -250,28 +252,21 @@ def _monitor(status: Status) -> Iterator[Warning_]:
     for route in state["routes"]:
         if route["withdrawn"]:
             yield _withdrawn(route)
-    severities: tuple[tuple[str, str, Level], ...] = (
-        ("dead", "TS742", "critical"),
-        ("poor", "TS743", "warning"),
-    )
-    for level, code, severity in severities:
+    for verdict, code in (("dead", "TS742"), ("poor", "TS743"), ("suspect", "TS745")):
+        # A dead upstream is told with its service (TS721, TS727).
         keys = [
-            path["key"] for path in state["paths"] if path["level"] == level and path["kind"] != "service"
+            path["key"]
+            for path in state["paths"]
+            if path["level"] == verdict and not (verdict == "dead" and path["kind"] == "service")
         ]
         if keys:
             shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
-            yield _say(
-                code,
-                severity,
-                "links",
-                f"{level}: {shown}",
-                "ts-quality",
-            )
+            yield _say(code, LEVEL_OF_PATH[verdict], "links", f"{verdict}: {shown}", "ts-quality")
     for trouble in state["troubles"]:
         of_tailscaled = trouble["about"] == "tailscaled" or "tailscale0" in trouble["message"]
         if of_tailscaled and not _is_connected(status):
             continue  # TS701, TS702 and TS706 tell it
-        yield _say("TS744", "warning", "monitor", trouble["message"], pasted(trouble["hint"]))
+        yield _say("TS744", TROUBLE, "monitor", trouble["message"], pasted(trouble["hint"]))
 
 
 def _silent(monitor: Monitor) -> Warning_:

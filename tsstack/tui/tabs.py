@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 
+from tsstack.status.figures import WINDOW_S
+from tsstack.status.words import span
 from tsstack.tui.cells import Line, Signs
 from tsstack.tui.grid import Grid
 from tsstack.tui.painted import Panel
@@ -166,6 +168,9 @@ class Exits(Tab):
     def draw(self, frame: Frame) -> None:
         """Show this frame."""
         self.grid.show(exits.exits(frame, self.signs))
+        measured = frame.status["monitor"]["state"] is not None
+        of = f", figures of the last {span(WINDOW_S)}{frame.as_of('monitor')}" if measured else ""
+        _title(self.grid, f"exit nodes{of}")
         self.show_details(exits.exit_details(frame, self.signs, self.room))
 
     def on_grid_chosen(self) -> None:

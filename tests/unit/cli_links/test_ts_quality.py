@@ -114,13 +114,14 @@ def test_a_span_that_reaches_beyond_the_history_is_told(run, monitor: Watching) 
 def test_the_keys_of_json_stay(run, monitor: Watching) -> None:
     told = json.loads(run("--json", "--window", "15m")[1])
     assert set(told) == {
-        *("at", "from", "host", "window_s", "since", "until", "level", "kinds", "paths", "notes", "troubles")
+        *("at", "from", "host", "window_s", "since", "until", "level", "kinds", "paths", "notes", "troubles"),
+        "status",
     }
     assert told["kinds"]["exit"] == {"poor": 1, "good": 1}
     each = told["paths"][0]
     assert set(each) == {
         *("key", "kind", "level", "since", "causes", "source", "interface", "via", "error", "figures"),
-        *("worst", "bad", "series"),
+        *("worst", "bad", "series", "others_serve"),
     }
     assert set(each["figures"]) == {
         *("window_s", "span_s", "sent", "lost", "loss", "rtt_p50_s", "rtt_p95_s", "rtt_p99_s", "jitter_s"),
@@ -273,4 +274,26 @@ def test_what_cannot_be_measured_is_no_all_clear(run, tmp_path: Path) -> None:
             code, _, err = run()
         assert (code, "tailscaled does not answer" in err) == (expected, bool(troubles))
     with served(tmp_path / "m.sock", Watching(state(path("exit:exit-a"), troubles=(trouble,)))):
-        assert run()[0] == 0, "all that is watched is measured"
+        assert run()[0] == 1, "as ts-status has it (TS744)"
+
+
+HOSTILE = "\x1b]0;PWNED\x07\x1b[2J\x1b[31mall is well"
+
+
+def test_what_others_say_does_nothing_to_the_terminal(run, tmp_path: Path) -> None:
+    """A web hook's answer gets into a trouble by the alert command that prints it."""
+    trouble = Trouble("monitor.alerts[0]", f"alerts are not sent: HTTP 500 {HOSTILE}", "")
+    with served(tmp_path / "m.sock", Watching(state(path("exit:exit-a"), troubles=(trouble,)))):
+        _, out, err = run()
+    assert "all is well" in err
+    assert "\x1b" not in out + err
+    assert "\x07" not in out + err
+
+
+def test_a_filter_does_not_make_a_dead_upstream_worse(run, tmp_path: Path) -> None:
+    upstreams = (path("service:wiki#0"), path("service:wiki#1", "dead", None))
+    with served(tmp_path / "m.sock", Watching(state(*upstreams))):
+        code, out, _ = run("wiki#1", "--json")
+    told = json.loads(out)
+    assert (code, told["status"], told["level"]) == (1, "warning", "dead")
+    assert told["paths"][0]["others_serve"] is True

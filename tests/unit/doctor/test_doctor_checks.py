@@ -430,13 +430,6 @@ def test_while_a_switch_waits_the_doctor_goes_back_to_nothing_that_it_would_drop
     assert finding.fix.startswith("tsstack rollback    # undoes")
 
 
-def test_a_table_that_nobody_could_compare_is_not_called_whole() -> None:
-    firewall = {"enabled": True, "loaded": True, "changed": None, "zones": []}
-    status: Any = {"warnings": [], **_silent_status(), "firewall": firewall}
-    (finding,) = check_remarks(status, "firewall")
-    assert (finding.level, "not known" in finding.evidence) == ("warning", True)
-
-
 def test_an_nginx_of_our_own_is_reloaded_by_its_own_command() -> None:
     facts = replace(LISTENERS, served_digest="x", reload="kill -HUP 1")
     (finding,) = check_listeners(facts)

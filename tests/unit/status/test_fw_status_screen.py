@@ -25,6 +25,7 @@ def found(*, drops: tuple[Drops, ...] = (), foreign: tuple[str, ...] = (), **fir
         reading=Reading((), "kmsg", 0.0, ""),
         drops=drops,
         foreign=foreign,
+        foreign_level="warning" if foreign else "ok",
         at=1000.0,
     )
 
@@ -32,7 +33,7 @@ def found(*, drops: tuple[Drops, ...] = (), foreign: tuple[str, ...] = (), **fir
 def test_tables_of_others_that_cannot_be_read_are_no_all_clear() -> None:
     seen = found()
     seen.foreign_trouble = "other tables cannot be read: Operation not permitted"
-    assert (seen.level, seen.as_json()["foreign_trouble"]) == ("unknown", seen.foreign_trouble)
+    assert (seen.level, seen.as_json()["foreign_trouble"]) == ("warning", seen.foreign_trouble)
     assert "other tables cannot be read" in firewall_lines(seen, PLAIN)[0]
 
 
@@ -58,8 +59,8 @@ def test_zones_with_their_rules_and_lines() -> None:
         ({}, ("table ip filter drops too",), "warning", "table ip filter drops too"),
         ({"changed": True}, (), "critical", "something changed it"),
         ({"loaded": False}, (), "critical", "nothing is closed"),
-        ({"changed": None}, (), "unknown", "loaded; whether it was changed since is not known"),
-        ({"changed": None}, ("table ip filter drops too",), "unknown", "table ip filter drops too"),
+        ({"changed": None}, (), "warning", "loaded; whether it was changed since is not known"),
+        ({"changed": None}, ("table ip filter drops too",), "warning", "table ip filter drops too"),
         ({"loaded": None, "error": "needs root"}, (), "unknown", "needs root"),
         ({"enabled": False}, (), "ok", "closes nothing"),
     ],

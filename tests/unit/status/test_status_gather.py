@@ -171,7 +171,7 @@ class TestGather:
             }
         ]  # fmt: skip
         assert status["exit"]["using"] == "exit-a"
-        assert {"TS704", "TS705", "TS710"} == {warning["code"] for warning in status["warnings"]}
+        assert {"TS704", "TS705", "TS710", "TS743"} == {warning["code"] for warning in status["warnings"]}
         assert (status["generation"]["current"], status["generation"]["made"]) == (7, 5.0)
 
     @pytest.mark.parametrize(

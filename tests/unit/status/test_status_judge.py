@@ -50,6 +50,7 @@ def test_where_all_is_well_nothing_is_said() -> None:
         ({"firewall": {"loaded": False}}, ("TS731", "critical")),
         ({"firewall": {"changed": True}}, ("TS732", "critical")),
         ({"firewall": {"fallback": True}}, ("TS733", "warning")),
+        ({"firewall": {"changed": None}}, ("TS734", "warning")),
         ({"proxy": {"running": False, "error": "no"}}, ("TS725", "critical")),
         ({"proxy": {"current": False}}, ("TS726", "critical")),
         ({"proxy": {"error": "damaged"}}, ("TS724", "warning")),
@@ -57,6 +58,8 @@ def test_where_all_is_well_nothing_is_said() -> None:
         ({"monitor": {"running": False, "error": "no monitor runs", "state": None}}, ("TS741", "warning")),
         ({"monitor": {"state": a_state(a_path("target:icmp:1.1.1.1", "dead"))}}, ("TS742", "critical")),
         ({"monitor": {"state": a_state(a_path("exit:exit-a", "poor"))}}, ("TS743", "warning")),
+        ({"monitor": {"state": a_state(a_path("service:wiki#0", "poor"))}}, ("TS743", "warning")),
+        ({"monitor": {"state": a_state(a_path("exit:exit-a", "suspect"))}}, ("TS745", "warning")),
         (
             {"monitor": {"state": a_state(troubles=[{"about": "x", "message": "m", "hint": "h"}])}},
             ("TS744", "warning"),

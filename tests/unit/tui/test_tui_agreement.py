@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from status_bed import NOW, TAILSCALED, a_status
+from status_bed import NOW, TAILSCALED, a_path, a_state, a_status, answering
+from tui_bed import a_host, a_window
 
+from tsstack.cli.exit_node import _cells, _merge
+from tsstack.cli.fw_screen import firewall_lines
+from tsstack.cli.fw_status import Found, _told
 from tsstack.cli.glyphs import Terminal
+from tsstack.cli.options import Shared
+from tsstack.cli.script import EXIT_CODE
 from tsstack.cli.status_screen import status_lines
+from tsstack.cli.ts_quality import command as ts_quality
+from tsstack.doctor import finding
+from tsstack.doctor.foreign import Others, check_foreign
+from tsstack.doctor.remarks import STATUS_LEVEL, check_remarks
+from tsstack.explain.decisions import Decision
+from tsstack.explain.others import Asking, Hit
 from tsstack.monitor.metrics import SnapshotCollector, Told, window_label
 from tsstack.monitor.protocol import state_line
 from tsstack.monitor.quality import Quality
 from tsstack.monitor.snapshot import CandidateStatus, ExitStatus, PathStatus, Snapshot
+from tsstack.parts.firewall.foreign import ForeignDrop
+from tsstack.parts.firewall.kernel_log import Reading
 from tsstack.status.headline import headline
 from tsstack.status.judge import judge, worst
+from tsstack.status.severity import NEEDS_ROOT
 from tsstack.status.tailnet import read_peers
-from tsstack.status.words import milliseconds, number, percent
+from tsstack.status.words import SIGNS, milliseconds, number, percent
 from tsstack.tui.cells import Signs, lay_out, text_of
 from tsstack.tui.frame import Permissions, next_frame
 from tsstack.tui.views import bars, exits, firewall, links, overview, services
@@ -29,6 +49,7 @@ UTF8 = Signs(unicode=True)
 NOBODY = Permissions(steer=False, switch=False)
 WINDOWS = (10.0, 60.0, 900.0)
 LEVELS = st.sampled_from(["good", "suspect", "poor", "dead", "unknown"])
+_NUMBERS = count()
 SECONDS = st.floats(0.0001, 3.0, allow_nan=False)
 
 
@@ -163,6 +184,170 @@ def test_where_nothing_leaves_no_screen_names_a_way_out(wanted: list[str]) -> No
     for screen in (summary, lines):
         assert "none: what leaves goes to tailscaled" in screen
         assert "bare uplink" not in screen
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with TemporaryDirectory() as found:  # a socket's path is short
+        yield Path(found)
+
+
+def of_ts_quality(state: dict[str, Any], folder: Path) -> tuple[int, str]:
+    """The exit code of `ts-quality` that asks this monitor, and its first line."""
+    answer = json.dumps({"v": 1, "ok": True, "result": state}).encode() + b"\n"
+    socket = folder / f"{next(_NUMBERS)}.sock"
+    with answering(socket, lambda _: answer):
+        told = CliRunner().invoke(
+            ts_quality, ["--socket", str(socket), "--history", str(folder / "none.db")],
+            standalone_mode=False, obj=Shared(),
+        )  # fmt: skip
+    return told.return_value, told.stdout.splitlines()[0]
+
+
+DEAD, WELL = a_path("service:wiki#1", "dead"), a_path("service:wiki#0")
+A_TROUBLE = {"about": "history", "message": "the disk is full: nothing is kept", "hint": ""}
+
+
+@pytest.mark.parametrize(
+    ("state", "service", "level"),
+    [
+        (a_state(WELL), {}, "ok"),
+        (a_state(a_path("target:icmp:1.1.1.1", "unknown")), {}, "ok"),
+        (a_state(a_path("target:icmp:1.1.1.1", "suspect")), {}, "warning"),
+        (a_state(a_path("target:icmp:1.1.1.1", "poor")), {}, "warning"),
+        (a_state(a_path("target:icmp:1.1.1.1", "dead")), {}, "critical"),
+        (a_state(a_path("service:wiki#0", "poor")), {"level": "poor"}, "warning"),
+        (a_state(a_path("service:wiki#0", "suspect")), {"level": "suspect"}, "warning"),
+        (a_state(WELL, DEAD), {"dead_upstreams": 1}, "warning"),
+        (a_state(DEAD, a_path("service:wiki#0", "unknown")), {"dead_upstreams": 1}, "warning"),
+        (a_state(DEAD), {"level": "dead", "dead_upstreams": 1}, "critical"),
+        (a_state(a_path("service:git#0"), DEAD), {"level": "dead", "dead_upstreams": 1}, "critical"),
+        (a_state(WELL, troubles=[A_TROUBLE]), {}, "warning"),
+        (a_state(a_path("exit:exit-a", "dead"), troubles=[A_TROUBLE]), {}, "critical"),
+    ],
+)
+def test_what_the_monitor_sees_is_as_bad_on_every_screen(
+    state: dict[str, Any], service: dict[str, Any], level: str, folder: Path
+) -> None:
+    wiki = {**a_status()["services"][0], **service}
+    status = a_status(monitor={"state": state}, services=[wiki])
+    code, head = of_ts_quality(state, folder)
+    assert (status["level"], code) == (level, EXIT_CODE[level])
+    assert head[0] in SIGNS[level]
+    findings = [each for area in ("monitor", "services") for each in check_remarks(status, area)]
+    assert STATUS_LEVEL[finding.worst(findings)] == level
+    assert text_of(bars.header(next_frame(None, status, NOBODY), UTF8, 120, NOW)).count(headline(status))
+
+
+@pytest.mark.parametrize(
+    ("change", "level"),
+    [
+        ({}, "ok"),
+        ({"enabled": False}, "ok"),
+        ({"loaded": False, "changed": None}, "critical"),
+        ({"changed": True}, "critical"),
+        ({"changed": None}, "warning"),
+        ({"fallback": True}, "warning"),
+        ({"fallback": True, "changed": None}, "warning"),
+        ({"fallback": True, "changed": True}, "critical"),
+    ],
+)
+def test_the_table_is_as_bad_on_every_screen(change: dict[str, Any], level: str) -> None:
+    status = a_status(firewall=change)
+    findings = list(check_remarks(status, "firewall"))
+    assert status["level"] == level
+    assert STATUS_LEVEL[finding.worst(findings)] == level
+    assert fw_status(status["firewall"]).level == level
+    looks = text_and_looks(firewall.drops(next_frame(None, status, NOBODY), UTF8, 120)[0])
+    if level == "critical" and status["firewall"]["loaded"]:
+        assert "critical" in looks
+    if level == "warning" and status["firewall"]["changed"] is None:
+        assert "warning" in looks
+
+
+def test_who_may_not_read_the_table_gets_no_all_clear() -> None:
+    """It makes nothing worse: `fw-status`, which has nothing else to tell, cannot tell."""
+    status = a_status(firewall={"loaded": None, "changed": None, "error": NEEDS_ROOT})
+    assert (status["level"], fw_status(status["firewall"]).level) == ("ok", "unknown")
+    assert headline(status) == "all is well, as far as this user may look"
+
+
+def test_a_packet_filter_that_answers_nonsense_is_no_all_clear() -> None:
+    status = a_status(firewall={"loaded": None, "changed": None, "error": "it cannot be read: busy"})
+    assert [each["code"] for each in status["warnings"]] == ["TS734"]
+    assert fw_status(status["firewall"]).level == "unknown"
+
+
+HIT = Hit(
+    "tcp/443", "internal", "100.64.0.9", "tailscale0",
+    Decision("ip", "filter", "INPUT", "", "", "drop", owner="x"),
+)  # fmt: skip
+THROUGH = ForeignDrop("ip", "filter", "FORWARD", "forward", "policy drop")
+
+
+@pytest.mark.parametrize(
+    ("others", "level"),
+    [
+        (Others(), "ok"),
+        (Others(("ip filter",), Asking(3, ())), "ok"),
+        (Others(("ip filter",), Asking(3, (HIT,))), "critical"),
+        (Others(("ip filter",), Asking(3, (), astray=("it went astray",))), "warning"),
+        (Others(("ip filter",), fault="no tun"), "warning"),
+        (Others(drops=(THROUGH,)), "warning"),
+    ],
+)
+def test_tables_of_others_are_as_bad_in_the_doctor_as_in_fw_status(others: Others, level: str) -> None:
+    found = fw_status(a_status()["firewall"], others)
+    assert found.level == level
+    assert STATUS_LEVEL[finding.worst(check_foreign(others))] == level
+    lines = firewall_lines(found, Terminal(colour=False, unicode=True, width=100))
+    assert lines[0].startswith(SIGNS[level][0])
+    assert ("as the file says" in lines[0]) == (level == "ok")
+
+
+def fw_status(table: Any, others: Others | None = None) -> Found:
+    foreign, tried, level = _told(others) if others else ((), "", "ok")
+    return Found(
+        firewall=table, lines={}, reading=Reading((), "", 0.0, ""), drops=(), foreign=foreign, tried=tried,
+        foreign_level=level, at=NOW,
+    )  # fmt: skip
+
+
+def text_and_looks(line: Any) -> set[str]:
+    return {look for _, look in line}
+
+
+@settings(max_examples=30, deadline=None)
+@given(snapshots())
+def test_the_list_of_exit_nodes_is_the_dashboards(snapshot: Snapshot) -> None:
+    status = status_of(snapshot)
+    told = [dict(zip(("mark", "name", "level", "loss", "p50", "p95"), _cells(node), strict=False))
+            for node in _merge([], status["monitor"]["state"])]  # fmt: skip
+    shown = rows_of(exits.exits(next_frame(None, status, NOBODY), UTF8))
+    for node, row in zip(told, shown, strict=False):
+        assert row[1] == node["name"]
+        assert row[2].split()[1] == node["level"]
+        assert row[3:6] == [node["loss"], node["p50"], node["p95"]]
+
+
+def test_an_exit_node_has_the_figures_of_one_window_everywhere() -> None:
+    """Ten quiet seconds are no good minute."""
+    status = a_host()
+    way = status["monitor"]["state"]["paths"][0]
+    way["windows"] = [a_window(10.0, 0.018), a_window(60.0, 0.240, lost=14), a_window(900.0, 0.05, lost=20)]
+    frame = next_frame(None, status, NOBODY)
+    shown = rows_of(exits.exits(frame, UTF8))[0][3:6]
+    assert shown == ["11.7 %", "240 ms", "336 ms"]
+    assert shown == rows_of(links.links(frame, UTF8, 1))[0][3:6]
+    assert shown == list(_cells(_merge([], status["monitor"]["state"])[0])[3:6])
+
+
+def test_where_tailscaled_is_away_nobody_knows_of_exit_nodes() -> None:
+    status = a_status(
+        tailnet={"error": "tailscaled does not answer"}, peers=[], exit={"wanted": [], "using": ""},
+        monitor={"running": False, "wanted": False, "error": "no monitor runs", "state": None},
+    )  # fmt: skip
+    assert exits.exits(next_frame(None, status, NOBODY), UTF8).empty == "unknown: tailscaled does not answer"
 
 
 def _line(lines: str, label: str) -> str:

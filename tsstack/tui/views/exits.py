@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tsstack.status.words import milliseconds, percent, wrapped
+from tsstack.status.figures import figures_of, way_cells
+from tsstack.status.words import wrapped
 from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, dimmed, labelled, say
 from tsstack.tui.frame import Frame
 from tsstack.tui.views.overview import exit_in_use
@@ -88,13 +89,15 @@ def exits(frame: Frame, signs: Signs) -> Table:
             mark, name = dimmed(mark), dimmed(name)
         return (mark, name, *(map(dimmed, rest) if old else rest))
 
-    return Table(EXITS, [node.name for node in nodes], cells, empty="this tailnet offers no exit node")
+    heard = "tailscaled" not in frame.away
+    empty = "this tailnet offers no exit node" if heard else "unknown: tailscaled does not answer"
+    return Table(EXITS, [node.name for node in nodes], cells, empty=empty)
 
 
 def exit_cells(node: ExitNode, signs: Signs) -> Cells:
     """One exit node in the columns of `EXITS`."""
-    windows = node.path["windows"] if node.path else ()
-    figures = next((each for each in windows if each["sent"]), None)
+    figures = figures_of(node.path)
+    loss, median, p95 = way_cells(node.path)
     via = node.path["via"] if node.path else ""
     sign, look = signs.level(node.level)
     before = "dim" if node.level == "unknown" else ""  # figures of then beside a level of now
@@ -102,12 +105,9 @@ def exit_cells(node: ExitNode, signs: Signs) -> Cells:
         say(signs.sign("arrow") if node.in_use else "", "accent"),
         say(signs.words(node.name), "bold" if node.in_use else ""),
         say(f"{sign} {node.level}", look),
-        say(
-            percent(figures["loss"]) if figures else "",
-            before or ("warning" if figures and figures["loss"] else ""),
-        ),
-        say(milliseconds(figures["rtt_p50_s"]) if figures else "", before),
-        say(milliseconds(figures["rtt_p95_s"]) if figures else "", before),
+        say(loss, before or ("warning" if figures and figures["loss"] else "")),
+        say(median, before),
+        say(p95, before),
         say("" if via == "unknown" else via, "warning" if via == "relay" else "dim"),
         say(signs.words("; ".join(node.notes)), "dim"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tsstack.status.severity import TABLE_CHANGED, TABLE_NOT_COMPARED
 from tsstack.status.words import number, wrapped
 from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, fitted, joined, labelled, say
 from tsstack.tui.frame import Frame, Rate
@@ -92,9 +93,9 @@ def drops(frame: Frame, signs: Signs, width: int) -> list[Line]:
     if firewall["loaded"] is False:
         return [labelled("firewall", ("not loaded: nothing is closed", "critical"))]
     whole: dict[bool | None, Span] = {
-        True: ("changed since it was loaded", "critical"),
+        True: ("changed since it was loaded", TABLE_CHANGED),
         False: ("as it was loaded", "ok"),
-        None: ("loaded; whether it was changed since is not known", "warning"),
+        None: ("loaded; whether it was changed since is not known", TABLE_NOT_COMPARED),
     }
     state: list[Span] = [(f"default {firewall['default_policy']}", ""), whole[firewall["changed"]]]
     lines = [labelled("table", *joined(state, f" {signs.sign('dot')} "))]
