@@ -19,11 +19,11 @@ from tsstack.cli.options import (
 )
 from tsstack.cli.output import chatter, result, result_json, style
 from tsstack.errors import TsstackError
+from tsstack.status.words import COLOUR_OF, clean
 
 if TYPE_CHECKING:
     from tsstack.monitor.client import Client
 
-_LEVELS = {"good": "green", "suspect": "yellow", "poor": "yellow", "dead": "red", "unknown": "blue"}
 _SEVERITIES = {"critical": "red", "warning": "yellow", "info": "blue"}
 SOCKET = "/run/tsstack/monitor.sock"
 
@@ -259,18 +259,18 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     lines = []
     way = state["exit"]
     if way is not None:
-        at = way["at"] or "the bare uplink"
+        at = clean(way["at"]) or "the bare uplink"
         notes = [word for word in ("blocked", "moving", "maintenance") if way[word]]
-        notes += [f"{way['manual'] or 'direct'} by hand"] if way["manual"] is not None else []
+        notes += [f"{clean(way['manual']) or 'direct'} by hand"] if way["manual"] is not None else []
         lines.append(style(f"exit node: {at}", bold=True) + (f" ({', '.join(notes)})" if notes else ""))
-        lines += [f"  {each}" for each in way["why"]]
+        lines += [f"  {clean(each)}" for each in way["why"]]
     head = ("path", "level", "loss", "p50", "p95", "jitter", "via", "")
     rows = [head, *(path_cells(path) for path in state["paths"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for number, row in enumerate(rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         if number:
-            cells[1] = style(cells[1], fg=_LEVELS[row[1]])
+            cells[1] = style(cells[1], fg=COLOUR_OF[row[1]])
         lines.append("  ".join(cells).rstrip())
     lines += [
         f"route {route['network']}: {'withdrawn, ' if route['withdrawn'] else ''}{route['level']}"
@@ -278,7 +278,7 @@ def status_lines(state: dict[str, Any]) -> list[str]:
     ]
     for trouble in state["troubles"]:
         hint = f" ({trouble['hint']})" if trouble["hint"] else ""
-        lines.append(f"{style('trouble:', fg='red', bold=True)} {trouble['message']}{hint}")
+        lines.append(f"{style('trouble:', fg='red', bold=True)} {clean(trouble['message'] + hint)}")
     return lines
 
 
@@ -289,7 +289,7 @@ def path_cells(path: dict[str, Any]) -> tuple[str, ...]:
     said = "; ".join(cause["text"] for cause in path["causes"]) or path["error"]
     times = [milliseconds(figures[name]) for name in ("rtt_p50_s", "rtt_p95_s", "jitter_s")]
     via = "" if path["via"] == "unknown" else path["via"]
-    return (path["key"], path["level"], loss, *times, via, said)
+    return tuple(map(clean, (path["key"], path["level"], loss, *times, via, said)))
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -304,7 +304,7 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
         result(json.dumps(event))  # a line for each, so that they can be followed
         return
     severity = style(f"{event['severity']:8}", fg=_SEVERITIES[event["severity"]])
-    result(f"{_clock(event['at'])}  {severity}  {event['about']}: {event['text']}")
+    result(f"{_clock(event['at'])}  {severity}  {clean(event['about'])}: {clean(event['text'])}")
 
 
 def _clock(at: float) -> str:

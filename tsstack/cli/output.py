@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tsstack.cli.glyphs import takes_colour, write_whatever_comes
+from tsstack.cli.glyphs import clean, takes_colour, write_whatever_comes
 from tsstack.errors import ConfigError, Finding, TsstackError
 
 _SEVERITY_STYLE = {"error": "red", "warning": "yellow", "info": "blue"}
@@ -68,6 +68,11 @@ def progress(quiet: bool) -> Callable[[str], None]:
     return report
 
 
+def clean_lines(text: str) -> str:
+    """Words of others in lines, such as an engine's complaint, without what a terminal would act on."""
+    return "\n".join(clean(line) for line in text.expandtabs().split("\n"))
+
+
 def finding_dict(finding: Finding) -> dict[str, Any]:
     """A finding as the contract of `check --json` spells it."""
     return {
@@ -90,9 +95,9 @@ def print_findings(findings: Iterable[Finding], *, to_stdout: bool) -> None:
             f"{finding.severity} {finding.code}", fg=_SEVERITY_STYLE[finding.severity], bold=True
         )
         path = f"{style(finding.path, bold=True)}: " if finding.path else ""
-        lines = [f"{place}{severity}: {path}{finding.message}"]
+        lines = [f"{place}{severity}: {path}{clean_lines(finding.message)}"]
         if finding.hint:
-            lines.append(f"    {style('help:', fg='green')} {finding.hint}")
+            lines.append(f"    {style('help:', fg='green')} {clean_lines(finding.hint)}")
         for line in lines:
             result(line) if to_stdout else chatter(line)
 
@@ -114,6 +119,6 @@ def print_error(error: TsstackError, *, as_json: bool) -> None:
         )
         return
     print_findings(findings, to_stdout=False)
-    chatter(f"{style('error:', fg='red', bold=True)} {error.message}")
+    chatter(f"{style('error:', fg='red', bold=True)} {clean_lines(error.message)}")
     if error.hint:
-        chatter(f"{style('help:', fg='green')} {error.hint}")
+        chatter(f"{style('help:', fg='green')} {clean_lines(error.hint)}")

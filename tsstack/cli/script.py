@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from tsstack.cli.glyphs import redrawn, redraws
+from tsstack.cli.glyphs import clean, redrawn, redraws
 from tsstack.cli.options import Shared
 from tsstack.cli.output import chatter, open_closed_streams, print_error
 from tsstack.errors import TsstackError
@@ -144,4 +144,4 @@ def _waiting(error: TsstackError, *, as_json: bool) -> str:
     if as_json:
         told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
         return json.dumps({"error": {**told, "exit_code": EXIT_CODE["unknown"]}})
-    return f"{error.message}: waiting for it"
+    return f"{clean(error.message)}: waiting for it"

@@ -11,10 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "status"))
-from status_bed import PREFS, TAILSCALED, a_state, answering, as_http
+from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 
 from tsstack.cli.exit_node import exit_node
+from tsstack.cli.monitor import _print_event, status_lines
 from tsstack.cli.options import Shared
+from tsstack.cli.output import print_error
+from tsstack.errors import TsstackError
 
 CANDIDATE = {"name": "Oracle-VM", "offered": True, "level": "good", "barred_s": 0.0}
 WAY = {"at": "Oracle-VM", "actual": "Oracle-VM", "manual": None, "candidates": [CANDIDATE]}
@@ -55,3 +58,19 @@ def test_a_name_that_a_peer_gives_itself_does_nothing_to_the_terminal(tmp_path: 
     assert "box" in told
     assert "\033" not in told
     assert "\x07" not in told
+
+
+def test_what_others_say_in_the_monitors_words_does_nothing_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hostile = "HTTP 500 \x1b]0;PWNED\x07\x1b[2Jall is well"
+    event = {"at": 0.0, "severity": "warning", "about": "x", "text": hostile}
+    state = a_state(troubles=[{"about": "x", "message": hostile, "hint": hostile}])
+    state["paths"] = [a_path("exit:x", "dead", error=hostile, causes=[{"text": hostile}])]
+    _print_event(event, as_json=False)
+    print_error(TsstackError(f"first\n{hostile}", hint=hostile), as_json=False)
+    told = capsys.readouterr()
+    text = "\n".join([*status_lines(state), told.out, told.err])
+    assert text.count("all is well") == 6
+    assert not set("\x1b\x07") & set(text)
+    assert "first\nHTTP 500" in told.err.replace("error: ", ""), "what has lines keeps them"
