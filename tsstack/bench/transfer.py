@@ -13,7 +13,9 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 
 from tsstack.bench import wire
 from tsstack.bench.figures import Direction, Throughput
@@ -32,6 +34,15 @@ class TransferFailed(TsstackError):
 
 class NobodyThere(TransferFailed):
     """No `ts-benchmark --serve` answers there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What one connection of a test moved, and when by this host's monotonic clock."""
+
+    moved_bytes: int
+    begun_s: float
+    ended_s: float
 
 
 def discard(connection: socket.socket) -> None:
@@ -84,18 +95,23 @@ def _together(asked: wire.Request, address: str, direction: Direction, port: int
         except BaseException:
             end.set()
             raise
-    return Throughput(
-        direction,
-        "own",
-        bits_s=sum(each.bits_s for each in found),
-        moved_bytes=sum(each.moved_bytes for each in found),
-        span_s=max(each.span_s for each in found),
-    )
+    return together(direction, found)
+
+
+def together(direction: Direction, streams: Sequence[Stream]) -> Throughput:
+    """What all of them moved from the first one's begin to the last one's end.
+
+    Not the sum of their rates: one whose SYN was lost begins a second later, and has the way to itself then.
+    """
+    moved_bytes = sum(each.moved_bytes for each in streams)
+    span_s = max(each.ended_s for each in streams) - min(each.begun_s for each in streams)
+    bits_s = moved_bytes * 8 / span_s if span_s > 0 else 0.0
+    return Throughput(direction, "own", bits_s, moved_bytes, span_s)
 
 
 def _patiently(
     asked: wire.Request, address: str, direction: Direction, port: int, end: threading.Event
-) -> Throughput:
+) -> Stream:
     """One connection; where the last test is just ending there, a moment later."""
     until_s = time.monotonic() + _BUSY_S
     while True:
@@ -107,9 +123,7 @@ def _patiently(
             time.sleep(0.25)
 
 
-def _once(
-    asked: wire.Request, address: str, direction: Direction, port: int, end: threading.Event
-) -> Throughput:
+def _once(asked: wire.Request, address: str, direction: Direction, port: int, end: threading.Event) -> Stream:
     connection = _connect(address, port)
     try:
         connection.sendall(asked.line())
@@ -132,7 +146,7 @@ def _connect(address: str, port: int) -> socket.socket:
         ) from error
 
 
-def _send(connection: socket.socket, agreed: wire.Request, end: threading.Event) -> Throughput:
+def _send(connection: socket.socket, agreed: wire.Request, end: threading.Event) -> Stream:
     """Send until the receiver says that the time is over; the figures are the receiver's."""
     piece = memoryview(os.urandom(PIECE_BYTES))
     connection.setblocking(False)
@@ -154,12 +168,10 @@ def _send(connection: socket.socket, agreed: wire.Request, end: threading.Event)
             with contextlib.suppress(BlockingIOError):
                 left -= connection.send(piece[: min(left, PIECE_BYTES)])
     moved_bytes, span_s = wire.read_done(answer)
-    return _throughput("up", moved_bytes, span_s)
+    return Stream(moved_bytes, begun_s, begun_s + span_s)
 
 
-def _receive(
-    connection: socket.socket, agreed: wire.Request, already: int, end: threading.Event
-) -> Throughput:
+def _receive(connection: socket.socket, agreed: wire.Request, already: int, end: threading.Event) -> Stream:
     """Count until the time is over."""
     buffer = bytearray(PIECE_BYTES)
     moved_bytes = already
@@ -182,9 +194,4 @@ def _receive(
         raise wire.WireError("it broke off")
     if not moved_bytes:
         raise wire.WireError("it sent nothing")
-    return _throughput("down", moved_bytes, span_s)
-
-
-def _throughput(direction: Direction, moved_bytes: int, span_s: float) -> Throughput:
-    bits_s = moved_bytes * 8 / span_s if span_s > 0 else 0.0
-    return Throughput(direction, "own", bits_s, moved_bytes, span_s)
+    return Stream(moved_bytes, begun_s, begun_s + span_s)

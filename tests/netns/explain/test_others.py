@@ -84,7 +84,7 @@ def test_a_table_that_refuses_what_a_zone_opens_is_told_and_the_fix_mends_it(
 ) -> None:
     load(host, rules)
     code, found = fw_status(host)
-    assert code == 1
+    assert (code, found["foreign_level"]) == (2, "critical"), "as the doctor's error"
     assert all("zone lan" in each and "evil" in each for each in found["foreign"])
     for _ in range(3):  # one chain's fix may uncover the next
         errors = [each for each in findings(host) if each["level"] == "error"]

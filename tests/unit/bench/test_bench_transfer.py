@@ -12,7 +12,7 @@ import pytest
 
 from tsstack.bench import wire
 from tsstack.bench.server import Server
-from tsstack.bench.transfer import NobodyThere, TransferFailed, transfer
+from tsstack.bench.transfer import NobodyThere, Stream, TransferFailed, together, transfer
 from tsstack.errors import TsstackError
 
 MOST_BYTES = 3_000_000
@@ -81,10 +81,45 @@ def test_both_directions_one_after_the_other(address: str) -> None:
     assert (up.direction, up.engine, down.direction) == ("up", "own", "down")
     assert ALL_BYTES <= up.moved_bytes < ALL_BYTES + wire.STREAMS * (1 << 19)
     assert down.moved_bytes == ALL_BYTES
-    # Each stream by its own clock; together at least what the slowest one's clock gives.
-    assert up.bits_s >= up.moved_bytes * 8 / up.span_s * 0.999
+    assert up.bits_s == pytest.approx(up.moved_bytes * 8 / up.span_s)
     told = [each.split(",")[0] for each in said]
     assert told == ["laptop: up"] * wire.STREAMS + ["laptop: down"] * wire.STREAMS
+
+
+def test_streams_that_do_not_overlap_are_no_more_than_the_way_carries() -> None:
+    """Four that each have 10 Mbit/s to themselves for a second, one after the other."""
+    streams = [Stream(1_250_000, float(begun_s), begun_s + 1.0) for begun_s in range(4)]
+    found = together("up", streams)
+    assert (found.bits_s, found.moved_bytes, found.span_s) == (10e6, 5_000_000, 4.0)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_stream_that_begins_late_adds_nothing_to_the_rate(direction: str) -> None:
+    """As one whose SYN was lost: by real sockets, each with 0.8 Mbit/s for half a second, one at a time."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    turn, piece = threading.Lock(), 50_000
+
+    def carry(opened: socket.socket) -> None:
+        with opened, suppress(OSError):
+            line_of(opened)
+            with turn:
+                opened.sendall(wire.ok_line(wire.Request(direction, 0.5, wire.MOST_BYTES)))
+                if direction == "down":
+                    opened.sendall(b"x" * piece)
+                time.sleep(0.5)
+                if direction == "up":
+                    opened.sendall(wire.done_line(piece, 0.5))
+            while opened.recv(1 << 20):
+                pass
+
+    threads = serve_streams(listener, carry)
+    found = transfer("127.0.0.1", direction, 0.5, port=listener.getsockname()[1])  # type: ignore[arg-type]
+    listener.close()
+    for thread in threads:
+        thread.join()
+    assert found.moved_bytes == wire.STREAMS * piece
+    assert found.bits_s == pytest.approx(piece * 8 / 0.5, rel=0.15)
+    assert found.span_s == pytest.approx(2.0, rel=0.15)
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
