@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.core import ParameterSource
 
-from tsstack.cli.glyphs import Terminal, clean, redraws, terminal
+from tsstack.cli.glyphs import UNCUT, Terminal, clean, redraws, terminal
 from tsstack.cli.known_names import complete_peer
 from tsstack.cli.options import Shared, file_option, json_option
 from tsstack.cli.script import CheckVerb, watch, watch_option
@@ -26,8 +26,6 @@ _GLYPH: dict[Level, str] = {"ok": "ok", "warning": "warning", "error": "critical
 _EXIT: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
 _UNKNOWN = 3
 _AREA_WIDTH = 13
-_UNBOUNDED = 100_000
-"""Where nobody reads a screen, each sentence stays in one line, for grep(1)."""
 _WRAPPED = 100
 
 
@@ -87,7 +85,7 @@ def doctor(
             indent = None if every_s else 2  # a line for each when they follow each other
             return json.dumps(examination_dict(found), indent=indent, default=str), found.level
         to = terminal()
-        wide = to if sys.stdout.isatty() else Terminal(colour=False, unicode=to.unicode, width=_UNBOUNDED)
+        wide = to if sys.stdout.isatty() else Terminal(colour=False, unicode=to.unicode, width=UNCUT)
         return "\n".join(doctor_lines(found, wide, everything=everything)), found.level
 
     level = cast("Level", watch(draw, every_s, as_json=as_json))
@@ -204,7 +202,7 @@ def _wrapped(text: str, to: Terminal, indent: int) -> list[str]:
     blank = " " * indent
     return textwrap.wrap(
         text,
-        to.width if to.width == _UNBOUNDED else max(min(to.width, _WRAPPED), 20),
+        to.width if to.width == UNCUT else max(min(to.width, _WRAPPED), 20),
         initial_indent=blank,
         subsequent_indent=blank,
         break_on_hyphens=False,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COLOUR_OF", "Terminal", "clean", "terminal"]
 
+UNCUT = 100_000
+"""Columns where nobody reads a screen: each sentence stays in one line, for grep(1)."""
 _SGR = {
     "red": "31",
     "green": "32",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tsstack.cli.ending import leave
-from tsstack.cli.glyphs import clean, terminal
+from tsstack.cli.glyphs import UNCUT, clean, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
@@ -83,7 +83,8 @@ def command(
     """Show what the proxied services are used for: requests, states, times, limits, by service.
 
     Times are until the last byte was sent (p50, p95, p99) and what the upstream took of that (UP).
-    LIMITED are refused by rate_limit, DENIED by allow. A log is read from its end, as far as --since says.
+    WS are websockets that ended, whose time is in none of these. LIMITED are refused by rate_limit, DENIED
+    by allow. A log is read from its end, as far as --since says.
     """
     if follow and every_s is not None:
         raise UsageError("--follow shows lines as they come: --watch has nothing to add")
@@ -109,7 +110,7 @@ def command(
                 raw["errors"] = [line_json(name, each) for name, each in usage.errors]
             return json.dumps(raw, indent=2 if every_s is None else None), usage.level
         return "\n".join(
-            describe(usage, terminal(), span=span_words(since), top=top, errors=errors)
+            describe(usage, terminal(piped=UNCUT), span=span_words(since), top=top, errors=errors)
         ), usage.level
 
     return EXIT_CODE[watch(draw, every_s, as_json=as_json)]

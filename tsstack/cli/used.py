@@ -24,6 +24,7 @@ _HTTP = (
     Column("REQ"),
     Column("/S", 6),
     Column("2xx", 4),
+    Column("WS", 1),
     Column("3xx", 9),
     Column("4xx", 3),
     Column("5xx"),
@@ -49,6 +50,8 @@ _TCP = (
     Column("SENT", 2),
     Column("RECEIVED", 4),
 )
+_WEBSOCKETS = 5
+"""Where their column stands; it is left out where there are none."""
 _TOLD = 4
 """Sentences of a kind: a thousand services can have the same trouble."""
 
@@ -59,7 +62,10 @@ def describe(usage: Usage, terminal: Terminal, *, span: str, top: int, errors: b
     for tcp in (False, True):
         rows = [_row(use, terminal) for use in usage.uses if use.tcp is tcp]
         if rows:
-            lines += ["", *table(terminal, _TCP if tcp else _HTTP, rows, stretch=1)]
+            columns: tuple[Column, ...] = _TCP if tcp else _HTTP
+            if not tcp and not any(use.classes["1xx"] for use in usage.uses):
+                columns, rows = _without(_WEBSOCKETS, columns, rows)
+            lines += ["", *table(terminal, columns, rows, stretch=1)]
     told = [f"{use.service}: {use.trouble}" for use in usage.uses if use.trouble]
     if len(told) > _TOLD:
         told[_TOLD:] = [f"and {len(told) - _TOLD} more services alike: see --json"]
@@ -78,6 +84,12 @@ def describe(usage: Usage, terminal: Terminal, *, span: str, top: int, errors: b
         lines += ["", terminal.paint("newest errors", "bold") if usage.errors else "no errors"]
         lines += [describe_line(name, each, terminal, widest) for name, each in usage.errors]
     return lines
+
+
+def _without(
+    at: int, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
+) -> tuple[tuple[Column, ...], list[list[Cell]]]:
+    return (*columns[:at], *columns[at + 1 :]), [[*row[:at], *row[at + 1 :]] for row in rows]
 
 
 def describe_line(
@@ -160,6 +172,7 @@ def _row(use: Use, terminal: Terminal) -> list[Cell]:
         Cell(count(use.requests)),
         Cell(rate(use.per_s)),
         _notable(use.classes["2xx"]),
+        _notable(use.classes["1xx"]),
         _notable(use.classes["3xx"]),
         _notable(use.classes["4xx"], "yellow"),
         _notable(use.classes["5xx"], "red"),

@@ -72,6 +72,31 @@ def test_the_screen_of_two_services(site, monkeypatch, capsys):
     assert "upstream 127.0.0.1:5432" in out
 
 
+def test_into_a_pipe_nothing_is_cut(site, monkeypatch, capsys):
+    """grep(1) finds what stands at the end of an URI, and each column is there."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    now = time.time() - 5
+    fill(site, [http_line(now, uri="/api/dash" + "x" * 300 + "/end", status=502)] * 3)
+    _, out, _ = run(monkeypatch, capsys, "--errors", "wiki")
+    assert "x/end" in out
+    assert out.splitlines()[2].split() == [
+        *("SERVICE", "REQ", "/S", "2xx", "3xx", "4xx", "5xx", "p50", "p95", "p99", "UP50", "UP95", "UP99"),
+        *("SENT", "LIMITED", "DENIED"),
+    ]
+
+
+def test_websockets_have_a_column_where_there_are_some(site, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    now = time.time() - 5
+    lines = [http_line(now, took="0.020", upstream_time="0.020")] * 95
+    fill(site, lines + [http_line(now, status=101, took="7200.000", upstream_time="7200.000")] * 10)
+    _, out, _ = run(monkeypatch, capsys, "wiki")
+    head, row = (line.split() for line in out.splitlines()[2:4])
+    told = dict(zip(head, row[1:], strict=True))
+    assert (told["REQ"], told["2xx"], told["WS"]) == ("105", "95", "10")
+    assert (told["p95"], told["p99"], told["UP95"]) == ("20ms", "20ms", "20ms")
+
+
 @pytest.mark.parametrize("width", [30, 60, 80, 100])
 def test_no_row_is_wider_than_the_terminal(site, monkeypatch, capsys, width):
     now = time.time() - 5

@@ -135,6 +135,14 @@ def test_the_sums_of_a_service():
     assert use.clients == (("100.64.0.0", 33),) and use.users == (("bob@example.com", 1),)
 
 
+def test_how_long_a_websocket_stayed_is_no_time_that_somebody_waited():
+    lines = [http_line(took="0.020", upstream_time="0.020")] * 95
+    lines += [http_line(status=101, took="7200.000", upstream_time="7200.000")] * 10
+    use = tally_of(lines).use(10.0)
+    assert (use.requests, use.classes["1xx"]) == (105, 10)
+    assert (use.took.p95_s, use.took.p99_s, use.upstream.p99_s) == (0.020, 0.020, 0.020)
+
+
 def test_sessions_that_failed_are_counted():
     use = tally_of([tcp_line(), tcp_line(status=502)], tcp=True).use(10.0)
     assert (use.tcp, use.requests, use.failures, use.received_bytes) == (True, 2, 1, 100)

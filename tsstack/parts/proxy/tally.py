@@ -22,6 +22,8 @@ ENOUGH = 20
 WARNING_SHARE, CRITICAL_SHARE = 0.01, 0.20
 """Of answers with 5xx: above it a service is in that state."""
 
+_SWITCHED = 101
+"""A websocket's session, logged when it is over (RFC 9110, section 15.2.2)."""
 _MOST_NAMES = 50_000
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -50,6 +52,7 @@ class Use:
     classes: Mapping[str, int]
     """`2xx` to `5xx`, `1xx` for websockets, `none` for those that ended without a status."""
     took: Quantiles
+    """Without websockets, as `upstream`: theirs is how long somebody stayed."""
     upstream: Quantiles
     sent_bytes: int
     received_bytes: int
@@ -81,9 +84,10 @@ class Tally:
         """Count one."""
         self.tcp = exchange.tcp
         self._classes[_class_of(exchange.status)] += 1
-        self._took_ms[round(exchange.took_s * 1000)] += 1
-        if exchange.upstream_s is not None:
-            self._upstream_ms[round(exchange.upstream_s * 1000)] += 1
+        if exchange.status != _SWITCHED:  # how long somebody stayed connected is no time that they waited
+            self._took_ms[round(exchange.took_s * 1000)] += 1
+            if exchange.upstream_s is not None:
+                self._upstream_ms[round(exchange.upstream_s * 1000)] += 1
         self._sent += exchange.sent_bytes
         self._received += exchange.received_bytes
         self._limited += exchange.is_limited
