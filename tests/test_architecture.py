@@ -74,7 +74,7 @@ MONITOR_JUDGEMENT = (
 )
 
 # What a benchmark's figures mean, and what is asked next; the rest of it measures.
-BENCH_JUDGEMENT = ("figures", "grades", "iperf", "kernels", "mtu_search", "peers", "wire")
+BENCH_JUDGEMENT = ("figures", "fitness", "grades", "iperf", "kernels", "mtu_search", "peers", "wire")
 
 
 def modules() -> list[Path]:

@@ -13,7 +13,7 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from tsstack.bench.mtu_search import LEAST, Search
+from tsstack.bench.mtu_search import LEAST, LEAST_TRIES, Found, Search, tries_for
 from tsstack.monitor.probes import echo
 from tsstack.monitor.probes.bound import endpoint, family_of, open_bound
 
@@ -25,7 +25,7 @@ _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 # linux/in.h and linux/in6.h: IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, and IP_PMTUDISC_PROBE of both.
 _MTU_DISCOVER = {4: (socket.SOL_IP, 10), 6: (41, 23)}
 _PMTUDISC_PROBE = 3
-_TRIES = 3
+_NEXT_S = 0.02
 _NUMBER = struct.Struct("!8sQ")
 
 
@@ -60,12 +60,14 @@ class SizedEchoes:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def passes(self, size_bytes: int) -> bool:
+    def passes(self, size_bytes: int, tries: int = LEAST_TRIES) -> bool:
         """Whether a packet of this size, IP header included, came there and its like came back.
 
-        A size beyond the interface's own MTU does not pass. Lost ones are sent again, three times in all.
+        A size beyond the interface's own MTU does not pass. One that gets no answer is sent again, `tries`
+        times in all, the later ones close behind each other: they wait for their answers together.
         """
-        for _ in range(_TRIES):
+        first = self._number + 1
+        for left in reversed(range(tries)):
             try:
                 self._send(size_bytes)
             except OSError as error:
@@ -73,8 +75,10 @@ class SizedEchoes:
                     return False
                 # An ICMP error about an earlier packet is told at the next call, which sends nothing.
                 continue
-            if self._await():
-                return True
+            alone = self._number == first or not left
+            answer = self._await(first, self._timeout_s if alone else _NEXT_S)
+            if answer is not None:
+                return answer
         return False
 
     def _send(self, size_bytes: int) -> None:
@@ -89,12 +93,15 @@ class SizedEchoes:
             packet = packet[:2] + echo.with_checksum(even)[2:4] + packet[4:]
         self._socket.sendto(packet, endpoint(self._address, 0, self._interface))
 
-    def _await(self) -> bool:
-        """Whether the answer to the last one came in time. What else comes is not ours."""
-        deadline_s = time.monotonic() + self._timeout_s
+    def _await(self, first: int, timeout_s: float) -> bool | None:
+        """Whether an answer to one from number `first` on came, False if it is too big; None: nothing did.
+
+        What else comes is not ours.
+        """
+        deadline_s = time.monotonic() + timeout_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             if not select.select([self._socket], [], [], left_s)[0]:
-                return False
+                return None
             try:
                 packet, sender = self._socket.recvfrom(65535)
             except OSError as error:
@@ -103,15 +110,15 @@ class SizedEchoes:
                 continue
             if self._raw and self._family == 4:
                 packet = echo.payload_of_ipv4(packet)
-            if str(sender[0]).partition("%")[0] == self._address and self._is_ours(packet):
+            if str(sender[0]).partition("%")[0] == self._address and self._is_ours(packet, first):
                 return True
-        return False
+        return None
 
-    def _is_ours(self, packet: bytes) -> bool:
+    def _is_ours(self, packet: bytes, first: int) -> bool:
         if len(packet) < echo.HEADER_BYTES + _NUMBER.size or packet[0] != echo.ECHO_REPLY[self._family]:
             return False
         secret, number = _NUMBER.unpack_from(packet, echo.HEADER_BYTES)
-        return bool(secret == self._secret and number == self._number)
+        return bool(secret == self._secret and first <= number <= self._number)
 
 
 _TOO_BIG = frozenset({90})  # EMSGSIZE
@@ -123,16 +130,23 @@ def find_mtu(
     *,
     interface: str = "",
     timeout_s: float = 1.0,
+    sent: int = 0,
+    lost: int = 0,
     tell: Callable[[str], None] = lambda _: None,
-) -> int | None:
-    """The largest packet that passes, up to `ceiling_bytes`; None when none does.
+) -> Found:
+    """The largest packet that passes, up to `ceiling_bytes`.
 
-    At most 15 sizes are tried, each three times. Raises OSError when the kernel gives no ICMP socket.
+    Of `sent` small echoes on this way `lost` got no answer: the more, the more often each size is tried. At
+    most 15 sizes are, and in the end the least of those that did not pass once more. Raises OSError when the
+    kernel gives no ICMP socket.
     """
     floor = min(LEAST[family_of(address)], ceiling_bytes)
     search = Search(floor, ceiling_bytes)
+    tries, certain = tries_for(sent, lost)
     with SizedEchoes(address, interface=interface, timeout_s=timeout_s) as echoes:
         while (size := search.next_size()) is not None:
             tell(f"MTU: {size} bytes")
-            search = search.after(size, echoes.passes(size))
-    return search.found
+            search = search.after(size, echoes.passes(size, tries))
+        if search.failed and echoes.passes(search.failed, tries):
+            certain = False  # it passes now, so what was lost told nothing of sizes
+    return Found(search.found, certain)

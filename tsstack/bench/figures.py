@@ -116,6 +116,8 @@ class Mtu:
     """The interface's own; 0 when it is not known."""
     why: str = ""
     """Why nothing was found."""
+    certain: bool = True
+    """False where so much gets lost that `found_bytes` may be too small."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,13 +79,16 @@ def predecessor(runs: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> Ma
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Change, ...]:
     """Two runs to one peer, as `Report.as_json` gives them, side by side.
 
-    Figures that one of them lacks are left out, and throughput that different engines measured. `before` is
+    Figures that one of them lacks are left out, throughput that different engines measured, and an MTU that
+    is uncertain. `before` is
     what a file held: parts that are not what they should be are left out as well.
     """
     found = []
     for figure in _FIGURES:
         one, other = _read(before, figure.where), _read(now, figure.where)
         if one is None or other is None:
+            continue
+        if figure.unit == "bytes" and not (_is_certain(before, figure) and _is_certain(now, figure)):
             continue
         if figure.unit == "bit/s" and not _same_engine(before, now, figure.where[0]):
             continue
@@ -122,6 +125,14 @@ def _read(run: Mapping[str, Any], where: tuple[str, ...]) -> float | None:
     for key in where[1:]:
         value = value.get(key) if isinstance(value, Mapping) else None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _is_certain(run: Mapping[str, Any], figure: _Figure) -> bool:
+    """Whether an MTU was no guess over a lossy way. Runs of before that was told have no such key."""
+    value: Any = run
+    for key in figure.where[:-1]:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return not isinstance(value, Mapping) or value.get("certain") is not False
 
 
 def _same_engine(before: Mapping[str, Any], now: Mapping[str, Any], direction: str) -> bool:

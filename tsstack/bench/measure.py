@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tsstack.bench import iperf, kernels, mtu_search, offloads, peers, wire
+from tsstack.bench import iperf, kernels, offloads, peers, wire
 from tsstack.bench.datagrams import find_mtu
 from tsstack.bench.echoes import Asker, Beside, DaemonPings, Echoes, Tell, measure
 from tsstack.bench.figures import (
@@ -192,10 +192,14 @@ class Benchmark:
             return Mtu(None, own, "echoes get no answer")
         patience_s = min(2.0, max(0.3, 4 * (idle.p95_s or 0.5)))
         try:
-            found = find_mtu(address, own or 1500, interface=bind, timeout_s=patience_s, tell=self.tell)
+            found = find_mtu(
+                address, own or 1500, interface=bind, timeout_s=patience_s,
+                sent=idle.sent, lost=idle.lost, tell=self.tell,
+            )  # fmt: skip
         except OSError as error:
             return Mtu(None, own, str(error.strerror or error).lower())
-        return Mtu(found, own, "" if found else "no echo of any size came back")
+        why = "" if found.size_bytes else "no echo of any size came back"
+        return Mtu(found.size_bytes, own, why, found.certain)
 
     def _underlay(
         self, way: Way, peer: Peer, networks: tuple[tuple[str, str], ...], own: tuple[str, ...]
@@ -307,14 +311,3 @@ class Benchmark:
             offloads={name: offloads.features(name) for name in shown},
             udp_gro_warning=warning,
         )
-
-
-def told_of_mtu(report: Report) -> str:
-    """What the MTUs found mean for the tailnet; empty where there is nothing to say."""
-    below = report.underlay.mtu.found_bytes if report.underlay and report.underlay.mtu else None
-    if below and report.underlay:
-        family = 6 if ":" in report.underlay.address else 4
-        if not mtu_search.fits_tailnet(below, family):
-            needed = mtu_search.TAILNET_DEFAULT + mtu_search.WIREGUARD_OVERHEAD[family]
-            return f"below {needed}: full packets of the tailnet are cut in two, or get lost"
-    return ""

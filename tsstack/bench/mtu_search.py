@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil, log
 
 TAILNET_DEFAULT = 1280
 """The MTU of tailscaled's interface if nothing else is set: the least of IPv6 (RFC 8200 section 5), so
@@ -12,6 +13,32 @@ WIREGUARD_OVERHEAD = {4: 60, 6: 80}
 the tag of 16 (net/tstun/mtu.go, wgHeaderLen, which is the one of IPv6)."""
 LEAST = {4: 576, 6: 1280}
 """What any path carries: RFC 1122 section 3.3.3 and RFC 8200 section 5."""
+
+LEAST_TRIES, MOST_TRIES = 3, 16
+_BY_CHANCE = 1e-4
+"""How often at most all tries of a size that passes may get lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The end of a search."""
+
+    size_bytes: int | None
+    """The largest packet that passes, IP header included; None when not even the smallest did."""
+    certain: bool = True
+    """False where so much gets lost that a size may have failed by chance."""
+
+
+def tries_for(sent: int, lost: int) -> tuple[int, bool]:
+    """How often to try each size on a way that lost so many small echoes, and whether that is often enough.
+
+    A few echoes tell a share of loss roughly, so one more of each kind is added (Laplace's rule).
+    """
+    if not sent:
+        return LEAST_TRIES, True
+    share = (lost + 1) / (sent + 2)
+    needed = ceil(log(_BY_CHANCE) / log(share)) if share < 1 else MOST_TRIES + 1
+    return min(MOST_TRIES, max(LEAST_TRIES, needed)), needed <= MOST_TRIES
 
 
 @dataclass(frozen=True, slots=True)

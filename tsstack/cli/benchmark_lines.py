@@ -6,14 +6,14 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tsstack.bench.figures import Latency, Load, Report, Throughput
+from tsstack.bench.figures import Latency, Load, Mtu, Report, Throughput
+from tsstack.bench.fitness import Fitness, told_of_mtu
 from tsstack.bench.grades import Change
-from tsstack.bench.measure import told_of_mtu
 from tsstack.bench.mtu_search import TAILNET_DEFAULT
 from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
 
 _LABEL_WIDTH = 13
-_GRADE_LOOKS = {"A+": "green", "A": "green", "B": "green", "C": "yellow", "D": "red", "F": "red"}
+_GRADE_LOOKS = {"A+": "green", "A": "green", "B": "green", "C": "", "D": "yellow", "F": "yellow"}
 _WORDS = {"direct": "direct", "relay": "relayed", "peer-relay": "through a peer relay", "unknown": "unknown"}
 _SHORT = {
     "rx-gro": "GRO",
@@ -29,11 +29,11 @@ Piece = tuple[str, str]
 
 
 def report_lines(
-    report: Report, changes: Sequence[Change], before: str, terminal: Terminal, level: str
+    report: Report, changes: Sequence[Change], before: str, terminal: Terminal, found: Fitness
 ) -> list[str]:
     """The whole screen. `before` is when the last run to this peer was, empty when there was none."""
     rows = _Rows(terminal)
-    rows.head(level, report, [change for change in changes if change.worse])
+    rows.head(found, report)
     _way(rows, report)
     rows.row("latency", _latency(report.idle))
     for load in report.loads:
@@ -49,7 +49,7 @@ def report_lines(
     if relays.home or relays.peer_home:
         rows.row("relays", [(f"home {home or '?'}, the peer's {relays.peer_home or '?'}", "")])
     if relays.udp is False:
-        rows.text("", "no UDP gets out of this network: every way is relayed", "red")
+        rows.text("", "no UDP gets out of this network: every way is relayed", "yellow")
     if relays.varies:
         rows.text("", "this network's NAT maps by destination: direct ways are hard to find", "yellow")
     _host(rows, report)
@@ -61,9 +61,13 @@ def report_lines(
 
 def history_lines(runs: Iterable[Mapping[str, Any]], terminal: Terminal) -> list[str]:
     """A line for each run, the newest first. What a damaged run lacks is a dash."""
-    head = f"{'when (UTC)':17}{'peer':17}{'way':12}{'latency':>10}{'up':>12}{'down':>12}"
+    runs = list(runs)
+    # Sixteen signs of a name are enough where they have to be.
+    longest = max((len(clean(run["peer"])) for run in runs), default=0)
+    room = max(16, min(longest, terminal.width - 64))
+    head = f"{'when (UTC)':17}{'peer':{room + 1}}{'way':12}{'latency':>10}{'up':>12}{'down':>12}"
     lines = [terminal.paint(terminal.clip(head, terminal.width), "bold")]
-    for run in reversed(list(runs)):
+    for run in reversed(runs):
         loads = {}
         for load in run.get("loads") or ():
             through = load.get("throughput") if isinstance(load, Mapping) else None
@@ -74,7 +78,7 @@ def history_lines(runs: Iterable[Mapping[str, Any]], terminal: Terminal) -> list
         rtt = _number(idle.get("p50_s")) if isinstance(idle, Mapping) else None
         cells = (
             clean(run["at"])[:16].replace("T", " ").ljust(17)
-            + terminal.clip(clean(run["peer"]), 16).ljust(17)
+            + terminal.clip(clean(run["peer"]), room).ljust(room + 1)
             + clean(via)[:11].ljust(12)
             + milliseconds(rtt).rjust(10)
             + bits(loads.get("up")).rjust(12)
@@ -133,9 +137,8 @@ class _Rows:
         self.lines: list[str] = []
         self._terminal = terminal
 
-    def head(self, level: str, report: Report, worse: Sequence[Change]) -> None:
-        why = [_WORDS[report.way.via]] if report.way.relayed else []
-        why += ["worse than the last run"] if worse else []
+    def head(self, found: Fitness, report: Report) -> None:
+        level, why = found.level, found.why
         pieces = [
             (report.peer, "bold"),
             (f"  {report.address}  ", ""),
@@ -225,16 +228,23 @@ def _underlay(rows: _Rows, report: Report) -> None:
 
 
 def _mtu(rows: _Rows, report: Report) -> None:
-    found = report.mtu.found_bytes if report.mtu else None
-    if found:
-        usual = " (its default)" if found == TAILNET_DEFAULT else ""
-        words = f"{found} on the tailnet{usual}"
+    found, below = report.mtu, report.underlay.mtu if report.underlay else None
+    if found and found.found_bytes:
+        usual = " (its default)" if found.found_bytes == TAILNET_DEFAULT and found.certain else ""
+        words = f"{_size(found)} on the tailnet{usual}"
     else:
-        words = f"not found on the tailnet: {report.mtu.why}" if report.mtu else "not found"
-    below = report.underlay.mtu.found_bytes if report.underlay and report.underlay.mtu else None
-    rows.row("MTU", [(words + (f", {below} on the underlay" if below else ""), "")])
+        words = f"not found on the tailnet: {found.why}" if found else "not found"
+    rows.row(
+        "MTU", [(words + (f", {_size(below)} on the underlay" if below and below.found_bytes else ""), "")]
+    )
+    if any(each and each.found_bytes and not each.certain for each in (found, below)):
+        rows.text("", "uncertain: so much gets lost that larger ones may have failed by chance", "dim")
     if said := told_of_mtu(report):
         rows.text("", said, "yellow")
+
+
+def _size(mtu: Mtu) -> str:
+    return str(mtu.found_bytes) if mtu.certain else f"{mtu.found_bytes} or more"
 
 
 def _host(rows: _Rows, report: Report) -> None:

@@ -12,7 +12,7 @@ import click
 
 from tsstack.bench import wire
 from tsstack.cli.ending import leave
-from tsstack.cli.glyphs import clean, redraws, terminal
+from tsstack.cli.glyphs import UNCUT, clean, redraws, terminal
 from tsstack.cli.known_names import complete_peer
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter, result, result_json
@@ -21,6 +21,7 @@ from tsstack.errors import TsstackError, UsageError
 
 if TYPE_CHECKING:
     from tsstack.bench.figures import Report
+    from tsstack.bench.fitness import Fitness
     from tsstack.bench.grades import Change
     from tsstack.bench.kept import Kept
     from tsstack.bench.measure import Plan
@@ -102,8 +103,9 @@ def command(  # noqa: PLR0917  click passes them by name
       ts-benchmark --history nas
 
     \b
-    Exit codes: 0 measured; 1 relayed, or notably worse than the last run;
-    2 the peer does not answer; 3 it cannot be told.
+    Exit codes: 0 measured; 1 relayed, no UDP gets out, more than 5 % lost, grade D or F, an MTU that
+    is too small, or notably worse than the last run; 2 half of it is lost, or the peer does not answer;
+    3 it cannot be told.
     """
     from tsstack.bench.kept import usual_folder
     from tsstack.bench.measure import Plan
@@ -132,6 +134,7 @@ def _screen(
     daemon: Path, plan: Plan, peer: str, folder: Path, *, as_json: bool, keep: bool = False
 ) -> tuple[str, str]:
     """Measure once; the text and its level. An unreachable peer is critical, and said as any error."""
+    from tsstack.bench.fitness import fitness
     from tsstack.bench.grades import changes, predecessor
     from tsstack.bench.measure import Benchmark, Unreachable
 
@@ -146,16 +149,22 @@ def _screen(
         line.clear()
     before = predecessor(_runs(folder, report.peer), report.as_json())
     found = changes(before, report.as_json()) if before else ()
-    level = "warning" if report.way.relayed or any(each.worse for each in found) else "ok"
+    judged = fitness(report, found)
     if keep:
         _keep(folder, report)
     return _text(
-        report, found, str((before or {}).get("at", "")), level, as_json=as_json, indent=indent
-    ), level
+        report, found, str((before or {}).get("at", "")), judged, as_json=as_json, indent=indent
+    ), judged.level
 
 
 def _text(
-    report: Report, found: tuple[Change, ...], before: str, level: str, *, as_json: bool, indent: int | None
+    report: Report,
+    found: tuple[Change, ...],
+    before: str,
+    judged: Fitness,
+    *,
+    as_json: bool,
+    indent: int | None,
 ) -> str:
     import json
     from dataclasses import asdict
@@ -163,9 +172,10 @@ def _text(
     from tsstack.cli.benchmark_lines import report_lines
 
     if not as_json:
-        return "\n".join(report_lines(report, found, before, terminal(), level))
+        return "\n".join(report_lines(report, found, before, terminal(piped=UNCUT), judged))
     value = {
-        "level": level,
+        "level": judged.level,
+        "why": list(judged.why),
         "report": report.as_json(),
         "ratio": report.ratio,
         "last_run": before or None,
@@ -222,7 +232,7 @@ def _history(folder: Path, peer: str, *, as_json: bool) -> int:
     if not kept.runs:
         chatter(f"no runs are kept in {folder}" + (f" of {clean(peer)}" if peer else ""))
         return 0
-    result("\n".join(history_lines(kept.runs, terminal())))
+    result("\n".join(history_lines(kept.runs, terminal(piped=UNCUT))))
     return 0
 
 

@@ -21,6 +21,7 @@ from tsstack.bench import offloads
 from tsstack.bench.datagrams import find_mtu
 from tsstack.bench.echoes import Beside, Echoes, measure
 from tsstack.bench.grades import added_s, grade
+from tsstack.bench.mtu_search import Found
 from tsstack.bench.server import Server
 from tsstack.bench.transfer import NobodyThere, transfer
 
@@ -126,20 +127,38 @@ def test_the_narrow_place_of_a_path_is_found(bed: Bed, address: str, sockets: st
     for space in (bed.mid, bed.far):
         sh("ip", "-n", space, "link", "set", "c0", "mtu", str(NARROW_BYTES))
     try:
-        assert within(bed.near, lambda: find_mtu(address, 1500, timeout_s=0.3)) == NARROW_BYTES
+        assert within(bed.near, lambda: find_mtu(address, 1500, timeout_s=0.3)).size_bytes == NARROW_BYTES
     finally:
         for space in (bed.mid, bed.far):
             sh("ip", "-n", space, "link", "set", "c0", "mtu", "1500")
     # What the kernel learnt of the path meanwhile does not count: each probe is of now.
-    assert within(bed.near, lambda: find_mtu(address, 1500, timeout_s=0.3)) == 1500
+    assert within(bed.near, lambda: find_mtu(address, 1500, timeout_s=0.3)) == Found(1500)
 
 
 def test_the_interfaces_own_mtu_is_the_ceiling(bed: Bed) -> None:
-    assert within(bed.near, lambda: find_mtu(FAR, 9000, timeout_s=0.3)) == 1500
+    assert within(bed.near, lambda: find_mtu(FAR, 9000, timeout_s=0.3)) == Found(1500)
 
 
 def test_who_does_not_answer_has_no_mtu(bed: Bed) -> None:
-    assert within(bed.near, lambda: find_mtu("10.9.2.77", 1500, timeout_s=0.1)) is None
+    assert within(bed.near, lambda: find_mtu("10.9.2.77", 1500, timeout_s=0.1)) == Found(None)
+
+
+@pytest.mark.parametrize(("percent", "lost"), [(12, 5), (25, 9), (60, 17)])
+def test_a_size_that_got_lost_is_no_mtu(bed: Bed, percent: int, lost: int) -> None:
+    """Loss each way; `lost` of twenty small echoes is what that makes of them."""
+    rule = f"meta l4proto {{ icmp, icmpv6 }} numgen random mod 100 < {percent} drop"
+    rules = f"table inet lossy {{ chain p {{ type filter hook prerouting priority 0; {rule}; }}; }}"
+
+    def find() -> Found:
+        return find_mtu(FAR, 1500, timeout_s=0.1, sent=20, lost=lost)
+
+    sh("ip", "netns", "exec", bed.mid, "nft", rules)
+    try:
+        found = [within(bed.near, find) for _ in range(12)]
+    finally:
+        sh("ip", "netns", "exec", bed.mid, "nft", "delete", "table", "inet", "lossy")
+    assert all(each == Found(1500) for each in found if each.certain), found
+    assert all(each.certain for each in found) == (percent < 60), "what nobody can tell is told as such"
 
 
 def test_a_full_queue_gets_its_grade(bed: Bed) -> None:

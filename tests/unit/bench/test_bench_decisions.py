@@ -174,3 +174,10 @@ def test_known_trouble_is_told_with_its_source(
 )
 def test_other_kernels_are_left_in_peace(release: str, daemon: str, links: tuple[str, ...]) -> None:
     assert troubles(release, daemon, links) == ()
+
+
+def test_an_mtu_that_is_uncertain_is_compared_with_nothing() -> None:
+    guessed = a_run(mtu={"found_bytes": 1279, "certain": False})
+    assert worse(a_run(), guessed) == set()
+    assert worse(guessed, a_run()) == set()
+    assert worse(a_run(), a_run(mtu={"found_bytes": 1279, "certain": True})) == {"MTU"}

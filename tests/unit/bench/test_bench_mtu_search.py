@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstack.bench.mtu_search import Search, fits_tailnet
+from tsstack.bench.mtu_search import Search, fits_tailnet, tries_for
 
 
 def drive(search: Search, passes: Callable[[int], bool]) -> tuple[int | None, list[int]]:
@@ -57,3 +57,20 @@ def test_what_the_tailnet_needs_of_the_path_below() -> None:
     assert not fits_tailnet(1339, 4)
     assert fits_tailnet(1360, 6)
     assert not fits_tailnet(1359, 6)
+
+
+@pytest.mark.parametrize(
+    ("sent", "lost", "tries", "certain"),
+    [
+        (0, 0, 3, True),
+        (20, 0, 3, True),
+        (20, 5, 8, True),
+        (20, 9, 12, True),
+        (20, 16, 16, False),
+        (4, 4, 16, False),
+    ],
+)
+def test_the_more_is_lost_the_more_often_a_size_is_tried(
+    sent: int, lost: int, tries: int, certain: bool
+) -> None:
+    assert tries_for(sent, lost) == (tries, certain)
