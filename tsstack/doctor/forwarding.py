@@ -18,8 +18,12 @@ class ForwardingFacts:
     """Why this host has to forward; empty: it has not."""
     uses_exit: str = ""
     """The exit node that this host itself uses."""
+    families: frozenset[int] = frozenset({4, 6})
+    """Of what it forwards."""
     ipv4: int | None = None
     ipv6: int | None = None
+    learning: tuple[str, ...] = ()
+    """Interfaces whose IPv6 routes come from router advertisements, and go when forwarding goes on."""
     shut: tuple[str, ...] = ()
     """Interfaces on which IPv4 forwarding alone is off."""
     rp_filter: Mapping[str, int] = field(default_factory=dict)
@@ -47,14 +51,25 @@ def check_forwarding(facts: ForwardingFacts) -> Iterator[Finding]:
 def _switched(facts: ForwardingFacts) -> Iterator[Finding]:
     if not facts.reason:
         return
-    for name, value in (("net.ipv4.ip_forward", facts.ipv4), ("net.ipv6.conf.all.forwarding", facts.ipv6)):
-        if value == 0:
+    for family, name, value in (
+        (4, "net.ipv4.ip_forward", facts.ipv4),
+        (6, "net.ipv6.conf.all.forwarding", facts.ipv6),
+    ):
+        if value == 0 and family in facts.families:
             words = f"{name} is 0, and this host has to forward for {facts.reason}"
-            yield Finding("TS861", "error", "forwarding", words, f"sysctl -w {name}=1")
-    if facts.ipv4 and facts.shut:
+            first = "".join(map(_keeping, facts.learning)) if family == 6 else ""
+            if first:
+                words += f"; with that alone {listed(facts.learning)} would lose its IPv6 default route"
+            yield Finding("TS861", "error", "forwarding", words, f"sysctl -w {first}{name}=1")
+    if facts.ipv4 and facts.shut and 4 in facts.families:
         words = f"IPv4 forwarding is off on {listed(facts.shut)} alone, and is needed for {facts.reason}"
         fix = f"sysctl -w net.ipv4.conf.{facts.shut[0]}.forwarding=1"
         yield Finding("TS861", "error", "forwarding", words, fix)
+
+
+def _keeping(interface: str) -> str:
+    """ip-sysctl: a host that forwards heeds router advertisements with 2 alone; the switch purges them."""
+    return f"net.ipv6.conf.{interface.replace('.', '/')}.accept_ra=2 "
 
 
 def _filtered(facts: ForwardingFacts) -> Iterator[Finding]:

@@ -302,9 +302,12 @@ FINDINGS = (
         "TS861",
         "error",
         "Forwarding is off, and this host routes",
-        "It offers routes or an exit node, or the file has forward rules, and the kernel passes nothing on.",
+        "It offers routes or an exit node, or the file has forward rules, and the kernel passes nothing on. "
+        "A host that learns its IPv6 default route from router advertisements loses it when IPv6 forwarding "
+        "goes on, unless accept_ra is 2 there before: a switch does both, in that order.",
         "net.ipv4.ip_forward is 0, and this host has to forward for 192.168.15.0/24",
-        "sysctl -w net.ipv4.ip_forward=1",
+        "sysctl -w net.ipv4.ip_forward=1\n"
+        "sysctl -w net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.all.forwarding=1    # in this order",
     ),
     Remark(
         "TS862",

@@ -244,6 +244,9 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "a key for all to read": (certificate(key_mode=0o644), [("TS851", "warning")]),
     "no forwarding": (check_forwarding(replace(FORWARDING, ipv4=0)), [("TS861", "error")]),
     "no IPv6 forwarding": (check_forwarding(replace(FORWARDING, ipv6=0)), [("TS861", "error")]),
+    "no IPv6 forwarding where IPv4 alone is offered": (
+        check_forwarding(replace(FORWARDING, ipv6=0, families=frozenset({4}))), [],
+    ),
     "an interface that does not forward": (
         check_forwarding(replace(FORWARDING, shut=("eth0",))), [("TS861", "error")],
     ),
@@ -421,6 +424,17 @@ def test_what_is_refused_for_one_reason_is_one_finding() -> None:
 def test_listed_says_how_many_more() -> None:
     assert listed(["a", "b", "a"]) == "a, b"
     assert listed("abcdefg", 3) == "a, b, c and 4 more"
+
+
+def test_the_fix_of_ipv6_forwarding_keeps_the_default_route() -> None:
+    off = replace(FORWARDING, ipv6=0, learning=("eth0", "wan.7"))
+    (finding,) = check_forwarding(off)
+    assert finding.fix == (
+        "sysctl -w net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.wan/7.accept_ra=2 "
+        "net.ipv6.conf.all.forwarding=1"
+    )
+    (finding,) = check_forwarding(replace(off, ipv4=0, families=frozenset({4})))
+    assert finding.fix == "sysctl -w net.ipv4.ip_forward=1"
 
 
 def test_while_a_switch_waits_the_doctor_goes_back_to_nothing_that_it_would_drop() -> None:

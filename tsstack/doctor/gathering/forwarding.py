@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsstack.doctor.forwarding import ForwardingFacts
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tsstack.model.facts import Facts
 
 _TAILNET = "tailscale0"
+_LEARNT = 0x00010000 | 0x00040000  # linux/ipv6_route.h: RTF_DEFAULT, RTF_ADDRCONF
 _NO_INTERFACES = ("all", "default", "lo")
 
 
@@ -39,8 +41,14 @@ def look_at_forwarding(live: Needs, facts: Facts, status: Mapping[str, Any]) -> 
     return ForwardingFacts(
         reason=reason,
         uses_exit=uses_exit,
+        families=_families(tailnet),
         ipv4=_number(sysctls, "net.ipv4.ip_forward"),
         ipv6=_number(sysctls, "net.ipv6.conf.all.forwarding"),
+        learning=tuple(
+            name
+            for name in sorted({*_advertised(), facts.default_interface} - {""})
+            if _number(sysctls, f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra") == 1
+        ),
         shut=tuple(
             _interface(name)
             for name in ipv4
@@ -56,6 +64,24 @@ def look_at_forwarding(live: Needs, facts: Facts, status: Mapping[str, Any]) -> 
         gro_fixed=_gro_fixed(facts.default_interface),
         uplink=facts.default_interface,
     )
+
+
+def _families(tailnet: Mapping[str, Any]) -> frozenset[int]:
+    """Of what is offered; both of an exit node, and where nothing is and the live generation wants it."""
+    offers = tailnet["offers"]
+    if tailnet["offers_exit"] or not offers:
+        return frozenset({4, 6})
+    return frozenset(6 if ":" in str(offer["route"]) else 4 for offer in offers)
+
+
+def _advertised() -> set[str]:
+    """Interfaces with routes that go when forwarding goes on (net/ipv6/route.c: rt6_purge_dflt_routers)."""
+    try:
+        lines = Path("/proc/thread-self/net/ipv6_route").read_text("ascii").splitlines()
+    except OSError:
+        return set()  # no IPv6
+    fields = [line.split() for line in lines]
+    return {each[9] for each in fields if int(each[8], 16) & _LEARNT and each[9] not in _NO_INTERFACES}
 
 
 def _number(sysctls: Sysctls, name: str) -> int | None:
