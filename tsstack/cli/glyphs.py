@@ -10,7 +10,7 @@ import io
 import os
 import sys
 
-from tsstack.status.words import BARS, COLOUR_OF, SIGNS, clean, spark
+from tsstack.status.words import BARS, COLOUR_OF, SIGNS, clean, spark, speaks_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ _SGR = {
     "bold": "1",
     "dim": "2",
 }
+
+
+_COERCED = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
+"""What PEP 538 tries, in its order."""
 
 
 class Terminal:
@@ -147,6 +151,22 @@ def _is_utf8() -> bool:
     Python writes UTF-8 in the C locale too (PEP 540), whatever the terminal makes of it.
     """
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
-    locale = next(filter(None, names), "C").lower()
-    return encoding == "utf8" and locale not in {"c", "posix"}
+    return encoding == "utf8" and speaks_utf8(locale_given())
+
+
+def locale_given() -> dict[str, str]:
+    """What the user said of the locale, not what Python made of it before we were asked.
+
+    In the C locale, or in one that is not installed, it puts UTF-8 into LC_CTYPE itself (PEP 538). What exec
+    gave us is in /proc (proc_pid_environ(5)).
+    """
+    told = {name: os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")}
+    if told["LC_CTYPE"] in _COERCED:
+        try:
+            with open("/proc/self/environ", "rb") as file:  # noqa: PTH123
+                given = file.read().split(b"\0")
+        except OSError:
+            return told
+        mine = [each[9:].decode("ascii", "replace") for each in given if each.startswith(b"LC_CTYPE=")]
+        told["LC_CTYPE"] = mine[0] if mine else ""
+    return told

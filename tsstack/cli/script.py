@@ -61,8 +61,31 @@ def run_script(command: click.Command, name: str) -> int:
     )
 
 
-def exit_code_of(work: Callable[[], Any], shared: Shared) -> int:  # noqa: PLR0911  each way to end has its code
+def exit_code_of(work: Callable[[], Any], shared: Shared) -> int:
     """The code that a check plugin ends with after `work`, which gives one, or fails: that is 3, and told."""
+    try:
+        return _code_of(work, shared)
+    except BrokenPipeError:  # `ts-quality | head`
+        _let_go_of_output()
+    except OSError as error:  # a full disk behind `ts-quality > FILE`, also where an error was to be told
+        _let_go_of_output()
+        chatter(f"error: {error}")
+    except Exception:  # noqa: BLE001  a fault of ours: told whole, and no warning of a check plugin
+        import traceback
+
+        traceback.print_exc()
+    return EXIT_CODE["unknown"]
+
+
+def _let_go_of_output() -> None:
+    """What is still in the buffer would fail once more at the end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # it has no descriptor
+
+
+def _code_of(work: Callable[[], Any], shared: Shared) -> int:
     try:
         code = work()
     except click.exceptions.Exit as end:
@@ -77,19 +100,8 @@ def exit_code_of(work: Callable[[], Any], shared: Shared) -> int:  # noqa: PLR09
     except click.ClickException as error:
         error.show()
         return EXIT_CODE["unknown"]
-    except BrokenPipeError:  # `ts-quality | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_CODE["unknown"]
     except (KeyboardInterrupt, click.Abort):
         return 130
-    except OSError as error:
-        chatter(f"error: {error}")
-        return EXIT_CODE["unknown"]
-    except Exception:  # noqa: BLE001  a fault of ours: told whole, and no warning of a check plugin
-        import traceback
-
-        traceback.print_exc()
-        return EXIT_CODE["unknown"]
     return code if isinstance(code, int) else 0
 
 

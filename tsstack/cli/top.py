@@ -59,6 +59,7 @@ def top(
     import os
     import sys
 
+    from tsstack.cli.glyphs import locale_given
     from tsstack.status.gather import Sources
     from tsstack.status.words import speaks_utf8
 
@@ -78,6 +79,10 @@ def top(
     plain = look.is_plain(os.environ)
     if not plain:
         os.environ.pop("NO_COLOR", None)  # empty: to Textual it would say the same as 1
-    app = Dashboard(feed, Signs(unicode=speaks_utf8(os.environ)), theme=theme or look.THEMES[0], plain=plain)
+    app = Dashboard(
+        feed, Signs(unicode=speaks_utf8(locale_given())), theme=theme or look.THEMES[0], plain=plain
+    )
     app.run()
     feed.stop()
+    if app.return_code:
+        raise click.exceptions.Exit(app.return_code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,6 +129,14 @@ class Dashboard(App[None]):
         self._open(self.overview)
         self.feed.on_news = self._tell
         self.set_interval(1.0, self._tick)
+        # A thread that is not the main one gets no signals; a terminal that is gone needs no restoring.
+        with suppress(RuntimeError, ValueError, NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminated)
+
+    def _terminated(self) -> None:
+        """End as a signal would have it, with the terminal as it was before."""
+        self.feed.stop()
+        self.exit(return_code=128 + signal.SIGTERM)
 
     def _tell(self) -> None:
         """In a thread of the feed's: one message until it is read, however much is new."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -187,3 +191,64 @@ def test_a_name_that_the_locale_has_no_letters_for_ends_nothing(
     output.result(f"peer {name}.")
     sys.stdout.flush()
     assert written.getvalue() == f"peer {'?' * len(name)}.\n".encode()
+
+
+@pytest.mark.parametrize("module", WATCHING)
+@pytest.mark.parametrize("redirect", [">/dev/full", "| true"])
+def test_an_error_that_cannot_be_printed_is_no_warning(module: str, redirect: str, tmp_path: Path) -> None:
+    """It ended with 1 and a traceback; a check plugin takes 1 for a warning."""
+    nowhere = {"ts_quality": "--socket", "ts_monitor_logs": "--socket", "ts_benchmark": "--tailscaled"}
+    words = [nowhere[module], str(tmp_path / "none")] if module in nowhere else []
+    script = f'"$@" --json {redirect}; exit ${{PIPESTATUS[0]}}'
+    command = ["bash", "-c", script, "-", sys.executable, "-c", START.format(module), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 3, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "utf8"),
+    [
+        ({}, False),
+        ({"LANG": "C"}, False),
+        ({"LC_CTYPE": "C"}, False),
+        ({"LC_CTYPE": "POSIX"}, False),
+        ({"LC_ALL": "C", "LANG": "C.UTF-8"}, False),
+        ({"LANG": "xx_XX.ISO-8859-1"}, False),
+        ({"LANG": "C.UTF-8"}, True),
+        ({"LC_CTYPE": "C.UTF-8"}, True),
+        ({"LANG": "xx_XX.UTF-8"}, True),
+    ],
+)
+def test_signs_are_those_of_the_locale_that_the_user_gave(environment: dict[str, str], utf8: bool) -> None:
+    """Python itself puts UTF-8 into LC_CTYPE where it finds the C locale (PEP 538)."""
+    words = "from tsstack.cli.glyphs import terminal, locale_given; print(terminal().unicode)"
+    done = subprocess.run(
+        [sys.executable, "-c", words], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{utf8}\n"
+
+
+def test_a_dashboard_that_is_ended_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    """No alternate screen, no mouse reports, the cursor there."""
+    own, its = pty.openpty()
+    command = [sys.executable, "-c", START.format("main"), "top", "--state", str(tmp_path)]
+    environment = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment)
+    os.close(its)
+    said = b""
+    try:
+        while b"tsstack top" not in said and b"generations" not in said:
+            said += os.read(own, 65536)
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(OSError):  # EIO: it has closed its end
+            while data := os.read(own, 65536):
+                said += data
+        assert process.wait(10) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+        os.close(own)
+    for mode in (b"1049", b"1000", b"1006"):
+        assert said.rindex(b"\x1b[?" + mode + b"l") > said.rindex(b"\x1b[?" + mode + b"h")
+    assert said.rindex(b"\x1b[?25h") > said.rindex(b"\x1b[?25l")
