@@ -20,6 +20,7 @@ from tsstack.tui.frame import Frame, Generation, Permissions, next_frame
 
 if TYPE_CHECKING:
     from tsstack.status.shape import Status
+    from tsstack.switch.generations import Store
 
 TAILSCALED_PACE_S = 0.95
 """tailscaled is asked no more often, however often the rest is: with many peers each answer costs it work."""
@@ -61,6 +62,25 @@ def permissions(sources: Sources) -> Permissions:
     except OSError:
         steer = user == 0
     return Permissions(steer=steer, switch=user == 0)
+
+
+def _is_there(folder: Path, number: int, manifest: str) -> bool:
+    """Whether it has a manifest, be it one that this user may not even look for."""
+    try:
+        return (folder / str(number) / manifest).exists()
+    except OSError:
+        return True
+
+
+def _generation(store: Store, number: int) -> Generation:
+    try:
+        each = store.manifest(number)
+    except TsstackError as error:
+        return Generation(number, 0.0, "", (), error.message)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        return Generation(number, 0.0, "", (), f"its manifest cannot be read: {why}")
+    return Generation(each.number, each.created_unix_s, each.source, each.summary)
 
 
 class Feed:
@@ -120,32 +140,34 @@ class Feed:
         status = gather(sources, self._heard or _SILENT)
         if self._heard is None:
             status = _not_yet_judged(status)
-        generations = self._read_generations() if self.wants_generations.is_set() else None
-        frame = next_frame(self.latest, status, permissions(sources), generations)
+        generations, fault = self._read_generations() if self.wants_generations.is_set() else (None, "")
+        frame = next_frame(self.latest, status, permissions(sources), generations, fault)
         self.latest = frame
         self.on_news()
         return frame
 
-    def _read_generations(self) -> tuple[Generation, ...]:
-        """The generations on disk, read again when their folder or a link has changed."""
-        folder = self.places.state / "generations"
-        try:
-            mark: tuple[object, ...] = (folder.stat().st_mtime_ns,)
-        except OSError:
-            return ()
-        if mark != self._generations[0]:
-            from tsstack.switch.generations import Store
+    def _read_generations(self) -> tuple[tuple[Generation, ...], str]:
+        """The generations on disk, read again when their folder or a link has changed; or why they cannot be.
 
-            try:
-                known = Store(self.places.state).list()
-            except (OSError, TsstackError):
-                return self._generations[1]
-            found = tuple(
-                Generation(each.number, each.created_unix_s, each.source, each.summary)
-                for each in reversed(known)
-            )
-            self._generations = (mark, found)
-        return self._generations[1]
+        One that is damaged, or not for this user, hides no other.
+        """
+        from tsstack.switch.generations import MANIFEST, Store
+
+        store = Store(self.places.state)
+        try:
+            mark: tuple[object, ...] = (store.folder.stat().st_mtime_ns,)
+            if mark == self._generations[0]:
+                return self._generations[1], ""
+            names = [path.name for path in store.folder.iterdir() if path.name.isdigit()]
+        except FileNotFoundError:
+            return (), ""
+        except OSError as error:
+            return (), f"{store.folder} cannot be read: {(error.strerror or str(error)).lower()}"
+        numbers = sorted(map(int, names), reverse=True)
+        found = tuple(_generation(store, each) for each in numbers if _is_there(store.folder, each, MANIFEST))
+        # What is damaged now may be mended without its folder telling.
+        self._generations = (() if any(each.fault for each in found) else mark, found)
+        return found, ""
 
     def _follow(self) -> None:
         """The monitor's events while it runs, those of its history while it does not."""

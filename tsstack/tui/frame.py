@@ -49,6 +49,8 @@ class Generation(NamedTuple):
     made: float
     source: str
     summary: tuple[str, ...]
+    fault: str = ""
+    """Why nothing more is known of it; empty where all is."""
 
 
 class Permissions(NamedTuple):
@@ -80,6 +82,8 @@ class Frame:
     """Packets refused in a second, by counter, one a second."""
     generations: tuple[Generation, ...] | None = None
     """The newest first; None: not read yet."""
+    generations_fault: str = ""
+    """Why they cannot be listed; empty: they can."""
     remembered: Mapping[str, Mapping[str, Any]] = field(default_factory=_nothing)
     """By service: what the monitor said of it last, where nothing newer is known."""
     _heard: Mapping[str, Mapping[str, Any]] = field(default_factory=_nothing, repr=False)
@@ -114,6 +118,7 @@ def next_frame(
     status: Status,
     permissions: Permissions,
     generations: tuple[Generation, ...] | None = None,
+    generations_fault: str = "",
 ) -> Frame:
     """The frame of `status`, with what `before` remembers."""
     now = status["at"]
@@ -129,6 +134,7 @@ def next_frame(
         rates=_rates(marks),
         drops=before.drops if before else _NONE,
         generations=generations,
+        generations_fault=generations_fault,
         remembered=remembered,
         _heard=_heard(before, status),
         _marks=marks,

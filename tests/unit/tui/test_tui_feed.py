@@ -16,9 +16,10 @@ from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 from tui_bed import EVENTS, event
 
 from tsstack.status.gather import Sources
-from tsstack.tui.cells import Signs, text_of
+from tsstack.tui.cells import Signs, lay_out, text_of
 from tsstack.tui.feed import Feed, Places
 from tsstack.tui.views.bars import banner
+from tsstack.tui.views.generations import generation_details, generations
 
 
 def places(folder: Path) -> Places:
@@ -213,7 +214,42 @@ def test_generations_are_read_when_somebody_looks(tmp_path: Path) -> None:
         assert feed.latest.generations is None
         feed.wants_generations.set()
         wait_for(lambda: feed.latest.generations, "generations")
-        assert feed.latest.generations[0] == (3, 5.0, "a.yaml", ("x",))
+        assert feed.latest.generations[0] == (3, 5.0, "a.yaml", ("x",), "")
+
+
+def test_a_damaged_manifest_hides_no_other_generation(tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "generations"
+    for number in (1, 2, 3):
+        (folder / str(number)).mkdir(parents=True)
+        manifest = {"number": number, "created_unix_s": 5.0, "version": "", "source": "a.yaml", "summary": []}
+        (folder / str(number) / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "1" / "manifest.json").write_text("{")
+    feed = Feed(places(tmp_path))
+    feed.wants_generations.set()
+    frame = feed.take()
+    table = generations(frame, Signs(unicode=True))
+    assert list(table.keys) == ["3", "2", "1"]
+    widths = lay_out(table.columns, 120)
+    assert "is damaged" in text_of(table.cells(2, widths)[4])
+    assert "is damaged" in text_of(generation_details(frame, Signs(unicode=True), "1")[1])
+    manifest = {"number": 1, "created_unix_s": 5.0, "version": "", "source": "b.yaml", "summary": ["mended"]}
+    (folder / "1" / "manifest.json").write_text(json.dumps(manifest))
+    assert feed.take().generations[2] == (1, 5.0, "b.yaml", ("mended",), ""), "what is mended is read again"
+
+
+def test_generations_that_cannot_be_listed_are_not_told_to_be_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state" / "generations").mkdir(parents=True)
+
+    def refused(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    feed = Feed(places(tmp_path))
+    feed.wants_generations.set()
+    table = generations(feed.take(), Signs(unicode=True))
+    assert table.empty.endswith("generations cannot be read: permission denied")
 
 
 def test_a_program_that_shows_the_dashboard_imports_textual_and_no_other_does() -> None:

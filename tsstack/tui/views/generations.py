@@ -29,7 +29,7 @@ def generations(frame: Frame, signs: Signs) -> Table:
         return generation_cells(known[row], frame, signs)
 
     none = "no generation yet: `tsstack switch` makes the first"
-    empty = "not read yet" if frame.generations is None else none
+    empty = "not read yet" if frame.generations is None else frame.generations_fault or none
     return Table(GENERATIONS, [str(each.number) for each in known], cells, empty=empty)
 
 
@@ -50,9 +50,11 @@ def generation_cells(generation: Generation, frame: Frame, signs: Signs) -> Cell
     return (
         say(signs.sign("arrow") if number == live["current"] else "", "accent"),
         say(str(number), "bold" if number == live["current"] else ""),
-        say(strftime("%Y-%m-%d %H:%M", localtime(generation.made)) if number else "", "dim"),
+        say(strftime("%Y-%m-%d %H:%M", localtime(generation.made)) if generation.made else "", "dim"),
         joined(marks, " "),
-        say(signs.words(first) + more),
+        say(signs.words(generation.fault), "critical")
+        if generation.fault
+        else say(signs.words(first) + more),
     )
 
 
@@ -61,6 +63,11 @@ def generation_details(frame: Frame, signs: Signs, key: str) -> list[Line]:
     found = next((each for each in frame.generations or () if str(each.number) == key), None)
     if found is None:
         return []
+    if found.fault:
+        return [
+            labelled("generation", (key, "bold")),
+            labelled("fault", (signs.words(found.fault), "critical")),
+        ]
     made = f"{span(frame.status['at'] - found.made)} ago" if found.number else "always"
     lines = [labelled("generation", (key, "bold"), (f"  {made}  {signs.words(found.source)}", "dim"))]
     lines += [
