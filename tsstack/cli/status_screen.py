@@ -136,10 +136,23 @@ def _peers(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[
     ]
     told = ", ".join(f"{count} {way}" for way, count in counts if count)
     yield _row(terminal, "peers", f"{len(online)} of {len(peers)} online" + (f": {told}" if told else ""))
-    listed = peers if everything else [peer for peer in online if way_to(peer) != "idle"][:_PEERS_SHOWN]
+    told_of = peers if everything else [peer for peer in online if way_to(peer) != "idle"]
+    using = status["exit"]["using"].lower()
+    listed = told_of
+    if len(told_of) > _PEERS_SHOWN and not everything:
+        listed = sorted(told_of, key=lambda peer: _unremarkable(peer, using))[:_PEERS_SHOWN]
     width = max((len(peer["name"]) for peer in listed), default=0)
     for peer in listed:
         yield _peer(peer, terminal, min(max(width, 8), 24))
+    if len(listed) < len(told_of):
+        yield _row(terminal, "", f"and {len(told_of) - len(listed)} more: ts-status --all", "dim")
+
+
+def _unremarkable(peer: Peer, using: str) -> int:
+    """Whoever needs a look comes first: silent, relayed, or the way out that is in use."""
+    if using and using in {peer["name"].lower(), *peer["names"]}:
+        return 1
+    return {"silent": 0, "relay": 2, "peer-relay": 2, "unknown": 3}.get(way_to(peer), 4)
 
 
 def _peer(peer: Peer, terminal: Terminal, width: int) -> str:

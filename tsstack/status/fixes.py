@@ -77,6 +77,15 @@ def restart_nginx(status: Status) -> str:
     return f"tsstack rollback --to {generation['current']}    # starts it; nginx-test says more"
 
 
+def renew_certificate(kind: str) -> str:
+    """What makes a certificate that ends soon, or cannot be read, a good one.
+
+    One of the user's own (`files`) nobody but the user renews; then nginx has to load it.
+    """
+    whose = "    # once the renewed pair is where proxy.tls says: nobody else renews it"
+    return "tsstack certificates renew" + (whose if kind == "files" else "")
+
+
 def reload_nginx(proxy: Proxy) -> str:
     """Without a main file of the distribution's there is only the pid file to go by."""
     own = "kill -HUP $(cat /run/tsstack/nginx.pid)"

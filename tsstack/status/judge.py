@@ -13,6 +13,7 @@ from tsstack.status.fixes import (
     pasted,
     reapply,
     reload_nginx,
+    renew_certificate,
     renew_key,
     restart_nginx,
     settle,
@@ -42,7 +43,6 @@ _DAY_S = 86400.0
 _KEY_WARNS_S = 14 * _DAY_S
 # A tailscaled that starts is Running a moment before the control server hears it.
 _SETTLES_S = 15.0
-_RENEW = "tsstack certificates renew"
 
 
 def judge(status: Status) -> list[Warning_]:
@@ -200,10 +200,10 @@ def _services(status: Status) -> Iterator[Warning_]:
 def _certificates(status: Status) -> Iterator[Warning_]:
     for certificate in status["certificates"]:
         names = ", ".join(certificate["names"][:3]) + ("" if len(certificate["names"]) < 4 else ", ...")
-        expires = certificate["expires"]
+        expires, renew = certificate["expires"], renew_certificate(certificate["kind"])
         if expires is None:
             if certificate["error"] != "reading it needs root":
-                yield _say("TS722", "critical", "certificate", f"{names}: {certificate['error']}", _RENEW)
+                yield _say("TS722", "critical", "certificate", f"{names}: {certificate['error']}", renew)
             continue
         if certificate["served"] is False:
             said = f"the certificate of {names} was renewed, and nginx serves what it loaded before that"
@@ -217,7 +217,7 @@ def _certificates(status: Status) -> Iterator[Warning_]:
                 level,
                 "certificate",
                 f"the certificate of {names} {when}",
-                _RENEW,
+                renew,
             )
 
 

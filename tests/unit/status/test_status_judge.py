@@ -395,3 +395,15 @@ def test_the_verdict_on_the_internet_through_the_node_is_the_monitors(
     assert way["level"] == "dead"
     said = [warning["code"] for warning in a_status(exit=way)["warnings"] if warning["code"] > "TS706"]
     assert said == expected
+
+
+@pytest.mark.parametrize("expires", [None, NOW + DAY_S])
+def test_the_users_own_certificate_is_for_the_user_to_renew(expires: float | None) -> None:
+    """`certificates renew` makes none of kind `files`: it loads what was put there."""
+    own = {"names": ["a.test"], "kind": "files", "expires": expires, "served": True, "error": "damaged"}
+    (warning,) = a_status(certificates=[own])["warnings"]
+    assert warning["hint"] == (
+        "tsstack certificates renew    # once the renewed pair is where proxy.tls says: nobody else renews it"
+    )
+    (warning,) = a_status(certificates=[{**own, "kind": "local-ca"}])["warnings"]
+    assert warning["hint"] == "tsstack certificates renew"

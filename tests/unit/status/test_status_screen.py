@@ -206,3 +206,22 @@ def test_a_name_that_the_locale_has_no_letters_for_ends_nothing(monkeypatch: pyt
     monkeypatch.setattr(ts_status, "gather", lambda _: status)
     assert ts_status.run([]) == 0
     assert b" ????? " in written.getvalue()
+
+
+def test_of_many_peers_those_that_need_a_look_are_shown_and_the_rest_is_told() -> None:
+    status = a_status(exit={"using": "exit-z"})
+    direct, relayed = status["peers"][:2]
+    peers = [{**direct, "name": f"p{number:02}", "names": []} for number in range(25)]
+    peers += [{**relayed, "name": f"r{number}", "names": []} for number in range(3)]
+    peers += [
+        {**direct, "name": "mute", "names": [], "answers": False},
+        {**direct, "name": "exit-z", "names": ["exit-z"]},
+    ]
+    status["peers"] = peers
+    lines = status_lines(status, PLAIN)
+    at = next(number for number, line in enumerate(lines) if line.startswith("  peers"))
+    assert [line.split()[0] for line in lines[at + 1 : at + 7]] == ["mute", "exit-z", "r0", "r1", "r2", "p00"]
+    assert lines[at + 13].strip() == "and 18 more: ts-status --all"
+    whole = status_lines(status, PLAIN, everything=True)
+    assert not any("more: ts-status" in line for line in whole)
+    assert [line.split()[0] for line in whole[at + 1 : at + 31]] == [peer["name"] for peer in peers]
