@@ -11,6 +11,7 @@ from tsstack.bench.fitness import Fitness, told_of_mtu
 from tsstack.bench.grades import Change
 from tsstack.bench.mtu_search import TAILNET_DEFAULT
 from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
+from tsstack.cli.short_screen import in_rows
 
 _LABEL_WIDTH = 13
 _GRADE_LOOKS = {"A+": "green", "A": "green", "B": "green", "C": "", "D": "yellow", "F": "yellow"}
@@ -29,9 +30,13 @@ Piece = tuple[str, str]
 
 
 def report_lines(
-    report: Report, changes: Sequence[Change], before: str, terminal: Terminal, found: Fitness
-) -> list[str]:
-    """The whole screen. `before` is when the last run to this peer was, empty when there was none."""
+    report: Report, changes: Sequence[Change], before: str, terminal: Terminal, found: Fitness,
+    *, limit: int | None = None,
+) -> list[str]:  # fmt: skip
+    """The whole screen. `before` is when the last run to this peer was, empty when there was none.
+
+    In `limit` lines where they are given: then what changed and the notes come before the other figures.
+    """
     rows = _Rows(terminal)
     rows.head(found, report)
     _way(rows, report)
@@ -53,10 +58,12 @@ def report_lines(
     if relays.varies:
         rows.text("", "this network's NAT maps by destination: direct ways are hard to find", "yellow")
     _host(rows, report)
+    figures = len(rows.lines)
     _changes(rows, changes, before)
     for note in report.notes:
         rows.text("note", note, "yellow")
-    return rows.lines
+    lines = rows.lines
+    return in_rows(lines[:1], [lines[1:figures]], lines[figures:], limit, terminal)
 
 
 def history_lines(runs: Iterable[Mapping[str, Any]], terminal: Terminal) -> list[str]:

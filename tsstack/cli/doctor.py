@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.core import ParameterSource
 
-from tsstack.cli.glyphs import UNCUT, Terminal, clean, redraws, terminal
+from tsstack.cli.glyphs import UNCUT, Terminal, clean, redraws, screen_rows, terminal
 from tsstack.cli.known_names import complete_peer
 from tsstack.cli.options import Shared, file_option, json_option
 from tsstack.cli.script import CheckVerb, watch, watch_option
+from tsstack.cli.short_screen import in_rows
 
 if TYPE_CHECKING:
     from tsstack.doctor.examination import Examination, Section
@@ -84,9 +85,9 @@ def doctor(
         if as_json:
             indent = None if every_s else 2  # a line for each when they follow each other
             return json.dumps(examination_dict(found), indent=indent, default=str), found.level
-        to = terminal()
+        to, rows = terminal(), screen_rows() if every_s else None
         wide = to if sys.stdout.isatty() else Terminal(colour=False, unicode=to.unicode, width=UNCUT)
-        return "\n".join(doctor_lines(found, wide, everything=everything)), found.level
+        return "\n".join(doctor_lines(found, wide, everything=everything, rows=rows)), found.level
 
     level = cast("Level", watch(draw, every_s, as_json=as_json))
     raise click.exceptions.Exit(_EXIT.get(level, _UNKNOWN))
@@ -141,36 +142,58 @@ def examination_dict(found: Examination) -> dict[str, Any]:
     }
 
 
-def doctor_lines(found: Examination, to: Terminal, *, everything: bool = False) -> Iterator[str]:
-    """The screen: a row for each area, and below it what is not well there."""
+def doctor_lines(
+    found: Examination, to: Terminal, *, everything: bool = False, rows: int | None = None
+) -> list[str]:
+    """The screen: a row for each area, and below it what is not well there.
+
+    In `rows` lines where they are given: then the verdict and what is wrong come before what is well.
+    """
     generation = f"generation {found.generation}" if found.generation else "no generation"
     dot = f" {to.sign('dot')} "
-    yield to.paint(
+    title = to.paint(
         to.clip(dot.join((f"tsstack doctor on {clean(found.host)}", generation)), to.width), "bold"
     )
-    for section in found.sections:
-        yield from _section_lines(section, to, everything)
-    yield ""
+    rest = []
     for sentence in found.unproven:
-        yield from _wrapped(f"Not proven: {clean(sentence)}", to, 0)
+        rest += _wrapped(f"Not proven: {clean(sentence)}", to, 0)
     if found.left_out:
-        yield from _wrapped(f"Left out (--quick): {', '.join(found.left_out)}", to, 0)
-    yield _verdict(found, to)
+        rest += _wrapped(f"Left out (--quick): {', '.join(found.left_out)}", to, 0)
+    sections = [[*_section_lines(each, to, everything)] for each in found.sections]
+    whole = [title, *(line for each in sections for line in each), "", *rest, _verdict(found, to)]
+    if rows is None or len(whole) <= rows:
+        return whole
+    wrong = [line for each in sorted(found.sections, key=_badness) for line in _wrong_lines(each, to)]
+    well = [[*_good_lines(each, to, everything)] for each in found.sections]
+    return in_rows([title, _verdict(found, to)], [*well, rest], wrong, rows, to)
 
 
-def _section_lines(section: Section, to: Terminal, everything: bool) -> Iterator[str]:
-    good = [each for each in section.findings if each.level == "ok"]
+def _badness(section: Section) -> int:
+    return -max((_EXIT[each.level] for each in section.findings), default=0)
+
+
+def _wrong_lines(section: Section, to: Terminal) -> Iterator[str]:
     bad = sorted(
         (each for each in section.findings if each.level != "ok"), key=lambda each: -_EXIT[each.level]
     )
     for number, each in enumerate(bad):
         yield from _bad_lines(to, each, "" if number else section.area)
-    head = "" if bad else section.area
+
+
+def _good_lines(section: Section, to: Terminal, everything: bool, head: str | None = None) -> Iterator[str]:
+    good = [each for each in section.findings if each.level == "ok"]
+    head = section.area if head is None else head
     if everything:
         for number, each in enumerate(good):
             yield _row(to, "ok", "" if number else head, _said(each, section.area), each.code)
     elif good:
         yield _row(to, "ok", head, "; ".join(_said(each, section.area) for each in good))
+
+
+def _section_lines(section: Section, to: Terminal, everything: bool) -> Iterator[str]:
+    bad = [*_wrong_lines(section, to)]
+    yield from bad
+    yield from _good_lines(section, to, everything, "" if bad else section.area)
 
 
 def _said(finding: Finding, area: str) -> str:

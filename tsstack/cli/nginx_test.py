@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tsstack.cli.ending import leave
-from tsstack.cli.glyphs import UNCUT, terminal
+from tsstack.cli.glyphs import UNCUT, screen_rows, terminal
 from tsstack.cli.options import json_option
 from tsstack.cli.output import finding_dict, print_findings, result, result_json
 from tsstack.cli.script import EXIT_CODE, run_script, watch, watch_option
@@ -61,7 +61,8 @@ def command(file: Path | None, *, every_s: float | None, as_json: bool) -> int:
         standing = look(site.paths.current.resolve(), plan, site.facts(), _mend(site))
         if as_json:
             return json.dumps(standing_json(standing), indent=2 if every_s is None else None), standing.level
-        return "\n".join(describe(standing, terminal(piped=UNCUT))), standing.level
+        rows = screen_rows() if every_s else None
+        return "\n".join(describe(standing, terminal(piped=UNCUT), rows)), standing.level
 
     return EXIT_CODE[watch(draw, every_s, as_json=as_json)]
 

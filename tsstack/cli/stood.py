@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsstack.cli.columns import Cell, Column, table
 from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
+from tsstack.cli.short_screen import in_rows
 from tsstack.parts.proxy.probe import ANSWER_S
 
 if TYPE_CHECKING:
@@ -30,8 +31,28 @@ _VHOSTS = (
 _SERVICES = (Column("", right=False), Column("SERVICE", right=False), Column("UPSTREAM", right=False))
 
 
-def describe(standing: Standing, terminal: Terminal) -> list[str]:
-    """The screen: the verdict, each point, the names with their certificates, the upstreams."""
+def describe(standing: Standing, terminal: Terminal, rows: int | None = None) -> list[str]:
+    """The screen: the verdict, each point, the names with their certificates, the upstreams.
+
+    In `rows` lines where they are given: then what is wrong comes before what is well.
+    """
+    whole = _whole(standing, terminal)
+    if rows is None or len(whole) <= rows:
+        return whole
+    wrong: list[str] = []
+    well: list[str] = []
+    for point in standing.points:
+        lines = _sentence(terminal, point.level, clean(f"{point.about}: {point.words}"), point.hint)
+        (well if point.level == "ok" else wrong).extend(lines)
+    wrong += _faults(standing.vhosts, terminal)
+    bad = [each for each in standing.services if each.level != "ok"]
+    wrong += _part(terminal, _SERVICES, bad, [_service_row(each, terminal) for each in bad], "services")
+    vhosts = [_vhost_row(each, terminal) for each in standing.vhosts]
+    names = _part(terminal, _VHOSTS, standing.vhosts, vhosts, "names")
+    return in_rows([_verdict(standing, terminal)], [well, names], wrong, rows, terminal)
+
+
+def _whole(standing: Standing, terminal: Terminal) -> list[str]:
     lines = [_verdict(standing, terminal), ""]
     for point in standing.points:
         words = clean(f"{point.about}: {point.words}")
@@ -120,7 +141,7 @@ def _vhost_row(vhost: VhostState, terminal: Terminal) -> list[Cell]:
         Cell(vhost.name, ("bold",)),
         Cell(str(vhost.port)),
         Cell(days, () if vhost.level == "ok" else (COLOUR_OF[vhost.level],)),
-        Cell(terminal.clip(", ".join(vhost.services), 30)),
+        Cell(terminal.clip(", ".join(vhost.services), max(30, terminal.width - 100))),
     ]
 
 

@@ -12,7 +12,7 @@ import click
 
 from tsstack.bench import wire
 from tsstack.cli.ending import leave
-from tsstack.cli.glyphs import UNCUT, clean, redraws, terminal
+from tsstack.cli.glyphs import UNCUT, clean, redraws, screen_rows, terminal
 from tsstack.cli.known_names import complete_peer
 from tsstack.cli.options import json_option
 from tsstack.cli.output import chatter, result, result_json
@@ -171,8 +171,9 @@ def _text(
 
     from tsstack.cli.benchmark_lines import report_lines
 
+    rows = screen_rows() if indent is None else None  # a screen that is drawn again and again
     if not as_json:
-        return "\n".join(report_lines(report, found, before, terminal(piped=UNCUT), judged))
+        return "\n".join(report_lines(report, found, before, terminal(piped=UNCUT), judged, limit=rows))
     value = {
         "level": judged.level,
         "why": list(judged.why),

@@ -199,3 +199,14 @@ def test_in_a_pipe_no_name_is_cut() -> None:
     run = {**a_report().as_json(), "peer": "a-long-name-of-a-peer-in-the-attic"}
     wide = Terminal(colour=False, unicode=True, width=UNCUT)
     assert "a-long-name-of-a-peer-in-the-attic direct" in history_lines([run], wide)[1]
+
+
+def test_in_a_low_window_what_is_worse_stays() -> None:
+    before = a_report().as_json()
+    before["loads"][1]["throughput"]["bits_s"] = 800e6
+    found = changes(before, a_report().as_json())
+    judged = fitness(a_report(), found)
+    lines = report_lines(a_report(), found, "2026-11-20T09:00:00.000Z", PLAIN, judged, limit=6)
+    assert len(lines) == 6
+    assert lines[0].startswith("▲ exit-b  100.64.0.2  warning: ")
+    assert "             worse: throughput down 800 Mbit/s -> 431 Mbit/s, -46%" in lines

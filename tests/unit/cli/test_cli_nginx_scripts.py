@@ -245,6 +245,17 @@ def test_the_screen_of_nginx_test():
     ]
 
 
+@pytest.mark.parametrize("rows", range(4, 13))
+def test_in_a_low_window_the_verdict_and_what_is_wrong_stay(rows):
+    screen = Terminal(colour=False, unicode=False, width=80)
+    lines = stood.describe(STANDING, screen, rows)
+    assert len(lines) == rows
+    assert lines[0] == "X critical  2 names, 2 services; 3 of 6 judgements are not ok"
+    assert lines[1] == "X generation: nginx serves aaaa, the live one is 4f2a"
+    assert ("! api     127.0.0.1:2 answers, 127.0.0.1:1 is silent" in lines) == (rows > 8)
+    assert stood.describe(STANDING, screen, 15) == stood.describe(STANDING, screen)
+
+
 def test_a_certificate_that_has_ended_has_no_days_left():
     ended = replace(STANDING.vhosts[0], level="critical", days_left=-0.2)
     lines = stood.describe(

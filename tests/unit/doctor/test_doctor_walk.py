@@ -249,3 +249,16 @@ def test_the_exit_code_is_that_of_a_check_plugin(capsys: pytest.CaptureFixture[s
     assert run(["-c", "/nowhere/x.yaml", "doctor", "--json", "--quick"]) == 2
     said = json.loads(capsys.readouterr().out)
     assert next(each for each in said["findings"] if each["code"] == "TS801")["level"] == "error"
+
+
+@pytest.mark.parametrize("rows", range(4, 13))
+def test_in_a_low_window_the_verdict_and_what_is_wrong_stay(rows: int) -> None:
+    lines = doctor_lines(FOUND, PLAIN, rows=rows)
+    assert len(lines) == rows
+    assert lines[:2] == [
+        "tsstack doctor on box - generation 7",
+        "1 error, 1 warning, 3 checks went well, 1.2 s",
+    ]
+    assert lines[2:3] == ["X names        error TS842 wiki.tail.test"]
+    assert ("! " in "".join(lines)) == (rows > 7)
+    assert doctor_lines(FOUND, PLAIN, rows=14) == doctor_lines(FOUND, PLAIN)
