@@ -412,6 +412,10 @@ class TestBars:
         assert len(text) <= width
 
     def test_whoever_may_change_nothing_is_told(self) -> None:
+        for width in range(30, 60):
+            assert re.search(
+                r"\s\d\d:\d\d:\d\d $", text_of(bars.header(frames(a_host(), 1), UTF8, width, NOW))
+            )
         told = text_of(bars.header(frames(a_host(), 1, NOBODY), UTF8, 80, NOW))
         assert "read-only" in told
         steers = Permissions(steer=True, switch=False)

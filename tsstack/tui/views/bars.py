@@ -51,11 +51,11 @@ def header(frame: Frame | None, signs: Signs, width: int, now: float) -> Line:
         right.insert(
             0, (("read-only" if not (may.steer or may.switch) else "no switching") + "  ", "warning")
         )
-    room = width - sum(width_of(text) for text, _ in right)
+    room = width - sum(width_of(text) for text, _ in right) - 1
     if sum(width_of(text) for text, _ in left) > room:
         left[0] = (" ", "")  # how the host is says more than what this program is
     line = fitted(tuple(left), room, signs.end)
-    return (*line, (" " * (room - sum(width_of(text) for text, _ in line)), ""), *right)
+    return (*line, (" " * (room + 1 - sum(width_of(text) for text, _ in line)), ""), *right)
 
 
 def tabs(current: str, width: int) -> list[Part]:
