@@ -15,7 +15,13 @@ from tsstack.switch.site import Site
 @click.group()
 @group_options
 def certificates() -> None:
-    """Certificates of the proxy: renew them, and make clients trust the local CA."""
+    """Certificates of the proxy: renew them, and make clients trust the local CA.
+
+    \b
+    Examples:
+      tsstack certificates renew
+      tsstack certificates root > tsstack.crt
+    """
 
 
 @certificates.command()
@@ -56,6 +62,10 @@ def root(file: Path, as_json: bool) -> None:
       ssh CLIENT sudo update-ca-certificates
     On macOS: security add-trusted-cert -d -k /Library/Keychains/System.keychain FILE
     Firefox has a store of its own: Settings, Certificates, Import.
+
+    \b
+    Example:
+      tsstack certificates root > tsstack.crt
     """
     from tsstack.parts.proxy.host import root_certificate
     from tsstack.switch.intent import load

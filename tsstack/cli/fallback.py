@@ -39,6 +39,10 @@ def set_(file: Path, as_json: bool) -> None:
     Example of a file that lets in SSH alone:
       host: {name: gw1}
       firewall: {zones: {lan: {interfaces: [eth0], services: [ssh]}}}
+
+    \b
+    Example:
+      tsstack fallback set /etc/tsstack/fallback.yaml
     """
     from tsstack.switch.fallback import set_fallback
     from tsstack.switch.site import Site
@@ -64,7 +68,13 @@ def set_(file: Path, as_json: bool) -> None:
     help="Only one that was set from this file.",
 )
 def remove(as_json: bool, made_of: Path | None) -> None:
-    """Have none any more. Where it stands, no table of tsstack's stands afterwards."""
+    """Have none any more. Where it stands, no table of tsstack's stands afterwards.
+
+    \b
+    Examples:
+      tsstack fallback remove
+      tsstack fallback remove --made-of fallback.yaml
+    """
     from tsstack.switch.fallback import remove_fallback
     from tsstack.switch.site import Site
 

@@ -254,6 +254,10 @@ def schema(as_json: bool) -> None:
     \b
     For editors with yaml-language-server, put this line at the top of the file:
       # yaml-language-server: $schema=/etc/tsstack/schema.json
+
+    \b
+    Example:
+      tsstack schema > /etc/tsstack/schema.json
     """
     from tsstack.model.schema import json_schema
 

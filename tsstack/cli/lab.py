@@ -49,6 +49,13 @@ def lab() -> None:
     """A whole tailnet on this machine: Headscale, nodes with tailscaled, a LAN, an internet.
 
     It lives in namespaces, touches nothing outside, and is gone after `down`.
+
+    \b
+    Examples:
+      tsstack lab up
+      tsstack lab exec laptop -- tailscale status
+      tsstack lab fault uplink exit-b
+      tsstack lab down
     """
 
 
@@ -124,6 +131,11 @@ def execute(name: str, directory: Path, node: str, argv: tuple[str, ...]) -> Non
     """Run a program in NODE (a shell when none is named): `tsstack lab exec laptop -- tailscale status`.
 
     Its streams, terminal and exit code are passed through.
+
+    \b
+    Examples:
+      tsstack lab exec kernelcore
+      tsstack lab exec laptop -- tailscale status
     """
     from tsstack.lab.lab import Lab
 
@@ -136,7 +148,12 @@ def execute(name: str, directory: Path, node: str, argv: tuple[str, ...]) -> Non
 @click.option("--node", default="", help="Whose addresses the names get.  [default: the file's host]")
 @json_option
 def publish(name: str, directory: Path, file: Path, node: str, as_json: bool) -> None:
-    """Give the tailnet's DNS the service names of a file; the host need not have enrolled yet."""
+    """Give the tailnet's DNS the service names of a file; the host need not have enrolled yet.
+
+    \b
+    Example:
+      tsstack -c examples/kernelcore.yaml lab publish
+    """
     from tsstack.lab.lab import Lab
 
     names = Lab.attach(name=name, directory=directory).publish_services(file, node=node)
@@ -186,7 +203,12 @@ def fault(*, name: str, directory: Path, fault_name: str, node: str, amount: int
 @unused_file_option
 @json_option
 def faults(as_json: bool) -> None:
-    """List the faults by name."""
+    """List the faults by name.
+
+    \b
+    Example:
+      tsstack lab faults
+    """
     from tsstack.lab.faults import CATALOGUE
 
     if as_json:
@@ -222,7 +244,12 @@ def _table(status: LabStatus) -> str:
 @unused_file_option
 @json_option
 def engines(as_json: bool) -> None:
-    """Find the engines, or build them from their pinned modules (minutes, once); say where they are."""
+    """Find the engines, or build them from their pinned modules (minutes, once); say where they are.
+
+    \b
+    Example:
+      tsstack lab engines
+    """
     from tsstack.lab.engines import prepare
 
     found = {name: str(path) for name, path in sorted(prepare(_say).items())}

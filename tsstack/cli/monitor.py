@@ -101,7 +101,13 @@ def monitor(context: click.Context, file: Path | None, as_json: bool, socket_pat
 @json_option
 @socket_option
 def status(as_json: bool, socket_path: Path) -> None:
-    """Show what is watched, how it does, and why the host is where it is."""
+    """Show what is watched, how it does, and why the host is where it is.
+
+    \b
+    Examples:
+      tsstack monitor status
+      tsstack monitor status --json | jq .exit.why
+    """
     state = client(socket_path).ask("state")
     if as_json:
         result_json(state)
@@ -194,6 +200,10 @@ def reload(as_json: bool, socket_path: Path) -> None:
     """Have what is live read anew, or the file where nothing is; what was measured stays.
 
     `tsstack switch` brings a changed file into force, and the monitor takes it up by itself.
+
+    \b
+    Example:
+      tsstack monitor reload
     """
     done = client(socket_path).ask("reload", timeout_s=30.0)
     result_json(done) if as_json else result("the file is in force")
@@ -207,6 +217,11 @@ def test_alert(file: Path, as_json: bool, socket_path: Path) -> None:
     """Send an alert to everyone whom the file names, and say what became of it.
 
     The monitor that runs sends it, under the restrictions of its service; without one this command does.
+
+    \b
+    Examples:
+      tsstack monitor test-alert
+      tsstack -c box.yaml monitor test-alert    before a switch to that file
     """
     from tsstack.monitor.client import NotRunning
 
@@ -221,7 +236,8 @@ def test_alert(file: Path, as_json: bool, socket_path: Path) -> None:
         result("the file names nobody to alert: monitor.alerts")
     for each in sent if not as_json else ():
         word = style("sent", fg="green") if each.get("ok") else style("failed", fg="red", bold=True)
-        result(f"{word}  {each.get('to', '')}  {each.get('error', '')}".rstrip())
+        told = clean(f"{each.get('to', '')}  {each.get('error', '')}")
+        result(f"{word}  {told}".rstrip())
     if not all(each.get("ok") for each in sent):
         raise click.exceptions.Exit(TsstackError.exit_code)
 

@@ -28,7 +28,13 @@ _SOPS_ASKS = "to return to the editor"
 @click.group()
 @group_options
 def secrets() -> None:
-    """Secrets: kept in a sops file, decrypted in memory at switch time only."""
+    """Secrets: kept in a sops file, decrypted in memory at switch time only.
+
+    \b
+    Examples:
+      tsstack secrets edit
+      tsstack secrets check
+    """
 
 
 @secrets.command()

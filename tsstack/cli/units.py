@@ -39,6 +39,11 @@ def install(as_json: bool, monitor: bool) -> None:
     """Put the units there, enable them, and start what shall run now. Doing it again is harmless.
 
     Needed again after tsstack moved to another path, and after an upgrade that `status` says to be newer.
+
+    \b
+    Examples:
+      tsstack units install
+      tsstack units install --monitor
     """
     from tsstack.switch.units import BASE_UNITS, MONITOR_UNITS, install
 
@@ -50,7 +55,12 @@ def install(as_json: bool, monitor: bool) -> None:
 @unused_file_option
 @json_option
 def remove(as_json: bool) -> None:
-    """Stop and disable them, and take away what `install` put there. The host stays as it is now."""
+    """Stop and disable them, and take away what `install` put there. The host stays as it is now.
+
+    \b
+    Example:
+      tsstack units remove
+    """
     from tsstack.switch.units import remove
 
     _need_systemd()
@@ -65,7 +75,13 @@ def remove(as_json: bool) -> None:
 @unused_file_option
 @json_option
 def status(as_json: bool) -> None:
-    """Say which are there and enabled. Ends with 1 when a boot would not bring this host up."""
+    """Say which are there and enabled. Ends with 1 when a boot would not bring this host up.
+
+    \b
+    Examples:
+      tsstack units status
+      tsstack units status --json | jq '.units[] | select(.enabled | not).name'
+    """
     from tsstack.switch.units import look, missing_at_boot
 
     _show(look(), as_json)

@@ -74,3 +74,32 @@ def test_they_are_written_where_man_looks(tmp_path: Path, capsys: pytest.Capture
     assert (tmp_path / "man1" / "tsstack-switch.1").read_text() == PAGES["tsstack-switch.1"]
     assert (tmp_path / "man5" / "tsstack.yaml.5").exists()
     assert str(tmp_path / "man5" / "tsstack.yaml.5") in capsys.readouterr().out
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command and verb that help lists, however deep."""
+    found: list[tuple[str, click.Command]] = []
+
+    def walk(command: click.Command, name: str) -> None:
+        found.append((name, command))
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name=name)
+            for each in command.list_commands(context):
+                verb = command.get_command(context, each)
+                assert verb is not None
+                if not verb.hidden:
+                    walk(verb, f"{name} {each}")
+
+    for script in SCRIPTS:
+        walk(command_of(script), script)
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
+def test_every_help_has_an_example_of_its_own_command(name: str, command: click.Command) -> None:
+    told = command.get_help(click.Context(command, info_name=name))
+    assert re.search(r"^ *examples?:$", told, re.IGNORECASE | re.MULTILINE), told
+    words = r"\b.*".join(name.split())
+    assert re.search(rf"^ +(.*\s)?{words}\b", told.partition("Usage:")[2].partition("\n")[2], re.MULTILINE), (
+        told
+    )
