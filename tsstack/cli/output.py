@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +15,8 @@ import click
 from tsstack.cli.glyphs import clean, takes_colour, write_whatever_comes
 from tsstack.errors import ConfigError, Finding, TsstackError
 
+# ECMA-48: SGR is what `style` writes; C0 but for tab and newline, DEL and C1 are for others to misuse.
+_ACTS = re.compile(r"(\x1b\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SEVERITY_STYLE = {"error": "red", "warning": "yellow", "info": "blue"}
 
 
@@ -37,7 +40,7 @@ def style(text: str, **how: Any) -> str:
 
 def result(text: str = "") -> None:
     """One line of the result."""
-    click.echo(text)
+    click.echo(_harmless(text))
 
 
 def result_json(value: Any) -> None:
@@ -48,7 +51,7 @@ def result_json(value: Any) -> None:
 def chatter(text: str) -> None:
     """One line for a person, on stderr. A terminal that went away is no reason to stop."""
     try:
-        click.echo(text, err=True)
+        click.echo(_harmless(text), err=True)
     except OSError:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - stays open for the rest of the process
 
@@ -66,6 +69,11 @@ def progress(quiet: bool) -> Callable[[str], None]:
         chatter(f"{elapsed}  {line}")
 
     return report
+
+
+def _harmless(text: str) -> str:
+    """Our own colours stay, nothing else that a terminal acts on: engines and peers have a say in many."""
+    return _ACTS.sub(lambda found: found[1] or "?", text)
 
 
 def clean_lines(text: str) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -252,3 +253,13 @@ def test_a_dashboard_that_is_ended_leaves_the_terminal_as_it_was(tmp_path: Path)
     for mode in (b"1049", b"1000", b"1006"):
         assert said.rindex(b"\x1b[?" + mode + b"l") > said.rindex(b"\x1b[?" + mode + b"h")
     assert said.rindex(b"\x1b[?25h") > said.rindex(b"\x1b[?25l")
+
+
+def test_a_line_of_whatever_command_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b]0;PWNED\x07b\x1b[2Jc\rd\x9b2Je"
+    output.result(f"{click.style('sent', fg='green')}\t{hostile}\nnext")
+    output.chatter(hostile)
+    told = capsys.readouterr()
+    assert told.out == "sent\ta?]0;PWNED?b?[2Jc?d?2Je\nnext\n"
+    assert output._harmless("\x1b[32msent\x1b[0m") == "\x1b[32msent\x1b[0m"
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", told.err)
