@@ -223,7 +223,7 @@ def test_an_error_that_cannot_be_printed_is_no_warning(module: str, redirect: st
 )
 def test_signs_are_those_of_the_locale_that_the_user_gave(environment: dict[str, str], utf8: bool) -> None:
     """Python itself puts UTF-8 into LC_CTYPE where it finds the C locale (PEP 538)."""
-    words = "from tsstack.cli.glyphs import terminal, locale_given; print(terminal().unicode)"
+    words = "from tsstack.cli.glyphs import terminal; print(terminal().unicode)"
     done = subprocess.run(
         [sys.executable, "-c", words], env=environment, capture_output=True, text=True, check=True
     )
