@@ -46,7 +46,7 @@ let
     (name: elem name fromOf && any (same interface) (if live.${name}.interfaces == null then [ ] else live.${name}.interfaces))
     (attrNames live);
   unforwarded = if !nat.enable then [ ] else
-    filter (interface: !isForwarded interface) (nat.internalInterfaces or [ ])
+    filter (interface: interface != "tailscale0" && !isForwarded interface) (nat.internalInterfaces or [ ])
     ++ optionals (zones.forward == [ ]) (nat.internalIPs or [ ]);
 
   # boot.kernel.sysctl takes booleans too, and null for "leave it".

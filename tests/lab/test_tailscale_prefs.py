@@ -337,11 +337,12 @@ def test_a_tailscaled_that_is_gone_keeps_no_file_without_it_from_being_live(bed:
     PART.restore(away, node.facts)
     with pytest.raises(CheckFailed, match="does not answer"):
         PART.observe(tree, node.facts)
-    assert noted(node).exists()
+    assert PART.stands_alone(node.facts), "every later command looks at it, whatever the file says"
     node.start()
     eventually(lambda: node.api.status(peers=False)["BackendState"] == "Running")
     assert "- tailscale.ssh: true" in leave(node)
     assert not node.api.prefs()["RunSSH"]
+    assert not PART.stands_alone(node.facts)
 
 
 def test_an_undone_first_switch_leaves_no_note_of_what_was_before(bed: Bed) -> None:

@@ -41,6 +41,9 @@ def activate_boot(site: Site) -> tuple[Outcome, str]:
             done = recover(site, booting=first, unguarded=_is_unguarded(site))
             said = f"generation {done.target} was undone: {done.reason}" if done else ""
         outcome = _bring_up(site, _boot_before_pending(site) if first else site.store.current(), left)
+        with noted(left, "the change that waits"):
+            if read_pending(site.paths.state) is not None:  # what it replaced could not come up before
+                left.append("it waits for its confirmation, and may be undone")
     if left:
         raise RollbackFailed(
             f"generation {outcome.generation} is up, but not wholly: {'; '.join(left)}",

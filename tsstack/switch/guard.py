@@ -114,10 +114,16 @@ def _refuse(closed: Closed, past_it: str) -> NoReturn:
             f"{TAILNET_INTERFACE} alone; this one comes by {packet.interface}",
             hint=f"come in by the tailnet or from another address, or {past_it}",
         )
+    session = closed.way.session
+    # Of somebody else's only they know whether the address is right: it is no one's to let in.
+    more = (
+        ""
+        if session and session.live
+        else (f"add {ipaddress.ip_network(packet.source)} to a zone with `allow: all`, ")
+    )
     raise CheckFailed(
         f"{what}, falls into {_zone(closed)} and {closed.path} refuses it",
-        hint=f"open {packet.service} there, add {ipaddress.ip_network(packet.source)} to a zone with "
-        f"`allow: all`, or {past_it}",
+        hint=f"open {packet.service} there, {more}or {past_it}",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,9 @@ from tsstack.switch.ways import Session
 # sshd-session: since OpenSSH 9.8 a session is a program of its own.
 _SSH_DAEMONS = frozenset({"sshd", "sshd-session"})
 _SSH_SERVERS = frozenset({"sshd", "dropbear"})
+_PORT = re.compile(r"[0-9]{1,5}")
+# net/core/dev.c, dev_valid_name(), and less: what else a name may hold has no place on a terminal.
+_LINK = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
 MOSH, TAILSCALED = "mosh-server", "tailscaled"
 
 
@@ -108,7 +112,8 @@ def listening_ports() -> tuple[int, ...]:
 def parse_connection(value: str) -> Session | None:
     """ssh(1): SSH_CONNECTION is client address, client port, server address, server port."""
     fields = value.split()
-    if len(fields) != 4 or not fields[1].isdigit() or not fields[3].isdigit():
+    # Anybody can set the variable of a process: nothing in it may be taken at its word.
+    if len(fields) != 4 or not all(_PORT.fullmatch(fields[at]) for at in (1, 3)):
         return None
     try:
         client, server = _parse_address(fields[0]), _parse_address(fields[2])
@@ -118,6 +123,8 @@ def parse_connection(value: str) -> Session | None:
         return None
     # Either end of a link-local session may carry the link's name; both are on the same link.
     zone = fields[0].partition("%")[2] or fields[2].partition("%")[2]
+    if zone and not _LINK.fullmatch(zone):
+        return None
     return Session(client, int(fields[1]), server, int(fields[3]), zone)
 
 
@@ -167,13 +174,22 @@ def _by_mosh(processes: Iterable[Process]) -> Iterator[tuple[Session, list[int]]
 
 def _by_tailscaled(processes: list[Process]) -> Iterator[Session]:
     """tailscale's ssh/tailssh: each session is a child of tailscaled's, told where it comes from."""
-    daemons = {each.pid: each for each in processes if each.name == TAILSCALED and each.is_of_this_network}
+    daemons = {each.pid: each for each in processes if each.name == TAILSCALED and _is_the_daemon(each)}
     for process in processes:
         daemon = daemons.get(process.parent)
         if daemon is None or (session := process.connection) is None:
             continue
         if session != daemon.connection:  # else the daemon itself was started from a session
             yield session._replace(by_tailscaled=True)
+
+
+def _is_the_daemon(process: Process) -> bool:
+    """Anybody may call a program so; only root's can let people in."""
+    try:
+        by_root = Path(f"/proc/{process.pid}").stat().st_uid == 0
+    except FileNotFoundError:
+        return False
+    return by_root and process.is_of_this_network
 
 
 def _is_logged_in(process: Process) -> bool:

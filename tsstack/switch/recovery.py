@@ -132,6 +132,8 @@ def recover(site: Site, *, booting: bool = False, unguarded: bool = False) -> Re
     if pending.phase == "activating":
         at_work = "that undid it" if pending.waited else "that was at work on it"
         reason = f"the command {at_work} died before it was done"
+    elif site.store.current() != pending.target:  # its undoing began, and the disk took no note of that
+        reason = "the command that undid it died before it was done"
     elif booting or pending.boot_id != read_boot_id():
         reason = "the host rebooted before it was confirmed"
     elif unguarded:

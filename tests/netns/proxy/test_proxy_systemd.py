@@ -145,3 +145,15 @@ def test_certificates_are_renewed_within_the_units_walls(host: SystemdHost) -> N
     assert started.returncode == 0, host.run("journalctl", "-u", "tsstack-renew", "--no-pager").stdout
     assert served() not in {before, ""}
     assert "nothing to do" in host.run(TSSTACK, "switch").stdout
+
+
+def test_who_takes_ours_away_keeps_an_nginx_that_came_to_include_ours_meanwhile(host: SystemdHost) -> None:
+    """nginx.conf was written by hand and gets its `conf.d` back: what served ours is not theirs."""
+    host.run("mv", "/etc/nginx/nginx.conf", "/etc/nginx/unused")
+    switch(host, FREE)
+    assert state(host, "tsstack-nginx")[0] == "active"
+    host.run("mv", "/etc/nginx/unused", "/etc/nginx/nginx.conf")
+    host.run("systemctl", "start", "nginx")
+    host.run(TSSTACK, "rollback", "--to", "0")
+    assert state(host, "nginx")[0] == "active"
+    assert state(host, "tsstack-nginx")[0] == "inactive"

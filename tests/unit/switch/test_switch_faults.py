@@ -189,6 +189,24 @@ def test_a_disk_that_takes_no_record_does_not_keep_a_change_from_being_undone(
     assert_as_before(host)
 
 
+@pytest.mark.usefixtures("no_dead_man")
+def test_what_was_half_undone_without_a_note_is_confirmed_no_more(host: Host, monkeypatch: Patch) -> None:
+    """The disk took no record of the undoing, and one part could not be brought back."""
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    host.switch(NEW, Mode(confirm_s=60))
+    with monkeypatch.context() as patch:
+        patch.setattr("tsstack.switch.recovery.write_pending", broken)
+        patch.setattr(host.parts[1], "restore", broken)
+        with pytest.raises(RollbackFailed):
+            roll_back(host.site, None, Mode())
+    with pytest.raises(CheckFailed, match="was undone before the confirmation came"):
+        confirm(host.site)
+    assert_as_before(host)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_the_check_leaves_nothing(
     host: Host, monkeypatch: Patch, number: signal.Signals
@@ -442,7 +460,11 @@ class TestBoot:
         host.parts[0].fail_at.clear()
         host.switch(NEW, mode)
         shutil.rmtree(host.live)
-        activate_boot(host.site)  # by Restart=on-failure
+        if mode.confirm_s:  # it may be undone, and what could not come up would be there again
+            with pytest.raises(RollbackFailed, match="it waits for its confirmation"):
+                activate_boot(host.site)
+        else:
+            activate_boot(host.site)  # by Restart=on-failure
         assert host.listing() == NEW
         assert (host.store.current(), host.store.boot()) == (2, 1)
         if mode.confirm_s:

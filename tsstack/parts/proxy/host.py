@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed, TsstackError
 from tsstack.parts.proxy import doorkeeper
 from tsstack.parts.proxy.before import DID_NOT_RUN, RAN, note_before, ran_before
-from tsstack.parts.proxy.discovery import OWN_HTTP, OWN_MAIN, discover_nginx
+from tsstack.parts.proxy.discovery import discover_nginx
 from tsstack.parts.proxy.engine import Engine, Master, engine
+from tsstack.parts.proxy.links import is_linked, links, put_links, set_links, target_of
 from tsstack.parts.proxy.pem import read_plain
 from tsstack.parts.proxy.plan import PLAN, Plan, parse_plan, read_plan
 from tsstack.parts.proxy.probe import ask_status, describe_silent, probe_tcp, probe_vhosts
@@ -28,7 +29,7 @@ from tsstack.parts.proxy.supply import (
     marks_of,
     provide_certificates,
 )
-from tsstack.system.files import link_durably, write_durably
+from tsstack.system.files import write_durably
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
@@ -103,7 +104,7 @@ class ProxyPart:
             known = dict(record.get("services", {}))
         return Seen(
             main_config=str(nginx.config) if nginx.included else "",
-            links={str(link): _target(link) for link in _links(facts)},
+            links={str(link): target_of(link) for link in links(facts)},
             running=master is not None,
             outdated=master is not None and nginx.is_outdated(master),
             loaded=loaded,
@@ -142,12 +143,12 @@ class ProxyPart:
         nginx = engine(plan.main_config, facts)
         master = nginx.master()
         loaded = _loaded(plan, live_before, master)
-        if not ran_before(facts):
+        if nginx.included and not ran_before(facts):
             note_before(facts, DID_NOT_RUN if master is None else RAN)
         if master is None:
             nginx.end_orphans()
-        links_before = {link: _target(link) for link in _links(facts)}
-        _set_links(plan, facts)
+        links_before = {link: target_of(link) for link in links(facts)}
+        set_links(plan, facts)
         kept = master is not None and not nginx.is_outdated(master)
         if kept and loaded == plan.digest and not renewed:
             report("nginx already serves this")
@@ -156,7 +157,7 @@ class ProxyPart:
                 _refuse_unloadable(nginx, master, plan)
             except ApplyFailed:
                 # At a boot nobody undoes this, and nginx must start for what others serve.
-                _put_links(links_before)
+                put_links(links_before)
                 raise
             # Until the reload is done nobody knows what is loaded; a kill in between must not look like it.
             _write_record(facts, replace(plan, digest=""), None, {})
@@ -181,7 +182,7 @@ class ProxyPart:
         """Take our links out of a distribution's nginx that is yet to start; `activate` puts them back."""
         if facts.nginx is None or engine(facts.nginx.main_config, facts).master() is not None:
             return False
-        return _put_links(dict.fromkeys(_links(facts)))
+        return put_links(dict.fromkeys(links(facts)))
 
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
         try:
@@ -216,7 +217,7 @@ def renew(facts: Facts, report: Report, *, force: bool = False) -> tuple[str, ..
     renewed = provide_certificates(plan, facts, report, known, force=force)
     nginx = engine(plan.main_config, facts)
     master = nginx.master()
-    if renewed and master is not None and not _is_linked(plan, facts):
+    if renewed and master is not None and not is_linked(plan, facts):
         report("nginx runs without these services now; it takes the certificates with them")
     elif renewed and master is not None:
         nginx.test()
@@ -276,49 +277,6 @@ def _main_config(plan: Plan | None, live: Plan | None, facts: Facts) -> str:
         if known is not None:
             return known.main_config
     return facts.nginx.main_config if facts.nginx else ""
-
-
-def _links(facts: Facts) -> tuple[Path, Path]:
-    return facts.paths.etc / "nginx" / OWN_HTTP, facts.paths.etc / "nginx" / OWN_MAIN
-
-
-def _target(link: Path) -> str | None:
-    return str(link.readlink()) if link.is_symlink() else None
-
-
-def _set_links(plan: Plan, facts: Facts) -> bool:
-    """Let the distribution's file include ours, or no longer. Returns whether anything was changed."""
-    return _put_links(_wanted_links(plan, facts))
-
-
-def _wanted_links(plan: Plan, facts: Facts) -> dict[Path, str | None]:
-    http, main = _links(facts)
-    if not plan.main_config:
-        return {http: None, main: None}
-    folder = facts.paths.current / "nginx"
-    return {http: str(folder / "http.conf"), main: str(folder / "main.conf") if plan.has_main else None}
-
-
-def _is_linked(plan: Plan, facts: Facts) -> bool:
-    """Whether the distribution's file includes ours: at a boot it does not until they can be served."""
-    return all(_target(link) == target for link, target in _wanted_links(plan, facts).items())
-
-
-def _put_links(wanted: dict[Path, str | None]) -> bool:
-    changed = False
-    for link, target in wanted.items():
-        if _target(link) == target:
-            continue
-        if target is None:
-            link.unlink(missing_ok=True)
-        elif link.exists() and not link.is_symlink():
-            raise ApplyFailed(
-                f"{link} is a file of somebody else", hint="move it away; the name is tsstack's"
-            )
-        else:
-            link_durably(link, target)
-        changed = True
-    return changed
 
 
 def _tidy(generation: Path, facts: Facts, report: Report) -> None:
@@ -386,12 +344,13 @@ def _load(nginx: Engine, master: Master | None, plan: Plan, report: Report) -> N
 
 def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:
     """Take back all that is ours; nginx goes on with what others serve, or stops if it ran for us alone."""
-    main_config = str(record.get("main_config", "")) or (facts.nginx.main_config if facts.nginx else "")
     if facts.nginx is None and not record:
         return
-    nginx = engine(main_config, facts)
+    own = engine("", facts)  # beside which another nginx may run that is none of ours
+    ours = own.master() is not None or record.get("main_config") == ""
+    nginx = own if ours or facts.nginx is None else engine(facts.nginx.main_config, facts)
     master = nginx.master()
-    removed = _put_links(dict.fromkeys(_links(facts)))
+    removed = put_links(dict.fromkeys(links(facts)))
     if master is not None and (removed or record):
         if not nginx.included or ran_before(facts) == DID_NOT_RUN:
             nginx.stop()
@@ -420,7 +379,8 @@ def _restore(snapshot: Snapshot, facts: Facts) -> None:
     """`paths.current` is back at what it was when the snapshot was taken."""
     seen, plan = parse_seen(snapshot), _live_plan(facts)
     note_before(facts, seen.ran_before)
-    _put_links({Path(link): target for link, target in seen.links.items()})
+    links_now = {link: target_of(link) for link in links(facts)}
+    put_links({Path(link): target for link, target in seen.links.items()})
     if plan is not None and plan.identity:
         doorkeeper.ensure_running(facts)
     elif not seen.identity_started:
@@ -436,7 +396,11 @@ def _restore(snapshot: Snapshot, facts: Facts) -> None:
         nginx.start()
         marks = fresh
     elif _in_doubt(facts) or _loaded(plan, _read_record(facts), master) != seen.loaded:
-        nginx.test()
+        try:
+            nginx.test()
+        except ApplyFailed:
+            put_links(links_now)  # what runs must be able to start again
+            raise
         nginx.load(master, lambda line: None)
         marks = fresh
     if not seen.record:

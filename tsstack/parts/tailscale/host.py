@@ -16,7 +16,12 @@ from tsstack.parts.tailscale import desired as wants
 from tsstack.parts.tailscale.address import await_bindable
 from tsstack.parts.tailscale.enrolment import describe_control, enrol, is_enrolled, needs_login, read_auth_key
 from tsstack.parts.tailscale.exit_nodes import has_candidate, offered_exits, require_exit_node
-from tsstack.parts.tailscale.originals import read_originals, remember_originals, write_originals
+from tsstack.parts.tailscale.originals import (
+    has_originals,
+    read_originals,
+    remember_originals,
+    write_originals,
+)
 from tsstack.parts.tailscale.restoration import restore_prefs, restore_stranger
 from tsstack.parts.tailscale.services import live_services, owned_services, set_services
 from tsstack.parts.tailscale.withdrawn import stands_direct, withdrawn_routes
@@ -75,13 +80,17 @@ class TailscalePart:
         """The differences, by the keys of the file."""
         return wants.changes(tree, snapshot)
 
+    def stands_alone(self, facts: Facts) -> bool:
+        """Whether something of ours is noted that has still to be taken back."""
+        return has_originals(_state(facts))
+
     def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
         """What a tailscaled that does not run keeps of ours."""
         if "away" not in snapshot:
             return ()
         return (
-            "tailscaled does not run, so its settings from before tsstack wait: once it runs again, the same "
-            "command puts them back",
+            "tailscaled does not run, and keeps what the file said of it: once it runs again, the same "
+            "command puts back what it had before tsstack",
         )
 
     def check(self, generation: Path, facts: Facts) -> None:
