@@ -44,10 +44,10 @@ force_option = click.option(
 )
 pending_option = click.option(
     "--pending",
-    type=int,
-    metavar="N",
+    default="",
+    metavar="CHANGE",
     hidden=True,
-    help="Only the switch to N, while that waits: for who asked about it before.",
+    help="Only this change, while it waits (`pending` of `ts-status --json`): for who asked about it before.",
 )
 no_prove_option = click.option(
     "--no-prove",
@@ -150,7 +150,7 @@ def boot(file: Path, as_json: bool, no_prove: bool) -> None:
 @json_option
 @click.option("--same-session", is_flag=True, help="Take it from the session that ran the switch.")
 @pending_option
-def confirm(as_json: bool, same_session: bool, pending: int | None) -> None:
+def confirm(as_json: bool, same_session: bool, pending: str) -> None:
     """Keep the switch that waits for its confirmation.
 
     Run it from a NEW session: that you can open one is what it confirms. The SSH session that ran the
@@ -178,7 +178,7 @@ def confirm(as_json: bool, same_session: bool, pending: int | None) -> None:
 @confirm_option
 @force_option
 def rollback(
-    as_json: bool, to: int | None, pending: int | None, confirm_s: float | None, force_lockout: bool
+    as_json: bool, to: int | None, pending: str, confirm_s: float | None, force_lockout: bool
 ) -> None:
     """Go back to the generation before, or to any other; needs no network.
 

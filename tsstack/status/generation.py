@@ -54,11 +54,16 @@ def _pending(path: str) -> Pending | None:
             record = json.load(file)
         deadline_s = record["deadline_s"]
         left_s = None if deadline_s is None else deadline_s - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return {"generation": int(record["target"]), "phase": str(record["phase"]), "left_s": left_s}
+        return {
+            "change": str(record["id"]),
+            "generation": int(record["target"]),
+            "phase": str(record["phase"]),
+            "left_s": left_s,
+        }
     except FileNotFoundError:
         return None
     except PermissionError:
         # Only root may read it; that it is there everyone sees.
-        return {"generation": 0, "phase": "unknown", "left_s": None}
+        return {"change": "", "generation": 0, "phase": "unknown", "left_s": None}
     except (OSError, ValueError, KeyError, TypeError):
-        return {"generation": 0, "phase": "damaged", "left_s": None}
+        return {"change": "", "generation": 0, "phase": "damaged", "left_s": None}

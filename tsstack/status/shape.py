@@ -230,6 +230,8 @@ class Firewall(TypedDict):
 class Pending(TypedDict):
     """A switch that is not over."""
 
+    change: str
+    """Which one: generations' numbers are given again. Empty where it is not known."""
     generation: int
     phase: str
     """`activating` or `unconfirmed`; `unknown` to who may not read its record, `damaged` where nobody can."""

@@ -162,10 +162,10 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
     return manifest, True, intent
 
 
-def confirm_change(site: Site, *, same_session: bool = False, pending_only: int | None = None) -> int:
+def confirm_change(site: Site, *, same_session: bool = False, pending_only: str = "") -> int:
     """Keep the change that waits for its confirmation; return its generation.
 
-    `pending_only`: the generation whose change is to be kept; CheckFailed where no such change is pending.
+    `pending_only`: the id of the change that is to be kept; CheckFailed where another is pending, or none.
     """
     with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         _require_pending(read_pending(site.paths.state), pending_only)
@@ -178,11 +178,11 @@ def confirm_change(site: Site, *, same_session: bool = False, pending_only: int 
 
 
 def roll_back(
-    site: Site, to: int | None, mode: Mode, *, force_lockout: bool = False, pending_only: int | None = None
+    site: Site, to: int | None, mode: Mode, *, force_lockout: bool = False, pending_only: str = ""
 ) -> Outcome:
     """Undo the change that waits for its confirmation; else go back to an earlier generation.
 
-    `pending_only`: the generation whose change is to be undone; CheckFailed where no such change is pending.
+    `pending_only`: the id of the change that is to be undone; CheckFailed where another is pending, or none.
 
     Needs no network, no secrets and no rendering.
     """
@@ -214,11 +214,11 @@ def roll_back(
     return replace(outcome, warnings=(*judges.doubts, *outcome.warnings))
 
 
-def _require_pending(pending: Pending | None, number: int | None) -> None:
-    """Raise CheckFailed where who asked meant the change to `number`, and that does not wait any more."""
-    if number is not None and (pending is None or pending.target != number):
+def _require_pending(pending: Pending | None, change: str) -> None:
+    """Raise CheckFailed where who asked meant `change` (empty: whichever), and that waits no more."""
+    if change and (pending is None or pending.id != change):
         raise CheckFailed(
-            f"the switch to generation {number} is over already; nothing was changed",
+            "the switch that was asked about is over already; nothing was changed",
             hint="`tsstack generations` lists what there is",
         )
 

@@ -54,15 +54,15 @@ def roll_back(number: int, *, confirm: bool) -> str:
     return f"generation {done['generation']} is live{wait}"
 
 
-def confirm_switch(number: int) -> str:
-    """Keep the switch to a generation, if that still waits for its confirmation."""
-    done = _tsstack("confirm", "--pending", str(number))
+def confirm_switch(change: str) -> str:
+    """Keep a switch, if that very one still waits for its confirmation."""
+    done = _tsstack("confirm", "--pending", change)
     return f"generation {done['generation']} is confirmed"
 
 
-def undo_switch(number: int) -> str:
-    """Undo the switch to a generation, if that still waits for its confirmation."""
-    done = _tsstack("rollback", "--pending", str(number))
+def undo_switch(change: str) -> str:
+    """Undo a switch, if that very one still waits for its confirmation."""
+    done = _tsstack("rollback", "--pending", change)
     return f"undone: generation {done['generation']} is live"
 
 

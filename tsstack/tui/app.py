@@ -337,13 +337,13 @@ class Dashboard(App[None]):
         elif pending["phase"] == "activating":
             self.say_so(f"the switch to generation {pending['generation']} is at work, or was cut off")
         elif self._may("switch") and not self._is_unreadable(pending):
-            number = pending["generation"]
+            number, change = pending["generation"], pending["change"]
             lines: list[Line] = [
                 say(f"Keep generation {number}?"),
                 say("Could you open a new session to this host? That is what this confirms.", "dim"),
             ]
             dialog = dialogs.question("confirm", lines, [("y", "keep it", "keep")])
-            self._ask(dialog, {"keep": lambda: acts.confirm_switch(number)})
+            self._ask(dialog, {"keep": lambda: acts.confirm_switch(change)})
 
     def _is_unreadable(self, pending: Pending) -> bool:
         """Whether nothing is known of it; says so where it is."""
@@ -369,8 +369,8 @@ class Dashboard(App[None]):
         if pending is not None:
             if self._is_unreadable(pending):
                 return
-            asked = pending["generation"]
-            lines = [say(f"Undo the switch to generation {asked} now?")]
+            asked = pending["change"]
+            lines = [say(f"Undo the switch to generation {pending['generation']} now?")]
             dialog = dialogs.question("roll back", lines, [("y", "undo it", "undo")])
             self._ask(dialog, {"undo": lambda: acts.undo_switch(asked)}, "rolling back ...")
             return

@@ -438,7 +438,7 @@ def test_the_fix_of_ipv6_forwarding_keeps_the_default_route() -> None:
 
 
 def test_while_a_switch_waits_the_doctor_goes_back_to_nothing_that_it_would_drop() -> None:
-    pending: Any = {"generation": GENERATION.live, "phase": "unconfirmed", "left_s": 9.0}
+    pending: Any = {"change": "c1", "generation": GENERATION.live, "phase": "unconfirmed", "left_s": 9.0}
     drifted = replace(GENERATION, drift=(("kernel", "~ a: 0 -> 1"),))
     (finding,) = check_generation(drifted, pending=pending)
     assert finding.fix.startswith("tsstack rollback    # undoes")

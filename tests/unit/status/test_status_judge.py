@@ -65,19 +65,27 @@ def test_where_all_is_well_nothing_is_said() -> None:
             ("TS744", "warning"),
         ),
         (
-            {"generation": {"pending": {"generation": 8, "phase": "unconfirmed", "left_s": 43.0}}},
+            {
+                "generation": {
+                    "pending": {"change": "c", "generation": 8, "phase": "unconfirmed", "left_s": 43.0}
+                }
+            },
             ("TS751", "warning"),
         ),
         (
-            {"generation": {"pending": {"generation": 8, "phase": "activating", "left_s": None}}},
+            {
+                "generation": {
+                    "pending": {"change": "c", "generation": 8, "phase": "activating", "left_s": None}
+                }
+            },
             ("TS752", "warning"),
         ),
         (
-            {"generation": {"pending": {"generation": 0, "phase": "unknown", "left_s": None}}},
+            {"generation": {"pending": {"change": "", "generation": 0, "phase": "unknown", "left_s": None}}},
             ("TS752", "warning"),
         ),
         (
-            {"generation": {"pending": {"generation": 0, "phase": "damaged", "left_s": None}}},
+            {"generation": {"pending": {"change": "", "generation": 0, "phase": "damaged", "left_s": None}}},
             ("TS752", "warning"),
         ),
         ({"generation": {"boot": 6}}, ("TS753", "warning")),
@@ -179,7 +187,7 @@ def test_a_monitor_that_refuses_to_answer_runs_and_is_not_restarted() -> None:
 def test_while_a_switch_waits_nothing_is_gone_back_to_that_it_would_drop(
     change: dict[str, Any], phase: str, hint: str
 ) -> None:
-    pending = {"generation": 7, "phase": phase, "left_s": 42.0}
+    pending = {"change": "c7", "generation": 7, "phase": phase, "left_s": 42.0}
     more = {**change, "generation": {**change.get("generation", {}), "pending": pending}}
     told = [each for each in a_status(**more)["warnings"] if each["code"] not in {"TS751", "TS752"}]
     assert [each["hint"][: len(hint)] for each in told] == [hint]

@@ -431,7 +431,7 @@ def test_without_permission_it_reads_and_says_so(done: Done, keys: list[str]) ->
 
 
 def test_a_switch_that_waits_is_on_every_tab_and_can_be_kept_or_undone(done: Done) -> None:
-    pending = {"generation": 7, "phase": "unconfirmed", "left_s": 42.0}
+    pending = {"change": "c7", "generation": 7, "phase": "unconfirmed", "left_s": 42.0}
     frame = next_frame(None, a_host(generation={"pending": pending}), ROOT, GENERATIONS)
 
     async def test(app: Dashboard, pilot: Any) -> None:
@@ -446,13 +446,13 @@ def test_a_switch_that_waits_is_on_every_tab_and_can_be_kept_or_undone(done: Don
         await told(app, pilot, "Undo the switch to generation 7 now?")
         await pilot.press("y")
         await told(app, pilot, "undo_switch is done")
-        assert done == [("confirm_switch", 7), ("undo_switch", 7)]
+        assert done == [("confirm_switch", "c7"), ("undo_switch", "c7")]
 
     drive(test, dashboard(frame))
 
 
 def waiting(**more: Any) -> Any:
-    pending = {"generation": 7, "phase": "unconfirmed", "left_s": 42.0, **more}
+    pending = {"change": "c7", "generation": 7, "phase": "unconfirmed", "left_s": 42.0, **more}
     return next_frame(None, a_host(generation={"pending": pending}), ROOT, GENERATIONS)
 
 
@@ -481,7 +481,7 @@ def test_another_switch_than_the_one_asked_about_is_not_kept(done: Done) -> None
         feed.give(waiting(generation=8))
         await pilot.press("y")
         await told(app, pilot, "confirm_switch is done")
-        assert done == [("confirm_switch", 7)]  # which refuses to keep 8: test_switch_transaction
+        assert done == [("confirm_switch", "c7")]  # which refuses to keep another: test_switch_transaction
 
     drive(test, dashboard(feed.latest, feed=feed))
 

@@ -42,7 +42,7 @@ def tailscaled_away() -> Frame:
 
 
 def waiting() -> Frame:
-    pending = {"generation": 7, "phase": "unconfirmed", "left_s": 42.0}
+    pending = {"change": "c7", "generation": 7, "phase": "unconfirmed", "left_s": 42.0}
     return next_frame(None, a_host(generation={"pending": pending}), ROOT, GENERATIONS)
 
 

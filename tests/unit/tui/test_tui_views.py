@@ -367,7 +367,7 @@ class TestViews:
         assert re.search(r"took_s +0\.21", text)
 
     def test_generations_say_which_is_live_and_which_waits(self) -> None:
-        pending = {"generation": 7, "phase": "unconfirmed", "left_s": 42.0}
+        pending = {"change": "c7", "generation": 7, "phase": "unconfirmed", "left_s": 42.0}
         frame = next_frame(None, a_host(generation={"pending": pending}), ROOT, GENERATIONS)
         assert [row[3] for row in rows_of(generations.generations(frame, UTF8))] == [
             "live boot pending",
@@ -430,7 +430,7 @@ class TestBars:
         assert "all is well, as far as this user may look" in told
 
     def test_the_countdown_goes_on_between_two_frames(self) -> None:
-        pending = {"generation": 8, "phase": "unconfirmed", "left_s": 42.0}
+        pending = {"change": "c8", "generation": 8, "phase": "unconfirmed", "left_s": 42.0}
         frame = next_frame(None, a_host(generation={"pending": pending}), ROOT)
         told = [text_of(bars.banner(frame, UTF8, 100, NOW + after_s)[0]) for after_s in (0, 2)]
         assert told[0] == "! generation 8 is undone in 42 s: c keeps it, r undoes it now"
