@@ -96,6 +96,15 @@ def scenes(host: CrashHost) -> list[Scene]:
         Scene("boot of a fallback", FENCED, FENCED, ("recover", "--boot"), 1, reboots=True),
         Scene("boot", "first", "first", ("recover", "--boot"), 2, reboots=True),
         Scene("early firewall", "first", "first", ("recover", "--early"), 1, reboots=True),
+        Scene(
+            "boot after what waits",
+            "first",
+            "first",
+            ("recover", "--boot"),
+            1,
+            reboots=True,
+            begin=waiting.begin_before_a_reboot,
+        ),
         Scene("switch --confirm", "first", "second", (*second, "--confirm", "90s"), 4, confirmed=True),
         Scene(
             "confirm",
@@ -133,6 +142,12 @@ class Waiting:
         if (STATE / "pending.json").exists():
             self.host.runner.must("rollback")
         self.host.runner.must(*self.host.switch("second", "--confirm", "90s"))
+
+    def begin_before_a_reboot(self) -> None:
+        """The same on a host that is up, and then it is rebooted."""
+        self.host.runner.must("recover", "--boot")
+        self.begin()
+        self.host.reboot()
 
     def begin_expired(self) -> None:
         """The same with its time over and its dead man gone."""
