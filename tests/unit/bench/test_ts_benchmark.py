@@ -138,6 +138,7 @@ def test_a_run_over_the_loopback_is_measured_kept_and_compared(
 def test_without_another_end_the_rest_is_told_all_the_same(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     with socket.create_server((PEER, 0)) as listener:
         port = listener.getsockname()[1]
     assert call(daemon, monkeypatch, tmp_path, "exit-b", "--seconds", "1", "--port", str(port)) == 0
