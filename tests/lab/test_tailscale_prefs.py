@@ -338,11 +338,22 @@ def test_a_tailscaled_that_is_gone_keeps_no_file_without_it_from_being_live(bed:
     with pytest.raises(CheckFailed, match="does not answer"):
         PART.observe(tree, node.facts)
     assert PART.stands_alone(node.facts), "every later command looks at it, whatever the file says"
+    assert not PART.stands_alone(node.facts, booting=True), "no boot takes back what was set by hand since"
     node.start()
     eventually(lambda: node.api.status(peers=False)["BackendState"] == "Running")
     assert "- tailscale.ssh: true" in leave(node)
     assert not node.api.prefs()["RunSSH"]
     assert not PART.stands_alone(node.facts)
+
+
+def test_what_was_noted_of_a_node_that_left_the_tailnet_is_forgotten(bed: Bed) -> None:
+    """Else it would take away some day what somebody has set by hand, maybe for another node."""
+    node = bed.node()
+    node.switch(stack_of("left", ssh=True, auth_key=node.key_file(bed.key())))
+    node.tailscale("logout")
+    assert leave(node) == ["- tailscale: a note of what it was before tsstack"]
+    assert not noted(node).exists()
+    assert leave(node) == []
 
 
 def test_an_undone_first_switch_leaves_no_note_of_what_was_before(bed: Bed) -> None:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tsstack.switch.record import read_boot_id
 from tsstack.switch.site import Site
 from tsstack.system.files import write_durably
+from tsstack.system.processes import process_start
 
 
 def has_begun(site: Site) -> bool:
     """Since this boot of the machine, or start of the container."""
-    return _mark(site).exists()
+    try:
+        return _mark(site).read_text(encoding="ascii") == _this_boot()
+    except FileNotFoundError:
+        return False
 
 
 def note_begun(site: Site) -> None:
     """Raises OSError."""
     if not has_begun(site):
         site.paths.run.mkdir(parents=True, exist_ok=True)
-        write_durably(_mark(site), "")
+        write_durably(_mark(site), _this_boot())
 
 
-def forget_begun(site: Site) -> None:
-    """A boot begins, maybe one that has kept /run: systemctl(1), soft-reboot; a container's restart.
-
-    Raises OSError.
-    """
-    _mark(site).unlink(missing_ok=True)
+def _this_boot() -> str:
+    """A container that is started anew may keep /run, and the boot id: its first process is another."""
+    return f"{read_boot_id()} {process_start(1)}\n"
 
 
 def _mark(site: Site) -> Path:

@@ -12,7 +12,7 @@ from tsstack.errors import CheckFailed, LockedError, RollbackFailed, TsstackErro
 from tsstack.model.facts import Facts
 from tsstack.parts.firewall.fallback import has_fallback
 from tsstack.parts.part import Change, Part, StepsAside
-from tsstack.switch.begun import forget_begun, has_begun, note_begun
+from tsstack.switch.begun import has_begun, note_begun
 from tsstack.switch.deadman import stands
 from tsstack.switch.generations import part_tree
 from tsstack.switch.lock import host_lock
@@ -42,8 +42,10 @@ def activate_boot(site: Site) -> tuple[Outcome, str]:
             said = f"generation {done.target} was undone: {done.reason}" if done else ""
         outcome = _bring_up(site, _boot_before_pending(site) if first else site.store.current(), left)
         with noted(left, "the change that waits"):
-            if read_pending(site.paths.state) is not None:  # what it replaced could not come up before
-                left.append("it waits for its confirmation, and may be undone")
+            pending = read_pending(site.paths.state)
+            if pending is not None and pending.phase == "unconfirmed":
+                # It may be undone, and what could not come up before would be there again.
+                left.append("a change waits for its confirmation")
     if left:
         raise RollbackFailed(
             f"generation {outcome.generation} is up, but not wholly: {'; '.join(left)}",
@@ -78,7 +80,7 @@ def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
         return found
 
     for part in site.parts:
-        if part_tree(known, part.folder) or stands_alone(part, facts):
+        if part_tree(known, part.folder) or stands_alone(part, facts, booting=True):
             with noted(left, part.name):
                 changes[part.name] = activate(part)
                 part.verify(generation, facts)
@@ -112,7 +114,6 @@ def activate_firewall_early(site: Site) -> tuple[int, str]:
         number = _boot_before_pending(site)
         facts = site.facts()
         stack.callback(_step_aside, site, facts)
-        forget_begun(site)
         firewall = next(part for part in site.parts if part.name == "firewall")
         try:
             folder = site.store.path(number)

@@ -18,6 +18,8 @@ from tsstack.switch.signals import undisturbed
 from tsstack.switch.site import Site
 from tsstack.system.processes import process_start
 
+_LATE = "it was not confirmed in time"
+
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
@@ -28,14 +30,16 @@ class Recovery:
     reason: str
 
 
-def undo(site: Site, pending: Pending) -> None:
+def undo(site: Site, pending: Pending, *, by_hand: bool = False) -> None:
     """Bring back what `pending` recorded, in reverse order of activation, and clear the record.
 
     Every part is tried even when one fails. Raises RollbackFailed naming what is left; the record then
-    stays, so that the next command tries again. Ignores what would interrupt it.
+    stays, so that the next command tries again. Ignores what would interrupt it. `by_hand`: raises
+    CheckFailed, and touches nothing, where the disk takes no note of it: the host is whole as long, and its
+    dead man is there.
     """
     with undisturbed():
-        _take_back(site, pending)
+        _take_back(site, pending, by_hand=by_hand)
         _bring_back(site, pending)
 
 
@@ -73,7 +77,7 @@ def _bring_back(site: Site, pending: Pending) -> None:
         drop_unused(site.store, pending.target)
 
 
-def _take_back(site: Site, pending: Pending) -> None:
+def _take_back(site: Site, pending: Pending, *, by_hand: bool) -> None:
     """From here on nothing keeps a change that waited: one that is half undone is no generation.
 
     What does not fit on a broken disk must not keep it from being undone; then only the deadline is left.
@@ -87,6 +91,11 @@ def _take_back(site: Site, pending: Pending) -> None:
     try:
         write_pending(site.paths.state, under_way)
     except OSError as error:
+        if by_hand:
+            raise CheckFailed(
+                f"the record cannot be written: {error}",
+                hint="nothing was undone; mend the disk, or wait: it is undone when its time is over",
+            ) from error
         site.report(f"the record cannot be written: {error}; going on")
 
 
@@ -129,7 +138,10 @@ def recover(site: Site, *, booting: bool = False, unguarded: bool = False) -> Re
     _send_home(site, pending)
     if pending is None:
         return None
-    if pending.phase == "activating":
+    late = pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s
+    if pending.phase == "activating" and pending.waited and late:
+        reason = _LATE
+    elif pending.phase == "activating":
         at_work = "that undid it" if pending.waited else "that was at work on it"
         reason = f"the command {at_work} died before it was done"
     elif site.store.current() != pending.target:  # its undoing began, and the disk took no note of that
@@ -138,8 +150,8 @@ def recover(site: Site, *, booting: bool = False, unguarded: bool = False) -> Re
         reason = "the host rebooted before it was confirmed"
     elif unguarded:
         reason = "its dead man was gone before it was confirmed"
-    elif pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s:
-        reason = "it was not confirmed in time"
+    elif late:
+        reason = _LATE
     else:
         return None
     undo(site, pending)

@@ -194,7 +194,7 @@ def roll_back(
         recover(site)
         if pending is not None:
             if read_pending(site.paths.state) is not None:
-                undo(site, pending)
+                undo(site, pending, by_hand=True)
                 deadman.disarm(site, pending.id)
                 note(site, pending, "`tsstack rollback`", asked=True)
             if to is None or to == pending.previous_current:

@@ -125,7 +125,7 @@ def test_a_failed_first_switch_leaves_a_running_nginx_as_it_was(host):
     assert host.run("curl", "-s", "http://127.0.0.1:9180/", check=False).returncode == 7
 
 
-@pytest.mark.parametrize("step", ["provide_certificates", "_set_links", "_refuse_unloadable", "_load"])
+@pytest.mark.parametrize("step", ["provide_certificates", "set_links", "_refuse_unloadable", "_load"])
 @pytest.mark.parametrize("status", ["", "status: null, "])
 def test_a_kill_in_the_middle_is_undone_or_finished(host, step, status):
     """Also without a status endpoint, where nginx cannot say what it has loaded."""

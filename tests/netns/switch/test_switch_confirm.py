@@ -210,6 +210,7 @@ def test_what_is_staged_for_the_boot_by_hand_is_wanted(host: PrivateHost) -> Non
     host.tsstack("switch", "--confirm", "300s")
     host.tsstack("rollback")
     host.tsstack("boot")
+    host.path("/run/tsstack/begun").unlink()  # as a reboot does
     host.tsstack("recover", "--boot")
     assert "nothing to do" in host.tsstack("switch", "--unattended").stdout
 

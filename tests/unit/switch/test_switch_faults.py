@@ -177,15 +177,21 @@ def test_a_signal_does_not_end_an_undoing(host: Host, monkeypatch: Patch, number
 
 
 @pytest.mark.usefixtures("no_dead_man")
-def test_a_disk_that_takes_no_record_does_not_keep_a_change_from_being_undone(
+def test_a_disk_that_takes_no_record_keeps_a_rollback_by_hand_from_beginning(
     host: Host, monkeypatch: Patch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.EROFS, "Read-only file system")
 
     host.switch(NEW, Mode(confirm_s=60))
     monkeypatch.setattr("tsstack.switch.recovery.write_pending", full)
-    roll_back(host.site, None, Mode())
+    with pytest.raises(CheckFailed, match="Read-only") as refused:
+        roll_back(host.site, None, Mode())
+    assert "nothing was undone" in refused.value.hint
+    assert host.listing() == NEW
+    # What nobody else can wait for goes on all the same.
+    host.clock.time_s += 61
+    assert recover(host.site) is not None
     assert_as_before(host)
 
 
@@ -201,7 +207,7 @@ def test_what_was_half_undone_without_a_note_is_confirmed_no_more(host: Host, mo
         patch.setattr("tsstack.switch.recovery.write_pending", broken)
         patch.setattr(host.parts[1], "restore", broken)
         with pytest.raises(RollbackFailed):
-            roll_back(host.site, None, Mode())
+            recover(host.site, unguarded=True)
     with pytest.raises(CheckFailed, match="was undone before the confirmation came"):
         confirm(host.site)
     assert_as_before(host)
@@ -461,7 +467,7 @@ class TestBoot:
         host.switch(NEW, mode)
         shutil.rmtree(host.live)
         if mode.confirm_s:  # it may be undone, and what could not come up would be there again
-            with pytest.raises(RollbackFailed, match="it waits for its confirmation"):
+            with pytest.raises(RollbackFailed, match="a change waits for its confirmation"):
                 activate_boot(host.site)
         else:
             activate_boot(host.site)  # by Restart=on-failure
@@ -478,11 +484,20 @@ class TestBoot:
         assert "its dead man was gone" in said
         assert_as_before(host)
 
-    def test_a_boot_that_has_kept_run_gives_up_what_was_tested(self, host: Host) -> None:
+    def test_a_container_that_is_started_anew_gives_up_what_was_tested(
+        self, host: Host, monkeypatch: Patch
+    ) -> None:
+        """It may keep /run, and the machine's boot id is as before."""
         host.switch(TWO, Mode(boot=False))
-        activate_firewall_early(host.site)  # the first of every boot
+        monkeypatch.setattr("tsstack.switch.begun.process_start", lambda _: "another")
         activate_boot(host.site)
         assert_live(host, ONE, 1)
+
+    def test_the_early_firewall_by_hand_makes_no_boot_of_a_host_that_is_up(self, host: Host) -> None:
+        host.switch(TWO, Mode(boot=False))
+        activate_firewall_early(host.site)
+        activate_boot(host.site)
+        assert (host.store.current(), host.store.boot()) == (2, 1)
 
     def test_a_command_that_was_refused_before_the_boot_unit_ran_changes_nothing_of_it(
         self, host: Host

@@ -68,7 +68,7 @@ def test_no_unit_tries_the_file_again(host: Host, monkeypatch: Patch) -> None:
     with host_lock(host.site.paths.state, host.clock):
         done = recover(host.site, booting=True)
     assert done is not None
-    assert done.reason == "the command that undid it died before it was done"
+    assert done.reason == "it was not confirmed in time"
     assert_remembered(host)
 
 

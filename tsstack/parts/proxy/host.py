@@ -346,23 +346,30 @@ def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:
     """Take back all that is ours; nginx goes on with what others serve, or stops if it ran for us alone."""
     if facts.nginx is None and not record:
         return
-    own = engine("", facts)  # beside which another nginx may run that is none of ours
-    ours = own.master() is not None or record.get("main_config") == ""
-    nginx = own if ours or facts.nginx is None else engine(facts.nginx.main_config, facts)
-    master = nginx.master()
+    own = engine("", facts)
+    if own.master() is not None:  # beside which another nginx may run that serves others alone
+        own.stop()
+        report("nginx stopped")
     removed = put_links(dict.fromkeys(links(facts)))
-    if master is not None and (removed or record):
-        if not nginx.included or ran_before(facts) == DID_NOT_RUN:
-            nginx.stop()
-            report("nginx stopped")
-        else:
-            nginx.test()
-            nginx.load(master, report)
-    elif removed and nginx.included and ran_before(facts) == RAN:
-        _start_again(nginx, report)
+    included = str(record.get("main_config", "")) or (facts.nginx.main_config if facts.nginx else "")
+    if included and (removed or record.get("main_config")):
+        _leave_to_others(engine(included, facts), facts, report)
     doorkeeper.ensure_stopped(facts)
     _record_path(facts).unlink(missing_ok=True)
     note_before(facts, "")
+
+
+def _leave_to_others(nginx: Engine, facts: Facts, report: Report) -> None:
+    master = nginx.master()
+    if master is None:
+        if ran_before(facts) == RAN:
+            _start_again(nginx, report)
+    elif ran_before(facts) == DID_NOT_RUN:
+        nginx.stop()
+        report("nginx stopped")
+    else:
+        nginx.test()
+        nginx.load(master, report)
 
 
 def _start_again(nginx: Engine, report: Report) -> None:

@@ -175,7 +175,12 @@ def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
     """What activation would change, by the keys of the file."""
     if PREFS_FILE not in tree:
         nothing = not snapshot or "away" in snapshot
-        return () if nothing else (*_leaving(snapshot), *_service_changes({}, snapshot))
+        if nothing:
+            return ()
+        found = (*_leaving(snapshot), *_service_changes({}, snapshot))
+        if not found and snapshot.get("originals") is not None:  # nothing to put back: it has to be forgotten
+            return (Change("tailscale", "a note of what it was before tsstack", None),)
+        return found
     wanted = json.loads(tree[PREFS_FILE])
     enrolment = json.loads(tree[ENROLMENT_FILE])
     live: Any = snapshot["prefs"]

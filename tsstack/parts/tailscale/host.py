@@ -80,9 +80,12 @@ class TailscalePart:
         """The differences, by the keys of the file."""
         return wants.changes(tree, snapshot)
 
-    def stands_alone(self, facts: Facts) -> bool:
-        """Whether something of ours is noted that has still to be taken back."""
-        return has_originals(_state(facts))
+    def stands_alone(self, facts: Facts, *, booting: bool = False) -> bool:
+        """Whether something of ours is noted that has still to be taken back.
+
+        Not at a boot, which no guard watches: what was set by hand since may be somebody's way in.
+        """
+        return not booting and has_originals(_state(facts))
 
     def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
         """What a tailscaled that does not run keeps of ours."""
