@@ -1,17 +1,33 @@
-"""The ways out as the targets show them: each answer counts for the node that it came through."""
+"""The ways out as the targets show them: each answer counts for the node that it came through.
+
+Who is asked quickly. The witnesses, always. While none of them is known to do well (silent, not measured yet,
+or not to be measured) all others too, until a few of those that do well stand in for the rest; while none of
+the stand-ins does well, all again. A new stay begins with everybody.
+
+Whose word counts. A witness's; where none tells, that of those who are asked quickly instead, once they have
+answered since or are dead themselves. A way is dead when somebody says so and nobody can say otherwise any
+more: who has just answered, or was not asked for it long enough, holds it at `suspect`. So no figure here has
+to be quicker than another, whatever `probe` and `failures` are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from tsstack.monitor.choice import DIRECT
+from tsstack.monitor.detect import SILENCE_MOST_S
 from tsstack.monitor.sample import Sample
-from tsstack.monitor.verdict import Judge, Limits, Verdict, best
+from tsstack.monitor.verdict import RECENT_S, Judge, Limits, Verdict, best
 
 _STAND_INS_MOST = 3
 _CHOSEN_AFTER_S = 5.0  # so long are all asked before a few that answer are chosen
+_DOUBTED_S = (
+    1.5  # probes lost in a row for so long: a slow pace has no `suspect` that would come before `dead`
+)
+_ANSWER_S = 1.5  # a page that is well has answered by then, and within four times `max_latency`
 _REMEMBERED = 8  # changes of the way; a sample is older than the last few only after a long stall
 
 
@@ -24,12 +40,12 @@ class Egress:
     """By node and target."""
     witnesses: tuple[str, ...] = ()
     """The targets that are always asked at the quick pace."""
-    called_s: float | None = None
-    """Since when other targets are asked at that pace too, because the witnesses do not answer well."""
     stand_ins: tuple[str, ...] = ()
     """A few that answer instead of the witnesses; before they are chosen all targets are asked."""
     _targets: tuple[str, ...] = ()
     """Those whose answers come by the way out."""
+    _asked_s: dict[str, float] = field(default_factory=dict)
+    """Since when others than the witnesses are asked at that pace too."""
     _ways: list[tuple[float, str | None]] = field(default_factory=list)
 
     def use(self, node: str | None, now_s: float) -> bool:
@@ -44,8 +60,7 @@ class Egress:
         self._ways = [*self._ways[1 - _REMEMBERED :], (now_s, node)]
         if node is None or node == came:
             return False  # tailscaled is silent, or was for a moment
-        if self.called_s is not None:  # who was silent there may be so here: the others speak from the start
-            self.called_s, self.stand_ins = now_s, ()
+        self._ask_nobody()
         if node == DIRECT:
             return True  # the uplink is asked all the time
         self._renew(each for each in self.judges if each[0] == node)
@@ -53,7 +68,11 @@ class Egress:
 
     def renew(self) -> None:
         """Nothing that was seen through any node is evidence any more; of the uplink all stays."""
+        self._ask_nobody()
         self._renew(each for each in self.judges if each[0] != DIRECT)
+
+    def _ask_nobody(self) -> None:
+        self._asked_s, self.stand_ins = {}, ()
 
     def _renew(self, keys: Iterable[tuple[str, str]]) -> None:
         for key in list(keys):
@@ -79,7 +98,9 @@ class Egress:
                 self._judge(node, target).restore(judge.export())
         self.judges = {key: judge for key, judge in self.judges.items() if key[1] in kept}
         self.witnesses = witnesses
-        self.stand_ins = tuple(each for each in self.stand_ins if each in kept)
+        others = self._others()
+        self.stand_ins = tuple(each for each in self.stand_ins if each in others)
+        self._asked_s = {each: since_s for each, since_s in self._asked_s.items() if each in others}
 
     def observe(self, sample: Sample) -> None:
         """Take in an answer of a target, or its silence."""
@@ -92,33 +113,44 @@ class Egress:
     def verdict(self, node: str, now_s: float) -> Verdict | None:
         """The way through a node is as good as its best witness; None when nothing was asked through it.
 
-        A witness that is silent may itself be at fault: then those count that were called instead and have
-        answered since, as their last answers may be from before. Of loss and latency the witnesses alone
-        tell: a page's connection repeats what is lost.
+        A witness that is silent may itself be at fault: then the others count. Of loss and latency the
+        witnesses alone tell: a page's connection repeats what is lost.
         """
         seen = self._witnessed(node, now_s)
-        if self.called_s is None or (seen is not None and not _is_silent(seen)):
+        if seen is not None and not _is_silent(seen):
             return seen
-        called = [self._called(node, each, now_s) for each in self.stand_ins or self._targets]
-        return best(each for each in (seen, *called) if each is not None)
+        words = [seen, *(self._word(node, each, now_s) for each in self._others())]
+        found = best(each for each in words if each is not None)
+        if found is not None and found.level == "dead":
+            waits = any(self._may_speak(node, each, now_s) for each in self._targets)
+            return replace(found, level="suspect") if waits else found
+        if self._targets and self._ways and self._ways[-1][1] == node:
+            found = found or Verdict(f"egress:{node}", "unknown")
+            if found.level == "unknown":
+                by_s = self._ways[-1][0] + 4 * self.limits.probe_s + SILENCE_MOST_S
+                return replace(found, known_by_s=by_s)
+        return found
 
     def call(self, node: str, now_s: float) -> bool:
         """Whether all targets are needed at the quick pace: by what the witnesses say, and nobody else.
 
         Once the others have had time to answer, a few of those that do stand in for the witnesses.
         """
-        seen = self._witnessed(node, now_s)
-        level = seen.level if seen is not None else "unknown"
-        if level == "good":
-            self.called_s, self.stand_ins = None, ()
-        elif self.called_s is None:
-            self.called_s = None if level == "unknown" else now_s
-        elif not self._answers(node, self.stand_ins, now_s):
-            if self.stand_ins:  # what they said is over: all are asked again
-                self.called_s, self.stand_ins = now_s, ()
-            elif now_s - self.called_s >= _CHOSEN_AFTER_S:
-                self.stand_ins = self._answers(node, self._targets, now_s)[:_STAND_INS_MOST]
-        return self.called_s is not None and not self.stand_ins
+        if self._ways and self._ways[-1][1] is None:  # tailscaled is silent: no answer would count
+            return bool(self._asked_s) and not self.stand_ins
+        if any(self._does_well(node, _target(each), now_s) for each in self.witnesses):
+            self._ask_nobody()
+            return False
+        if not any(self._speaks_well(node, each, now_s) for each in self.stand_ins):
+            self.stand_ins = ()
+            for each in self._others():
+                self._asked_s.setdefault(each, now_s)
+            if now_s - max(self._asked_s.values(), default=now_s) >= max(_CHOSEN_AFTER_S, self._heard_s):
+                well = (each for each in self._asked_s if self._speaks_well(node, each, now_s))
+                self.stand_ins = tuple(well)[:_STAND_INS_MOST]
+        if self.stand_ins:
+            self._asked_s = {each: self._asked_s[each] for each in self.stand_ins}
+        return not self.stand_ins
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -141,20 +173,43 @@ class Egress:
         keys = [(node, _target(each)) for each in self.witnesses]
         return best(self.judges[key].verdict(now_s) for key in keys if key in self.judges)
 
-    def _called(self, node: str, target: str, now_s: float) -> Verdict | None:
-        """What a target that was called says; None until it has answered since."""
+    def _others(self) -> tuple[str, ...]:
+        return tuple(each for each in self._targets if "target:" + each not in self.witnesses)
+
+    @property
+    def _heard_s(self) -> float:
+        """Who is asked at the quick pace and well has answered within this, seconds."""
+        return self.limits.probe_s + max(_ANSWER_S, 4 * self.limits.max_latency_s)
+
+    def _does_well(self, node: str, target: str, now_s: float) -> bool:
         judge = self.judges.get((node, target))
-        if judge is None or self.called_s is None or judge.loss.last_answer_s < self.called_s:
+        if judge is None or judge.loss.streak * self.limits.probe_s >= _DOUBTED_S:
+            return False
+        return judge.level(now_s) == "good"
+
+    def _word(self, node: str, target: str, now_s: float) -> Verdict | None:
+        """What one of the others says: its answers of before it was asked quickly are none of now."""
+        judge, since_s = self.judges.get((node, target)), self._asked_s.get(target)
+        if judge is None or since_s is None:
             return None
         verdict = judge.verdict(now_s)
-        # Its first answers are too few to call the way good, and enough to not call it dead.
-        return replace(verdict, level="suspect") if verdict.level == "unknown" else verdict
+        return verdict if verdict.level == "dead" or judge.loss.last_answer_s >= since_s else None
 
-    def _answers(self, node: str, targets: Iterable[str], now_s: float) -> tuple[str, ...]:
-        """Those that answer well since they were called, but for the witnesses."""
-        others = [each for each in targets if "target:" + each not in self.witnesses]
-        verdicts = {each: self._called(node, each, now_s) for each in others}
-        return tuple(each for each, seen in verdicts.items() if seen is not None and seen.level == "good")
+    def _speaks_well(self, node: str, target: str, now_s: float) -> bool:
+        return self._does_well(node, target, now_s) and self._word(node, target, now_s) is not None
+
+    def _may_speak(self, node: str, target: str, now_s: float) -> bool:
+        """Whether a target may yet show that a way works which seems dead."""
+        judge = self.judges.get((node, target))
+        if judge is not None and judge.level(now_s) == "dead":
+            return False
+        since_s = self._asked_s.get(target)
+        if "target:" + target in self.witnesses and self._ways:
+            since_s = self._ways[-1][0]
+        if since_s is None or now_s - since_s < self._heard_s:
+            return True
+        answered_s = -inf if judge is None else judge.loss.last_answer_s
+        return answered_s >= since_s and now_s - answered_s <= max(RECENT_S, 3 * self.limits.probe_s)
 
     def _judge(self, node: str, target: str) -> Judge:
         judge = self.judges.get((node, target))

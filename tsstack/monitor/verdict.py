@@ -75,6 +75,8 @@ class Verdict:
     """Share lost of the recent probes."""
     rtt_s: float | None = None
     """Median of the recent answers, seconds."""
+    known_by_s: float | None = None
+    """Of an unknown way out in use: by when its targets will have told of it, if they can at all."""
 
     @property
     def is_usable(self) -> bool:

@@ -129,7 +129,7 @@ def level(ways: Egress, node: str, now_s: float) -> str:
 
 
 def test_an_answer_counts_for_the_node_that_was_in_use_when_it_was_asked_for() -> None:
-    ways = egress()
+    ways = egress("target:t", "target:u")
     ways.use("a", 0.0)
     at_s = feed(ways, "target:t", 0.0, "." * 20)
     feed(ways, "target:t", at_s, "x" * 20)
@@ -160,7 +160,7 @@ def test_a_neighbour_that_answers_says_nothing_of_the_way_out() -> None:
 
 
 def test_what_was_seen_in_an_earlier_stay_is_no_evidence() -> None:
-    ways = egress()
+    ways = egress("target:t", "target:u")
     ways.use("a", 0.0)
     at_s = feed(ways, "target:t", 0.0, "." * 20 + "x" * 20)
     assert level(ways, "a", at_s) == "dead"
@@ -247,8 +247,9 @@ def test_a_target_that_is_asked_seldom_counts_once_it_has_answered_since_it_was_
     ways.use("a", 0.0)
     feed(ways, "target:u", 0.0, "." * 8)
     end_s = feed(ways, "target:t", 0.0, "....." + "x" * 10)
-    assert level(ways, "a", end_s) == "dead"  # its answers are from before the fault
+    assert level(ways, "a", end_s) == "suspect"  # its answers are from before the fault, and it was not asked
     assert ways.call("a", end_s)
+    assert level(ways, "a", end_s + 3) == "dead"
     assert level(ways, "a", feed(ways, "target:u", end_s, "....")) == "good"
 
 
@@ -282,7 +283,7 @@ def test_a_light_target_that_falls_silent_beside_a_page_that_answers_says_nothin
     # Elsewhere it is silent too, and the page speaks from the first moment.
     ways.use("b", at_s + 120)
     there = [each for each, _ in asked(ways, at_s + 120, *["x."] * 40, node="b")]
-    assert {*there} == {"suspect", "good"} and {*there[2:]} == {"good"}
+    assert {*there} == {"unknown", "good"} and {*there[2:]} == {"good"}
     # The way fails: the page's answers of before count no more, and all are asked.
     end_s = at_s + 140
     failed = list(asked(ways, end_s, *["xx"] * 12, node="b"))
@@ -313,7 +314,7 @@ def test_the_bare_uplink_is_measured_beside_the_node_in_use() -> None:
     ways = egress()
     ways.use("a", 0.0)
     end_s = feed(ways, "direct:t", 0.0, "." * 10)
-    assert (level(ways, DIRECT, end_s), level(ways, "a", end_s)) == ("good", "nothing")
+    assert (level(ways, DIRECT, end_s), level(ways, "a", end_s)) == ("good", "unknown")
 
 
 def test_what_was_learnt_of_a_way_outlives_a_restart_and_garbage_is_refused() -> None:

@@ -106,13 +106,7 @@ def test_a_second_move_while_one_is_open_is_caught(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_move_for_one_silent_target_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def by_all_that_answer(self: Egress, node: str, now_s: float) -> bool:
-        seen = self.verdict(node, now_s)
-        calm = seen is None or seen.level in {"good", "unknown"}
-        self.called_s = None if calm else self.called_s or now_s
-        return not calm
-
-    monkeypatch.setattr(Egress, "call", by_all_that_answer)
+    monkeypatch.setattr(Egress, "verdict", Egress._witnessed)
     assert "only a target is silent" in caught("mute")
 
 
