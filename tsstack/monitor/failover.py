@@ -33,7 +33,7 @@ DRIFT_S = 2.0
 """Prefs that differ for so long were changed by someone else; before, the change may be our own."""
 REPAIRS_MOST = 3
 """So many repairs in ten minutes; then someone else means it, and it is only reported."""
-_ASKED_THROUGH_S = 10.0  # of health of a node; by then the targets tell of the way through it
+_ALIVE_S = 10.0  # of health of a node whose way out cannot be measured: then it is taken to work
 _LOSSY_HOME = 0.1  # more than this lost in the last seconds: not home now
 # A preferred node is probed fast for so long before the way may lead home: the slow pace sees no 20 % loss.
 _PROBED_AHEAD_S = 60.0
@@ -303,8 +303,10 @@ def _works_again(turn: Turn) -> bool:
     barred = turn.state.record(here.name).barred_s(turn.now_s)
     if here.egress is not None and here.egress.level != "unknown":
         return (here.egress.level if barred else turn.level(here)) in {"good", "poor"}
+    if here.egress is not None and turn.now_s < (here.egress.known_by_s or 0.0):
+        return False
     since_s = here.peer.healthy_since_s
-    return not barred and since_s is not None and turn.now_s - since_s >= _ASKED_THROUGH_S
+    return not barred and since_s is not None and turn.now_s - since_s >= _ALIVE_S
 
 
 def _otherwise(turn: Turn) -> Decision:

@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tsstack.monitor.choice import Candidate, Facts, Policy, State
 from tsstack.monitor.egress import Egress
+from tsstack.monitor.failover import decide
+from tsstack.monitor.holddown import Record
 from tsstack.monitor.sample import Sample
 from tsstack.monitor.verdict import Judge, Level, Limits
 
@@ -159,3 +162,44 @@ def test_while_tailscaled_is_silent_nobody_else_is_called() -> None:
     assert not ways.call("a", 60.0)
     ways.use("a", 61.0)
     assert ways.call("a", 61.0)
+
+
+@pytest.mark.parametrize("first_s", [0.25, 0.99])
+@every_pace
+def test_a_blocked_host_does_not_work_again_before_its_targets_could_tell(
+    probe_s: float, first_s: float
+) -> None:
+    """After a restart at `probe: 5s` it did for a while, its bars were dropped, and it moved."""
+    limits, policy = Limits(probe_s=probe_s), Policy(("a", "b"))
+    peer = Judge("exit:a", limits)
+    ways = Egress(limits)
+    ways.update((WITNESS,), (WITNESS,), limits)
+    ways.use("a", 1000.0)
+    barred = {"b": Record(fell_s=900.0, bars=1, barred_until_s=9000.0)}
+    state = State("a", blocked=True, records=barred)
+    told: set[str] = set()
+    for step in range(20):
+        at_s = 1000.0 + step * probe_s
+        peer.observe(Sample("exit:a", "tsmp", at_s, 0.02))
+        if step:  # its outcome is known late
+            ways.observe(Sample(WITNESS, "icmp", at_s + (first_s - 1) * probe_s, None, "timeout"))
+        found = Candidate("a", peer.verdict(at_s), ways.verdict("a", at_s))
+        decision = decide(policy, state, Facts((found,), "a"), at_s)
+        state = decision.state
+        told |= {each.code for each in decision.news}
+    assert told == {"blocked"} and state.blocked
+
+
+def test_a_new_stay_is_no_evidence_that_a_blocked_host_works_again() -> None:
+    """A trial that failed led back to where the node itself was well for hours."""
+    limits = Limits()
+    ways = Egress(limits)
+    ways.update((WITNESS,), (WITNESS,), limits)
+    peer = Judge("exit:a", limits)
+    for step in range(400):
+        peer.observe(Sample("exit:a", "tsmp", step * 0.5, 0.02))
+    for node, at_s in (("a", 0.0), ("b", 190.0), ("a", 199.0)):
+        ways.use(node, at_s)
+    found = Candidate("a", peer.verdict(200.0), ways.verdict("a", 200.0))
+    blocked = State("a", blocked=True)
+    assert decide(Policy(("a", "b")), blocked, Facts((found,), "a"), 200.0).state.blocked
