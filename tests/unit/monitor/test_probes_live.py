@@ -806,7 +806,9 @@ class TestLife:
         async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:
             prober.add(Probe(a_path("route:192.168.15.0/24"), "tcp", "127.0.0.1", port, reaches=True))
             await until(lambda: len(samples) >= 3)
-            assert all(sample.ok and (sample.rtt_s or 0) < 1 for sample in samples)
+            assert all(sample.ok for sample in samples)
+            # Its own time, not that until the next look: a LAN was poor for ever with `max_latency: 80ms`.
+            assert min(sample.rtt_s or 1 for sample in samples) < 0.02
 
         port = free_port()
         watch(body)

@@ -2,11 +2,14 @@
 
 For TCP the kernel's own measure of the handshake counts (TCP_INFO, tcpi_rtt), so that our own delays do not
 show. When the first SYN was lost it has none: then the time is ours, from connect(2) until we looked.
+Nor has it of a refusal: where that is an answer the loop wakes us, as a slot is longer than a LAN's round
+trip.
 A unix socket answers within connect(2).
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import struct
@@ -56,6 +59,8 @@ def connect(attempt: Attempt, calls: Calls) -> None:
         number = error.errno or errno.EINVAL
     if number == errno.EINPROGRESS:
         calls.add(call, WRITE)
+        if probe.reaches:
+            call.note_the_end()
         return
     call.finish(number)
     call.close()
@@ -78,6 +83,22 @@ class _Connecting:
         self.attempt = attempt
         self._socket = opened
         self._begun_s = time.monotonic()
+        self._ended_s: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def note_the_end(self) -> None:
+        """Have the moment noted at which it stands or fails."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_writer(self._socket, self._note)
+
+    def _note(self) -> None:
+        self._ended_s = time.monotonic()
+        self._wait_no_more()
+
+    def _wait_no_more(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_writer(self._socket)
+            self._loop = None
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -94,7 +115,9 @@ class _Connecting:
             self.attempt.fail(words_of(number, interface=probe.path.interface))
             return
         measured_s = None if refused else handshake_s(self._socket)
-        self.attempt.succeed(time.monotonic() - self._begun_s if measured_s is None else measured_s)
+        ended_s = time.monotonic() if self._ended_s is None else self._ended_s
+        self.attempt.succeed(ended_s - self._begun_s if measured_s is None else measured_s)
 
     def close(self) -> None:
+        self._wait_no_more()
         self._socket.close()
