@@ -327,23 +327,24 @@ def test_what_was_set_by_hand_before_the_first_switch_comes_back_in_one_patch(be
 
 
 def test_a_tailscaled_that_is_gone_keeps_no_file_without_it_from_being_live(bed: Bed) -> None:
-    """It was stopped or removed first; what is noted of it waits for the day that it runs again."""
+    """It was stopped or removed first. A note would later take away what somebody has set by hand."""
     node = bed.node()
     tree, _ = node.switch(stack_of("gone", ssh=True, auth_key=node.key_file(bed.key())))
     node.stop()
     away = PART.observe({}, node.facts)
-    assert PART.changes({}, away) == ()
-    assert "once it runs again" in PART.unmet({}, away, node.facts)[0]
-    PART.restore(away, node.facts)
     with pytest.raises(CheckFailed, match="does not answer"):
         PART.observe(tree, node.facts)
-    assert PART.stands_alone(node.facts), "every later command looks at it, whatever the file says"
-    assert not PART.stands_alone(node.facts, booting=True), "no boot takes back what was set by hand since"
+    assert leave(node) == ["- tailscale: a note of what it was before tsstack"]
+    assert "look at them" in PART.warnings(node.folder / "generations/nothing", node.facts)[0]
+    assert not noted(node).exists()
+    assert leave(node) == []
+    PART.restore(away, node.facts)
+    assert noted(node).exists(), "undone, it is as it was"
+    leave(node)
     node.start()
     eventually(lambda: node.api.status(peers=False)["BackendState"] == "Running")
-    assert "- tailscale.ssh: true" in leave(node)
-    assert not node.api.prefs()["RunSSH"]
-    assert not PART.stands_alone(node.facts)
+    assert leave(node) == []
+    assert node.api.prefs()["RunSSH"], "that was told"
 
 
 def test_what_was_noted_of_a_node_that_left_the_tailnet_is_forgotten(bed: Bed) -> None:
@@ -354,6 +355,18 @@ def test_what_was_noted_of_a_node_that_left_the_tailnet_is_forgotten(bed: Bed) -
     assert leave(node) == ["- tailscale: a note of what it was before tsstack"]
     assert not noted(node).exists()
     assert leave(node) == []
+
+
+def test_the_undoing_of_a_forgotten_note_leaves_a_node_that_joined_meanwhile(bed: Bed) -> None:
+    node = bed.node()
+    node.switch(stack_of("late", ssh=True, auth_key=node.key_file(bed.key())))
+    node.tailscale("logout")
+    before = PART.observe({}, node.facts)
+    leave(node)
+    node.tailscale("up", f"--login-server=http://{CONTROL}:8080", f"--auth-key={bed.key()}")
+    PART.restore(before, node.facts)
+    assert node.api.status(peers=False)["BackendState"] == "Running"
+    assert noted(node).exists()
 
 
 def test_an_undone_first_switch_leaves_no_note_of_what_was_before(bed: Bed) -> None:

@@ -108,8 +108,8 @@ class Part(Protocol):
 class StandsAlone(Protocol):
     """A part of which something may stand on the host although no generation asks for it."""
 
-    def stands_alone(self, facts: Facts, *, booting: bool = False) -> bool:
-        """Whether it does, or should: it is then looked at by every change, and by a boot."""
+    def stands_alone(self, facts: Facts) -> bool:
+        """Whether it does, or should: it is then looked at by every change."""
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tsstack.switch.record import read_boot_id
 from tsstack.switch.site import Site
+from tsstack.system.command import run
 from tsstack.system.files import write_durably
 from tsstack.system.processes import process_start
 
@@ -26,8 +27,19 @@ def note_begun(site: Site) -> None:
 
 
 def _this_boot() -> str:
-    """A container that is started anew may keep /run, and the boot id: its first process is another."""
-    return f"{read_boot_id()} {process_start(1)}\n"
+    """A container that is started anew may keep /run, and the boot id: its first process is another.
+
+    So does systemctl(1)'s soft-reboot, with the first process too: systemd says when its own boot began.
+    """
+    return f"{read_boot_id()} {process_start(1)} {_userspace()}\n"
+
+
+def _userspace() -> str:
+    """org.freedesktop.systemd1(5), UserspaceTimestampMonotonic; it outlives a daemon-reexec."""
+    if not Path("/run/systemd/system").exists():  # sd_booted(3)
+        return ""
+    words = ["systemctl", "show", "--property=UserspaceTimestampMonotonic", "--value"]
+    return run(words, timeout_s=10, check=False).stdout.strip()
 
 
 def _mark(site: Site) -> Path:

@@ -80,7 +80,7 @@ def _bring_up(site: Site, number: int, left: list[str]) -> Outcome:
         return found
 
     for part in site.parts:
-        if part_tree(known, part.folder) or stands_alone(part, facts, booting=True):
+        if part_tree(known, part.folder) or stands_alone(part, facts):
             with noted(left, part.name):
                 changes[part.name] = activate(part)
                 part.verify(generation, facts)

@@ -26,7 +26,7 @@ _SSH_DAEMONS = frozenset({"sshd", "sshd-session"})
 _SSH_SERVERS = frozenset({"sshd", "dropbear"})
 _PORT = re.compile(r"[0-9]{1,5}")
 # net/core/dev.c, dev_valid_name(), and less: what else a name may hold has no place on a terminal.
-_LINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,14}")
+_LINK = re.compile(r"(?!lo$)[A-Za-z0-9_@-][A-Za-z0-9_.@-]{0,14}")
 MOSH, TAILSCALED = "mosh-server", "tailscaled"
 
 
@@ -121,13 +121,13 @@ def parse_connection(value: str) -> Session | None:
         return None
     if not 0 < int(fields[3]) < 1 << 16 or client.version != server.version:
         return None
-    if any(end.is_multicast or end.is_unspecified or end.is_reserved for end in (client, server)):
+    if any(end.is_multicast or end.is_unspecified for end in (client, server)):
         return None
     # Either end of a link-local session may carry the link's name; both are on the same link.
     zone = fields[0].partition("%")[2] or fields[2].partition("%")[2]
-    if zone and not (_LINK.fullmatch(zone) and client.is_link_local):
+    if zone and not _LINK.fullmatch(zone):
         return None
-    return Session(client, int(fields[1]), server, int(fields[3]), zone)
+    return Session(client, int(fields[1]), server, int(fields[3]), zone if client.is_link_local else "")
 
 
 def _parse_address(text: str) -> Address:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -35,8 +36,7 @@ def undo(site: Site, pending: Pending, *, by_hand: bool = False) -> None:
 
     Every part is tried even when one fails. Raises RollbackFailed naming what is left; the record then
     stays, so that the next command tries again. Ignores what would interrupt it. `by_hand`: raises
-    CheckFailed, and touches nothing, where the disk takes no note of it: the host is whole as long, and its
-    dead man is there.
+    CheckFailed, and touches nothing, where the disk takes nothing at all: the host is whole as long.
     """
     with undisturbed():
         _take_back(site, pending, by_hand=by_hand)
@@ -91,10 +91,10 @@ def _take_back(site: Site, pending: Pending, *, by_hand: bool) -> None:
     try:
         write_pending(site.paths.state, under_way)
     except OSError as error:
-        if by_hand:
+        # A full disk still takes all that an undoing writes: links and the end of the record are renames.
+        if by_hand and error.errno in {errno.EROFS, errno.EIO}:
             raise CheckFailed(
-                f"the record cannot be written: {error}",
-                hint="nothing was undone; mend the disk, or wait: it is undone when its time is over",
+                f"the record cannot be written: {error}", hint="nothing was undone; mend the disk"
             ) from error
         site.report(f"the record cannot be written: {error}; going on")
 

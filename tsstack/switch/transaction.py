@@ -106,9 +106,9 @@ def observe_changes(site: Site, tree: Tree, facts: Facts) -> tuple[dict[str, Sna
     return snapshots, plan_switch(changes, unmet)
 
 
-def stands_alone(part: Part, facts: Facts, *, booting: bool = False) -> bool:
+def stands_alone(part: Part, facts: Facts) -> bool:
     """Whether something of the part stands, or should, although no generation asks for it."""
-    return isinstance(part, StandsAlone) and part.stands_alone(facts, booting=booting)
+    return isinstance(part, StandsAlone) and part.stands_alone(facts)
 
 
 def _unmet(part: Part, wanted: Tree, snapshot: Snapshot, facts: Facts) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ def process_start(pid: int) -> str:
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last by proc(5), hidepid
         return ""
     # The second field is the name in parentheses and may hold anything; count from its end.
     return stat.rpartition(")")[2].split()[19]

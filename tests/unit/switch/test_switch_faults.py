@@ -196,6 +196,17 @@ def test_a_disk_that_takes_no_record_keeps_a_rollback_by_hand_from_beginning(
 
 
 @pytest.mark.usefixtures("no_dead_man")
+def test_a_full_disk_does_not_keep_a_change_from_being_undone(host: Host, monkeypatch: Patch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    host.switch(NEW, Mode(confirm_s=60))
+    monkeypatch.setattr("tsstack.switch.recovery.write_pending", full)
+    roll_back(host.site, None, Mode())
+    assert_as_before(host)
+
+
+@pytest.mark.usefixtures("no_dead_man")
 def test_what_was_half_undone_without_a_note_is_confirmed_no_more(host: Host, monkeypatch: Patch) -> None:
     """The disk took no record of the undoing, and one part could not be brought back."""
 
@@ -484,12 +495,13 @@ class TestBoot:
         assert "its dead man was gone" in said
         assert_as_before(host)
 
+    @pytest.mark.parametrize("told_by", ["process_start", "_userspace"])
     def test_a_container_that_is_started_anew_gives_up_what_was_tested(
-        self, host: Host, monkeypatch: Patch
+        self, host: Host, monkeypatch: Patch, told_by: str
     ) -> None:
-        """It may keep /run, and the machine's boot id is as before."""
+        """It may keep /run, and the machine's boot id is as before; so does a soft-reboot."""
         host.switch(TWO, Mode(boot=False))
-        monkeypatch.setattr("tsstack.switch.begun.process_start", lambda _: "another")
+        monkeypatch.setattr(f"tsstack.switch.begun.{told_by}", lambda *_: "another")
         activate_boot(host.site)
         assert_live(host, ONE, 1)
 

@@ -97,7 +97,7 @@ class Firewall:
         except OSError as error:
             raise CheckFailed(f"{_UNREADABLE}: {error}", hint=_needs_root(error)) from error
 
-    def stands_alone(self, facts: Facts, *, booting: bool = False) -> bool:
+    def stands_alone(self, facts: Facts) -> bool:
         """The fallback, or a table that we loaded and that an interrupted change has left."""
         return has_fallback(facts.paths.state) or _record_path(facts).exists()
 

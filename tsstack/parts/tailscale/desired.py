@@ -174,10 +174,10 @@ def _may_be_direct(exit_node: Mapping[str, Any] | None) -> bool:
 def changes(tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
     """What activation would change, by the keys of the file."""
     if PREFS_FILE not in tree:
-        nothing = not snapshot or "away" in snapshot
-        if nothing:
+        if not snapshot:
             return ()
-        found = (*_leaving(snapshot), *_service_changes({}, snapshot))
+        away = "away" in snapshot
+        found = () if away else (*_leaving(snapshot), *_service_changes({}, snapshot))
         if not found and snapshot.get("originals") is not None:  # nothing to put back: it has to be forgotten
             return (Change("tailscale", "a note of what it was before tsstack", None),)
         return found

@@ -17,7 +17,6 @@ from tsstack.parts.tailscale.address import await_bindable
 from tsstack.parts.tailscale.enrolment import describe_control, enrol, is_enrolled, needs_login, read_auth_key
 from tsstack.parts.tailscale.exit_nodes import has_candidate, offered_exits, require_exit_node
 from tsstack.parts.tailscale.originals import (
-    has_originals,
     read_originals,
     remember_originals,
     write_originals,
@@ -80,22 +79,6 @@ class TailscalePart:
         """The differences, by the keys of the file."""
         return wants.changes(tree, snapshot)
 
-    def stands_alone(self, facts: Facts, *, booting: bool = False) -> bool:
-        """Whether something of ours is noted that has still to be taken back.
-
-        Not at a boot, which no guard watches: what was set by hand since may be somebody's way in.
-        """
-        return not booting and has_originals(_state(facts))
-
-    def unmet(self, tree: Tree, snapshot: Snapshot, facts: Facts) -> tuple[str, ...]:
-        """What a tailscaled that does not run keeps of ours."""
-        if "away" not in snapshot:
-            return ()
-        return (
-            "tailscaled does not run, and keeps what the file said of it: once it runs again, the same "
-            "command puts back what it had before tsstack",
-        )
-
     def check(self, generation: Path, facts: Facts) -> None:
         """Let tailscaled judge the prefs; see that the key can be read if it will be needed."""
         loaded = _load(generation)
@@ -137,8 +120,8 @@ class TailscalePart:
             try:
                 prefs = api.prefs()
             except LocalApiAway:
-                if wanted is None:  # it was stopped or removed: nothing of it stands, and no more is asked
-                    return {"away": True}
+                if wanted is None:  # it was stopped or removed: nothing of it stands
+                    return {"away": True, "originals": originals}
                 raise
             uses_exit = bool(prefs.get("ExitNodeID") or (originals or {}).get("ExitNodeID")) or (
                 wanted is not None and wanted["exit_node"] is not None
@@ -147,6 +130,7 @@ class TailscalePart:
             names = {*owned, *(wanted["services"] if wanted else ())}
             services = live_services(api, names) if names else {}
         return {
+            "asked": wanted is not None,
             "backend_state": status.get("BackendState"),
             "needs_login": needs_login(status, prefs),
             "enrolled": is_enrolled(prefs),
@@ -219,7 +203,7 @@ class TailscalePart:
         """Routes that wait for approval, tags that did not come with the key, a name already taken."""
         loaded = _load(generation)
         if loaded is None:
-            return ()
+            return _what_stays(_api(facts))
         from tsstack.parts.tailscale.advice import remarks, unapproved_routes
 
         wanted, enrolment = loaded
@@ -237,7 +221,13 @@ class TailscalePart:
         Needs no network. The record of a node that had joined stays on the control server, where an admin
         may delete it.
         """
-        if not snapshot or "away" in snapshot:
+        originals: Any = snapshot.get("originals")
+        if not snapshot:
+            return
+        # Nothing was asked of it then: of one that is away, or had left the tailnet, the note alone went.
+        if "away" in snapshot or not (snapshot["enrolled"] or snapshot.get("asked", True)):
+            with _mapped(RollbackFailed):
+                write_originals(_state(facts), originals)
             return
         api = _api(facts)
         before: Any = snapshot["prefs"]
@@ -257,7 +247,6 @@ class TailscalePart:
             owned = {*owned_services(state), *owned_before}
             if owned and snapshot["enrolled"]:
                 set_services(api, state, served, owned=owned)
-            originals: Any = snapshot.get("originals")
             write_originals(state, originals)
 
     def _align(self, api: LocalApi, wanted: Json, report: Report, state: Path) -> None:
@@ -344,15 +333,33 @@ def _load(generation: Path) -> tuple[Json, Json] | None:
         return None
 
 
+def _what_stays(api: LocalApi) -> tuple[str, ...]:
+    try:
+        api.prefs()
+    except LocalApiAway:
+        return (
+            "tailscaled does not run, and keeps the settings that it has: once it runs again, look at them "
+            "(`tailscale debug prefs`) and change them by hand (`tailscale set`)",
+        )
+    except LocalApiError:  # it is there, so it was told
+        return ()
+    return ()
+
+
 def _leave(api: LocalApi, state: Path, report: Report) -> None:
     """Take back all that tsstack made of tailscaled, but for the membership itself."""
     with _mapped(ApplyFailed):
         owned, originals = owned_services(state), read_originals(state)
+        try:
+            prefs = api.prefs()
+        except LocalApiAway:  # noted for later, it would take away what somebody sets by hand till then
+            write_originals(state, None)
+            return
         if owned:
             set_services(api, state, {}, owned=owned)
         if originals is None:
             return
-        if is_enrolled(api.prefs()):
+        if is_enrolled(prefs):
             report("tailscale: its settings from before tsstack come back; the host stays on the tailnet")
             restore_prefs(api, originals, originals)
         write_originals(state, None)

@@ -33,11 +33,6 @@ def read_originals(state: Path) -> dict[str, Any] | None:
     raise damaged(state / FILE, "no object", _HELD)
 
 
-def has_originals(state: Path) -> bool:
-    """Whether something is noted that has to be put back some day, readable or not."""
-    return (state / FILE).exists()
-
-
 def remember_originals(
     state: Path, live: Mapping[str, Any], managed: Iterable[str], *, enrolled: bool
 ) -> None:
