@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 _LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN
 
 
+_UNKNOWN = "another program"
+
+
 def find_holders(listeners: Iterable[Listener], own_pids: Iterable[int]) -> list[tuple[Listener, str]]:
     """Those TCP listeners whose address and port another program than `own_pids` holds, and its name.
 
-    The wildcard address collides with every other one.
+    The wildcard address collides with every other one. Behind the boot unit's walls nobody's sockets may be
+    looked at: one of an unknown program may then be our own, and nginx says so if it is not.
     """
-    taken = _listening()
-    own = {inode for pid in own_pids for inode in _inodes_of(pid)}
+    taken, pids = _listening(), list(own_pids)
+    own = {inode for pid in pids for inode in _inodes_of(pid)}
+    is_blind = any(not _may_be_looked_at(pid) for pid in pids)
     found = []
     for listener in listeners:
         if listener.protocol != "tcp":
@@ -34,7 +39,9 @@ def find_holders(listeners: Iterable[Listener], own_pids: Iterable[int]) -> list
                 continue
             same_family = (":" in address) == (":" in listener.address)
             if same_family and (address in {listener.address, wildcard} or listener.address == wildcard):
-                found.append((listener, _program(inode)))
+                program = _program(inode)
+                if program != _UNKNOWN or not is_blind:
+                    found.append((listener, program))
                 break
     return found
 
@@ -99,4 +106,17 @@ def _program(inode: str) -> str:
         if process.name.isdigit() and inode in _inodes_of(int(process.name)):
             name = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
             return f"{name} (pid {process.name})"
-    return "another program"
+    return _UNKNOWN
+
+
+def _may_be_looked_at(pid: int) -> bool:
+    """proc_pid_fd(5): to read a link takes as many powers as the process has (PTRACE_MODE_READ_FSCREDS)."""
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            link.readlink()
+            break
+    except PermissionError:
+        return False
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return True
