@@ -192,8 +192,6 @@ def ended(host: PrivateHost) -> str:
 @pytest.mark.parametrize("multiplexer", [(), ("tmux", "-S", "/run/guard", "new-session", "-d")])
 def test_the_port_of_mosh_is_kept_also_in_tmux(host: PrivateHost, multiplexer: tuple[str, ...]) -> None:
     """tmux's server is no child of mosh's, and the connection that began it is long over."""
-    if multiplexer and host.run("sh", "-c", "command -v tmux", check=False).returncode:
-        pytest.skip("no tmux here")
     switch(host, BASE % "services: [ssh], udp: [60000-61000]")
     before = picture(host)
     for opened, cut in (
@@ -227,8 +225,6 @@ def test_the_port_of_mosh_is_kept_also_in_tmux(host: PrivateHost, multiplexer: t
 
 def test_a_tmux_that_is_looked_at_from_elsewhere(host: PrivateHost) -> None:
     """It was begun from one session, which is there still, and is attached from another."""
-    if host.run("sh", "-c", "command -v tmux && command -v script", check=False).returncode:
-        pytest.skip("no tmux here")
     switch(host, SSH)
     before = picture(host)
     host.write(FILE, BASE % "tcp: [80]" + "    home: {sources: [203.0.113.9/32], services: [ssh]}\n")

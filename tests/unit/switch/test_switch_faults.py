@@ -505,6 +505,18 @@ class TestBoot:
         activate_boot(host.site)
         assert_live(host, ONE, 1)
 
+    def test_a_systemd_that_hangs_keeps_no_host_down(self, host: Host, monkeypatch: Patch) -> None:
+        def hang(*_: object, **__: object) -> None:
+            raise CommandFailed("systemctl did not end", returncode=-1, stderr="")
+
+        reboot(host)
+        monkeypatch.setattr("tsstack.switch.begun.run", hang)
+        monkeypatch.setattr("tsstack.switch.begun.Path", lambda _: host.site.paths.state)
+        activate_boot(host.site)
+        assert_live(host, ONE, 1)
+        host.switch(TWO)
+        assert_live(host, TWO, 2)
+
     def test_the_early_firewall_by_hand_makes_no_boot_of_a_host_that_is_up(self, host: Host) -> None:
         host.switch(TWO, Mode(boot=False))
         activate_firewall_early(host.site)
