@@ -128,6 +128,8 @@ def test_a_lossy_way_shows_its_loss(lab: Lab) -> None:
     benchmark(laptop, "exit-b", "--quick")
     lab.fault("loss", "exit-b", amount=40)
     code, told, _ = benchmark(laptop, "exit-b", "--quick")
-    assert told["report"]["idle"]["lost"] > 0
-    assert code == 1
+    idle = told["report"]["idle"]
+    assert idle["lost"] > 0
+    # Chance decides whether it is half of them or less: the limit in docs/benchmark-a-link.md.
+    assert code == (2 if 2 * idle["lost"] >= idle["sent"] else 1)
     assert "loss" in {each["what"] for each in told["changes"] if each["worse"]}
