@@ -19,6 +19,7 @@ from crash_picture import (
     RUN,
     STATE,
     Picture,
+    boot_tree,
     dead_men,
     links,
     loose_ends,
@@ -136,9 +137,9 @@ class CrashHost:
         """What the host is now."""
         return take_picture(self.tailscaled.prefs() if self.tailscaled else {})
 
-    def switch(self, name: str, *more: str) -> list[str]:
-        """The command line that makes the host so."""
-        return ["-c", str(self.files[name]), "switch", "--no-prove", *more]
+    def switch(self, name: str, *more: str, verb: str = "switch") -> list[str]:
+        """The command line that makes the host so; `test` until the next boot, `boot` from then on."""
+        return ["-c", str(self.files[name]), verb, "--no-prove", *more]
 
     def proven_switch(self, name: str) -> list[str]:
         """The same with the proof before it, which touches nothing and takes its time."""
@@ -179,7 +180,7 @@ class CrashHost:
             if name == "stranger" and self.tailscaled:
                 self.tailscaled.leave()
         elif name == "first" and (folder / "1").is_dir():
-            if current != 1:
+            if links() != (1, 1):
                 self.runner.must("rollback", "--to", "1")
         elif current <= 0 or tree_of(folder / str(current)) != self._tree(name):
             self.runner.must(*self.switch(name))
@@ -204,20 +205,24 @@ class CrashHost:
                 shutil.rmtree(path)
         (STATE / "inputs.json").unlink(missing_ok=True)
 
-    def judge(self, allowed: Sequence[str]) -> Verdict:
-        """Whether the host is wholly one of `allowed`: (old, new). A host in motion gets a second to rest."""
+    def judge(self, allowed: Sequence[str], boots: str = "") -> Verdict:
+        """Whether the host is wholly one of `allowed`: (old, new). A host in motion gets a second to rest.
+
+        `boots`: the file that the next boot may bring up though another one is live.
+        """
         try:
-            verdict = self._judge(allowed)
+            verdict = self._judge(allowed, boots)
         except (OSError, ValueError) as error:
             return Verdict("torn", [f"what is there cannot be read: {error}"])
         deadline_s = time.monotonic() + 1.0
         while verdict.state == "torn" and time.monotonic() < deadline_s:
             time.sleep(0.1)
-            verdict = self._judge(allowed)
+            verdict = self._judge(allowed, boots)
         return verdict
 
-    def _judge(self, allowed: Sequence[str]) -> Verdict:
-        faults = loose_ends()
+    def _judge(self, allowed: Sequence[str], boots: str) -> Verdict:
+        boots_tree = self._tree(boots) if boots else ""
+        faults = loose_ends(boots_tree)
         picture = self.look()
         by_tree = {self.pictures[name].tree: name for name in allowed}
         name = by_tree.get(picture.tree)
@@ -228,7 +233,8 @@ class CrashHost:
         self.judged += 1
         if not faults and self.judged % _ASK_EVERY == 0:
             faults += self._what_tsstack_says(name)
-        return Verdict("torn" if faults else ("old", "new")[list(allowed).index(name)], faults)
+        is_new = list(allowed).index(name) == 1 or (boots == allowed[1] and boot_tree() == boots_tree)
+        return Verdict("torn" if faults else "new" if is_new else "old", faults)
 
     def _wrong_memory(self) -> list[str]:
         """What is remembered of the live generation must not make a later switch do nothing."""

@@ -226,15 +226,24 @@ def _number(name: str) -> int:
     )
 
 
-def loose_ends() -> list[str]:
-    """What no finished change leaves behind, whatever its generation."""
+def boot_tree() -> str:
+    """The digest of the files that the next boot would bring up; empty: none."""
+    boot = STATE / "boot"
+    return tree_of(boot.resolve()) if boot.is_symlink() else ""
+
+
+def loose_ends(boots: str = "") -> list[str]:
+    """What no finished change leaves behind, whatever its generation.
+
+    `boots`: the digest of what the next boot may bring up beside that which is live.
+    """
     found = []
     if (STATE / "pending.json").exists():
         found.append("a pending record is left")
     current, boot = links()
     if current < 0 or boot < 0:
         found.append(f"a link names no generation: current {current}, boot {boot}")
-    elif current != boot:
+    elif current != boot and (not boots or boot_tree() != boots):
         found.append(f"the next boot would bring up another generation: current {current}, boot {boot}")
     for folder in (STATE / "generations").iterdir():
         if folder.name.isdigit() and not all(

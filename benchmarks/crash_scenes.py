@@ -31,6 +31,8 @@ class Scene:
     """The host becomes a node of the tailnet in it."""
     confirmed: bool = False
     """It waits for a confirmation, so that it may be over and yet not done."""
+    boots: str = ""
+    """The file that the next boot may bring up though another one is live."""
     begin: Callable[[], None] | None = None
     """What brings the host from `old` to where the scene begins."""
     task: Callable[[], int] | None = None
@@ -123,6 +125,24 @@ def scenes(host: CrashHost) -> list[Scene]:
             2,
             confirmed=True,
             begin=waiting.begin,
+        ),
+        Scene(
+            "rollback to a number while one waits",
+            "first",
+            "second",
+            ("rollback", "--to", "1"),
+            1,
+            confirmed=True,
+            begin=waiting.begin,
+        ),
+        Scene("test", "first", "second", tuple(host.switch("second", verb="test")), 2, boots="first"),
+        Scene(
+            "switch for the next boot",
+            "first",
+            "second",
+            tuple(host.switch("second", verb="boot")),
+            1,
+            boots="second",
         ),
         Scene("recover", "first", "first", ("recover",), 2, begin=waiting.begin_expired),
         Scene(

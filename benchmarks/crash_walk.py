@@ -245,7 +245,7 @@ class Walk:
     ) -> None:
         host = self.host
         self.tally.notes["dead men with nothing to do"] += host.send_dead_men_home()
-        verdict = host.judge((scene.old, scene.new))
+        verdict = host.judge((scene.old, scene.new), scene.boots)
         faults = after.faults + verdict.faults
         if after.must_be_new and verdict.state == "old" and scene.new != scene.old:
             faults.append("the command was done, or ran once more, and the host is still old")

@@ -12,7 +12,7 @@ from typing import Any
 from powercut_host import FILES, Host, Verdict, step_of
 from vm_machine import Job
 
-KINDS = ("switch", "switch --confirm", "rollback", "confirm", "boot")
+KINDS = ("switch", "switch --confirm", "rollback", "confirm", "boot", "rollback of what waits")
 _AFTER_STEP_S = 1.0
 """A cut that is aimed comes within so long after its step has begun: emulation is slow."""
 _STEP_LIMIT_S = 900.0
@@ -87,6 +87,16 @@ def _confirm(host: Host, cut: Cut, chance: random.Random) -> set[str]:
     return _cut_now(host, cut, job, f"{wait_s:.2f} s after its beginning")
 
 
+def _rollback_of_what_waits(host: Host, cut: Cut, chance: random.Random) -> set[str]:
+    """Ended or not: what waited is undone, by it or by the boot."""
+    _make_unconfirmed(host)
+    job = host.machine.verb("rollback")
+    wait_s = chance.uniform(0, host.durations_s["switch"])
+    time.sleep(wait_s)
+    _cut_now(host, cut, job, f"{wait_s:.2f} s after its beginning")
+    return {host.name}
+
+
 def _boot(host: Host, cut: Cut, chance: random.Random) -> set[str]:
     """The boot is cut: one that has nothing to do, one that has to undo, and one after a cut switch."""
     allowed = {host.name}
@@ -121,6 +131,7 @@ _SCENES = {
     "rollback": _rollback,
     "confirm": _confirm,
     "boot": _boot,
+    "rollback of what waits": _rollback_of_what_waits,
 }
 
 

@@ -160,7 +160,7 @@ def show(found: dict[str, Any], folder: Path) -> None:
     for kind, counts in found["kinds"].items():
         rows.append((kind, *map(str, (sum(counts.values()), *counts.values()))))
     for name, *numbers in rows:
-        print(name.ljust(18), *(number.rjust(6) for number in numbers))
+        print(name.ljust(24), *(number.rjust(6) for number in numbers))
     print()
     for cut in found["torn_cuts"]:
         print(f"TORN {describe(Cut(**cut))}\n     kept in {folder}/torn-{cut['number']}")

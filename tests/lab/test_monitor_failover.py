@@ -40,8 +40,8 @@ def test_pitfall_26_the_host_moves_off_a_bad_exit_node_proves_it_says_why_and_go
         # tailscaled has moved the packets before it answers.
         state = daemon.await_state(lambda state: not state["exit"]["moving"], within_s=6)["exit"]
         assert (state["at"], state["actual"]) == ("client-1", "client-1")
-        # On a busy machine the next one may have lost a packet just when the first was judged: then it is told
-        # that nothing better is measured, and a moment later the move.
+        # On a busy machine the next one may have lost a packet just when the first was judged: then it is
+        # told that nothing better is measured, and a moment later the move.
         assert [code for code in codes(daemon) if code != "nothing-better"][:2] == ["moved", "proven"]
         (moved,) = [event for event in daemon.events() if event["code"] == "moved"][:1]
         assert moved["text"].startswith("moves to client-1: exit-b ")

@@ -94,7 +94,8 @@ def _take_back(site: Site, pending: Pending, *, by_hand: bool) -> None:
         # A full disk still takes all that an undoing writes: links and the end of the record are renames.
         if by_hand and error.errno in {errno.EROFS, errno.EIO}:
             raise CheckFailed(
-                f"the record cannot be written: {error}", hint="nothing was undone; mend the disk"
+                f"the record cannot be written: {error}",
+                hint="nothing was undone yet; mend the disk, then the same again",
             ) from error
         site.report(f"the record cannot be written: {error}; going on")
 

@@ -56,7 +56,8 @@ def fsync_folder(folder: Path) -> None:
 def write_durably(path: Path, text: str | bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `text` in one rename, on disk before this returns.
 
-    Raises OSError (a full disk, a read-only file system); `path` is then as it was.
+    Raises OSError (a full disk, a read-only file system); `path` is then as it was, but for a disk that
+    fails when the folder is synced (EIO): then nobody knows which of the two it keeps.
     """
     data = text.encode() if isinstance(text, str) else text
     staged = path.with_name(f".{path.name}.{os.getpid()}.new")

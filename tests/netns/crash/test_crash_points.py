@@ -18,6 +18,8 @@ pytestmark = pytest.mark.netns
         (("rollback", "rollback to nothing", "boot", "early firewall"), 14),
         (("first switch, with a fallback", "rollback to the fallback", "boot of a fallback"), 9),
         (("switch --confirm", "confirm", "recover", "dead man"), 11),
+        (("rollback of what waits", "rollback to a number while one waits"), 6),
+        (("test", "switch for the next boot"), 6),
     ],
 )
 def test_a_host_that_is_hurt_anywhere_is_wholly_old_or_wholly_new(
