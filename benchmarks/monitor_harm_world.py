@@ -201,7 +201,7 @@ class World:
         self.actual = plan.nodes[0]
         self.judges: dict[str, Judge] = {}
         self.egress = Egress(self.limits)
-        self.egress.update(("target:light",), ("target:light", "target:page"), self.limits)
+        self.egress.update(("target:light",), ("target:light", "target:page"), self.limits, 0.0)
         self.egress.use(self.actual, 0.0)
         self.all_targets = False
         self.due_s: dict[str, float] = {}

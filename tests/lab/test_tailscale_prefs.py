@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from tailscale_bed import CONTROL, Bed, Node, eventually, stack_of
 from tsstack.errors import ApplyFailed, CheckFailed, RollbackFailed
 from tsstack.model.facts import Facts, Paths
 from tsstack.parts.tailscale.desired import KEY_PATHS
-from tsstack.parts.tailscale.host import PART
+from tsstack.parts.tailscale.host import PART, TailscalePart
 from tsstack.system.localapi import LocalApiError
 
 pytestmark = pytest.mark.lab
@@ -267,13 +269,16 @@ def test_two_writers_of_the_serve_config_do_not_overwrite_each_other(node: Node)
     node.api.set_serve_config({}, node.api.serve_config()[1])
 
 
-def leave(node: Node) -> list[str]:
+IMPATIENT = replace(PART, away_after_s=0.0)
+
+
+def leave(node: Node, part: TailscalePart = PART) -> list[str]:
     """Activate a generation that does not speak of tailscale; returns the changes that were announced."""
     nothing = node.folder / "generations/nothing"
     nothing.mkdir(parents=True, exist_ok=True)
-    lines = [str(line) for line in PART.changes({}, PART.observe({}, node.facts))]
-    node.inside(lambda: PART.activate(nothing, node.facts, node.reports.append))
-    PART.verify(nothing, node.facts)
+    lines = [str(line) for line in part.changes({}, part.observe({}, node.facts))]
+    node.inside(lambda: part.activate(nothing, node.facts, node.reports.append))
+    part.verify(nothing, node.facts)
     return lines
 
 
@@ -331,20 +336,48 @@ def test_a_tailscaled_that_is_gone_keeps_no_file_without_it_from_being_live(bed:
     node = bed.node()
     tree, _ = node.switch(stack_of("gone", ssh=True, auth_key=node.key_file(bed.key())))
     node.stop()
-    away = PART.observe({}, node.facts)
+    away = IMPATIENT.observe({}, node.facts)
     with pytest.raises(CheckFailed, match="does not answer"):
         PART.observe(tree, node.facts)
-    assert leave(node) == ["- tailscale: a note of what it was before tsstack"]
+    assert leave(node, IMPATIENT) == ["- tailscale: a note of what it was before tsstack"]
     assert "look at them" in PART.warnings(node.folder / "generations/nothing", node.facts)[0]
     assert not noted(node).exists()
-    assert leave(node) == []
+    assert leave(node, IMPATIENT) == []
     PART.restore(away, node.facts)
     assert noted(node).exists(), "undone, it is as it was"
-    leave(node)
+    leave(node, IMPATIENT)
     node.start()
     eventually(lambda: node.api.status(peers=False)["BackendState"] == "Running")
-    assert leave(node) == []
+    assert leave(node, IMPATIENT) == []
     assert node.api.prefs()["RunSSH"], "that was told"
+
+
+def test_a_tailscaled_that_restarts_is_not_gone(bed: Bed) -> None:
+    """Its package is upgraded just then: what the file took away must not stay behind a done switch."""
+    node = bed.node()
+    node.switch(stack_of("again", ssh=True, auth_key=node.key_file(bed.key())))
+    node.stop()
+    back = threading.Timer(2.0, node.start)
+    back.start()
+    assert any("ssh" in line for line in leave(node))
+    back.join()
+    assert not node.api.prefs()["RunSSH"]
+
+
+def test_one_that_came_back_in_the_midst_is_again_what_the_live_file_says(bed: Bed) -> None:
+    """Nobody saw its settings before; and who came in by its SSH must still come in when it is undone."""
+    node = bed.node()
+    node.switch(stack_of("midst", ssh=True, auth_key=node.key_file(bed.key())))
+    node.facts.paths.current.symlink_to(node.folder / "generations" / str(node.generations))
+    node.stop()
+    away = IMPATIENT.observe({}, node.facts)
+    node.start()
+    eventually(lambda: node.api.status(peers=False)["BackendState"] == "Running")
+    leave(node)
+    assert not node.api.prefs()["RunSSH"]
+    PART.restore(away, node.facts)
+    assert node.api.prefs()["RunSSH"]
+    assert noted(node).exists()
 
 
 def test_what_was_noted_of_a_node_that_left_the_tailnet_is_forgotten(bed: Bed) -> None:

@@ -393,7 +393,7 @@ class Monitor:
         probes = settings.probes(at)
         self._book.update(probes, settings.limits, boot_s())
         targets = [each.path.key for each in settings.judging(at)]
-        self._egress.update(settings.witnesses(at), targets, settings.limits)
+        self._egress.update(settings.witnesses(at), targets, settings.limits, boot_s())
         self.prober.update(probes)
 
     def _follow_uplink(self) -> None:

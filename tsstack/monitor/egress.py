@@ -46,6 +46,8 @@ class Egress:
     """Those whose answers come by the way out."""
     _asked_s: dict[str, float] = field(default_factory=dict)
     """Since when others than the witnesses are asked at that pace too."""
+    _told_s: float = 0.0
+    """When the file named these targets, with these limits."""
     _ways: list[tuple[float, str | None]] = field(default_factory=list)
 
     def use(self, node: str | None, now_s: float) -> bool:
@@ -88,9 +90,14 @@ class Egress:
             return False
         return self._way_at(sample.sent_s) != self._ways[-1][1]
 
-    def update(self, witnesses: tuple[str, ...], targets: Iterable[str], limits: Limits) -> None:
+    def update(
+        self, witnesses: tuple[str, ...], targets: Iterable[str], limits: Limits, now_s: float
+    ) -> None:
         """The targets of the file whose answers come by the way out, read anew."""
-        self._targets = kept = tuple(dict.fromkeys(_target(each) for each in targets))
+        kept = tuple(dict.fromkeys(_target(each) for each in targets))
+        if (kept, limits) != (self._targets, self.limits):
+            self._told_s = now_s
+        self._targets = kept
         if limits != self.limits:
             self.limits = limits
             self.judges, before = {}, self.judges
@@ -127,7 +134,7 @@ class Egress:
         if self._targets and self._ways and self._ways[-1][1] == node:
             found = found or Verdict(f"egress:{node}", "unknown")
             if found.level == "unknown":
-                by_s = self._ways[-1][0] + 4 * self.limits.probe_s + SILENCE_MOST_S
+                by_s = max(self._ways[-1][0], self._told_s) + 4 * self.limits.probe_s + SILENCE_MOST_S
                 return replace(found, known_by_s=by_s)
         return found
 

@@ -15,16 +15,24 @@ from tsstack.system.processes import process_start
 def has_begun(site: Site) -> bool:
     """Since this boot of the machine, or start of the container."""
     try:
-        return _mark(site).read_text(encoding="ascii") == _this_boot()
+        noted = _mark(site).read_text(encoding="ascii").split("\n")
     except FileNotFoundError:
         return False
+    now = _this_boot().split("\n")
+    return len(noted) == len(now) and all(map(_agree, noted, now))
+
+
+def _agree(noted: str, now: str) -> bool:
+    """What was not known one of the two times (proc(5), hidepid; a systemd that hangs) tells nothing."""
+    return noted == now or not (noted and now)
 
 
 def note_begun(site: Site) -> None:
     """Raises OSError."""
-    if not has_begun(site):
+    this_boot = _this_boot()
+    if not _mark(site).exists() or _mark(site).read_text(encoding="ascii") != this_boot:
         site.paths.run.mkdir(parents=True, exist_ok=True)
-        write_durably(_mark(site), _this_boot())
+        write_durably(_mark(site), this_boot)
 
 
 def _this_boot() -> str:
@@ -32,7 +40,7 @@ def _this_boot() -> str:
 
     So does systemctl(1)'s soft-reboot, with the first process too: systemd says when its own boot began.
     """
-    return f"{read_boot_id()} {process_start(1)} {_userspace()}\n"
+    return f"{read_boot_id()}\n{process_start(1)}\n{_userspace()}\n"
 
 
 def _userspace() -> str:

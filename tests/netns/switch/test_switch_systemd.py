@@ -171,6 +171,28 @@ def test_the_hosts_own_sites_wait_for_no_address_of_ours(host: SystemdHost) -> N
     assert host.run("test", "-L", ours, check=False).returncode == 1
 
 
+def test_whoever_holds_our_port_at_a_boot_ends_no_site_of_the_hosts_own(host: SystemdHost) -> None:
+    """Behind the boot unit's walls nobody's sockets may be looked at, so nginx itself finds it taken."""
+    own = "server { listen 127.0.0.1:8099; return 200 mine; }\n"
+    host.run("tee", "/etc/nginx/conf.d/own.conf", stdin=own)
+    install_units(host)
+    host.run("systemctl", "stop", "nginx")
+    host.run("rm", "-rf", "/run/tsstack")
+    listens = "import socket, time; it = socket.create_server(('127.0.0.1', 8088)); time.sleep(3600)"
+    host.run("systemd-run", "--unit=holder", sys.executable, "-c", listens)
+    host.run("systemctl", "start", "tsstack-early")
+    host.run("systemctl", "start", "nginx")
+    for _ in range(2):  # by hand, and as the unit is tried again
+        assert host.run("systemctl", "restart", "tsstack-boot", check=False).returncode != 0
+        assert host.run("curl", "-s", "http://127.0.0.1:8099/").stdout == "mine"
+    assert "8088" in host.run("journalctl", "-u", "tsstack-boot", "-n", "40").stdout
+    host.run("systemctl", "restart", "nginx")
+    host.run("systemctl", "stop", "holder")
+    host.run("systemctl", "restart", "tsstack-boot")
+    assert status_of(host, "/web/") == "502"
+    assert host.run("curl", "-s", "http://127.0.0.1:8099/").stdout == "mine"
+
+
 def test_a_renewal_while_nginx_runs_without_us_is_taken_in_with_the_services(host: SystemdHost) -> None:
     write(host, FIRST.replace("tls: off", "tls: local-ca").replace("http_port: 8088", "https_port: 8443"))
     host.run(TSSTACK, "switch")

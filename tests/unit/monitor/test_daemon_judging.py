@@ -119,7 +119,7 @@ def test_a_sample_of_a_path_that_is_gone_is_dropped() -> None:
 
 def egress(*witnesses: str) -> Egress:
     made = Egress(LIMITS)
-    made.update(witnesses or ("target:t",), ["target:t", "target:u", "direct:t"], LIMITS)
+    made.update(witnesses or ("target:t",), ["target:t", "target:u", "direct:t"], LIMITS, 0.0)
     return made
 
 

@@ -26,7 +26,7 @@ def course(limits: Limits, outcome: Outcome, until_s: float, *pages: str) -> lis
     ways = Egress(limits)
     pages = pages or (PAGE,)
     targets = (WITNESS, *pages)
-    ways.update((WITNESS,), targets, limits)
+    ways.update((WITNESS,), targets, limits, 0.0)
     ways.use("a", 0.0)
     due = {each: 0.01 * number for number, each in enumerate(targets)}
     known: list[tuple[float, int, Sample]] = []
@@ -153,7 +153,7 @@ def test_a_page_that_refuses_speaks_for_no_witness_that_has_just_begun_to_answer
 
 def test_while_tailscaled_is_silent_nobody_else_is_called() -> None:
     ways = Egress(Limits())
-    ways.update((WITNESS,), (WITNESS, PAGE), Limits())
+    ways.update((WITNESS,), (WITNESS, PAGE), Limits(), 0.0)
     ways.use("a", 0.0)
     for number in range(20):
         ways.observe(Sample(WITNESS, "icmp", number * 0.5, 0.02))
@@ -173,7 +173,7 @@ def test_a_blocked_host_does_not_work_again_before_its_targets_could_tell(
     limits, policy = Limits(probe_s=probe_s), Policy(("a", "b"))
     peer = Judge("exit:a", limits)
     ways = Egress(limits)
-    ways.update((WITNESS,), (WITNESS,), limits)
+    ways.update((WITNESS,), (WITNESS,), limits, 0.0)
     ways.use("a", 1000.0)
     barred = {"b": Record(fell_s=900.0, bars=1, barred_until_s=9000.0)}
     state = State("a", blocked=True, records=barred)
@@ -194,7 +194,7 @@ def test_a_new_stay_is_no_evidence_that_a_blocked_host_works_again() -> None:
     """A trial that failed led back to where the node itself was well for hours."""
     limits = Limits()
     ways = Egress(limits)
-    ways.update((WITNESS,), (WITNESS,), limits)
+    ways.update((WITNESS,), (WITNESS,), limits, 0.0)
     peer = Judge("exit:a", limits)
     for step in range(400):
         peer.observe(Sample("exit:a", "tsmp", step * 0.5, 0.02))
@@ -203,3 +203,19 @@ def test_a_new_stay_is_no_evidence_that_a_blocked_host_works_again() -> None:
     found = Candidate("a", peer.verdict(200.0), ways.verdict("a", 200.0))
     blocked = State("a", blocked=True)
     assert decide(Policy(("a", "b")), blocked, Facts((found,), "a"), 200.0).state.blocked
+
+
+def test_another_target_is_no_evidence_that_a_blocked_host_works_again() -> None:
+    """Who is blocked edits `targets` to find out why; the new one was not asked yet."""
+    limits = Limits()
+    ways = Egress(limits)
+    ways.update((WITNESS,), (WITNESS,), limits, 0.0)
+    peer = Judge("exit:a", limits)
+    ways.use("a", 0.0)
+    for step in range(400):
+        peer.observe(Sample("exit:a", "tsmp", step * 0.5, 0.02))
+        ways.observe(Sample(WITNESS, "icmp", step * 0.5, None, "timeout"))
+    ways.update((PAGE,), (PAGE,), limits, 200.0)
+    found = Candidate("a", peer.verdict(200.5), ways.verdict("a", 200.5))
+    blocked = State("a", blocked=True)
+    assert decide(Policy(("a", "b")), blocked, Facts((found,), "a"), 200.5).state.blocked

@@ -500,10 +500,23 @@ class TestBoot:
         self, host: Host, monkeypatch: Patch, told_by: str
     ) -> None:
         """It may keep /run, and the machine's boot id is as before; so does a soft-reboot."""
+        monkeypatch.setattr(f"tsstack.switch.begun.{told_by}", lambda *_: "one")
         host.switch(TWO, Mode(boot=False))
         monkeypatch.setattr(f"tsstack.switch.begun.{told_by}", lambda *_: "another")
         activate_boot(host.site)
         assert_live(host, ONE, 1)
+
+    @pytest.mark.parametrize("told_by", ["process_start", "_userspace"])
+    @pytest.mark.parametrize("words", [("one", ""), ("", "one")])
+    def test_what_is_not_known_makes_no_other_boot(
+        self, host: Host, monkeypatch: Patch, told_by: str, words: tuple[str, str]
+    ) -> None:
+        """The unit may not look at process 1 behind hidepid=1,gid=; and systemd may be slow once."""
+        monkeypatch.setattr(f"tsstack.switch.begun.{told_by}", lambda *_: words[0])
+        host.switch(TWO, Mode(boot=False))
+        monkeypatch.setattr(f"tsstack.switch.begun.{told_by}", lambda *_: words[1])
+        activate_boot(host.site)
+        assert (host.store.current(), host.store.boot()) == (2, 1)
 
     def test_a_systemd_that_hangs_keeps_no_host_down(self, host: Host, monkeypatch: Patch) -> None:
         def hang(*_: object, **__: object) -> None:

@@ -233,9 +233,12 @@ class Engine:
         try:
             self.reload(master)
             report("nginx reloaded")
-        except AddressHeld:
+        except AddressHeld as held:
             self.stop()
-            self.start()
+            try:
+                self.start()
+            except ApplyFailed as error:
+                raise ApplyFailed(f"{held.message}, but {error.message}", hint=held.hint) from error
             report("nginx restarted, as its old and new addresses overlap")
 
     def stop(self) -> None:
@@ -351,7 +354,7 @@ def _raise_refusal(text: str, master_pid: int) -> None:
         if _BIND_GIVEN_UP in line:
             held = _BIND_RETRY.search(text)
             message, hint = explain_refusal(f"[emerg] {held[0] if held else line} Address already in use)")
-            raise AddressHeld(f"nginx refused the reload and goes on as before: {message}", hint=hint)
+            raise AddressHeld(f"nginx refused the reload: {message}", hint=hint)
         message, hint = explain_refusal(refused[0])
         raise ApplyFailed(f"nginx refused the reload and goes on as before: {message}", hint=hint)
 

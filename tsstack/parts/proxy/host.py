@@ -161,7 +161,11 @@ class ProxyPart:
                 raise
             # Until the reload is done nobody knows what is loaded; a kill in between must not look like it.
             _write_record(facts, replace(plan, digest=""), None, {})
-            _load(nginx, master, plan, report)
+            try:
+                _load(nginx, master, plan, report)
+            except ApplyFailed:
+                _give_back(nginx, links_before, report, ran=master is not None)
+                raise
         _write_record(facts, plan, nginx.master(), marks)
         if not plan.identity:
             doorkeeper.ensure_stopped(facts)
@@ -340,6 +344,19 @@ def _load(nginx: Engine, master: Master | None, plan: Plan, report: Report) -> N
             f"nginx serves generation {answer or 'unknown'} after the reload, not {plan.digest}",
             hint=f"see {nginx.error_log}",
         )
+
+
+def _give_back(nginx: Engine, links_before: dict[Path, str | None], report: Report, *, ran: bool) -> None:
+    """A restart that failed with ours in it leaves those who had nginx before us what they had."""
+    if not nginx.included or nginx.master() is not None:
+        return
+    put_links(links_before)
+    if ran:
+        try:
+            nginx.start()
+            report("nginx started again, with what it had before")
+        except ApplyFailed as error:
+            report(f"nginx does not start with what it had before either: {error}")
 
 
 def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ class TailscalePart:
     online_timeout_s: float = 10.0
     approval_timeout_s: float = 3.0
     """How long to wait for news of a policy's own approval before `warnings` speaks of it."""
+    away_after_s: float = 10.0
+    """Only a tailscaled that has not answered for so long is away: a restart takes a second or two."""
     name: str = "tailscale"
     folder: str = "tailscale"
 
@@ -118,7 +121,7 @@ class TailscalePart:
         api = _api(facts)
         with _mapped(CheckFailed):
             try:
-                prefs = api.prefs()
+                prefs = api.prefs() if wanted is not None else _patient_prefs(api, self.away_after_s)
             except LocalApiAway:
                 if wanted is None:  # it was stopped or removed: nothing of it stands
                     return {"away": True, "originals": originals}
@@ -154,7 +157,7 @@ class TailscalePart:
         loaded = _load(generation)
         api, state = _api(facts), _state(facts)
         if loaded is None:
-            _leave(api, state, report)
+            _leave(api, state, report, away_after_s=self.away_after_s)
             return
         wanted, enrolment = loaded
         with _mapped(ApplyFailed):
@@ -203,7 +206,7 @@ class TailscalePart:
         """Routes that wait for approval, tags that did not come with the key, a name already taken."""
         loaded = _load(generation)
         if loaded is None:
-            return _what_stays(_api(facts))
+            return _what_stays(_api(facts), owned_services(_state(facts)))
         from tsstack.parts.tailscale.advice import remarks, unapproved_routes
 
         wanted, enrolment = loaded
@@ -227,6 +230,8 @@ class TailscalePart:
         # Nothing was asked of it then: of one that is away, or had left the tailnet, the note alone went.
         if "away" in snapshot or not (snapshot["enrolled"] or snapshot.get("asked", True)):
             with _mapped(RollbackFailed):
+                if "away" in snapshot:
+                    self._return(facts)
                 write_originals(_state(facts), originals)
             return
         api = _api(facts)
@@ -248,6 +253,25 @@ class TailscalePart:
             if owned and snapshot["enrolled"]:
                 set_services(api, state, served, owned=owned)
             write_originals(state, originals)
+
+    def _return(self, facts: Facts) -> None:
+        """Of one that came back in the midst of a change nobody saw the prefs: as the live file says."""
+        api, state = _api(facts), _state(facts)
+        loaded = _load(facts.paths.current)
+        try:
+            joined = is_enrolled(api.prefs())
+        except LocalApiAway:
+            return
+        if loaded is None or not joined:
+            return
+        wanted, _ = loaded
+        try:
+            self._align(api, wanted, lambda _: None, facts.paths.state)
+        except ApplyFailed as error:
+            raise RollbackFailed(error.message, hint=error.hint) from error
+        owned = owned_services(state)
+        if wanted["services"] or owned:
+            set_services(api, state, wanted["services"], owned=owned)
 
     def _align(self, api: LocalApi, wanted: Json, report: Report, state: Path) -> None:
         prefs, own_name = api.prefs(), _own_name(api.status(peers=False))
@@ -333,25 +357,38 @@ def _load(generation: Path) -> tuple[Json, Json] | None:
         return None
 
 
-def _what_stays(api: LocalApi) -> tuple[str, ...]:
+def _patient_prefs(api: LocalApi, away_after_s: float) -> Json:
+    """Raises LocalApiAway of one that does not come back within that time."""
+    until_s = time.monotonic() + away_after_s
+    while True:
+        try:
+            return api.prefs()
+        except LocalApiAway:
+            if time.monotonic() >= until_s:
+                raise
+        time.sleep(0.2)
+
+
+def _what_stays(api: LocalApi, owned: Collection[str]) -> tuple[str, ...]:
     try:
         api.prefs()
     except LocalApiAway:
+        services = f", and what it serves ({', '.join(owned)}; `tailscale serve status`)" if owned else ""
         return (
             "tailscaled does not run, and keeps the settings that it has: once it runs again, look at them "
-            "(`tailscale debug prefs`) and change them by hand (`tailscale set`)",
+            f"(`tailscale debug prefs`) and change them by hand (`tailscale set`){services}",
         )
     except LocalApiError:  # it is there, so it was told
         return ()
     return ()
 
 
-def _leave(api: LocalApi, state: Path, report: Report) -> None:
+def _leave(api: LocalApi, state: Path, report: Report, *, away_after_s: float) -> None:
     """Take back all that tsstack made of tailscaled, but for the membership itself."""
     with _mapped(ApplyFailed):
         owned, originals = owned_services(state), read_originals(state)
         try:
-            prefs = api.prefs()
+            prefs = _patient_prefs(api, away_after_s)
         except LocalApiAway:  # noted for later, it would take away what somebody sets by hand till then
             write_originals(state, None)
             return
