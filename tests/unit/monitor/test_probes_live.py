@@ -852,6 +852,21 @@ class TestLife:
         notices.worked(target)
         assert ("files", True) in told
 
+    @pytest.mark.parametrize("works", [True, False])
+    def test_descriptors_are_not_short_for_a_path_that_left_the_file(self, works: bool) -> None:
+        told: list[tuple[str, bool]] = []
+        notices = Notices(lambda notice: told.append((notice.about, notice.over)))
+        left, stays = (Probe(Path(f"service:{name}#0", "x"), "tcp", host="h", port=1) for name in "ab")
+        for probe in (left, stays):
+            notices.failed(probe, "too many open files")
+        notices.keep_only({stays.path.key})
+        assert told == [("files", False)], "the one that stays is still without"
+        if works:
+            notices.worked(stays)
+        else:
+            notices.keep_only({left.path.key})  # it was of those that the trouble was said for no more
+        assert told == [("files", False), ("files", True)]
+
     def test_nothing_is_overdue_while_everything_fails(self) -> None:
         async def body(prober: Prober, samples: list[Sample], notices: list[Notice]) -> None:
             prober.add(Probe(a_path(), "tcp", host="127.0.0.1", port=closed))

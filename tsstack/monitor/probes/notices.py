@@ -71,8 +71,10 @@ class Notices:
 
     def keep_only(self, paths: set[str]) -> None:
         """What was said for paths alone that are not watched any more is over."""
-        for about in [each for each, by in self._paths.items() if not by & paths]:
-            self._end(about)
+        for about, by in list(self._paths.items()):
+            by.intersection_update(paths)
+            if not by:
+                self._end(about)
 
     def _end(self, about: str) -> None:
         said = self._said.pop(about, None)
