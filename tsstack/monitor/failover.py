@@ -75,11 +75,19 @@ def decide(policy: Policy, state: State, facts: Facts, now_s: float) -> Decision
         or _leave(turn)
         or _home(turn)
     )
-    said = tuple((each.code, each.name) for each in decision.reasons)
+    said = _said(state, decision)
     news = tuple(each for each in decision.reasons if (each.code, each.name) not in state.said)
     after = decision.state if decision.state.said == said else replace(decision.state, said=said)
     confirm = frozenset(each.name for each in facts.candidates if turn.level(each) == "suspect")
     return Decision(after, decision.actions, decision.reasons, news, _fast(turn, after), confirm)
+
+
+def _said(state: State, decision: Decision) -> tuple[tuple[str, str], ...]:
+    """What need not be told again. While tailscaled is only asked whether it hangs, what was told stands."""
+    said = tuple((each.code, each.name) for each in decision.reasons)
+    if {code for code, _ in said} != {"asks"}:
+        return said
+    return tuple(dict.fromkeys((*state.said, *said)))
 
 
 def _hands_off(turn: Turn) -> Decision | None:

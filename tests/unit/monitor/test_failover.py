@@ -593,6 +593,32 @@ def test_a_trial_that_fails_goes_back_quietly_and_the_next_one_is_another_node()
     assert (returned.reasons[0].code, returned.actions) == ("unblocked", ())
 
 
+@pytest.mark.parametrize("otherwise", ["block", "direct"])
+def test_what_was_told_is_not_told_again_after_a_trial_has_waited_for_tailscaled(otherwise: str) -> None:
+    """A critical event each 35 s for a whole outage."""
+    policy = replace(POLICY, otherwise=otherwise)  # type: ignore[arg-type]
+    dead = facts(DEAD, good(), good(), direct=DEAD)
+    told = failover.decide(policy, all_barred(said=(("other", ""),)), dead, NOW_S - 20)
+    assert [each.code for each in told.news] == ["blocked" if otherwise == "block" else "nothing-better"]
+    hangs = replace(dead, answers=False)
+    asks, still = steps(told.state, hangs, NOW_S + 10, NOW_S + 10.5, policy=policy)
+    trial = failover.decide(policy, still.state, dead, NOW_S + 11)
+    assert [each.code for each in (*asks.reasons, *still.reasons)] == ["asks", "asks"]
+    assert (asks.actions, still.actions, still.news) == ((), (), ())
+    assert (trial.actions, trial.news) == ((UseExit("exit-c", 1),), ())
+
+
+def test_what_is_another_after_tailscaled_was_asked_is_told() -> None:
+    told = failover.decide(POLICY, START, facts(DEAD, DEAD, DEAD), NOW_S)
+    works = facts(good(), good(), good())
+    answers = (Candidate("exit-a", good(), good()), *works.candidates[1:])
+    unblocked = failover.decide(POLICY, told.state, replace(works, candidates=answers), NOW_S + 60)
+    asks = failover.decide(POLICY, unblocked.state, facts(DEAD, DEAD, DEAD, answers=False), NOW_S + 120)
+    assert asks.reasons[0].code == "asks"
+    again = failover.decide(POLICY, asks.state, facts(DEAD, DEAD, DEAD), NOW_S + 121)
+    assert [each.code for each in again.news] == ["blocked"]
+
+
 def test_a_trial_waits_for_its_time_and_never_takes_the_place_of_a_way_that_works() -> None:
     direct = replace(POLICY, otherwise="direct")
     dead = facts(DEAD, good(), good(), direct=good())
