@@ -50,14 +50,18 @@ def offered(turn: Turn) -> str | None:
     return target.name if target else next((each.name for each in turn.others()), None)
 
 
-def still_works(turn: Turn, name: str) -> bool:
-    """Whether a way that was left for a better one may be taken again: it is measured, and not dead."""
+def still_works(turn: Turn, name: str, *, passed: bool = False) -> bool:
+    """Whether a way that was left may be taken again: it is measured, and not dead.
+
+    `passed`: something passed there when it was left. Then a few lost probes do not speak against it.
+    """
     if name == DIRECT:
         direct = turn.facts.direct
         return turn.policy.otherwise == "direct" and direct is not None and direct.is_usable
-    candidate = turn.candidate(name)
-    barred = turn.state.record(name).barred_s(turn.now_s)
-    return candidate.offered and not barred and turn.judged(candidate).is_usable
+    candidate, verdict = turn.candidate(name), turn.judged(turn.candidate(name))
+    if not candidate.offered or turn.state.record(name).barred_s(turn.now_s):
+        return False
+    return verdict.is_usable or (passed and verdict.heard and verdict.level in {"good", "poor", "suspect"})
 
 
 def _gains(target: Verdict, causes: tuple[Cause, ...]) -> bool:

@@ -216,7 +216,7 @@ def _untaken(turn: Turn, move: Move) -> Decision | None:
 def _other_way(turn: Turn, move: Move, failed: Reason) -> Decision | None:
     """What is done instead of a move that failed; None while nothing is better than to try on."""
     tried = (*move.tried, move.to)
-    stands = move.back not in tried and candidates.still_works(turn, move.back)
+    stands = move.back not in tried and candidates.still_works(turn, move.back, passed=move.poor is not None)
     than = move.poor if stands else None  # what passed there is worth more than what nobody has tried
     target = candidates.better(turn, dead=than is None, than=than, but=(*tried, move.back))
     to = target.name if target is not None else move.back if stands else None

@@ -78,6 +78,9 @@ class Verdict:
     known_by_s: float | None = None
     """Of an unknown way out in use: by when its targets will have told of it, if they can at all."""
 
+    heard: bool = False
+    """Whether its newest answer is of the last three paces and 2 s, whatever was lost since."""
+
     @property
     def is_usable(self) -> bool:
         """Whether it is measured now that something passes."""
@@ -129,17 +132,17 @@ class Judge:
         recent = [rtt_s for sent_s, rtt_s in self._recent if sent_s >= now_s - self._recent_s]
         answers = [rtt_s for rtt_s in recent if rtt_s is not None]
         level, causes = self._level(now_s)
+        heard = now_s - loss.last_answer_s <= 3 * self.pace_s + 2
         return Verdict(
             path=self.path,
             level=level,
             causes=causes,
             healthy_since_s=self._healthy_since_s if level == "good" else None,
             last_answer_s=None if loss.last_answer_s == -inf else loss.last_answer_s,
-            fresh=not loss.streak
-            and len(answers) >= FRESH_ANSWERS
-            and now_s - loss.last_answer_s <= 3 * self.pace_s + 2,
+            fresh=heard and not loss.streak and len(answers) >= FRESH_ANSWERS,
             loss=1 - len(answers) / len(recent) if recent else None,
             rtt_s=median(answers) if answers else None,
+            heard=heard,
         )
 
     def level(self, now_s: float) -> Level:

@@ -710,3 +710,36 @@ def test_home_is_not_gone_to_while_it_loses() -> None:
     away = choice.State(at="exit-b")
     seen = facts(good(NOW_S - 500, loss=0.15), good(), actual="exit-b")
     assert failover.decide(POLICY, away, seen, NOW_S).actions == ()
+
+
+@pytest.mark.parametrize("pace_s", [0.5, 1.0, 2.0, 5.0, 30.0])
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_lost_ping_does_not_spoil_the_way_back_at_any_pace(pace_s: float, lost: int) -> None:
+    """The host went on to a third node that lost 30 %, and stayed there for ten minutes."""
+    limits = Limits(probe_s=pace_s)
+    judges = {name: Judge(name, limits) for name in POLICY.use}
+    for number in range(600):
+        for name, judge in judges.items():
+            is_lost = not number % 3 if name == "exit-c" else name == "exit-b" and number >= 600 - lost
+            sent_s = NOW_S + (number - 600) * pace_s
+            judge.observe(Sample(name, "tsmp", sent_s, None if is_lost else 0.02))
+    home = choice.State(
+        at="exit-a", number=1, moves=(NOW_S - 5,),
+        move=choice.Move(1, "exit-a", "exit-b", NOW_S - 5, left="exit-b", taken_s=NOW_S - 5, poor=()),
+    )  # fmt: skip
+    seen = facts(*(each.verdict(NOW_S) for each in judges.values()), proof=NO)
+    assert seen.candidates[2].peer.level == "poor"
+    assert failover.decide(POLICY, home, seen, NOW_S).actions[0] == UseExit("exit-b", 2)
+
+
+def test_a_way_where_nothing_passed_is_gone_back_to_only_once_it_is_measured_to_work() -> None:
+    """One answer of a node that was left because it was dead."""
+    judge, failed = Judge("exit-a", Limits()), replace(taken(), records={})
+    for number in range(60):
+        is_lost = 40 <= number < 55 or number > 55
+        judge.observe(Sample("exit-a", "tsmp", NOW_S - 30 + number / 2, None if is_lost else 0.02))
+    once = judge.verdict(NOW_S)
+    assert once.level == "poor" and not once.fresh
+    seen = facts(once, DEAD, DEAD, actual="exit-b", proof=NO)
+    decision = failover.decide(POLICY, failed, seen, NOW_S)
+    assert (decision.actions, decision.reasons[-1].code) == ((), "nothing-better")
