@@ -32,6 +32,7 @@ EVENTS_MOST, EVENTS_LEAST = 10_000, 1_000
 _TEXT_MOST, _DATA_MOST = 1000, 4000
 _FUTURE_S = 86400
 _ROWS_AT_ONCE = 10_000
+_ROLLED_AT_ONCE = 5000
 _PATHS_MOST = 2000  # names beyond so many are looked through for those that nothing is kept of
 
 Fault = Literal["damaged", "full", "locked", "unwritable"]
@@ -167,13 +168,12 @@ class Database:
             begin = self._rolled[tier]
             if begin is None:
                 begin = self._begin(tier, end)
-            if begin is None or begin >= end:
-                continue
-            finer = self._span(tier - 1, begin, end)
-            with _Transaction(self._sql):
-                for start, group in groupby(finer, key=lambda row, tier=tier: starts(tier, row[0])):  # type: ignore[misc]
-                    self._put_rollup(tier, start, group)
-            self._rolled[tier] = end
+            # In steps, as it may be months: a clock that was behind is set right.
+            while begin is not None and begin < end:
+                step = self._step(tier, begin, end)
+                self._roll(tier, begin, step)
+                self._rolled[tier] = begin = step
+                self.checkpoint()
 
     def prune(self, now: float) -> None:
         """Drop what is older than its tier keeps, what is of a time that has not come, and surplus events."""
@@ -263,6 +263,18 @@ class Database:
             return newest
         oldest = self._bounds(tier - 1)[0]
         return None if oldest is None else starts(tier, oldest)
+
+    def _step(self, tier: int, begin: int, end: int) -> int:
+        """Until where a tier is made at once: few finer buckets, but those of one coarse bucket at least."""
+        statement = "SELECT at FROM BUCKETS WHERE at >= ? AND at < ? ORDER BY at LIMIT 1 OFFSET ?"
+        row = self._sql.execute(of_tier(tier - 1, statement), (begin, end, _ROLLED_AT_ONCE)).fetchone()
+        return end if row is None else max(starts(tier, row[0]), begin + TIERS[tier].width_s)
+
+    def _roll(self, tier: int, begin: int, end: int) -> None:
+        finer = bucket_rows(self._sql, tier - 1, begin, end)
+        with _Transaction(self._sql):
+            for start, group in groupby(finer, key=lambda row: starts(tier, row[0])):
+                self._put_rollup(tier, start, group)
 
     def _bounds(self, tier: int) -> tuple[int, int] | tuple[None, None]:
         return bounds(self._sql, tier)

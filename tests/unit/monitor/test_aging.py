@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_clock import FakeClock
 
+from tsstack.monitor import database as database_module
 from tsstack.monitor import history as history_module
 from tsstack.monitor.aging import APART_S, TRUSTED_S, Aging
+from tsstack.monitor.archive import Archive
 from tsstack.monitor.database import Database
 from tsstack.monitor.history import History
 from tsstack.monitor.quality import Histogram
@@ -117,3 +121,58 @@ def test_a_time_that_was_never_right_is_believed_after_a_week_and_a_jump_begins_
     behind = Aging(START, 0.0)
     assert not behind.believes(START - APART_S - 60, 0.0)
     assert behind.believes(START + 600, 600.0)
+
+
+def test_a_clock_set_right_after_a_start_behind_sums_up_months_in_little_memory(
+    tmp_path: Path,
+) -> None:
+    """The rows of all that time were read at once: 129 MiB for 20 paths."""
+    path = tmp_path / "history.db"
+    base = Database.open(path, 50_000_000)
+    end = int(START) // 21600 * 21600
+    begin = end - 8 * 86400
+    rows = [
+        (at, f"exit:{name}", Bucket(0, Histogram({500 + n: 2 for n in range(10)})))
+        for at in range(begin, end, 900)
+        for name in "abcdef"
+    ]
+    base.write(rows, (), ())
+    base.roll_up(end)
+    base.close()
+    before = count(path)
+    del rows
+    base = Database.open(path, 50_000_000)
+    back = begin + 86400
+    base.write([(back + 10, "exit:a", Bucket(0, Histogram({500: 7})))], (), ())
+    base.roll_up(back + 20)
+    tracemalloc.start()
+    base.roll_up(end)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    base.close()
+    assert peak < 1_000_000
+    assert count(path) == [before[0] + 1, *before[1:]]
+    (past,) = Archive(path).qualities(back, back + 21600, ["exit:a"])
+    assert past.quality.sent == 24 * 20 + 7
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 5000])
+def test_summing_up_in_steps_is_summing_up_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(database_module, "_ROLLED_AT_ONCE", at_once)
+    path = tmp_path / "history.db"
+    base = Database.open(path, 50_000_000)
+    begin = int(START) // 21600 * 21600
+    times = [*range(begin, begin + 7200, 50), *range(begin + 40 * 86400, begin + 40 * 86400 + 30000, 400)]
+    base.write([(at, name, Bucket(1, Histogram({500: 9}))) for at in times for name in ("a", "b")], (), ())
+    base.roll_up(begin + 41 * 86400)
+    base.close()
+    sql = sqlite3.connect(path)
+    for tier, each in enumerate(TIERS):
+        found = sql.execute(f"SELECT at, path, lost, answered FROM buckets_{tier}").fetchall()  # noqa: S608
+        wanted = Counter(at // each.width_s * each.width_s for at in times)
+        assert {(at, path): (lost, answered) for at, path, lost, answered in found} == {
+            (at, path): (many, 9 * many) for at, many in wanted.items() for path in (1, 2)
+        }
+    sql.close()
