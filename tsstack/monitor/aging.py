@@ -2,40 +2,76 @@
 
 A clock may stand anywhere after a start, and stay there while nothing sets it: no battery, no way to a time
 server. What a history holds would then be too old, or of a time that has not come.
+
+What is known is the time that was believed last, which goes on with the clock that only grows. A wall clock
+agrees with it when it is a day behind at most, or a week ahead: for so long a host may have been off. One
+that does not is doubted, until it is set to what agrees, or has run for a week without being set elsewhere.
+Both are kept over restarts (`export`), so that none makes a wrong clock right, or begins the week anew.
 """
 
 from __future__ import annotations
 
-APART_S = 86400.0
-"""A clock that is farther from the expected time is doubted."""
+from collections.abc import Mapping
+from typing import Any, Self
+
+BEHIND_S, AHEAD_S = 86400.0, 7 * 86400.0
+"""A clock that is farther from the time that is known is doubted."""
 TRUSTED_S = 7 * 86400.0
-"""A doubted clock that ran steadily for so long is believed: nobody is going to set it."""
-_STEADY_S = 60.0
+"""A doubted clock that ran for so long, without the time off, is believed: nobody is going to set it."""
+
+Reading = tuple[float, float]
+"""The wall clock, and the one that only grows, at one moment."""
 
 
 class Aging:
     """Follows the wall clock beside the one that only grows. All times in seconds."""
 
     def __init__(self, unix_s: float, now_s: float) -> None:
-        """`unix_s`: the latest time that is known, for example of the newest that an earlier run kept."""
-        self._known = (unix_s, now_s)
-        self._since: tuple[float, float] | None = None
-        """Since when a time runs steadily that is doubted."""
+        """`unix_s`: the latest time that is known."""
+        self._known: Reading = (unix_s, now_s)
+        self._doubted: Reading | None = None
+        """What was read last of a clock that is doubted."""
+        self._ran_s = 0.0
+        """For how long that has run."""
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any], now_s: float, *, same_boot: bool) -> Self:
+        """Go on from what `export` gave; ValueError if it cannot be that."""
+
+        def reading(kept: Reading) -> Reading:
+            unix_s, then_s = map(float, kept)
+            return unix_s, min(then_s, now_s) if same_boot else now_s
+
+        try:
+            made = cls(*reading(saved["known"]))
+            doubted = saved["doubted"]
+            made._doubted = None if doubted is None else reading(doubted)
+            made._ran_s = float(saved["ran_s"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the time that was kept cannot be read: {error!r}") from error
+        return made
+
+    def export(self) -> dict[str, Any]:
+        """What must outlive a restart, as JSON values."""
+        return {"known": self._known, "doubted": self._doubted, "ran_s": self._ran_s}
 
     def believes(self, unix_s: float, now_s: float) -> bool:
         """Whether the wall clock may be right. Asked again and again, as the clock may be set at any time."""
-        if abs(unix_s - _after(self._known, now_s)) <= APART_S:
-            self._known, self._since = (unix_s, now_s), None
-            return True
-        if self._since is None or abs(unix_s - _after(self._since, now_s)) > _STEADY_S:
-            self._since = (unix_s, now_s)
-        if now_s - self._since[1] < TRUSTED_S:
+        if not _agrees(self._known, unix_s, now_s) and not self._is_trusted(unix_s, now_s):
             return False
-        self._known, self._since = (unix_s, now_s), None
+        self._known, self._doubted, self._ran_s = (unix_s, now_s), None, 0.0
         return True
 
+    def _is_trusted(self, unix_s: float, now_s: float) -> bool:
+        """Whether a doubted clock has run for long enough by now."""
+        before = self._doubted
+        goes_on = before is not None and _agrees(before, unix_s, now_s)
+        self._ran_s = self._ran_s + now_s - before[1] if before and goes_on else 0.0
+        self._doubted = (unix_s, now_s)
+        return self._ran_s >= TRUSTED_S
 
-def _after(reading: tuple[float, float], now_s: float) -> float:
-    """What the wall clock shows by now if it went on from a reading."""
-    unix_s, then_s = reading
-    return unix_s + now_s - then_s
+
+def _agrees(reading: Reading, unix_s: float, now_s: float) -> bool:
+    """Whether the wall clock may have gone on from a reading."""
+    known_s, then_s = reading
+    return -BEHIND_S <= unix_s - (known_s + now_s - then_s) <= AHEAD_S

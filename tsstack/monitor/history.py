@@ -36,6 +36,7 @@ _TIDY_S = 600.0
 _GATHER_S = 1.0
 _ROWS_AT_ONCE, _EVENTS_AT_ONCE = 500, 50
 _ABOUT = "history"
+_CLOCK = "clock"
 _RANK = {level: number for number, level in enumerate(SEVERITY)}
 _WIDTH_S = TIERS[0].width_s
 
@@ -296,14 +297,25 @@ class History:
             database.close()
             raise
         if self._aging is None:
-            newest = database.newest()
-            self._aging = Aging(self._clock.unix_s() if newest is None else newest, self._clock.now_s())
+            self._aging = self._resume(found.get(_CLOCK), database.newest())
         with self._wake:
             for name, document in self._documents.items():
                 if name not in found:
                     dirty.setdefault(name, document)
             self._documents = {**found, **self._documents}
         return database
+
+    def _resume(self, kept: Document | None, newest: int | None) -> Aging | None:
+        """What is known of time: what an earlier run believed, else the newest bucket; None: nothing is."""
+        now_s = self._clock.now_s()
+        if kept is not None:
+            with contextlib.suppress(ValueError):
+                return Aging.restored(kept.value, now_s, same_boot=kept.boot == self._boot != "")
+        if newest is None:
+            return None
+        aging = Aging(newest, now_s)
+        self.keep(_CLOCK, aging.export())  # buckets have the time of this clock from now on
+        return aging
 
     def _replace(self, error: Exception) -> bool:
         """Put a damaged file aside, so that the next attempt makes a new one."""
@@ -333,13 +345,11 @@ class History:
         wall, steady = self._clock.unix_s(), self._clock.now_s()
         database.roll_up(wall)
         database.checkpoint()
-        # A clock that is set wrong must not age everything out.
-        believed = self._aging is None or self._aging.believes(wall, steady)
         if self._tidied_s is None:
             self._tidied_s = steady
         elif steady - self._tidied_s >= _TIDY_S:
             self._tidied_s = steady
-            if believed:
+            if self._may_age_out(wall, steady):
                 database.prune(wall)
         if database.too_large:
             database.keep_within(wall)
@@ -348,6 +358,14 @@ class History:
         self._asides = [each for each in self._asides if each.exists()]
         if not self._asides:
             self._troubles.end(f"{_ABOUT} damaged")
+
+    def _may_age_out(self, wall: float, steady: float) -> bool:
+        """Whether the clock is believed. Asked each ten minutes alone, as after a start it may be set yet."""
+        believed = self._aging is not None and self._aging.believes(wall, steady)
+        if self._aging is None:
+            self._aging = Aging(wall, steady)
+        self.keep(_CLOCK, self._aging.export())
+        return believed
 
     def _tell_failure(self, error: Exception) -> None:
         if self._database is not None:
