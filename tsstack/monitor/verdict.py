@@ -187,7 +187,10 @@ class Judge:
         if self._down == "dead":
             yield Cause("silence", loss.silence_s, loss.silence_limit_s, loss.silence_s)
             return
-        sums = [each for each in (loss.fast, loss.slow) if each.alarm]
+        # What was lost before it recovered says nothing of now, though one more loss wakes the sum again.
+        healthy_s = None if self._healthy_since_s is None else now_s - self._healthy_since_s
+        is_back = healthy_s is not None and healthy_s > RECENT_S
+        sums = [each for each in (loss.fast, loss.slow) if each.alarm and not is_back]
         if sums:
             (each, *_) = sums
             over_s = max(self._last_s - each.since_s, self._unit_s)
@@ -198,8 +201,7 @@ class Judge:
             over_s = self._last_s - since_s
             yield Cause("latency", median(rtts or [limits.max_latency_s]), limits.max_latency_s, over_s)
         if self._down and not sums and not self._latency.alarm:
-            healthy_s = self._healthy_since_s
-            yield Cause("recovering", 0.0 if healthy_s is None else now_s - healthy_s, 0)
+            yield Cause("recovering", healthy_s or 0.0, 0)
 
     def _mind_the_gap(self, sent_s: float) -> None:
         """Nothing sent for a while is not a loss: a sleep, a stalled machine, a clock that jumped."""

@@ -28,6 +28,11 @@ def test_no_schedule_is_harmed(kind: str) -> None:
     assert [fault for seed in of_kind(kind, 2) for fault in harm.judge(seed)[0]] == []
 
 
+@pytest.mark.parametrize("seed", [138])
+def test_what_was_harmed_once_stays_well(seed: int) -> None:
+    assert harm.judge(seed)[0] == []
+
+
 def caught(kind: str, count: int = 4, decide: Callable[..., choice.Decision] = failover.decide) -> str:
     return "; ".join(fault for seed in of_kind(kind, count) for fault in harm.judge(seed, decide)[0])
 

@@ -199,3 +199,12 @@ def test_a_single_loss_after_its_return_does_not_set_its_health_back() -> None:
     path.feed(*[0.02] * 10, None, *GOOD, *GOOD)
     verdict = path.judge.verdict(path.now_s)
     assert (verdict.level, verdict.healthy_since_s) == ("good", back_s)
+
+
+def test_a_loss_that_is_over_is_no_reason_any_more_and_one_that_comes_back_is() -> None:
+    """One lost probe woke the sum of what was lost long before, and the host left a link that was well."""
+    path = Probed().feed(*GOOD, *[0.02, None] * 100, *[0.02] * 48)
+    assert path.text().startswith("answers again")
+    assert path.feed(None).text().startswith("answers again")
+    path.feed(0.02, None, 0.02, None)
+    assert (path.level, path.text()[:4]) == ("poor", "lost")
