@@ -33,7 +33,7 @@ _MOVING |= {"src_valid_mark"}
 # at that very moment: no one reads it. And the folder that fallbacks lie in.
 _OPTIONAL = {
     ".pending.json.over", "inputs.json", "reserve", "deadman.log", "proxy.json", "firewall.json", "undone",
-    "fallbacks",
+    "fallbacks", "proxy-held",
 }  # fmt: skip
 
 

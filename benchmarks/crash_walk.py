@@ -20,7 +20,7 @@ from crash_children import ChildPoint, Children
 from crash_disk import Disk
 from crash_events import CLOCK, Strike, events
 from crash_host import POWER_CUTS, CrashHost
-from crash_picture import STATE, dead_men, wait_for
+from crash_picture import STATE, dead_men, links, wait_for
 from crash_points import Choice, Point, changes, errors, kills
 from crash_process import Broken, Call, Ended
 from crash_scenes import Scene, Tally, scenes
@@ -247,6 +247,8 @@ class Walk:
         self.tally.notes["dead men with nothing to do"] += host.send_dead_men_home()
         verdict = host.judge((scene.old, scene.new), scene.boots)
         faults = after.faults + verdict.faults
+        if scene.boots == scene.new and links()[0] != 1 and after.how not in {"reboot", *POWER_CUTS}:
+            faults.append("the live generation moved without a boot")
         if after.must_be_new and verdict.state == "old" and scene.new != scene.old:
             faults.append("the command was done, or ran once more, and the host is still old")
         state = "torn" if faults else verdict.state

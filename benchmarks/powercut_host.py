@@ -62,7 +62,16 @@ bandwidth: {{tailscale0: {{egress: 50mbit, burst: 256kbit, latency: 400ms}}}}
 # What the tailnet sees of the proxy: a vhost without its upstream says 502, an unknown path 404.
 _ANSWERS = {"first": ("502", "404"), "second": ("404", "502")}
 # May be there or not: what the live generation was rendered from, room set aside, diaries, pids.
-_OPTIONAL = ("/inputs.json", "/reserve", "/lock", "/deadman.log", "/proxy.json", "/firewall.json", "/undone")
+_OPTIONAL = (
+    "/inputs.json",
+    "/reserve",
+    "/lock",
+    "/deadman.log",
+    "/proxy.json",
+    "/proxy-held",
+    "/firewall.json",
+    "/undone",
+)
 _SAME = ("tree", "table", "sysctls", "etc", "masters", "prefs", "dns", "queues")
 _REACH_LIMIT_S = 120.0
 _DNS_LIMIT_S = 60.0

@@ -380,6 +380,22 @@ def test_one_that_came_back_in_the_midst_is_again_what_the_live_file_says(bed: B
     assert noted(node).exists()
 
 
+def test_to_undo_that_needs_no_network_and_takes_no_exit_node_away(bed: Bed) -> None:
+    """Nobody may be known yet who offers one; to be refused would keep the host from its past."""
+    node = bed.node()
+    node.switch(stack_of("bare", ssh=True, auth_key=node.key_file(bed.key())))
+    _, generation = node.stage(
+        stack_of("bare", ssh=True, exit_node={"use": ["nobody"], "otherwise": "direct"})
+    )
+    node.facts.paths.current.symlink_to(generation)
+    node.api.patch_prefs({"ExitNodeID": "nSTABLE", "RunSSH": False})
+    PART.restore({"away": True, "originals": {"RunSSH": False}}, node.facts)
+    prefs = node.api.prefs()
+    assert (prefs["ExitNodeID"], prefs["RunSSH"]) == ("nSTABLE", True)
+    node.stop()
+    PART.restore({"away": True, "originals": {"RunSSH": False}}, node.facts)
+
+
 def test_what_was_noted_of_a_node_that_left_the_tailnet_is_forgotten(bed: Bed) -> None:
     """Else it would take away some day what somebody has set by hand, maybe for another node."""
     node = bed.node()

@@ -61,7 +61,7 @@ def still_works(turn: Turn, name: str, *, passed: bool = False) -> bool:
     candidate, verdict = turn.candidate(name), turn.judged(turn.candidate(name))
     if not candidate.offered or turn.state.record(name).barred_s(turn.now_s):
         return False
-    return verdict.is_usable or (passed and verdict.heard and verdict.level in {"good", "poor", "suspect"})
+    return verdict.is_usable or (passed and verdict.heard and verdict.level in {"good", "poor"})
 
 
 def _gains(target: Verdict, causes: tuple[Cause, ...]) -> bool:

@@ -14,11 +14,26 @@ from tsstack.system.processes import process_start
 
 def has_begun(site: Site) -> bool:
     """Since this boot of the machine, or start of the container."""
+    return _is_same(_noted(site), _this_boot())
+
+
+def note_begun(site: Site) -> None:
+    """What is not known now stays as it was noted. Raises OSError."""
+    noted, now = _noted(site), _this_boot()
+    kept = [new or old for old, new in zip(noted, now, strict=True)] if _is_same(noted, now) else now
+    if kept != noted:
+        site.paths.run.mkdir(parents=True, exist_ok=True)
+        write_durably(_mark(site), "\n".join(kept))
+
+
+def _noted(site: Site) -> list[str]:
     try:
-        noted = _mark(site).read_text(encoding="ascii").split("\n")
+        return _mark(site).read_text(encoding="ascii").split("\n")
     except FileNotFoundError:
-        return False
-    now = _this_boot().split("\n")
+        return []
+
+
+def _is_same(noted: list[str], now: list[str]) -> bool:
     return len(noted) == len(now) and all(map(_agree, noted, now))
 
 
@@ -27,20 +42,12 @@ def _agree(noted: str, now: str) -> bool:
     return noted == now or not (noted and now)
 
 
-def note_begun(site: Site) -> None:
-    """Raises OSError."""
-    this_boot = _this_boot()
-    if not _mark(site).exists() or _mark(site).read_text(encoding="ascii") != this_boot:
-        site.paths.run.mkdir(parents=True, exist_ok=True)
-        write_durably(_mark(site), this_boot)
-
-
-def _this_boot() -> str:
+def _this_boot() -> list[str]:
     """A container that is started anew may keep /run, and the boot id: its first process is another.
 
     So does systemctl(1)'s soft-reboot, with the first process too: systemd says when its own boot began.
     """
-    return f"{read_boot_id()}\n{process_start(1)}\n{_userspace()}\n"
+    return [read_boot_id(), process_start(1), _userspace()]
 
 
 def _userspace() -> str:

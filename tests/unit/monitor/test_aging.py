@@ -16,7 +16,7 @@ from fake_clock import FakeClock
 
 from tsstack.monitor import database as database_module
 from tsstack.monitor import history as history_module
-from tsstack.monitor.aging import BEHIND_S, TRUSTED_S, Aging
+from tsstack.monitor.aging import APART_S, TRUSTED_S, Aging
 from tsstack.monitor.archive import Archive
 from tsstack.monitor.database import Database
 from tsstack.monitor.history import History
@@ -183,7 +183,7 @@ def test_a_time_that_was_never_right_is_believed_after_a_week_and_a_jump_begins_
     right = START + now_s - 100.0 + 2 * TRUSTED_S + 60
     assert not aging.believes(right, now_s + 2 * TRUSTED_S + 60)
     behind = Aging(START, 0.0)
-    assert not behind.believes(START - BEHIND_S - 60, 0.0)
+    assert not behind.believes(START - APART_S - 60, 0.0)
     assert behind.believes(START + 600, 600.0)
 
 
@@ -274,3 +274,11 @@ def test_summing_up_in_steps_is_summing_up_at_once(
             (at, path): (many, 9 * many) for at, many in wanted.items() for path in (1, 2)
         }
     sql.close()
+
+
+def test_a_date_that_is_set_wrong_on_a_host_that_is_up_is_doubted() -> None:
+    """Within a boot nothing leads a week ahead: what a host sleeps is counted."""
+    aging = Aging(START, 100.0)
+    assert aging.believes(START + 2 * DAY_S, 100.0 + 2 * DAY_S)
+    assert not aging.believes(START + 8 * DAY_S, 700.0 + 2 * DAY_S)
+    assert aging.believes(START + 2 * DAY_S + 1200, 1300.0 + 2 * DAY_S)

@@ -512,11 +512,22 @@ class TestBoot:
         self, host: Host, monkeypatch: Patch, told_by: str, words: tuple[str, str]
     ) -> None:
         """The unit may not look at process 1 behind hidepid=1,gid=; and systemd may be slow once."""
+        (host.site.paths.run / "begun").unlink()
         monkeypatch.setattr(f"tsstack.switch.begun.{told_by}", lambda *_: words[0])
         host.switch(TWO, Mode(boot=False))
         monkeypatch.setattr(f"tsstack.switch.begun.{told_by}", lambda *_: words[1])
         activate_boot(host.site)
         assert (host.store.current(), host.store.boot()) == (2, 1)
+
+    def test_what_was_known_once_is_not_forgotten(self, host: Host, monkeypatch: Patch) -> None:
+        """A systemd that is slow during a switch makes no later soft-reboot look like this boot."""
+        for word in ("one", ""):
+            monkeypatch.setattr("tsstack.switch.begun._userspace", lambda word=word: word)
+            host.switch(TWO if word else ONE, Mode(boot=False))
+        host.switch(TWO, Mode(boot=False))
+        monkeypatch.setattr("tsstack.switch.begun._userspace", lambda: "another")
+        activate_boot(host.site)
+        assert_live(host, ONE, 1)
 
     def test_a_systemd_that_hangs_keeps_no_host_down(self, host: Host, monkeypatch: Patch) -> None:
         def hang(*_: object, **__: object) -> None:

@@ -17,6 +17,13 @@ from tsstack.parts.proxy import doorkeeper
 from tsstack.parts.proxy.before import DID_NOT_RUN, RAN, note_before, ran_before
 from tsstack.parts.proxy.discovery import discover_nginx
 from tsstack.parts.proxy.engine import Engine, Master, engine
+from tsstack.parts.proxy.given_back import (
+    forget_held,
+    give_back,
+    held_by_others,
+    note_held,
+    start_again,
+)
 from tsstack.parts.proxy.links import is_linked, links, put_links, set_links, target_of
 from tsstack.parts.proxy.pem import read_plain
 from tsstack.parts.proxy.plan import PLAN, Plan, parse_plan, read_plan
@@ -32,6 +39,8 @@ from tsstack.parts.proxy.supply import (
 from tsstack.system.files import write_durably
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from tsstack.model.facts import Facts
     from tsstack.model.stack import Stack
     from tsstack.parts.part import Change, JsonValue, Report, Snapshot, Tree
@@ -154,19 +163,19 @@ class ProxyPart:
             report("nginx already serves this")
         else:
             try:
-                _refuse_unloadable(nginx, master, plan)
-            except ApplyFailed:
-                # At a boot nobody undoes this, and nginx must start for what others serve.
-                put_links(links_before)
-                raise
-            # Until the reload is done nobody knows what is loaded; a kill in between must not look like it.
-            _write_record(facts, replace(plan, digest=""), None, {})
-            try:
+                _refuse_unloadable(nginx, master, plan, held_by_others(facts))
+                # Until it is done nobody knows what is loaded; a kill in between must not look like it.
+                _write_record(facts, replace(plan, digest=""), None, {})
                 _load(nginx, master, plan, report)
             except ApplyFailed:
-                _give_back(nginx, links_before, report, ran=master is not None)
+                # At a boot nobody undoes this, and nginx must run for what others serve.
+                put_links(links_before)
+                if nginx.included and nginx.master() is None:
+                    note_held(facts, plan)
+                    give_back(nginx, report, ran=master is not None or ran_before(facts) == RAN)
                 raise
         _write_record(facts, plan, nginx.master(), marks)
+        forget_held(facts)
         if not plan.identity:
             doorkeeper.ensure_stopped(facts)
         _tidy(generation, facts, report)
@@ -311,7 +320,7 @@ def _loaded(plan: Plan | None, record: dict[str, Any], master: Master | None) ->
     return str(record.get("digest", "")) if same else ""
 
 
-def _refuse_unloadable(nginx: Engine, master: Master | None, plan: Plan) -> None:
+def _refuse_unloadable(nginx: Engine, master: Master | None, plan: Plan, foreign: Container[str]) -> None:
     """Raises ApplyFailed for what would make nginx refuse the plan, whose links are in place."""
     from tsstack.parts.proxy.sockets import find_foreign_addresses, find_holders
 
@@ -322,7 +331,7 @@ def _refuse_unloadable(nginx: Engine, master: Master | None, plan: Plan) -> None
             f"nginx cannot bind {words}: this host has no such address",
             hint="is tailscaled running? `tailscale ip` shows the address that it has now",
         )
-    held = find_holders(plan.listeners, [master.pid] if master else [])
+    held = find_holders(plan.listeners, [master.pid] if master else [], foreign)
     if held:
         words = "; ".join(f"{one.endpoint} ({one.path}) is held by {program}" for one, program in held[:5])
         raise ApplyFailed(
@@ -346,19 +355,6 @@ def _load(nginx: Engine, master: Master | None, plan: Plan, report: Report) -> N
         )
 
 
-def _give_back(nginx: Engine, links_before: dict[Path, str | None], report: Report, *, ran: bool) -> None:
-    """A restart that failed with ours in it leaves those who had nginx before us what they had."""
-    if not nginx.included or nginx.master() is not None:
-        return
-    put_links(links_before)
-    if ran:
-        try:
-            nginx.start()
-            report("nginx started again, with what it had before")
-        except ApplyFailed as error:
-            report(f"nginx does not start with what it had before either: {error}")
-
-
 def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:
     """Take back all that is ours; nginx goes on with what others serve, or stops if it ran for us alone."""
     if facts.nginx is None and not record:
@@ -380,23 +376,13 @@ def _leave_to_others(nginx: Engine, facts: Facts, report: Report) -> None:
     master = nginx.master()
     if master is None:
         if ran_before(facts) == RAN:
-            _start_again(nginx, report)
+            start_again(nginx, report)
     elif ran_before(facts) == DID_NOT_RUN:
         nginx.stop()
         report("nginx stopped")
     else:
         nginx.test()
         nginx.load(master, report)
-
-
-def _start_again(nginx: Engine, report: Report) -> None:
-    """Those who had it before us have it again, where it failed with ours in it."""
-    if nginx.has_failed():
-        try:
-            nginx.start()
-            report("nginx started, for what others serve")
-        except ApplyFailed as error:
-            report(f"nginx does not start without us either: {error}")
 
 
 def _restore(snapshot: Snapshot, facts: Facts) -> None:

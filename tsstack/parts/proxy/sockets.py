@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Iterator
 
     from tsstack.parts.proxy.plan import Listener
 
@@ -20,30 +20,51 @@ _LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN
 _UNKNOWN = "another program"
 
 
-def find_holders(listeners: Iterable[Listener], own_pids: Iterable[int]) -> list[tuple[Listener, str]]:
+def find_holders(
+    listeners: Iterable[Listener], own_pids: Iterable[int], foreign: Container[str] = ()
+) -> list[tuple[Listener, str]]:
     """Those TCP listeners whose address and port another program than `own_pids` holds, and its name.
 
     The wildcard address collides with every other one. Behind the boot unit's walls nobody's sockets may be
-    looked at: one of an unknown program may then be our own, and nginx says so if it is not.
+    looked at: one of an unknown program may then be our own, and nginx says so if it is not. `foreign` are
+    inodes of sockets that are known not to be.
     """
-    taken, pids = _listening(), list(own_pids)
+    pids = list(own_pids)
     own = {inode for pid in pids for inode in _inodes_of(pid)}
     is_blind = any(not _may_be_looked_at(pid) for pid in pids)
     found = []
+    for listener, inodes in _colliding(listeners):
+        for inode in inodes:
+            if inode in own:
+                continue
+            program = _program(inode)
+            if program != _UNKNOWN or not is_blind or inode in foreign:
+                found.append((listener, program))
+                break
+    return found
+
+
+def find_sockets(listeners: Iterable[Listener]) -> list[str]:
+    """Inodes of all sockets that listen where these TCP listeners would."""
+    return sorted({inode for _, inodes in _colliding(listeners) for inode in inodes})
+
+
+def _colliding(listeners: Iterable[Listener]) -> Iterator[tuple[Listener, list[str]]]:
+    taken = _listening()
     for listener in listeners:
         if listener.protocol != "tcp":
             continue
         wildcard = "::" if ":" in listener.address else "0.0.0.0"  # noqa: S104  (compared, not bound)
-        for (address, port), inode in taken.items():
-            if port != listener.port or inode in own:
-                continue
-            same_family = (":" in address) == (":" in listener.address)
-            if same_family and (address in {listener.address, wildcard} or listener.address == wildcard):
-                program = _program(inode)
-                if program != _UNKNOWN or not is_blind:
-                    found.append((listener, program))
-                break
-    return found
+        yield (
+            listener,
+            [
+                inode
+                for (address, port), inode in taken.items()
+                if port == listener.port
+                and (":" in address) == (":" in listener.address)
+                and (address in {listener.address, wildcard} or listener.address == wildcard)
+            ],
+        )
 
 
 def find_foreign_addresses(listeners: Iterable[Listener]) -> list[Listener]:

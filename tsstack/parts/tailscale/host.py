@@ -157,7 +157,8 @@ class TailscalePart:
         loaded = _load(generation)
         api, state = _api(facts), _state(facts)
         if loaded is None:
-            _leave(api, state, report, away_after_s=self.away_after_s)
+            # `observe` has waited already, and what is waited here a `--confirm` may lack.
+            _leave(api, state, report, away_after_s=self.away_after_s / 2)
             return
         wanted, enrolment = loaded
         with _mapped(ApplyFailed):
@@ -230,9 +231,9 @@ class TailscalePart:
         # Nothing was asked of it then: of one that is away, or had left the tailnet, the note alone went.
         if "away" in snapshot or not (snapshot["enrolled"] or snapshot.get("asked", True)):
             with _mapped(RollbackFailed):
-                if "away" in snapshot:
-                    self._return(facts)
                 write_originals(_state(facts), originals)
+                if "away" in snapshot:
+                    _return(facts)
             return
         api = _api(facts)
         before: Any = snapshot["prefs"]
@@ -253,25 +254,6 @@ class TailscalePart:
             if owned and snapshot["enrolled"]:
                 set_services(api, state, served, owned=owned)
             write_originals(state, originals)
-
-    def _return(self, facts: Facts) -> None:
-        """Of one that came back in the midst of a change nobody saw the prefs: as the live file says."""
-        api, state = _api(facts), _state(facts)
-        loaded = _load(facts.paths.current)
-        try:
-            joined = is_enrolled(api.prefs())
-        except LocalApiAway:
-            return
-        if loaded is None or not joined:
-            return
-        wanted, _ = loaded
-        try:
-            self._align(api, wanted, lambda _: None, facts.paths.state)
-        except ApplyFailed as error:
-            raise RollbackFailed(error.message, hint=error.hint) from error
-        owned = owned_services(state)
-        if wanted["services"] or owned:
-            set_services(api, state, wanted["services"], owned=owned)
 
     def _align(self, api: LocalApi, wanted: Json, report: Report, state: Path) -> None:
         prefs, own_name = api.prefs(), _own_name(api.status(peers=False))
@@ -383,6 +365,32 @@ def _what_stays(api: LocalApi, owned: Collection[str]) -> tuple[str, ...]:
     return ()
 
 
+def _return(facts: Facts) -> None:
+    """Of one that came back in the midst of a change nobody saw the prefs: as the live file says.
+
+    Needs no network, and so takes no exit node away: nobody may be known to offer it yet.
+    """
+    api, state = _api(facts), _state(facts)
+    loaded = _load(facts.paths.current)
+    try:
+        prefs, status = api.prefs(), api.status()
+    except (LocalApiAway, LocalApiTimeout):  # nor could anything be taken away through it
+        return
+    if loaded is None or not is_enrolled(prefs):
+        return
+    wanted, _ = loaded
+    withdrawn, direct = withdrawn_routes(facts.paths.state), stands_direct(facts.paths.state)
+    offered = offered_exits(status)
+    patch = wants.differing(wanted, prefs, offered, withdrawn, _own_name(status), direct=direct)
+    if wanted["exit_node"] is not None and not patch.get("ExitNodeID"):
+        patch.pop("ExitNodeID", None)
+    if patch:
+        api.patch_prefs(patch)
+    owned = owned_services(state)
+    if wanted["services"] or owned:
+        set_services(api, state, wanted["services"], owned=owned)
+
+
 def _leave(api: LocalApi, state: Path, report: Report, *, away_after_s: float) -> None:
     """Take back all that tsstack made of tailscaled, but for the membership itself."""
     with _mapped(ApplyFailed):
@@ -390,6 +398,7 @@ def _leave(api: LocalApi, state: Path, report: Report, *, away_after_s: float) -
         try:
             prefs = _patient_prefs(api, away_after_s)
         except LocalApiAway:  # noted for later, it would take away what somebody sets by hand till then
+            report("tailscaled does not run: its settings stay as they are")
             write_originals(state, None)
             return
         if owned:
