@@ -21,7 +21,7 @@ def better(
     gives what another path is poor in, to be better than that instead.
     """
     current = turn.current()
-    causes = current.causes if than is None else than
+    causes = than if than is not None else () if current.is_back else current.causes
     if dead is None:
         if current.level not in {"poor", "dead"}:
             return None
@@ -61,7 +61,7 @@ def still_works(turn: Turn, name: str, *, passed: bool = False) -> bool:
     candidate, verdict = turn.candidate(name), turn.judged(turn.candidate(name))
     if not candidate.offered or turn.state.record(name).barred_s(turn.now_s):
         return False
-    return verdict.is_usable or (passed and verdict.heard and verdict.level in {"good", "poor"})
+    return verdict.is_usable or (passed and verdict.heard and verdict.level in {"good", "poor", "suspect"})
 
 
 def _gains(target: Verdict, causes: tuple[Cause, ...]) -> bool:

@@ -81,6 +81,9 @@ class Verdict:
     heard: bool = False
     """Whether its newest answer is of the last three paces and 2 s, whatever was lost since."""
 
+    is_back: bool = False
+    """Of a poor path: it answers well again, for long enough, and only not yet for so long as it must."""
+
     @property
     def is_usable(self) -> bool:
         """Whether it is measured now that something passes."""
@@ -143,7 +146,14 @@ class Judge:
             loss=1 - len(answers) / len(recent) if recent else None,
             rtt_s=median(answers) if answers else None,
             heard=heard,
+            is_back=level == "poor" and self._is_back(now_s, len(recent) - len(answers), len(recent)),
         )
+
+    def _is_back(self, now_s: float, lost: int, sent: int) -> bool:
+        """`lost` of `sent` lately. A single one wakes the sum over the minutes before, and says nothing."""
+        since_s = self._healthy_since_s
+        lately = since_s is not None and now_s - since_s > self._recent_s
+        return lately and not self._latency.alarm and lost <= max(1, self._limits.max_loss * sent)
 
     def level(self, now_s: float) -> Level:
         """The level alone, which costs less than the whole verdict."""
@@ -187,10 +197,7 @@ class Judge:
         if self._down == "dead":
             yield Cause("silence", loss.silence_s, loss.silence_limit_s, loss.silence_s)
             return
-        # What was lost before it recovered says nothing of now, though one more loss wakes the sum again.
-        healthy_s = None if self._healthy_since_s is None else now_s - self._healthy_since_s
-        is_back = healthy_s is not None and healthy_s > RECENT_S
-        sums = [each for each in (loss.fast, loss.slow) if each.alarm and not is_back]
+        sums = [each for each in (loss.fast, loss.slow) if each.alarm]
         if sums:
             (each, *_) = sums
             over_s = max(self._last_s - each.since_s, self._unit_s)
@@ -201,7 +208,8 @@ class Judge:
             over_s = self._last_s - since_s
             yield Cause("latency", median(rtts or [limits.max_latency_s]), limits.max_latency_s, over_s)
         if self._down and not sums and not self._latency.alarm:
-            yield Cause("recovering", healthy_s or 0.0, 0)
+            healthy_s = self._healthy_since_s
+            yield Cause("recovering", 0.0 if healthy_s is None else now_s - healthy_s, 0)
 
     def _mind_the_gap(self, sent_s: float) -> None:
         """Nothing sent for a while is not a loss: a sleep, a stalled machine, a clock that jumped."""

@@ -67,6 +67,7 @@ def test_a_lossy_node_is_left_for_the_next_that_is_measured_better_and_the_reaso
     [
         (LOSSY, good(fresh=False)),
         (LOSSY, good(loss=0.2)),
+        (replace(LOSSY, is_back=True), good()),
         (LATE, good(rtt_s=0.24)),
         (LOSSY, AGAIN),
         (LOSSY, UNKNOWN),

@@ -201,10 +201,13 @@ def test_a_single_loss_after_its_return_does_not_set_its_health_back() -> None:
     assert (verdict.level, verdict.healthy_since_s) == ("good", back_s)
 
 
-def test_a_loss_that_is_over_is_no_reason_any_more_and_one_that_comes_back_is() -> None:
+@pytest.mark.parametrize("pace_s", [0.5, 5.0, 30.0])
+def test_a_poor_path_is_back_while_it_answers_but_for_one_and_not_once_it_loses_again(pace_s: float) -> None:
     """One lost probe woke the sum of what was lost long before, and the host left a link that was well."""
-    path = Probed().feed(*GOOD, *[0.02, None] * 100, *[0.02] * 48)
-    assert path.text().startswith("answers again")
-    assert path.feed(None).text().startswith("answers again")
+    path = Probed(Limits(probe_s=pace_s), pace_s=pace_s).feed(*GOOD, *[0.02, None] * 100)
+    assert (path.level, path.judge.verdict(path.now_s).is_back) == ("poor", False)
+    path.feed(*[0.02] * 24)
+    assert (path.level, path.judge.verdict(path.now_s).is_back) == ("poor", True)
+    assert path.feed(None).judge.verdict(path.now_s).is_back
     path.feed(0.02, None, 0.02, None)
-    assert (path.level, path.text()[:4]) == ("poor", "lost")
+    assert (path.level, path.judge.verdict(path.now_s).is_back) == ("poor", False)

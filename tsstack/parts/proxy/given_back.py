@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tsstack.errors import ApplyFailed
-from tsstack.parts.proxy.sockets import find_sockets
 from tsstack.system.files import write_durably
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from tsstack.model.facts import Facts
     from tsstack.parts.part import Report
     from tsstack.parts.proxy.engine import Engine
-    from tsstack.parts.proxy.plan import Plan
 
 
-def give_back(nginx: Engine, report: Report, *, ran: bool) -> None:
-    """Start it, now without ours, where it ran before us; one that does not start then is reported."""
-    if not ran:
-        return
+def give_back(nginx: Engine, report: Report) -> None:
+    """Start it, now without ours; one that does not start then is reported."""
     try:
         nginx.start()
         report("nginx started again, with what it had before")
@@ -38,12 +35,12 @@ def start_again(nginx: Engine, report: Report) -> None:
             report(f"nginx does not start without us either: {error}")
 
 
-def note_held(facts: Facts, plan: Plan) -> None:
-    """nginx is down: whoever listens where ours would is somebody else, also where he may not be looked at.
+def note_held(facts: Facts, sockets: Iterable[str]) -> None:
+    """Sockets of others, by inode: at its next try the boot unit need not end nginx to find them.
 
-    At the boot unit's next try nginx need not be ended to find that out. Raises OSError.
+    Behind its walls it may not look whose they are. Raises OSError.
     """
-    write_durably(_note(facts), "\n".join(find_sockets(plan.listeners)))
+    write_durably(_note(facts), "\n".join(sockets))
 
 
 def held_by_others(facts: Facts) -> frozenset[str]:

@@ -7,6 +7,7 @@ loaded, so that nginx is reloaded only for a difference.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -171,8 +172,7 @@ class ProxyPart:
                 # At a boot nobody undoes this, and nginx must run for what others serve.
                 put_links(links_before)
                 if nginx.included and nginx.master() is None:
-                    note_held(facts, plan)
-                    give_back(nginx, report, ran=master is not None or ran_before(facts) == RAN)
+                    _give_back(nginx, plan, facts, report, ran=master is not None)
                 raise
         _write_record(facts, plan, nginx.master(), marks)
         forget_held(facts)
@@ -353,6 +353,19 @@ def _load(nginx: Engine, master: Master | None, plan: Plan, report: Report) -> N
             f"nginx serves generation {answer or 'unknown'} after the reload, not {plan.digest}",
             hint=f"see {nginx.error_log}",
         )
+
+
+def _give_back(nginx: Engine, plan: Plan, facts: Facts, report: Report, *, ran: bool) -> None:
+    """nginx is down, and our links are out of it: who had it before us has it again."""
+    from tsstack.parts.proxy.sockets import find_sockets
+
+    others = find_sockets(plan.listeners)
+    if ran:
+        give_back(nginx, report)
+    elif ran_before(facts) == RAN:
+        start_again(nginx, report)
+    with contextlib.suppress(OSError):  # it spares a restart at most
+        note_held(facts, others)
 
 
 def _withdraw(facts: Facts, record: dict[str, Any], report: Report) -> None:

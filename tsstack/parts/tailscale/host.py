@@ -374,7 +374,7 @@ def _return(facts: Facts) -> None:
     loaded = _load(facts.paths.current)
     try:
         prefs, status = api.prefs(), api.status()
-    except (LocalApiAway, LocalApiTimeout):  # nor could anything be taken away through it
+    except LocalApiAway:
         return
     if loaded is None or not is_enrolled(prefs):
         return
