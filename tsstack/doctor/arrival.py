@@ -118,8 +118,14 @@ def check_peer(facts: PeerFacts) -> Iterator[Finding]:
 
 
 def _what(rulings: Sequence[Ruling]) -> str:
-    sources = " and ".join(dict.fromkeys(each.source for each in rulings))
-    return f"{listed(each.service for each in rulings)} from {sources}"
+    """Each service with the sources that it is said of: IPv4 and IPv6 may fare differently."""
+    services: dict[str, list[str]] = {}
+    for each in rulings:
+        services.setdefault(each.source, []).append(each.service)
+    sources: dict[tuple[str, ...], list[str]] = {}
+    for source, asked in services.items():
+        sources.setdefault(tuple(asked), []).append(source)
+    return "; ".join(f"{listed(asked)} from {' and '.join(each)}" for asked, each in sources.items())
 
 
 def unproven(sockets: tuple[Socket, ...], peer: PeerFacts | None, url: str) -> Iterator[str]:

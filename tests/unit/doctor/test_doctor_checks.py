@@ -448,3 +448,16 @@ def test_an_nginx_of_our_own_is_reloaded_by_its_own_command() -> None:
     facts = replace(LISTENERS, served_digest="x", reload="kill -HUP 1")
     (finding,) = check_listeners(facts)
     assert finding.fix.startswith("kill -HUP 1; tail ")
+
+
+def test_what_passes_from_one_address_alone_is_said_of_that_alone() -> None:
+    four, six = "100.64.0.10", "fd7a:115c:a1e0::10"
+    rulings = (
+        Ruling("tcp/80", "accepted", source=four),
+        Ruling("tcp/443", "dropped", "table ip strict", source=four),
+        Ruling("tcp/80", "accepted", source=six),
+        Ruling("tcp/443", "accepted", source=six),
+    )
+    _, refused, passed = check_peer(replace(PEER, rulings=rulings))
+    assert refused.evidence == f"tcp/443 from {four} would be dropped: table ip strict"
+    assert passed.evidence.startswith(f"tcp/80 from {four}; tcp/80, tcp/443 from {six} is accepted")
