@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +29,7 @@ from tsstack.errors import TsstackError
 from tsstack.model.facts import Facts
 from tsstack.parts.part import Tree
 from tsstack.parts.proxy.plan import Plan
+from tsstack.status.forwarding import SWITCHES, switched_off
 from tsstack.status.gather import Sources, gather
 from tsstack.status.shape import Status
 from tsstack.switch.site import Site
@@ -176,7 +177,7 @@ def examine(site: Site, request: Request, report: Report) -> Examination:
                 left_out.append(name)
                 continue
             report(name)
-            findings += _guarded(name, needed, check, scene)
+            findings += map(_with_fix, _guarded(name, needed, check, scene))
         if findings:
             sections.append(Section(area, tuple(findings)))
     return Examination(
@@ -187,6 +188,12 @@ def examine(site: Site, request: Request, report: Report) -> Examination:
         left_out=(*left_out, *(_THOROUGH if request.quick else ())),
         duration_s=time.monotonic() - began_s,
     )
+
+
+def _with_fix(finding: Finding) -> Finding:
+    """An engine's own words come without a hint: then it is said where more of it stands."""
+    bare = finding.level != "ok" and not finding.fix
+    return replace(finding, fix=f"tsstack explain {finding.code}") if bare else finding
 
 
 def _guarded(
@@ -274,7 +281,7 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
     told = ["firewall"] if firewall["loaded"] is False or firewall["changed"] else []
     told += ["proxy"] if scene.status["proxy"]["running"] is False else []
     told += ["tailscale"] if scene.status["tailnet"]["state"] != "Running" else []
-    dead = [each["about"] for each in scene.status["warnings"] if each["code"] == "TS721"]
+    dead = [each["about"] for each in scene.status["warnings"] if each["code"] in {"TS721", "TS727"}]
     for each in check_remarks(scene.status, "generation"):
         if not (facts.drift and each.code == "TS755"):  # compared more closely below, part by part
             yield each
@@ -285,7 +292,13 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
     silent = _has_tailnet(scene) and any(each["code"] == "TS701" for each in scene.status["warnings"])
     pending = scene.status["generation"]["pending"]
     yield from check_generation(
-        facts, told=told, dead=dead, exit_is_told=exit_is_told, silent=silent, pending=pending
+        facts,
+        told=told,
+        dead=dead,
+        exit_is_told=exit_is_told,
+        silent=silent,
+        pending=pending,
+        parameters=tuple(dict(switched_off(scene.status))),
     )
 
 
@@ -313,7 +326,12 @@ def _forwarding(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.forwarding import look_at_forwarding
 
     live = _sound(needs_of, scene.live_tree)
-    return check_forwarding(look_at_forwarding(live, scene.facts, scene.status))
+    facts = look_at_forwarding(live, scene.facts, scene.status)
+    told = dict(switched_off(scene.status))
+    ipv4, ipv6 = (name in told for _, name in SWITCHES)
+    facts = replace(facts, ipv4=None if ipv4 else facts.ipv4, ipv6=None if ipv6 else facts.ipv6)
+    yield from check_remarks(scene.status, "forwarding")
+    yield from (each for each in check_forwarding(facts) if not (told and each.level == "ok"))
 
 
 def _foreign(scene: _Scene) -> Iterable[Finding]:
@@ -345,13 +363,11 @@ def _peer(scene: _Scene) -> Iterable[Finding]:
 
 
 def _services(scene: _Scene) -> Iterable[Finding]:
-    """Who holds the sockets says more of nginx than its silence, where both can be told."""
-    held = list(_listeners(scene))
-    told = any(each.code == "TS866" and each.level != "ok" for each in held)
-    yield from held
-    for each in check_remarks(scene.status, "services"):
-        if not (told and each.code in {"TS725", "TS726"}):
-            yield each
+    """Where a remark tells that nginx is silent, or serves something else, that is not told twice."""
+    remarks = list(check_remarks(scene.status, "services"))
+    told = any(each.code in {"TS725", "TS726"} for each in remarks)
+    yield from (each for each in _listeners(scene) if not (told and each.code == "TS866"))
+    yield from remarks
 
 
 def _always(_: _Scene) -> bool:
@@ -372,6 +388,10 @@ def _has_tailnet(scene: _Scene) -> bool:
     return scene.needs.tailnet or scene.facts.tailscale is not None
 
 
+def _has_forwarding(scene: _Scene) -> bool:
+    return _has_tailnet(scene) or any(switched_off(scene.status))
+
+
 _Check = tuple[str, bool, Callable[[_Scene], Iterable[Finding]]]
 """What is asked, whether that may take seconds, and how."""
 
@@ -387,7 +407,7 @@ _AREAS: tuple[tuple[str, Callable[[_Scene], bool], tuple[_Check, ...]], ...] = (
     ("generation", _always, (("the live generation", False, _generation),)),
     ("monitor", _always, (("the monitor", False, _remarks("monitor")),)),
     ("tailnet", _has_tailnet, (("tailscaled", False, _remarks("tailnet")),)),
-    ("forwarding", _has_tailnet, (("forwarding", False, _forwarding),)),
+    ("forwarding", _has_forwarding, (("forwarding", False, _forwarding),)),
     (
         "firewall",
         _always,

@@ -22,7 +22,7 @@ class Finding:
     evidence: str
     """What was seen, in one sentence."""
     fix: str = ""
-    """A command, or what to write; empty where all is well or nothing of that kind helps."""
+    """A command, or what to write; empty where all is well."""
 
 
 def worst(findings: Iterable[Finding]) -> Level:

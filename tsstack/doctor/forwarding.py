@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tsstack.doctor.finding import Finding, listed
+from tsstack.status.forwarding import off_words
 
 _STRICT = 1
 
@@ -56,7 +57,7 @@ def _switched(facts: ForwardingFacts) -> Iterator[Finding]:
         (6, "net.ipv6.conf.all.forwarding", facts.ipv6),
     ):
         if value == 0 and family in facts.families:
-            words = f"{name} is 0, and this host has to forward for {facts.reason}"
+            words = off_words(name, facts.reason)
             first = "".join(map(_keeping, facts.learning)) if family == 6 else ""
             if first:
                 words += f"; with that alone {listed(facts.learning)} would lose its IPv6 default route"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tsstack.status.shape import Pending
 
 _SHOWN = 4
+_LOOKS = {"proxy": "nginx-test", "dns": "resolvectl status", "tailscale": "tailscale status"}
+"""What shows more of what a part remarks, by the part's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,11 @@ def check_generation(
     exit_is_told: bool = False,
     silent: bool = False,
     pending: Pending | None = None,
+    parameters: Sequence[str] = (),
 ) -> Iterator[Finding]:
     """`told`: parts whose drift another finding tells; `dead`: services of which one tells that already.
+
+    `parameters`: those of the kernel whose drift another finding tells.
 
     `silent`: one tells that tailscaled does not answer, which keeps the host from being compared too.
     With `exit_is_told` one tells that the exit node is another, or none: that is the monitor's, and a
@@ -80,11 +85,11 @@ def check_generation(
         yield Finding("TS831", "ok", "generation", words)
     elif facts.fault:
         yield Finding("TS833", "error", "host", facts.fault, facts.hint)
-    yield from _drift(facts, told, exit_is_told, pending)
+    yield from _drift(facts, told, exit_is_told, pending, parameters)
     for part, line in facts.remarks:
         if line.startswith(tuple(f"{name}: nothing answers" for name in dead)):
             continue
-        yield Finding("TS832", "warning", part, line)
+        yield Finding("TS832", "warning", part, line, _LOOKS.get(part, ""))
     for part, line in facts.notes:
         yield Finding("TS832", "ok", part, line)
     for part, words, hint in facts.refusals:
@@ -93,7 +98,11 @@ def check_generation(
 
 
 def _drift(
-    facts: GenerationFacts, told: Sequence[str], exit_is_told: bool, pending: Pending | None
+    facts: GenerationFacts,
+    told: Sequence[str],
+    exit_is_told: bool,
+    pending: Pending | None,
+    parameters: Sequence[str],
 ) -> Iterator[Finding]:
     """One finding for each part that differs."""
     for part in dict.fromkeys(part for part, _ in facts.drift):
@@ -102,7 +111,9 @@ def _drift(
         lines = [
             line
             for each, line in facts.drift
-            if each == part and not (exit_is_told and "tailscale.exit_node.use" in line)
+            if each == part
+            and not (exit_is_told and "tailscale.exit_node.use" in line)
+            and not any(name in line for name in parameters)
         ]
         if not lines:
             continue

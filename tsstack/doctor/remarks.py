@@ -13,7 +13,7 @@ LEVELS: dict[StatusLevel, Level] = {"ok": "ok", "warning": "warning", "critical"
 STATUS_LEVEL: dict[Level, StatusLevel] = {own: level for level, own in LEVELS.items()}
 # Each remark stands where the chain has its place, by the first digits of its code.
 _AREAS = {"TS70": "tailnet", "TS71": "tailnet", "TS72": "services", "TS73": "firewall", "TS74": "monitor",
-          "TS75": "generation"}  # fmt: skip
+          "TS75": "generation", "TS86": "forwarding"}  # fmt: skip
 _CERTIFICATES = ("TS722", "TS723", "TS729")
 
 

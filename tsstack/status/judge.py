@@ -19,8 +19,10 @@ from tsstack.status.fixes import (
     settle,
     start_monitor,
 )
+from tsstack.status.forwarding import forwards_for, off_words, switched_off
 from tsstack.status.severity import (
     FALLBACK_STANDS,
+    FORWARDING_OFF,
     LEVEL_OF_PATH,
     RANK,
     SERVED_BY_OTHERS,
@@ -307,10 +309,14 @@ def _withdrawn(route: Mapping[str, Any]) -> Warning_:
 
 def _generation(status: Status) -> Iterator[Warning_]:
     generation = status["generation"]
-    drift = generation["drift"]
+    hint = reapply(generation["current"], generation["boot"], generation["pending"])
+    off = dict(switched_off(status))
+    for name in off:
+        said = off_words(name, forwards_for(status["tailnet"]) or "the live generation")
+        yield _say("TS861", FORWARDING_OFF, "forwarding", said, hint)
+    drift = [line for line in generation["drift"] if line not in off.values()]
     if drift:
         more = f"; and {len(drift) - 3} more" if len(drift) > 3 else ""
-        hint = reapply(generation["current"], generation["boot"], generation["pending"])
         yield _say("TS755", "warning", "generation", f"drift: {'; '.join(drift[:3])}{more}", hint)
     pending = generation["pending"]
     if generation["error"] and generation["error"] != "reading it needs root":

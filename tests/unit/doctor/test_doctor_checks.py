@@ -211,6 +211,12 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
             replace(GENERATION, remarks=(("proxy", "wiki: nothing answers at :1"),)), dead=("wiki",)
         ), [],
     ),
+    "forwarding that is told elsewhere": (
+        check_generation(
+            replace(GENERATION, drift=(("kernel", "~ net.ipv4.ip_forward: 0 -> 1"),)),
+            parameters=("net.ipv4.ip_forward",),
+        ), [],
+    ),
     "a host that cannot be compared": (
         check_generation(replace(GENERATION, fault="silent")), [("TS833", "error")],
     ),

@@ -14,6 +14,7 @@ from fake_host import Host
 from tsstack.cli.doctor import doctor_lines, examination_dict
 from tsstack.cli.glyphs import Terminal
 from tsstack.cli.main import run
+from tsstack.doctor import examination
 from tsstack.doctor.examination import Examination, Request, Section, examine
 from tsstack.doctor.finding import Finding
 from tsstack.errors import ApplyFailed
@@ -81,6 +82,39 @@ def test_drift_and_remarks_are_those_of_the_parts(host: Host) -> None:
     assert "what the parts remark" in quick.left_out
 
 
+def test_a_remark_of_ts_status_is_told_in_its_words_and_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = "net.ipv4.ip_forward is 0, not 1"
+    monkeypatch.setattr("tsstack.status.gather.read_drift", lambda *_: [off])
+    host.switch(TREE)
+    host.parts[2].warning = "wiki: nothing answers at :1; its clients are served by :2"
+    asked = examination.gather
+
+    def gather(*sources: object) -> object:
+        status = asked(*sources)  # type: ignore[arg-type]
+        upstream = {"code": "TS727", "level": "warning", "about": "wiki", "message": "dead", "hint": "look"}
+        status["warnings"].append(upstream)  # type: ignore[arg-type]
+        return status
+
+    monkeypatch.setattr(examination, "gather", gather)
+    found = ask(host)
+    told = [each for _, each in found.findings if each.code in {"TS755", "TS831", "TS832", "TS861"}]
+    bad = [each for each in told if each.level != "ok"]
+    assert [(each.code, each.level) for each in bad] == [("TS861", "error")]
+    assert bad[0].evidence == "net.ipv4.ip_forward is 0, and this host has to forward for the live generation"
+    assert bad[0].fix.startswith("tsstack rollback --to 1")
+
+
+def test_every_finding_has_a_fix(host: Host) -> None:
+    host.switch(TREE)
+    host.parts[2].warning = "tags that did not come with the key"
+    host.parts[0].warning = "whatever"
+    found = [each for _, each in ask(host).findings if each.level != "ok"]
+    assert "TS832" in {each.code for each in found}
+    assert [each for each in found if not each.fix] == []
+
+
 def test_an_engine_that_refuses_what_is_live_is_an_error(host: Host) -> None:
     host.switch(TREE)
     host.parts[0].fail_at.add("check")
@@ -114,7 +148,7 @@ def test_beside_an_nginx_that_is_gone_nothing_else_is_told(host: Host) -> None:
     (host.live / "proxy" / "conf").write_text("other\n")
     found = ask(host)
     told = [code for code in codes(found) if code in {"TS725", "TS831", "TS866", "TS872", "TS873"}]
-    assert len(told) == 1
+    assert told == ["TS725"], "as ts-status says it"
     assert found.unproven == (
         "that new connections to the services arrive: not asked, since nginx does not answer",
     )

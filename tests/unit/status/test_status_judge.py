@@ -90,6 +90,7 @@ def test_where_all_is_well_nothing_is_said() -> None:
         ),
         ({"generation": {"boot": 6}}, ("TS753", "warning")),
         ({"generation": {"drift": ["ip_forward is 0, not 1"]}}, ("TS755", "warning")),
+        ({"generation": {"drift": ["net.ipv4.ip_forward is 0, not 1"]}}, ("TS861", "critical")),
     ],
 )
 def test_each_thing_that_is_wrong_has_its_remark(change: dict[str, Any], expected: tuple[str, str]) -> None:
@@ -357,11 +358,23 @@ def test_a_host_that_wants_no_monitor_misses_none() -> None:
     assert codes(a_status(monitor={"running": False, "wanted": False, "error": "x", "state": None})) == []
 
 
+def test_a_switch_of_forwarding_counts_where_something_of_it_is_offered() -> None:
+    """On a host that offers IPv4 alone the other one is drift as any other."""
+    drift = ["net.ipv4.ip_forward is 0, not 1", "net.ipv6.conf.all.forwarding is 0, not 1", "x is 1, not 2"]
+    offers = [{"route": "192.168.15.0/24", "approved": True, "withdrawn": False}]
+    status = a_status(tailnet={"offers": offers, "offers_exit": False}, generation={"drift": drift})
+    off, rest = status["warnings"]
+    assert off["message"] == "net.ipv4.ip_forward is 0, and this host has to forward for 192.168.15.0/24"
+    assert off["hint"].startswith("tsstack rollback --to 7")
+    assert rest["code"] == "TS755"
+    assert rest["message"] == f"drift: {drift[1]}; {drift[2]}"
+
+
 def test_every_code_that_is_said_is_explained_and_no_other() -> None:
     said = set()
     for module in (tsstack.status.judge, tsstack.status.gather):
         said |= set(re.findall(r'"(TS\d{3})"', Path(str(module.__file__)).read_text()))
-    assert said == {remark.code for remark in REMARKS}
+    assert said == {*(remark.code for remark in REMARKS), "TS861"}  # that one is the doctor's
 
 
 def test_an_exit_node_is_called_what_the_file_calls_it() -> None:

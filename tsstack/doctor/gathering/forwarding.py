@@ -10,6 +10,7 @@ from tsstack.errors import CheckFailed
 from tsstack.parts.kernel.links import observe_features
 from tsstack.parts.kernel.plan import supports_udp_gro
 from tsstack.parts.kernel.sysctl import Sysctls
+from tsstack.status.forwarding import families_of, forwards_for
 from tsstack.system.localapi import LocalApi, LocalApiError
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ def look_at_forwarding(live: Needs, facts: Facts, status: Mapping[str, Any]) -> 
     `status` is a `status.shape.Status`.
     """
     tailnet = status["tailnet"]
-    reasons = [str(offer["route"]) for offer in tailnet["offers"]]
-    reasons += ["the exit node"] if tailnet["offers_exit"] else []
-    reason = " and ".join(reasons) or ("the live generation" if live.forwarding else "")
+    reason = forwards_for(tailnet) or ("the live generation" if live.forwarding else "")
     uses_exit = str(status["exit"]["using"])
     if not reason and not uses_exit:
         return ForwardingFacts()
@@ -41,7 +40,7 @@ def look_at_forwarding(live: Needs, facts: Facts, status: Mapping[str, Any]) -> 
     return ForwardingFacts(
         reason=reason,
         uses_exit=uses_exit,
-        families=_families(tailnet),
+        families=families_of(tailnet),
         ipv4=_number(sysctls, "net.ipv4.ip_forward"),
         ipv6=_number(sysctls, "net.ipv6.conf.all.forwarding"),
         learning=tuple(
@@ -64,14 +63,6 @@ def look_at_forwarding(live: Needs, facts: Facts, status: Mapping[str, Any]) -> 
         gro_fixed=_gro_fixed(facts.default_interface),
         uplink=facts.default_interface,
     )
-
-
-def _families(tailnet: Mapping[str, Any]) -> frozenset[int]:
-    """Of what is offered; both of an exit node, and where nothing is and the live generation wants it."""
-    offers = tailnet["offers"]
-    if tailnet["offers_exit"] or not offers:
-        return frozenset({4, 6})
-    return frozenset(6 if ":" in str(offer["route"]) else 4 for offer in offers)
 
 
 def _advertised() -> set[str]:
