@@ -9,12 +9,22 @@ if TYPE_CHECKING:
     from tsstack.cli.glyphs import Terminal
 
 
+HIGHER = "make the window higher"
+
+
 def in_rows(
-    head: Sequence[str], well: Sequence[Sequence[str]], wrong: Sequence[str], rows: int | None, out: Terminal
+    head: Sequence[str],
+    well: Sequence[Sequence[str]],
+    wrong: Sequence[str],
+    rows: int | None,
+    out: Terminal,
+    *,
+    more: str = HIGHER,
 ) -> list[str]:
     """Head, what is well by sections, what is wrong; where `rows` are too few what is wrong comes before.
 
-    Of a section its first line says most, and goes last. What had no room a last line tells.
+    Of a section its first line says most, and goes last. What had no room a last line tells, and with
+    `more` how to see it.
     """
     lines = [*head, *(line for section in well for line in section), *wrong]
     if rows is None or len(lines) <= rows:
@@ -22,7 +32,7 @@ def in_rows(
     first = [*head, *wrong]
     kept = [*first, *_shortened(well, max(0, rows - 1 - len(first)))][: rows - 1]
     left = len(lines) - len(kept)
-    return [*kept, out.paint(out.clip(f"  and {left} lines more: make the window higher", out.width), "dim")]
+    return [*kept, out.paint(out.clip(f"  and {left} lines more: {more}", out.width), "dim")]
 
 
 def _shortened(sections: Sequence[Sequence[str]], room: int) -> list[str]:

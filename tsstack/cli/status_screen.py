@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsstack.cli.short_screen import in_rows
+from tsstack.cli.short_screen import HIGHER, in_rows
 from tsstack.status.headline import headline
 from tsstack.status.words import (
     clean,
@@ -29,11 +29,17 @@ _LEVEL_OF_STATE = {"Running": "ok", "Starting": "warning"}
 
 
 def status_lines(
-    status: Status, terminal: Terminal, *, everything: bool = False, rows: int | None = None
+    status: Status,
+    terminal: Terminal,
+    *,
+    everything: bool = False,
+    rows: int | None = None,
+    more: str = HIGHER,
 ) -> list[str]:
     """The whole screen. `everything` lists all peers, services and zones, however many there are.
 
-    In `rows` lines where they are given: then what is wrong comes before what is well.
+    In `rows` lines where they are given: then what is wrong comes before what is well, and the last line
+    says with `more` how to see what had no room.
     """
     well = (
         _tailnet(status, terminal),
@@ -45,7 +51,7 @@ def status_lines(
         _generation(status, terminal),
     )
     head, wrong = [*_head(status, terminal)], [*_warnings(status, terminal)]
-    return in_rows(head, [[*each] for each in well], wrong, rows, terminal)
+    return in_rows(head, [[*each] for each in well], wrong, rows, terminal, more=more)
 
 
 def _row(terminal: Terminal, label: str, text: str, *looks: str) -> str:

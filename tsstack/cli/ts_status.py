@@ -112,7 +112,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = Sources()
-    parser.add_argument("-a", "--all", action="store_true", help="all peers, services and zones")
+    parser.add_argument(
+        "-a", "--all", action="store_true", help="all peers, services and zones, however low the window is"
+    )
     parser.add_argument(
         "-w", "--watch", nargs="?", type=_duration, const=2.0, default=0.0, metavar="SECONDS",
         help="again and again, each 2 s or so many",
@@ -149,11 +151,14 @@ def _show(status: Status, options: Options) -> None:
         sys.stdout.write(json.dumps(status, indent=indent) + "\n")
     else:
         from tsstack.cli.glyphs import redrawn, redraws, screen_rows, terminal, write_whatever_comes
+        from tsstack.cli.short_screen import HIGHER
         from tsstack.cli.status_screen import status_lines
 
         write_whatever_comes(sys.stdout)
-        rows = screen_rows() if options.every_s else None
+        # Who asks for all has a window to scroll in; what others see fits, and begins with how the host is.
+        rows = screen_rows() if options.every_s or not options.all else None
         out = terminal(piped=_UNCUT)
-        text = "\n".join(status_lines(status, out, everything=options.all, rows=rows)) + "\n"
+        more = HIGHER if options.every_s else "ts-status --all"
+        text = "\n".join(status_lines(status, out, everything=options.all, rows=rows, more=more)) + "\n"
         sys.stdout.write(redrawn(text) if options.every_s and redraws(sys.stdout) else text)
     sys.stdout.flush()

@@ -225,3 +225,28 @@ def test_of_many_peers_those_that_need_a_look_are_shown_and_the_rest_is_told() -
     whole = status_lines(status, PLAIN, everything=True)
     assert not any("more: ts-status" in line for line in whole)
     assert [line.split()[0] for line in whole[at + 1 : at + 31]] == [peer["name"] for peer in peers]
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"), [([], False), (["--all"], True), (["--watch"], False)], ids=["once", "all", "watched"]
+)
+def test_on_a_terminal_it_is_one_screen(
+    words: list[str], whole: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = a_status(
+        generation={"boot": 6}, exit={"using": "exit-b"}, monitor={"running": False, "state": None}
+    )
+    monkeypatch.setattr(ts_status, "gather", lambda _: status)
+    monkeypatch.setattr("tsstack.cli.glyphs.screen_rows", lambda: 12)
+    monkeypatch.setattr("time.sleep", _interrupted)
+    ts_status.run(words)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("kernelcore: to be looked at (3)")
+    assert (len(lines) <= 12) is not whole
+    if not whole:
+        how = "make the window higher" if words else "ts-status --all"
+        assert lines[-1].endswith(f"lines more: {how}")
+
+
+def _interrupted(_: float) -> None:
+    raise KeyboardInterrupt
