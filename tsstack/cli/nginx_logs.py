@@ -42,8 +42,8 @@ Examples:
   nginx-logs -f wiki api           lines as they come, through rotation
   nginx-logs --json | jq '.services[] | {service, p95: .took.p95_s}'
 \b
-Exit codes: 0 ok; 1 more than 1 % of a service's answers are 5xx (of at least 20);
-2 more than 20 %; 3 a log cannot be read.
+Exit codes: 0 ok; 1 more than 1 % of a service's answers are 5xx, or of its lines cannot be read
+(of at least 20); 2 more than 20 % are 5xx; 3 a log, or most of it, cannot be read.
 """,
 )
 @click.argument("services", nargs=-1, metavar="[SERVICE]...", shell_complete=_complete)

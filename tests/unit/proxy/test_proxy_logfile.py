@@ -162,6 +162,25 @@ def test_broken_lines_are_counted_and_end_nothing(tmp_path, plan):
     assert usage.broken == 4
 
 
+@pytest.mark.parametrize(
+    ("good", "broken", "level"),
+    [
+        (100, 0, "ok"),
+        (100, 1, "ok"),
+        (98, 2, "warning"),
+        (10, 2, "ok"),
+        (50, 51, "unknown"),
+        (0, 1, "unknown"),
+    ],
+)
+def test_a_log_of_which_little_could_be_read_is_not_ok(tmp_path, plan, good, broken, level):
+    write_log(tmp_path / "tsstack-wiki.log", [http_line()] * good + [b"combined, not ours"] * broken)
+    usage = read_usage(plan, tmp_path, since_unix_s=NOW - HOUR, until_unix_s=NOW, services=["wiki"], top=5)
+    assert usage.level == level
+    told = f"{broken} of {good + broken} lines of {tmp_path}/tsstack-wiki.log could not be read"
+    assert usage.uses[0].trouble == ("" if level == "ok" else told)
+
+
 def test_a_missing_log_is_unknown_and_the_others_are_judged(tmp_path, plan):
     write_log(tmp_path / "tsstack-wiki.log", [http_line(status=502)] * 30)
     usage = read_usage(plan, tmp_path, since_unix_s=NOW - HOUR, until_unix_s=NOW, services=(), top=5)

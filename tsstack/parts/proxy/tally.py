@@ -20,7 +20,7 @@ Level = Literal["ok", "warning", "critical", "unknown"]
 ENOUGH = 20
 """Of fewer requests no share is judged."""
 WARNING_SHARE, CRITICAL_SHARE = 0.01, 0.20
-"""Of answers with 5xx: above it a service is in that state."""
+"""Of answers with 5xx: above it a service is in that state. Of lines that cannot be read, above the first."""
 
 _SWITCHED = 101
 """A websocket's session, logged when it is over (RFC 9110, section 15.2.2)."""
@@ -97,16 +97,16 @@ class Tally:
         if exchange.user:
             _count(self._users, exchange.user)
 
-    def use(self, span_s: float, *, top: int = 5, trouble: str = "", unknown: bool = False) -> Use:
+    def use(self, span_s: float, *, top: int = 5, trouble: str = "", reading: Level = "ok") -> Use:
         """The sums, for a span of `span_s` seconds; `top` clients and users.
 
-        `unknown`: the log could not be read, so that nothing is judged.
+        `reading`: how well the log could be read; `trouble` says what is wrong there.
         """
         requests = self._classes.total()
         return Use(
             service=self.service,
             tcp=self.tcp,
-            level="unknown" if unknown else judge(requests, self._classes["5xx"]),
+            level=worst([reading, judge(requests, self._classes["5xx"])]),
             trouble=trouble,
             requests=requests,
             per_s=requests / span_s if span_s > 0 else 0.0,
@@ -132,6 +132,13 @@ def judge(requests: int, server_errors: int) -> Level:
     if share > CRITICAL_SHARE:
         return "critical"
     return "warning" if share > WARNING_SHARE else "ok"
+
+
+def judge_reading(lines: int, broken: int) -> Level:
+    """How well a log could be read: unknown where that is less than half of it."""
+    if broken > lines - broken:
+        return "unknown"
+    return "warning" if lines >= ENOUGH and broken > WARNING_SHARE * lines else "ok"
 
 
 def worst(levels: list[Level]) -> Level:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tsstack.parts.proxy.access import Exchange, parse_line
 from tsstack.parts.proxy.logfile import Span, explain_unreadable
 from tsstack.parts.proxy.plan import SHARED_LOG, log_name
-from tsstack.parts.proxy.tally import Level, Tally, Use, worst
+from tsstack.parts.proxy.tally import Level, Tally, Use, judge_reading, worst
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,16 +79,21 @@ def read_usage(
     logs = Logs(plan, folder, services)
     tallies = {name: Tally(name, tcp=is_tcp(plan, name)) for name in logs.services}
     troubles: dict[str, str] = {}
+    readings: dict[str, Level] = {}
     notes: list[str] = []
     recent: list[tuple[str, Exchange]] = []
     broken = 0
     for path, names in logs.paths.items():
         span = Span(path, since_unix_s)
         try:
-            lost, failed = _count(span, logs, tallies)
+            lines, lost, failed = _count(span, logs, tallies)
         except OSError as error:
             troubles |= dict.fromkeys(names, explain_unreadable(path, error))
+            readings |= dict.fromkeys(names, "unknown")
             continue
+        if (reading := judge_reading(lines, lost)) != "ok":
+            troubles |= dict.fromkeys(names, f"{lost} of {lines} lines of {path} could not be read")
+            readings |= dict.fromkeys(names, reading)
         broken += lost
         if len(names) == 1:
             tallies[names[0]].broken += lost
@@ -99,7 +104,7 @@ def read_usage(
         since_unix_s,
         until_unix_s,
         tuple(
-            tally.use(span_s, top=top, trouble=troubles.get(name, ""), unknown=name in troubles)
+            tally.use(span_s, top=top, trouble=troubles.get(name, ""), reading=readings.get(name, "ok"))
             for name, tally in tallies.items()
         ),
         broken,
@@ -108,11 +113,14 @@ def read_usage(
     )
 
 
-def _count(span: Span, logs: Logs, tallies: dict[str, Tally]) -> tuple[int, Iterable[tuple[str, Exchange]]]:
-    """Add a log's lines to the tallies; returns how many were broken, and its newest failures."""
-    broken = 0
+def _count(
+    span: Span, logs: Logs, tallies: dict[str, Tally]
+) -> tuple[int, int, Iterable[tuple[str, Exchange]]]:
+    """Add a log's lines to the tallies; returns how many, how many of them broken, its newest failures."""
+    lines = broken = 0
     recent: deque[tuple[str, Exchange]] = deque(maxlen=_RECENT)
     for line in span.lines():
+        lines += 1
         exchange = parse_line(line)
         if exchange is None:
             broken += 1
@@ -122,4 +130,4 @@ def _count(span: Span, logs: Logs, tallies: dict[str, Tally]) -> tuple[int, Iter
             tallies[owner].add(exchange)
             if exchange.is_failure:
                 recent.append((owner, exchange))
-    return broken, recent
+    return lines, broken, recent
