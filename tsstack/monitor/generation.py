@@ -34,13 +34,15 @@ def is_without(state: Path) -> bool:
     return live_generation(state) == "generations/0"
 
 
-def live_source(state: Path, file: Path) -> bytes | None:
-    """The file as the live generation was made from it, if that was this file; else None."""
+def live_source(state: Path) -> tuple[Path, bytes] | None:
+    """The file that the live generation was made from, as it was then; None where none was.
+
+    Whatever file the monitor was started with: what it moves and withdraws is what that generation set up.
+    """
     current = state / "current"
     try:
         name = json.loads((current / "manifest.json").read_bytes())["source"]
-        if not name or Path(name).resolve() != file.resolve():
-            return None
-        return (current / "source.yaml").read_bytes() or None
+        source = (current / "source.yaml").read_bytes()
+        return (Path(name), source) if name and source else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

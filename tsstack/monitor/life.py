@@ -58,7 +58,7 @@ def run(home: Home, *, notify: Notify | None = None) -> None:
     Raises ConfigError for a faulty file, LockedError when a monitor runs already, and whatever ends it.
     """
     generation = live_generation(home.paths.state)
-    settings = read_apart(home.file, live_source(home.paths.state, home.file))
+    settings = read_apart(*_watched(home))
     with one_instance(home.state / "lock"):
         asyncio.run(Life(home, settings, notify or Notify(), generation).live())
 
@@ -173,9 +173,9 @@ class Life:
 
     async def _reload(self) -> str:
         self._notify.reloading()
-        wrong, source = "", live_source(self._home.paths.state, self._home.file)
+        wrong = ""
         try:
-            self._read = await asyncio.to_thread(read_apart, self._home.file, source)
+            self._read = await asyncio.to_thread(read_apart, *_watched(self._home))
         except (TsstackError, OSError) as error:
             wrong = _first_fault(error)
             hint = "the old one stays in force; see `tsstack check`, then reload"
@@ -205,9 +205,12 @@ class Life:
 
     def _say_what_is_watched(self, code: str, text: str) -> None:
         monitor, settings = self._monitor, self._settings
-        monitor.tell(code, text, file=str(self._home.file))
-        if self._is_file_ahead():
+        file, source = _watched(self._home)
+        monitor.tell(code, text, file=str(file))
+        if source is not None and self._is_file_ahead(source):
             words = f"{self._home.file} differs from the live generation, which is what is watched"
+            if file.resolve() != self._home.file.resolve():
+                words += f" and was made from {file}"
             monitor.tell(code, f"{words}; `tsstack switch` makes it so", about="file")
         for finding in settings.findings:
             monitor.tell(code, str(finding), about=finding.path or "file", severity="warning")
@@ -217,11 +220,10 @@ class Life:
             text = f"the file names no target that shows whether a way out works: {names} are asked besides"
             monitor.tell(code, text, about="monitor.targets")
 
-    def _is_file_ahead(self) -> bool:
-        """Whether the file has changed since the live generation was made from it."""
-        source = live_source(self._home.paths.state, self._home.file)
+    def _is_file_ahead(self, source: bytes) -> bool:
+        """Whether the file says something else than what is live, which was made from `source`."""
         try:
-            return source is not None and source != self._home.file.read_bytes()
+            return source != self._home.file.read_bytes()
         except OSError:
             return True
 
@@ -299,6 +301,11 @@ class Life:
 
     async def _test_alert(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._audience.test)
+
+
+def _watched(home: Home) -> tuple[Path, bytes | None]:
+    """The file that says what is watched, and its content where that is the live generation's."""
+    return live_source(home.paths.state) or (home.file, None)
 
 
 def _first_fault(error: TsstackError | OSError) -> str:

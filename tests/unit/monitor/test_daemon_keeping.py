@@ -439,14 +439,13 @@ def test_a_switch_at_work_is_seen_and_a_dead_one_is_not(tmp_path: Path) -> None:
 
 def test_the_live_generation_and_the_file_it_was_made_from(tmp_path: Path) -> None:
     file = write(tmp_path, "")
-    assert (live_generation(tmp_path), live_source(tmp_path, file)) == ("", None)
+    assert (live_generation(tmp_path), live_source(tmp_path)) == ("", None)
     folder = tmp_path / "generations" / "3"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({"source": str(file)}))
     (folder / "source.yaml").write_bytes(b"of then")
     (tmp_path / "current").symlink_to("generations/3")
-    assert (live_generation(tmp_path), live_source(tmp_path, file)) == ("generations/3", b"of then")
-    assert live_source(tmp_path, tmp_path / "other.yaml") is None
+    assert (live_generation(tmp_path), live_source(tmp_path)) == ("generations/3", (file, b"of then"))
 
 
 def test_a_generation_is_read_as_if_it_were_the_file(tmp_path: Path) -> None:

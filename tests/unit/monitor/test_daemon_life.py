@@ -291,6 +291,25 @@ def test_what_is_live_is_watched_whatever_the_file_says_by_now(home: Home) -> No
     live(home, body)
 
 
+def test_a_switch_to_another_file_is_followed(home: Home) -> None:
+    """The generation is the host's: what it no longer has is watched no more, whatever -c once said."""
+    text = home.file.read_text()
+    folder = home.paths.state / "generations" / "1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"source": "/etc/tsstack/other.yaml"}))
+    (folder / "source.yaml").write_text(text)
+    home.file.write_text(text + "tailscale: {exit_node: {use: [exit-z], otherwise: direct}}\n")
+
+    async def body(life: Life, told: Told) -> None:
+        assert life._monitor.settings.policy is not None
+        (home.paths.state / "current").symlink_to("generations/1")
+        await until(lambda: life._monitor.settings.policy is None)
+        said = [each.text for each in life._monitor.listeners.recent]
+        assert any("was made from /etc/tsstack/other.yaml" in each for each in said)
+
+    live(home, body)
+
+
 def test_as_many_paths_are_told_as_the_state_has_though_a_node_has_two_probes(home: Home) -> None:
     exits = "tailscale: {exit_node: {use: [exit-a, exit-b], otherwise: block}}\n"
     home.file.write_text(home.file.read_text() + exits)
