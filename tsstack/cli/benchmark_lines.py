@@ -12,6 +12,7 @@ from tsstack.bench.grades import Change
 from tsstack.bench.mtu_search import TAILNET_DEFAULT
 from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
 from tsstack.cli.short_screen import in_rows
+from tsstack.status.words import padded, width_of
 
 _LABEL_WIDTH = 13
 _GRADE_LOOKS = {"A+": "green", "A": "green", "B": "green", "C": "", "D": "yellow", "F": "yellow"}
@@ -70,7 +71,7 @@ def history_lines(runs: Iterable[Mapping[str, Any]], terminal: Terminal) -> list
     """A line for each run, the newest first. What a damaged run lacks is a dash."""
     runs = list(runs)
     # Sixteen signs of a name are enough where they have to be.
-    longest = max((len(clean(run["peer"])) for run in runs), default=0)
+    longest = max((width_of(clean(run["peer"])) for run in runs), default=0)
     room = max(16, min(longest, terminal.width - 64))
     head = f"{'when (UTC)':17}{'peer':{room + 1}}{'way':12}{'latency':>10}{'up':>12}{'down':>12}"
     lines = [terminal.paint(terminal.clip(head, terminal.width), "bold")]
@@ -85,7 +86,7 @@ def history_lines(runs: Iterable[Mapping[str, Any]], terminal: Terminal) -> list
         rtt = _number(idle.get("p50_s")) if isinstance(idle, Mapping) else None
         cells = (
             clean(run["at"])[:16].replace("T", " ").ljust(17)
-            + terminal.clip(clean(run["peer"]), room).ljust(room + 1)
+            + padded(terminal.clip(clean(run["peer"]), room), room + 1)
             + clean(via)[:11].ljust(12)
             + milliseconds(rtt).rjust(10)
             + bits(loads.get("up")).rjust(12)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tsstack.status.words import width_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,7 +38,8 @@ def table(
     The column `stretch` is clipped when the others alone leave it too little room.
     """
     widths = [
-        max([len(column.title), *(len(row[at].text) for row in rows)]) for at, column in enumerate(columns)
+        max([len(column.title), *(width_of(row[at].text) for row in rows)])
+        for at, column in enumerate(columns)
     ]
     kept = list(range(len(columns)))
     while _total(widths, kept) > terminal.width and (loose := [at for at in kept if columns[at].rank]):
@@ -60,7 +63,7 @@ def _line(
     pieces = []
     for at in kept:
         text = terminal.clip(row[at].text, widths[at])
-        blank = " " * (widths[at] - len(text))
+        blank = " " * (widths[at] - width_of(text))
         painted = terminal.paint(text, *row[at].looks)
         pieces.append(f"{blank}{painted}" if columns[at].right else f"{painted}{blank}")
     return " ".join(pieces).rstrip()

@@ -9,6 +9,7 @@ from textwrap import wrap
 from tsstack.cli.glyphs import Terminal, clean
 from tsstack.cli.spans import span_words
 from tsstack.monitor.episodes import Told
+from tsstack.status.words import padded, width_of
 
 _ONE_LINE = 100
 """From this width on an event is one line; below, its sentence stands on a line of its own."""
@@ -31,7 +32,7 @@ class EventLines:
     def lines(self, told: Iterable[Told]) -> Iterator[str]:
         """These events, with a line for each day that begins."""
         told = list(told)
-        longest = max((len(clean(each.event.about)) for each in told), default=0)
+        longest = max((width_of(clean(each.event.about)) for each in told), default=0)
         self._about = max(self._about, min(_ABOUT_MOST, longest))
         for each in told:
             if self._piped:
@@ -58,8 +59,8 @@ class EventLines:
         head_width = len(at) + len(" * critical lasting")  # the widest of each
         about, text = clean(told.event.about), clean(told.event.text)
         if out.width >= _ONE_LINE:
-            about = out.clip(about, self._about).ljust(self._about)
-            indent = " " * (head_width + len(about) + 4)
+            about = padded(out.clip(about, self._about), self._about)
+            indent = " " * (head_width + self._about + 4)
             first, *more = self._fit(text, out.width - len(indent), indent)
             yield f"{head}  {out.paint(about, 'bold')}  {first}"
         else:

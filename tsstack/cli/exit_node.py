@@ -12,7 +12,7 @@ from tsstack.cli.monitor import client, socket_option
 from tsstack.cli.options import group_options, json_option, unused_file_option
 from tsstack.cli.output import chatter, result, result_json, style
 from tsstack.status.figures import WINDOW, way_cells
-from tsstack.status.words import COLOUR_OF, clean
+from tsstack.status.words import COLOUR_OF, clean, padded, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,9 +67,9 @@ def list_nodes(as_json: bool, socket_path: Path, daemon: Path) -> None:
         return
     head = ("", "exit node", "level", f"loss {WINDOW}", f"p50 {WINDOW}", f"p95 {WINDOW}", "via", "")
     rows = [head, *(_cells(node) for node in nodes)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    widths = [max(width_of(row[column]) for row in rows) for column in range(len(head))]
     for number, row in enumerate(rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [padded(cell, width) for cell, width in zip(row, widths, strict=True)]
         if number and row[2] in COLOUR_OF:
             cells[2] = style(cells[2], fg=COLOUR_OF[row[2]])
         result("  ".join(cells).rstrip())

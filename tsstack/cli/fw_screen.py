@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tsstack.cli.glyphs import Terminal
 from tsstack.cli.short_screen import in_rows
 from tsstack.status.severity import of_table
-from tsstack.status.words import clean, number, wrapped
+from tsstack.status.words import clean, number, padded, width_of, wrapped
 
 if TYPE_CHECKING:
     from tsstack.cli.fw_status import Found
@@ -71,17 +71,17 @@ def _zones(found: Found, out: Terminal, *, rules: bool) -> Iterator[str]:
         )
         for zone in zones
     ]
-    widths = [min(max(len(row[at]) for row in rows), 20) for at in range(4)]
+    widths = [min(max(width_of(row[at]) for row in rows), 20) for at in range(4)]
     figures = sum(widths[1:]) + 6 + 2
     widths[0] = min(widths[0], max(4, out.width - figures))
     # Where they have no room beside the figures the members stand below.
     below = out.width - figures - widths[0] - 2 < _MEMBERS_LEAST
     for at, row in enumerate(rows):
-        cells = [out.clip(row[0], widths[0]).ljust(widths[0])]
+        cells = [padded(out.clip(row[0], widths[0]), widths[0])]
         cells += [row[column].rjust(widths[column]) for column in (1, 2, 3)]
         line = "  " + "  ".join(cells)
         if not below:
-            line += "  " + out.clip(row[4], out.width - len(line) - 2)
+            line += "  " + out.clip(row[4], out.width - width_of(line) - 2)
         yield out.paint(line.rstrip(), "bold" if at else "dim")
         if below and at and row[4]:
             yield out.paint(out.clip(f"    {row[4]}", out.width), "dim")
@@ -103,8 +103,8 @@ def _opened(zone: Zone, found: Found, out: Terminal) -> Iterator[str]:
     """Each rule with its line; where that is narrow without bytes, with the line's number alone."""
     words = [_what(rule, zone) for rule in zone["rules"]]
     places = [found.lines.get(rule["path"], "") for rule in zone["rules"]]
-    narrow = _RULE_WIDTH + max(map(len, words), default=0) + max(map(len, places), default=0) + 2 > out.width
-    longest = max(map(len, words), default=0)
+    longest = max(map(width_of, words), default=0)
+    narrow = _RULE_WIDTH + longest + max(map(width_of, places), default=0) + 2 > out.width
     for rule in sorted(zone["rules"], key=_order):
         what, place = _what(rule, zone), found.lines.get(rule["path"], "")
         head = f"      {number(rule['packets']):>7}  {_size(rule['bytes']):>7}  "
@@ -112,8 +112,8 @@ def _opened(zone: Zone, found: Found, out: Terminal) -> Iterator[str]:
             head = f"  {number(rule['packets']):>7}  "
             what = what.replace("through, ", f"{out.sign('arrow')} ")
             place = f":{place.rpartition(':')[2]}" if place else ""
-        room = min(max(8, out.width - len(head) - len(place) - 2), max(longest, 44))
-        text = out.clip(what, room).ljust(room)
+        room = min(max(8, out.width - len(head) - width_of(place) - 2), max(longest, 44))
+        text = padded(out.clip(what, room), room)
         looks = "dim" if not rule["packets"] else ""
         yield out.paint(out.clip(f"{head}{text}  {place}".rstrip(), out.width), looks)
 

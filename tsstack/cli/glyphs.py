@@ -10,7 +10,7 @@ import io
 import os
 import sys
 
-from tsstack.status.words import BARS, COLOUR_OF, SIGNS, clean, spark, speaks_utf8
+from tsstack.status.words import BARS, COLOUR_OF, SIGNS, clean, cut, spark, speaks_utf8, width_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,11 +65,16 @@ class Terminal:
         return spark(values, BARS[0 if self.unicode else 1])
 
     def clip(self, text: str, width: int) -> str:
-        """`text` in at most `width` columns, with a sign where it was cut. For text without colour."""
-        if len(text) <= width:
+        """`text` in at most `width` columns, with a sign where it was cut. For text without colour.
+
+        What a terminal without UTF-8 cannot show is a question mark there.
+        """
+        if not self.unicode:
+            text = text.encode("ascii", "replace").decode("ascii")
+        if width_of(text) <= width:
             return text
         end = "…" if self.unicode else "~"
-        return text[: max(width - 1, 0)] + end if width > 0 else ""
+        return cut(text, width - 1) + end if width > 0 else ""
 
 
 def redraws(stream: TextIO) -> bool:

@@ -10,6 +10,7 @@ from tsstack.cli.spans import span_words
 from tsstack.monitor.archive import Point
 from tsstack.monitor.links import Link, Report, counts, shown, worst_first, worst_level
 from tsstack.status.severity import TROUBLE, level_of, worst_of
+from tsstack.status.words import cut, padded, width_of
 
 _PATH_LEAST, _SPARK_LEAST = 20, 9
 _NOTHING = "-"
@@ -113,13 +114,13 @@ def _summary(report: Report, terminal: Terminal) -> list[str]:
     lines, used = [""], 0
     for part, bare in zip(parts, plain, strict=True):
         gap = 3 if used else 0
-        if used and used + gap + len(bare) > terminal.width:
+        if used and used + gap + width_of(bare) > terminal.width:
             lines.append("")
             used = gap = 0
         lines[-1] += (f" {dot} " if gap else "") + (
-            part if len(bare) <= terminal.width else bare[: terminal.width]
+            part if width_of(bare) <= terminal.width else cut(bare, terminal.width)
         )
-        used += gap + len(bare)
+        used += gap + width_of(bare)
     return lines
 
 
@@ -136,7 +137,7 @@ def _rows(links: Sequence[Link], report: Report, terminal: Terminal) -> list[str
         head: max(len(column.head), *(len(column.cell(each)) for each in links))
         for head, column in columns.items()
     }
-    longest = max(4, *(len(clean(each.key)) for each in links))
+    longest = max(4, *(width_of(clean(each.key)) for each in links))
 
     def taken() -> int:
         least = min(longest, _PATH_LEAST)
@@ -165,7 +166,7 @@ def _rows(links: Sequence[Link], report: Report, terminal: Terminal) -> list[str
             text = column.cell(link)
             text = text.ljust(widths[head]) if column.left else text.rjust(widths[head])
             cells.append(terminal.level(text.strip(), text) if column.left else text)
-        name = terminal.clip(clean(link.key), path).ljust(path)
+        name = padded(terminal.clip(clean(link.key), path), path)
         row = [f"{terminal.sign(link.level)} {name}", *cells]
         row += [spark(link.series, spark_width, terminal)] if with_spark and link.series else []
         lines.append(" ".join(row).rstrip())

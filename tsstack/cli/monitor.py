@@ -19,7 +19,7 @@ from tsstack.cli.options import (
 )
 from tsstack.cli.output import chatter, result, result_json, style
 from tsstack.errors import TsstackError
-from tsstack.status.words import COLOUR_OF, clean
+from tsstack.status.words import COLOUR_OF, clean, padded, width_of
 
 if TYPE_CHECKING:
     from tsstack.monitor.client import Client
@@ -282,9 +282,9 @@ def status_lines(state: dict[str, Any]) -> list[str]:
         lines += [f"  {clean(each)}" for each in way["why"]]
     head = ("path", "level", "loss", "p50", "p95", "jitter", "via", "")
     rows = [head, *(path_cells(path) for path in state["paths"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    widths = [max(width_of(row[column]) for row in rows) for column in range(len(head))]
     for number, row in enumerate(rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [padded(cell, width) for cell, width in zip(row, widths, strict=True)]
         if number:
             cells[1] = style(cells[1], fg=COLOUR_OF[row[1]])
         lines.append("  ".join(cells).rstrip())

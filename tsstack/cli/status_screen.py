@@ -10,9 +10,11 @@ from tsstack.status.words import (
     is_cut_off,
     milliseconds,
     number,
+    padded,
     span,
     way_out,
     way_to,
+    width_of,
     wrapped,
 )
 
@@ -89,12 +91,12 @@ def _tailnet(status: Status, terminal: Terminal) -> Iterator[str]:
 
 def _fitting(parts: Iterable[str], between: str, terminal: Terminal, width: int) -> str:
     """As many of `parts` as have room, the first of them cut if need be."""
-    text = ""
+    text, taken = "", 0
     for part in parts:
-        longer = f"{text}{between}{part}" if text else part
-        if len(longer) > width:
+        taken += width_of(part) + (len(between) if text else 0)
+        if taken > width:
             return text or terminal.clip(part, width)
-        text = longer
+        text = f"{text}{between}{part}" if text else part
     return text
 
 
@@ -147,7 +149,7 @@ def _peers(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[
     listed = told_of
     if len(told_of) > _PEERS_SHOWN and not everything:
         listed = sorted(told_of, key=lambda peer: _unremarkable(peer, using))[:_PEERS_SHOWN]
-    width = max((len(peer["name"]) for peer in listed), default=0)
+    width = max((width_of(peer["name"]) for peer in listed), default=0)
     for peer in listed:
         yield _peer(peer, terminal, min(max(width, 8), 24))
     if len(listed) < len(told_of):
@@ -173,17 +175,17 @@ def _peer(peer: Peer, terminal: Terminal, width: int) -> str:
         "unknown": "unknown",
         "silent": "dead",
     }.get(way, "")
-    name = terminal.clip(clean(peer["name"]), width)
-    cells = f"{name:<{width}}  {peer['address']:<15}  "
+    name = padded(terminal.clip(clean(peer["name"]), width), width)
+    cells = f"{name}  {peer['address']:<15}  "
     path = f"{clean(way + by):<12}"
-    room = terminal.width - _LABEL - 5
+    room = terminal.width - _LABEL - 5 - width_of(path)
     tail = f"  {milliseconds(peer['rtt_s']):>8}"
-    if len(cells) + len(path) > room:
-        cells, tail = f"{name:<{width}}  ", ""
-    elif len(cells) + len(path) + len(tail) > room:
+    if width_of(cells) > room:
+        cells, tail = f"{name}  ", ""
+    elif width_of(cells) + len(tail) > room:
         tail = ""
-    elif len(cells) + len(path) + len(tail) + 2 < room:
-        told = _fitting(map(clean, notes), ", ", terminal, room - len(cells) - len(path) - len(tail) - 2)
+    elif width_of(cells) + len(tail) + 2 < room:
+        told = _fitting(map(clean, notes), ", ", terminal, room - width_of(cells) - len(tail) - 2)
         tail = f"{tail}  {told}".rstrip()
     path = path if tail.strip() else path.rstrip()
     return f"  {' ' * _LABEL}   {cells}{terminal.level(level, path) if level else path}{tail}".rstrip()

@@ -46,6 +46,37 @@ def clean(text: str) -> str:
     return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
+def width_of(text: str) -> int:
+    """Columns that `text` takes on a terminal: two of a wide sign (UAX #11), none of a combining one."""
+    return len(text) if text.isascii() else sum(map(_width_of, text))
+
+
+def _width_of(sign: str) -> int:
+    import unicodedata
+
+    if unicodedata.east_asian_width(sign) in "WF":
+        return 2
+    return 0 if unicodedata.category(sign) in {"Mn", "Me"} else 1
+
+
+def cut(text: str, width: int) -> str:
+    """As much of the beginning of `text` as has room in `width` columns."""
+    width = max(width, 0)
+    if text.isascii():
+        return text[:width]
+    taken = 0
+    for at, sign in enumerate(text):
+        taken += _width_of(sign)
+        if taken > width:
+            return text[:at]
+    return text
+
+
+def padded(text: str, width: int) -> str:
+    """`text` with as many blanks behind it as fill `width` columns."""
+    return text + " " * (width - width_of(text))
+
+
 def way_out(way: Exit) -> str:
     """The way out that is in use, in words."""
     if way["stuck"]:
@@ -112,16 +143,16 @@ def span(seconds: float) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` (or 1) characters, broken at blanks where that is possible."""
+    """`text` in lines of at most `width` columns (or one sign), broken at blanks where that is possible."""
     width = max(1, width)
     lines, line = [], ""
     for word in text.split(" "):
         rest = word
-        while len(rest) > width:
-            head = max(0, width - len(line) - bool(line))
-            lines.append(f"{line} {rest[:head]}".strip() if line else rest[:head])
-            line, rest = "", rest[head:]
-        if line and len(line) + 1 + len(rest) > width:
+        while width_of(rest) > width:
+            head = cut(rest, width - width_of(line) - bool(line)) or ("" if line else rest[:1])
+            lines.append(f"{line} {head}".strip() if line else head)
+            line, rest = "", rest[len(head) :]
+        if line and width_of(line) + 1 + width_of(rest) > width:
             lines.append(line)
             line = rest
         else:

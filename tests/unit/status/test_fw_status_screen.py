@@ -14,6 +14,7 @@ from tsstack.cli.glyphs import Terminal
 from tsstack.parts.firewall import kernel_log
 from tsstack.parts.firewall.drops import Drops
 from tsstack.parts.firewall.kernel_log import Reading
+from tsstack.status.words import width_of
 
 PLAIN = Terminal(colour=False, unicode=False, width=80)
 
@@ -50,6 +51,14 @@ def test_zones_with_their_rules_and_lines() -> None:
         "  dropped lately, as logged",
         "      31 x  dmz          198.51.100.7         tcp/22     eth0         10 s ago",
     ]
+
+
+def test_a_file_with_a_wide_name_bends_no_table() -> None:
+    seen = found()
+    seen.lines = {"firewall.zones.dmz": "コンフィグ設定コンフィグ設定.yaml:12"}
+    lines = firewall_lines(seen, Terminal(colour=False, unicode=True, width=80))
+    assert max(map(width_of, lines)) <= 80
+    assert "\n".join(firewall_lines(seen, PLAIN)).isascii()
 
 
 @pytest.mark.parametrize(

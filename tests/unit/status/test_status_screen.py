@@ -14,7 +14,7 @@ from status_bed import NOW, a_state, a_status
 from tsstack.cli import ts_status
 from tsstack.cli.glyphs import Terminal, terminal
 from tsstack.cli.status_screen import status_lines
-from tsstack.status.words import command_lines
+from tsstack.status.words import command_lines, width_of, wrapped
 
 PLAIN = Terminal(colour=False, unicode=False, width=80)
 COLOUR = Terminal(colour=True, unicode=True, width=80)
@@ -250,3 +250,27 @@ def test_on_a_terminal_it_is_one_screen(
 
 def _interrupted(_: float) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("text", "width"), [("abc", 3), ("設定", 4), ("ｱ", 1), ("e\u0301", 1), ("…●", 2)])
+def test_a_text_has_the_columns_of_its_signs(text: str, width: int) -> None:
+    assert width_of(text) == width
+
+
+@given(st.text(st.sampled_from("a設e\u0301 "), max_size=40), st.integers(2, 20))
+def test_wide_signs_are_cut_and_wrapped_by_columns(text: str, width: int) -> None:
+    terminal = Terminal(colour=False, unicode=True, width=80)
+    assert width_of(terminal.clip(text, width)) <= width
+    lines = wrapped(text, width)
+    assert max(map(width_of, lines)) <= width
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_table_stands_straight_beside_wide_names() -> None:
+    status = a_status()
+    for peer, name in zip(status["peers"], ("設定設定設定", "phone"), strict=False):
+        peer["name"] = name
+    lines = status_lines(status, Terminal(colour=False, unicode=True, width=80))
+    ends = {width_of(line[: line.index("100.64.0.")]) for line in lines if "  100.64.0." in line}
+    assert len(ends) == 1
+    assert "\n".join(status_lines(status, PLAIN)).isascii()
