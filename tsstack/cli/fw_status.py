@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,10 +151,9 @@ class Found:
 
 def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found:
     from tsstack.errors import UsageError
-    from tsstack.parts.firewall.drops import group_drops
-    from tsstack.parts.firewall.kernel_log import read_drops
     from tsstack.parts.firewall.library import NftError
     from tsstack.status.firewall import read_firewall, standing_folder
+    from tsstack.status.logged import read_logged
 
     standing, is_fallback = standing_folder(str(state))
     firewall = read_firewall(standing, str(run), fallback=is_fallback)
@@ -164,10 +162,8 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
     if known and (strange := [name for name in zones if name not in known]):
         raise UsageError(f"there is no zone {strange[0]!r}", hint=f"there are: {', '.join(known)}")
     at = time.time()
-    reading = read_drops(at - since_s)
-    if not reading.packets and not reading.trouble:
-        reading = replace(reading, trouble=why_silent(firewall, generation))
-    drops = [each for each in group_drops(reading.packets) if not zones or each.zone in zones]
+    logged = read_logged(firewall, generation, at - since_s)
+    drops = [each for each in logged.drops if not zones or each.zone in zones]
     foreign: Sequence[str] = ()
     foreign_level: Level = "ok"
     tried = foreign_trouble = ""
@@ -182,7 +178,7 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
     return Found(
         firewall=shown,
         lines=_lines_of(generation, paths),
-        reading=reading,
+        reading=logged.reading,
         drops=drops,
         foreign=foreign,
         foreign_level=foreign_level,
@@ -245,20 +241,6 @@ def _told(others: Others) -> _Tried:
     if others.asked.hits or others.asked.astray:
         return [*map(str, others.asked.hits), *others.asked.astray, *through], "", level
     return through, all_pass(others.tables, others.asked), level
-
-
-def why_silent(firewall: Firewall, generation: Path) -> str:
-    """Why the kernel's log has none of the packets that were refused; empty if none was, or nobody knows."""
-    from tsstack.parts.firewall import kernel_log
-
-    counts = [zone["refused"] for zone in firewall["zones"]]
-    if not any(count["packets"] for count in counts if count is not None):
-        return ""
-    try:
-        logs = "log prefix" in (generation / "nftables" / "tsstack.nft").read_text("utf-8")
-    except OSError:
-        return ""
-    return kernel_log.namespace_trouble() if logs else "none: the file does not ask for it (firewall.log)"
 
 
 def _lines_of(generation: Path, paths: Iterable[str]) -> dict[str, str]:

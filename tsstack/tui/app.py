@@ -210,6 +210,10 @@ class Dashboard(App[None]):
             other.set_class(other is tab, "-open")
         if tab.name_ == "generations":
             self.feed.wants_generations.set()
+        if tab.name_ == "firewall":
+            self.feed.wants_drops.set()
+        else:
+            self.feed.wants_drops.clear()
         # At once, so that a key that follows quickly is not lost.
         self.screen.set_focus(tab.grid, scroll_visible=False)
         self.redraw()

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from tsstack.status.judge import worst
 from tsstack.tui.frame import Frame, Generation, Permissions, next_frame
 
 if TYPE_CHECKING:
+    from tsstack.status.logged import Logged
     from tsstack.status.shape import Status
     from tsstack.switch.generations import Store
 
@@ -27,6 +28,10 @@ TAILSCALED_PACE_S = 0.95
 _FIRST_ANSWER_S = 0.25
 _RETRY_S = 2.0
 _EVENTS = 500
+LATELY_S = 900.0
+"""How far back the kernel's log is read for what was dropped."""
+_LOG_PACE_S, _LOG_SHARE = 2.0, 20
+"""Seconds between two readings of it; and of how much time reading may take one part."""
 _SILENT = Heard({}, {}, "tailscaled has not answered yet", hung=True)
 
 
@@ -101,6 +106,9 @@ class Feed:
         """Called in a thread of the feed's after `latest` or `events` are new."""
         self.wants_generations = threading.Event()
         """Set by whoever shows them; before that nobody reads them."""
+        self.wants_drops = threading.Event()
+        """Set while somebody looks at the firewall: the kernel's log is read for nobody else."""
+        self._logged: Logged | None = None
         self._stop = threading.Event()
         self._heard: Heard | None = None
         self._first = threading.Event()
@@ -108,7 +116,7 @@ class Feed:
 
     def start(self) -> None:
         """Begin to ask."""
-        for work in (self._ask_tailscaled, self._ask_all, self._follow):
+        for work in (self._ask_tailscaled, self._ask_all, self._follow, self._read_log):
             threading.Thread(target=work, daemon=True, name=work.__name__.strip("_")).start()
 
     def stop(self) -> None:
@@ -142,6 +150,7 @@ class Feed:
             status = _not_yet_judged(status)
         generations, fault = self._read_generations() if self.wants_generations.is_set() else (None, "")
         frame = next_frame(self.latest, status, permissions(sources), generations, fault)
+        frame = replace(frame, logged=self._logged)
         self.latest = frame
         self.on_news()
         return frame
@@ -168,6 +177,23 @@ class Feed:
         # What is damaged now may be mended without its folder telling.
         self._generations = (() if any(each.fault for each in found) else mark, found)
         return found, ""
+
+    def _read_log(self) -> None:
+        """In a thread of its own: where the ring is too short the journal is asked, which takes its time."""
+        while not self._stop.is_set():
+            if not self.wants_drops.wait(_RETRY_S) or self.latest is None:
+                self._stop.wait(_FIRST_ANSWER_S)
+                continue
+            began_s = time.monotonic()
+            self._logged = self._look_into_log(self.latest.status)
+            self._stop.wait(max(_LOG_PACE_S, _LOG_SHARE * (time.monotonic() - began_s)))
+
+    def _look_into_log(self, status: Status) -> Logged:
+        from tsstack.status.firewall import standing_folder
+        from tsstack.status.logged import read_logged
+
+        folder, _ = standing_folder(self.places.sources.state)
+        return read_logged(status["firewall"], Path(folder), time.time() - LATELY_S)
 
     def _follow(self) -> None:
         """The monitor's events while it runs, those of its history while it does not."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tsstack.tui.cells import LOST
 
 if TYPE_CHECKING:
+    from tsstack.status.logged import Logged
     from tsstack.status.shape import Counter, Status
 
 KEPT = 240
@@ -80,6 +81,8 @@ class Frame:
     """By counter, as `counters` names them."""
     drops: Mapping[str, tuple[float | None, ...]] = field(default_factory=_nothing)
     """Packets refused in a second, by counter, one a second."""
+    logged: Logged | None = None
+    """What the kernel has logged of it lately; None: not read yet."""
     generations: tuple[Generation, ...] | None = None
     """The newest first; None: not read yet."""
     generations_fault: str = ""

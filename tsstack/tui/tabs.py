@@ -220,7 +220,7 @@ class Firewall(Tab):
 
     def compose(self) -> Iterator[Widget]:
         """What is dropped, the zones, more of one of them."""
-        self.drops.border_title = "dropped before any zone"
+        self.drops.border_title = "dropped before any zone, and what the kernel logged in 15 min"
         self.grid.border_title = self.title
         yield self.drops
         yield self.grid
@@ -228,10 +228,17 @@ class Firewall(Tab):
 
     def draw(self, frame: Frame) -> None:
         """Show this frame."""
-        self.drops.show(firewall.drops(frame, self.signs, self.room))
         self.grid.show(firewall.zones(frame, self.signs))
+        # The zones keep a few rows at any height, then what is dropped has the room, then one zone's ports.
+        grid = _BORDER + 1 + min(max(self.grid.count, 2), 3)
+        room = self.app.size.height - _BARS - len(self.board.banner.lines) - grid
+        lines = firewall.drops(frame, self.signs, self.room)
+        most = min(10, max(1, room - _BORDER - len(lines) - _LEAST_GRID))
+        lines = [*lines, *firewall.logged(frame, self.signs, self.room, most)][: max(1, room - _BORDER)]
+        self.drops.show(lines)
         lines = firewall.zone_details(frame, self.signs, self.grid.key, self.room)
-        self.show_details(_at_most(lines, max(3, self.app.size.height - 19)))
+        left = room - len(self.drops.lines) - 2 * _BORDER
+        self.show_details(_at_most(lines, left) if left > 0 else ())
 
 
 class Events(Tab):

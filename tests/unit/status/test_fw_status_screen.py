@@ -9,11 +9,12 @@ import pytest
 from status_bed import a_status
 
 from tsstack.cli.fw_screen import firewall_lines
-from tsstack.cli.fw_status import Found, why_silent
+from tsstack.cli.fw_status import Found
 from tsstack.cli.glyphs import Terminal
 from tsstack.parts.firewall import kernel_log
 from tsstack.parts.firewall.drops import Drops
 from tsstack.parts.firewall.kernel_log import Reading
+from tsstack.status.logged import why_silent
 from tsstack.status.words import width_of
 
 PLAIN = Terminal(colour=False, unicode=False, width=80)

@@ -78,6 +78,24 @@ def test_each_number_opens_its_tab(key: str, words: str) -> None:
     drive(test, dashboard(frames(a_host(), 5)))
 
 
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 40)])
+def test_what_is_dropped_takes_no_zone_from_the_screen(size: tuple[int, int]) -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("5")
+        assert app.feed.wants_drops.is_set()
+        await told(app, pilot, "dmz  ")
+        shown = screen_text(app)
+        assert "internal" in shown
+        assert "default drop" in shown
+        if size[1] >= 24:
+            assert "198.51.100.7" in shown
+            assert "firewall.zones.dmz" in shown
+        await pilot.press("1")
+        assert not app.feed.wants_drops.is_set(), "the log is read for whoever looks at it"
+
+    drive(test, dashboard(frames(a_host(), 5)), size)
+
+
 def test_tab_goes_round_and_shift_tab_back() -> None:
     async def test(app: Dashboard, pilot: Any) -> None:
         seen = []

@@ -15,6 +15,7 @@ import pytest
 from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 from tui_bed import EVENTS, event
 
+from tsstack.parts.firewall.kernel_log import Reading
 from tsstack.status.gather import Sources
 from tsstack.tui.cells import Signs, lay_out, text_of
 from tsstack.tui.feed import Feed, Places
@@ -202,6 +203,30 @@ def test_without_a_monitor_the_events_are_those_of_the_history(tmp_path: Path) -
         wait_for(lambda: feed.events, "the history's events")
         assert [each["text"] for each in feed.events] == ["moved to exit-b"]
         assert "no monitor listens" in feed.events_from
+
+
+def test_the_kernel_s_log_is_read_while_somebody_looks_and_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = [], threading.Event()
+
+    def read(since_unix_s: float) -> Reading:
+        asked.append(since_unix_s)
+        go_on.wait(8)
+        return Reading((), "kmsg", since_unix_s, "the kernel's log may not be read by this user")
+
+    monkeypatch.setattr("tsstack.parts.firewall.kernel_log.read_drops", read)
+    with running(tmp_path) as feed:
+        wait_for(lambda: feed.latest, "a frame")
+        assert asked == []
+        feed.wants_drops.set()
+        wait_for(lambda: asked, "a look into the log")
+        before = feed.latest
+        wait_for(lambda: feed.latest is not before, "a frame meanwhile")
+        assert feed.latest.logged is None
+        go_on.set()
+        wait_for(lambda: feed.latest.logged, "what is logged")
+        assert "may not be read" in feed.latest.logged.reading.trouble
 
 
 def test_generations_are_read_when_somebody_looks(tmp_path: Path) -> None:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tui_bed import CAUSE, EVENTS, GENERATIONS, NOBODY, NOW, ROOT, a_host, event, frames, link, moved_on
+from tui_bed import (
+    CAUSE,
+    DROPS,
+    EVENTS,
+    GENERATIONS,
+    NOBODY,
+    NOW,
+    ROOT,
+    UNREADABLE,
+    a_host,
+    event,
+    frames,
+    link,
+    logged,
+    moved_on,
+)
 
 from tsstack.status.words import wrapped
 from tsstack.tui.cells import (
@@ -45,7 +61,8 @@ def everything(frame: Any, signs: Signs, width: int) -> list[Any]:
     lines = [
         *overview.summary(frame, signs, width), *overview.remarks(frame.status, signs, width),
         *links.link_details(frame, signs, "exit:exit-b", width), *exits.exit_details(frame, signs, width),
-        *firewall.drops(frame, signs, width), *firewall.zone_details(frame, signs, "dmz", width),
+        *firewall.drops(frame, signs, width), *firewall.logged(frame, signs, width, 4),
+        *firewall.zone_details(frame, signs, "dmz", width),
         bars.header(frame, signs, width, NOW), *bars.banner(frame, signs, width, NOW),
     ]  # fmt: skip
     for table in tables:
@@ -345,6 +362,27 @@ class TestViews:
     def test_a_firewall_that_only_root_reads_says_so(self) -> None:
         frame = next_frame(None, a_host(firewall={"error": "reading the packet filter needs root"}), NOBODY)
         assert "needs root" in text_of(firewall.drops(frame, UTF8, 80)[0])
+
+    def test_what_the_kernel_logged_is_told_by_source_and_port(self) -> None:
+        frame = frames(a_host(), 90)
+        lines = [text_of(line).split() for line in firewall.logged(frame, UTF8, 100, 9)]
+        assert lines[0] == ["logged", "3.12k", "x", "dmz", "198.51.100.7", "tcp/22", "eth0", "95", "s", "ago"]
+        assert lines[3][5:8] == ["eth0", "→", "br-guest"]
+        assert len(lines) == len(DROPS)
+        few = [text_of(line).strip() for line in firewall.logged(frame, UTF8, 100, 2)]
+        assert len(few) == 2
+        assert few[1] == "4 more: fw-status"
+
+    @pytest.mark.parametrize(
+        ("log", "words"),
+        [(None, "not read yet"), (logged(trouble=UNREADABLE), "try with sudo"), (logged(), "nothing")],
+        ids=["not yet", "not for this user", "none"],
+    )
+    def test_where_the_log_says_nothing_it_is_said_why(self, log: Any, words: str) -> None:
+        frame = replace(frames(a_host(), 2), logged=log)
+        assert words in " ".join(text_of(line) for line in firewall.logged(frame, UTF8, 60, 9))
+        none = replace(frame, status=a_host(firewall={"enabled": False}))
+        assert firewall.logged(none, UTF8, 60, 9) == []
 
     def test_events_are_the_newest_first_and_a_recovery_stays_beside_its_beginning(self) -> None:
         shown = events.at_least(EVENTS, "critical")

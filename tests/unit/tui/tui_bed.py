@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from status_bed import DAY_S, NOW, a_path, a_state, a_status
 
+from tsstack.parts.firewall.drops import Drops
+from tsstack.parts.firewall.kernel_log import Reading
 from tsstack.status.gather import Sources
 from tsstack.status.judge import judge, worst
+from tsstack.status.logged import Logged
 from tsstack.tui.app import Dashboard
 from tsstack.tui.cells import LOST, Signs
 from tsstack.tui.feed import Feed, Places
@@ -127,6 +131,20 @@ def moved_on(status: dict[str, Any], seconds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def a_drop(source: str, count: int, port: int = 22, zone: str = "dmz", outgoing: str = "") -> Drops:
+    return Drops(zone, source, "tcp", port, count, NOW - 600, NOW - 5, "eth0", outgoing, "192.0.2.1")
+
+
+DROPS = (
+    a_drop("198.51.100.7", 3120), a_drop("198.51.100.9", 812, 3389), a_drop("2001:db8::9", 40, 445),
+    a_drop("100.64.0.66", 12, 5432, "internal", "br-guest"), a_drop("203.0.113.4", 2, 8080, "no zone"),
+)  # fmt: skip
+
+
+def logged(*drops: Drops, trouble: str = "") -> Logged:
+    return Logged(drops, Reading((), "kmsg", NOW - 900, trouble))
+
+
 GENERATIONS = (
     Generation(7, NOW - 7200, "/etc/tsstack/tsstack.yaml", ("firewall: port tcp/443 is open to dmz",)),
     Generation(
@@ -142,7 +160,11 @@ def frames(status: dict[str, Any], seconds: int = 90, permissions: Permissions =
     for second in range(seconds + 1):
         frame = next_frame(frame, moved_on(status, second), permissions, GENERATIONS)
     assert frame is not None
-    return frame
+    log = logged(*DROPS) if permissions.switch else logged(trouble=UNREADABLE)
+    return replace(frame, logged=log)
+
+
+UNREADABLE = "the kernel's log may not be read by this user: try with sudo"
 
 
 def event(at: float, code: str, severity: str, about: str, text: str, **more: Any) -> dict[str, Any]:

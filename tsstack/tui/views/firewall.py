@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tsstack.status.severity import TABLE_CHANGED, TABLE_NOT_COMPARED
-from tsstack.status.words import number, wrapped
+from tsstack.status.words import number, span, wrapped
 from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, fitted, joined, labelled, say
 from tsstack.tui.frame import Frame, Rate
 
 if TYPE_CHECKING:
+    from tsstack.parts.firewall.drops import Drops
     from tsstack.status.shape import Counter, Zone
 
 ZONES = (
@@ -107,6 +108,49 @@ def drops(frame: Frame, signs: Signs, width: int) -> list[Line]:
         room = width - sum(len(text) for text, _ in line)
         lines.append((*line, *_spark(frame, name, signs, max(0, min(room, 60)))))
     return [fitted(line, width, signs.end) for line in lines]
+
+
+def logged(frame: Frame, signs: Signs, width: int, most: int) -> list[Line]:
+    """What was dropped lately by zone, source and port, as the kernel logged it; at most so many lines."""
+    if not frame.status["firewall"]["enabled"]:
+        return []
+    if frame.logged is None:
+        return [labelled("logged", ("not read yet", "dim"))]
+    found, trouble = frame.logged.drops, frame.logged.reading.trouble
+    if not found:
+        words = wrapped(signs.words(trouble or "nothing"), max(20, width - 12))[:most]
+        return [labelled("" if at else "logged", (text, "dim")) for at, text in enumerate(words)]
+    shown = found if len(found) <= most else found[: most - 1]
+    rows = [_drop(each, signs, frame.status["at"]) for each in shown]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        labelled(
+            "" if at else "logged",
+            *((f"{text:<{size}}  ", look) for text, size, look in zip(row, widths, _DROP_LOOKS, strict=True)),
+        )
+        for at, row in enumerate(rows)
+    ]
+    if len(shown) < len(found):
+        lines.append(
+            labelled("" if shown else "logged", (f"{len(found) - len(shown)} more: fw-status", "dim"))
+        )
+    return [fitted(line, width, signs.end) for line in lines]
+
+
+_DROP_LOOKS = ("", "bold", "", "accent", "dim", "")
+
+
+def _drop(drop: Drops, signs: Signs, now: float) -> tuple[str, ...]:
+    port = f"/{drop.port}" if drop.port is not None else ""
+    arrow = f"{drop.incoming or 'here'} {signs.sign('arrow')} {drop.outgoing}"
+    return (
+        f"{number(drop.count):>5} x",
+        signs.words(drop.zone),
+        signs.words(drop.source),
+        drop.protocol + port,
+        signs.words(arrow if drop.outgoing else drop.incoming),
+        f"{span(max(0.0, now - drop.last_unix_s))} ago",
+    )
 
 
 def zone_details(frame: Frame, signs: Signs, key: str, width: int) -> list[Line]:
