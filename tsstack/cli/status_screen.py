@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tsstack.cli.short_screen import HIGHER, in_rows
 from tsstack.status.headline import headline
+from tsstack.status.reach import not_watched, out_of_reach
 from tsstack.status.words import (
     clean,
     command_lines,
@@ -197,28 +198,16 @@ def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterat
         return
     up = sum(service["level"] in {"good", "suspect", "poor"} for service in services)
     watched = sum(service["level"] != "unknown" for service in services)
-    unknown = (
-        "nothing is known yet"
-        if status["monitor"]["state"] is not None
-        else f"not watched: {status['monitor']['error']}"
-    )
     # All that is known: an upstream that takes a connection may yet give no answer.
-    told = f"{up} of {watched} take connections" if watched else unknown
+    told = f"{up} of {watched} take connections" if watched else not_watched(status)
     if watched and watched < len(services):
         told += f", {len(services) - watched} unknown"
     ends = [each["expires"] for each in status["certificates"] if each["expires"] is not None]
     if ends:
         left_s = min(ends) - status["at"]
         told += f"; certificates for {span(left_s)}" if left_s > 0 else "; a certificate has expired"
-    gone = [service["unreached"] for service in services if service["unreached"]]
-    if status["proxy"]["running"] is not False and gone:
-        yield _row(
-            terminal, "services", f"{len(gone)} of {len(services)} out of reach: {clean(gone[0])}", "red"
-        )
-    elif status["proxy"]["running"] is False:
-        yield _row(terminal, "services", "none is served: nginx does not answer", "red")
-    else:
-        yield _row(terminal, "services", told)
+    away = out_of_reach(status)
+    yield _row(terminal, "services", away or told, "red" if away else "")
     worst_first = sorted(services, key=lambda service: service["level"] != "dead")
     shown = services if everything else worst_first[:_SERVICES_SHOWN]
     width = min(max(len(service["name"]) for service in shown), 20)

@@ -186,6 +186,26 @@ def test_where_nothing_leaves_no_screen_names_a_way_out(wanted: list[str]) -> No
         assert "bare uplink" not in screen
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"unreached": "tailscaled does not answer"}, "1 of 1 out of reach: tailscaled does not answer"),
+        ({"level": "unknown"}, "not watched: no monitor runs"),
+    ],
+)
+def test_without_tailscaled_and_monitor_services_are_told_alike(change: dict[str, Any], words: str) -> None:
+    status = a_status(
+        monitor={"running": False, "error": "no monitor runs", "state": None},
+        tailnet={"error": "tailscaled does not answer", "state": ""},
+        services=[{**a_status()["services"][0], "level": "unknown", **change}],
+    )
+    lines = "\n".join(status_lines(status, Terminal(colour=False, unicode=True, width=200)))
+    told = map(text_of, overview.summary(next_frame(None, status, NOBODY), UTF8, 200))
+    summary = {text[:11].strip(): text[12:] for text in told}
+    assert words in _line(lines, "services")
+    assert words in summary["services"]
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     with TemporaryDirectory() as found:  # a socket's path is short

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tsstack.status.reach import not_watched, out_of_reach
 from tsstack.status.words import (
     command_lines,
     is_cut_off,
@@ -161,16 +162,13 @@ def _services(frame: Frame, signs: Signs) -> Iterator[Line]:
     dead = [signs.words(each["name"]) for each in services if each["level"] == "dead"]
     up = sum(each["level"] in {"good", "suspect", "poor"} for each in services)
     watched = sum(each["level"] != "unknown" for each in services)
-    if status["proxy"]["running"] is False:
-        yield labelled("services", ("none is served: nginx does not answer", "critical"))
+    if away := out_of_reach(status):
+        yield labelled("services", (signs.words(away), "critical"))
         return
     spans: list[Span] = [
         (f"{up} of {watched} up", "critical" if dead else "ok")
         if watched
-        else (
-            f"{len(services)}, {'nothing known yet' if status['monitor']['running'] else 'not watched'}",
-            "dim",
-        )
+        else (signs.words(not_watched(status)), "dim")
     ]
     spans += [(f"down: {', '.join(dead)}", "critical")] if dead else []
     if frame.remembered:
