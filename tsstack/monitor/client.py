@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from tsstack.monitor import protocol
 
 DEFAULT_PATH = Path("/run/tsstack/monitor.sock")
 _CHUNK_BYTES = 1 << 16
+_LINE_BYTES = 32 << 20
+"""The longest answer: a thousand links are some 2 MB."""
+_RESULTS: dict[str, type] = {"state": dict, "events": list}
+"""What docs/monitor-socket.md says of an answer's shape."""
 _START = "systemctl start tsstack-monitor    # where there is no such unit: tsstack units install --monitor"
 
 
@@ -33,7 +38,10 @@ class Client:
     def ask(self, do: str, *, timeout_s: float | None = None, **arguments: Any) -> Any:
         """One request's result."""
         for answer in self._lines(protocol.request_line(do, **arguments), timeout_s or self.timeout_s):
-            return self._result(answer)
+            result = self._result(answer)
+            if not isinstance(result, _RESULTS.get(do, object)):
+                raise self._stranger()
+            return result
         raise TsstackError("the monitor closed the connection without an answer")
 
     def follow(self, *, state: bool = False, begun: bool = False) -> Iterator[dict[str, Any]]:
@@ -51,29 +59,45 @@ class Client:
                 yield answer
 
     def _lines(self, request: bytes, timeout_s: float | None) -> Iterator[dict[str, Any]]:
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(timeout_s)
                 connection.connect(str(self.path))
                 connection.sendall(request)
-                buffer = b""
+                buffer = bytearray()
                 while data := connection.recv(_CHUNK_BYTES):
                     buffer += data
-                    *whole, buffer = buffer.split(b"\n")
+                    whole: list[bytearray] = []
+                    if b"\n" in data:
+                        *whole, buffer = buffer.split(b"\n")
                     for line in whole:
-                        yield json.loads(line)
+                        answer = json.loads(line)
+                        if not isinstance(answer, dict):
+                            raise self._stranger()
+                        yield answer
+                    if len(buffer) > _LINE_BYTES:
+                        raise self._stranger()
+                    if end_s is not None:
+                        if (left_s := end_s - time.monotonic()) <= 0:
+                            raise TimeoutError
+                        connection.settimeout(left_s)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no monitor listens on {self.path}", hint=_START) from error
         except TimeoutError as error:
             raise NotRunning(
                 f"the monitor did not answer within {timeout_s:g} s", hint="systemctl restart tsstack-monitor"
             ) from error
-        except ValueError as error:
-            raise TsstackError(f"what listens on {self.path} is no monitor") from error
+        except (ValueError, RecursionError) as error:
+            raise self._stranger() from error
 
-    @staticmethod
-    def _result(answer: dict[str, Any]) -> Any:
-        if answer.get("ok"):
+    def _stranger(self) -> TsstackError:
+        return TsstackError(f"what listens on {self.path} is no monitor", hint=f"ss -xlp | grep {self.path}")
+
+    def _result(self, answer: dict[str, Any]) -> Any:
+        if answer.get("ok") and "result" in answer:
             return answer["result"]
-        error = answer.get("error") or {}
+        error = answer.get("error")
+        if not isinstance(error, dict):
+            raise self._stranger()
         raise CheckFailed(str(error.get("message", "the monitor refused")), hint=str(error.get("hint", "")))

@@ -150,6 +150,8 @@ def ask_monitor(sources: Sources) -> Monitor:
             sources.monitor, b'{"v": 1, "do": "state"}\n', timeout_s=sources.timeout_s, until=b"\n"
         )
         answer = json.loads(line)
+        if answer["ok"] and not isinstance(answer["result"], dict):
+            raise TypeError
         if not answer["ok"]:
             refused = f"the monitor runs and refuses to answer: {answer['error']['message']}"
             return {"running": True, "wanted": wanted, "error": refused, "state": None}
@@ -158,8 +160,10 @@ def ask_monitor(sources: Sources) -> Monitor:
         why = "no monitor runs"
     except TimeoutError:
         why = HUNG
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"the monitor cannot be asked: {error}"
+    except OSError as error:
+        why = f"the monitor cannot be asked: {error.strerror or error}"
+    except (ValueError, LookupError, TypeError, RecursionError):  # as tsstack.monitor.client says it
+        why = f"what listens on {sources.monitor} is no monitor"
     return {"running": False, "wanted": wanted, "error": why, "state": None}
 
 

@@ -11,6 +11,8 @@ import _socket
 import time
 
 _CHUNK_BYTES = 1 << 16
+_MOST_BYTES = 64 << 20
+"""Of an answer: ten thousand peers are some 20 MB."""
 
 
 class Garbled(Exception):
@@ -21,7 +23,8 @@ def exchange(path: str | tuple[str, int], data: bytes, *, timeout_s: float, unti
     """Send `data` to a unix socket, or to an IPv4 address and port, and return all that comes back, up to the
     end or to the first `until`.
 
-    Raises OSError (FileNotFoundError, ConnectionRefusedError, PermissionError) and TimeoutError.
+    Raises OSError (FileNotFoundError, ConnectionRefusedError, PermissionError) and TimeoutError, which is
+    also for who never ends to answer.
     """
     deadline = time.monotonic() + timeout_s
     family = _socket.AF_UNIX if isinstance(path, str) else _socket.AF_INET
@@ -35,7 +38,10 @@ def exchange(path: str | tuple[str, int], data: bytes, *, timeout_s: float, unti
             received += chunk
             if until and until in chunk:
                 break
-            link.settimeout(max(deadline - time.monotonic(), 0.001))
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or len(received) > _MOST_BYTES:
+                raise TimeoutError("its answer has no end")
+            link.settimeout(left_s)
         return bytes(received)
     finally:
         link.close()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 
+from tsstack.errors import TsstackError
 from tsstack.monitor.client import Client, NotRunning
 from tsstack.status.expiry import not_after
 from tsstack.status.firewall import read_firewall
 from tsstack.status.fixes import start_monitor
-from tsstack.status.gather import Sources, gather
+from tsstack.status.gather import HUNG, Sources, gather
 from tsstack.status.loaded import loaded_at
 from tsstack.status.proxy import read_proxy
 from tsstack.status.tailnet import read_peers, read_tailnet, read_time, silent_tailnet
@@ -52,6 +57,32 @@ def certificate(end: datetime.datetime) -> bytes:
 def sources(tmp_path: Path, **more: str) -> Sources:
     places = {name: str(tmp_path / name) for name in ("state", "run", "tailscaled", "monitor")}
     return Sources(**{**places, **more}, timeout_s=2.0)
+
+
+STRANGE = [
+    b"", b"{}\n", b"[1]\n", b"null\n", b'{"ok": true}\n', b'{"ok": true, "result": null}\n', b"\xff\xfe\n",
+    b'{"ok": false, "error": "x"}\n', b"[" * 100_000 + b"\n",
+]  # fmt: skip
+"""What is no monitor may answer; the first, nothing at all, is told otherwise by the commands."""
+
+
+@contextmanager
+def flooding(path: Path) -> Iterator[Path]:
+    """A socket that answers without an end and without a line."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    link, _ = server.accept()
+                    with link, contextlib.suppress(OSError):
+                        while True:
+                            link.sendall(b"x" * 65536)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield path
 
 
 class TestExpiry:
@@ -212,12 +243,40 @@ class TestGather:
         assert (monitor["running"], monitor["state"]) == (True, None)
         assert "too many clients" in monitor["error"]
 
-    @pytest.mark.parametrize("answer", [b"", b"{}\n", b"[1]\n"])
+    @pytest.mark.parametrize("answer", STRANGE)
     def test_a_broken_monitor_is_no_monitor(self, tmp_path: Path, answer: bytes) -> None:
         with answering(tmp_path / "monitor", lambda _: answer):
             monitor = gather(sources(tmp_path))["monitor"]
         assert not monitor["running"]
-        assert "cannot be asked" in monitor["error"]
+        assert monitor["error"] == f"what listens on {tmp_path}/monitor is no monitor"
+
+    @pytest.mark.parametrize("answer", STRANGE[1:])
+    def test_the_commands_say_the_same_of_it(self, tmp_path: Path, answer: bytes) -> None:
+        with (
+            answering(tmp_path / "monitor", lambda _: answer),
+            pytest.raises(TsstackError, match=f"^what listens on {tmp_path}/monitor is no monitor$"),
+        ):
+            Client(tmp_path / "monitor").ask("state")
+
+    def test_an_answer_without_an_end_costs_its_time_and_no_more(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tsstack.system.unix_http._MOST_BYTES", 1 << 20)
+        monkeypatch.setattr("tsstack.monitor.client._LINE_BYTES", 1 << 20)
+        began = time.monotonic()
+        with flooding(tmp_path / "monitor") as path:
+            assert gather(sources(tmp_path))["monitor"]["error"] == HUNG
+            with pytest.raises(TsstackError, match="no monitor"):
+                Client(path).ask("state")
+            with pytest.raises(TsstackError, match="no monitor"):
+                next(Client(path).follow())
+        monkeypatch.undo()
+        with (
+            flooding(tmp_path / "again") as path,
+            pytest.raises(TsstackError, match=r"within 0\.2 s|no monitor"),
+        ):
+            Client(path, timeout_s=0.2).ask("state")
+        assert time.monotonic() - began < 5
 
     def test_one_that_never_answers_costs_its_time_and_no_more(self, tmp_path: Path) -> None:
         import socket
