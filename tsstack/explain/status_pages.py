@@ -133,7 +133,8 @@ REMARKS = (
         "An advertised network is withdrawn",
         "Nothing behind it answered, so the monitor has taken it back, for another router to take over. It "
         "is offered again when it was well for `monitor.restore_after`, after relapses for ten minutes at "
-        "most; `tsstack monitor offer` does it at once.",
+        "most; `tsstack monitor offer` does it at once. A monitor that has ended brings nothing back: "
+        "then going to the live generation once more offers it.",
         "192.168.15.0/24: withdrawn by the monitor; it is well, and offered again in 9 min",
         "ts-quality 192.168.15.0/24\ntsstack monitor offer 192.168.15.0/24",
     ),

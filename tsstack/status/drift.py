@@ -81,6 +81,18 @@ def read_dns_drift(
     return found
 
 
+def left_withdrawn(state: str) -> list[str]:
+    """Routes of the live generation that the last monitor withdrew; none to all but root. Never raises."""
+    wanted = _json(f"{state}/current/tailscale/prefs.json").get("prefs")
+    kept = _json(f"{state}/monitor/state.json").get("standby")
+    try:
+        offered = wanted["AdvertiseRoutes"] if isinstance(wanted, dict) else ()
+        off = kept["off"] if isinstance(kept, dict) else ()
+        return sorted({str(name) for kind, name in off if kind == "route" and name in offered})
+    except (ValueError, LookupError, TypeError):
+        return []
+
+
 def _text(path: str) -> str:
     """A small file's text; empty where there is none."""
     try:

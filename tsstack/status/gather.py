@@ -10,7 +10,7 @@ import os
 import time
 
 from tsstack import __version__
-from tsstack.status.drift import read_dns_drift, read_drift
+from tsstack.status.drift import left_withdrawn, read_dns_drift, read_drift
 from tsstack.status.firewall import read_firewall, read_table, standing_folder
 from tsstack.status.generation import read_generation
 from tsstack.status.judge import judge, worst
@@ -99,6 +99,8 @@ def gather(
         from tsstack.parts.tailscale.withdrawn import withdrawn_routes
 
         withdrawn = [*withdrawn_routes(Path(sources.state))]
+    elif not monitor["running"]:
+        withdrawn = left_withdrawn(sources.state)
     tailnet = (
         silent_tailnet(error)
         if error

@@ -250,6 +250,7 @@ def _monitor(status: Status) -> Iterator[Warning_]:
     if not monitor["running"] or state is None:
         if monitor["wanted"]:
             yield _silent(monitor)
+        yield from _left_withdrawn(status)
         return
     for route in state["routes"]:
         if route["withdrawn"]:
@@ -305,6 +306,16 @@ def _withdrawn(route: Mapping[str, Any]) -> Warning_:
         f"{route['network']}: withdrawn by the monitor; it is well, and offered again in {left}",
         f"tsstack monitor offer {route['network']}",
     )
+
+
+def _left_withdrawn(status: Status) -> Iterator[Warning_]:
+    """Nobody brings back what a monitor withdrew that does not run any more."""
+    generation = status["generation"]
+    hint = reapply(generation["current"], generation["boot"], generation["pending"])
+    for offer in status["tailnet"]["offers"]:
+        if offer["withdrawn"] and not status["monitor"]["running"]:
+            said = f"{offer['route']}: withdrawn by the monitor, and {status['monitor']['error']}"
+            yield _say("TS713", "warning", "tailnet", said, hint)
 
 
 def _generation(status: Status) -> Iterator[Warning_]:

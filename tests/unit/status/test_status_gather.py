@@ -160,6 +160,25 @@ class TestGather:
         assert [warning["code"] for warning in status["warnings"]] == ["TS701"]
         assert status["generation"]["current"] == 0
 
+    def test_a_route_that_a_monitor_withdrew_before_it_ended_is_no_drift(self, tmp_path: Path) -> None:
+        wanted = ["192.168.15.0/24", "10.9.0.0/24", "10.8.0.0/16"]
+        files = {
+            "generations/7/tailscale/prefs.json": {"prefs": {"AdvertiseRoutes": wanted}},
+            "monitor/state.json": {"standby": {"off": [["route", "10.8.0.0/16"], ["route", "10.7.0.0/16"]]}},
+        }
+        for name, content in files.items():
+            (tmp_path / "state" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "state" / name).write_text(json.dumps(content))
+        (tmp_path / "state" / "current").symlink_to("generations/7")
+        prefs = {**PREFS, "AdvertiseRoutes": wanted[:2]}
+        with answering(
+            tmp_path / "tailscaled", lambda asked: as_http(prefs if b"/prefs " in asked else TAILSCALED)
+        ):
+            status = gather(sources(tmp_path))
+        assert status["generation"]["drift"] == []
+        assert [each["route"] for each in status["tailnet"]["offers"] if each["withdrawn"]] == ["10.8.0.0/16"]
+        assert "TS713" in {each["code"] for each in status["warnings"]}
+
     def test_all_sources_come_together(self, tmp_path: Path) -> None:
         generation = tmp_path / "state" / "generations" / "7"
         for name, content in (

@@ -148,6 +148,16 @@ def test_a_withdrawn_route_is_no_green_screen(
     assert status["level"] == "warning"
 
 
+def test_what_a_monitor_withdrew_that_is_gone_is_told_as_such() -> None:
+    offers = [{"route": "10.0.0.0/8", "approved": True, "withdrawn": True}]
+    gone = {"running": False, "error": "no monitor runs", "state": None}
+    status = a_status(monitor=gone, tailnet={"offers": offers, "offers_exit": False})
+    told = {each["code"]: each for each in status["warnings"]}
+    assert set(told) == {"TS741", "TS713"}
+    assert told["TS713"]["message"] == "10.0.0.0/8: withdrawn by the monitor, and no monitor runs"
+    assert told["TS713"]["hint"].startswith("tsstack rollback --to 7")
+
+
 @pytest.mark.parametrize(
     ("error", "fix"),
     [
