@@ -29,7 +29,10 @@ _WIDTH, _INSET, _AROUND = 66, 7, 5
 class Dialog(ModalScreen[str]):
     """Lines with keys below them; gives the key's word, or an empty one when it was left."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,n,q", "leave", "leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,n,q", "leave", "leave"),
+        Binding("ctrl+c", "app.quit", "quit", show=False, priority=True),
+    ]
 
     def __init__(self, title: str, lines: Sequence[Line], keys: Sequence[Key]) -> None:
         super().__init__()

@@ -356,10 +356,10 @@ def test_generations_that_were_never_looked_at_come_though_the_screen_is_held() 
     drive(test, dashboard(feed.latest, feed=feed))
 
 
-@pytest.mark.parametrize("key", ["q", "ctrl+c"])
-def test_the_end(key: str) -> None:
+@pytest.mark.parametrize("keys", [["q"], ["ctrl+c"], ["question_mark", "ctrl+c"]], ids="+".join)
+def test_the_end(keys: list[str]) -> None:
     async def test(app: Dashboard, pilot: Any) -> None:
-        await pilot.press(key)
+        await pilot.press(*keys)
         await pilot.pause()
         assert not app.is_running or app._exit
 
