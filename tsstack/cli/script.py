@@ -129,14 +129,14 @@ def watch(draw: Callable[[], tuple[str, str]], every_s: float | None, *, as_json
 
     On a terminal each text replaces the one before; elsewhere they follow each other after an empty line. As
     JSON each is a line. Who stops answering is waited for: it was there, so it will be again. Ends with
-    Ctrl-C.
+    Ctrl-C, or when nobody reads any more.
     """
     text, level = draw()
-    if every_s is None:
-        click.echo(text)
-        return level
     in_place = redraws(sys.stdout) and not as_json
     try:
+        if every_s is None:
+            click.echo(text)
+            return level
         while True:
             if in_place:
                 sys.stdout.write(redrawn(text))
@@ -149,6 +149,9 @@ def watch(draw: Callable[[], tuple[str, str]], every_s: float | None, *, as_json
             except TsstackError as error:
                 text, level = _waiting(error, as_json=as_json), "unknown"
     except KeyboardInterrupt:
+        return level
+    except BrokenPipeError:  # `ts-quality | head`
+        _let_go_of_output()
         return level
 
 

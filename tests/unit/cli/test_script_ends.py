@@ -56,6 +56,14 @@ def test_a_verb_with_a_closed_stdout_has_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [[], ["--watch=0.2"]], ids=["once", "watched"])
+@pytest.mark.parametrize("module", ["ts_status", "fw_status"])
+def test_a_reader_that_leaves_changes_no_exit_code(module: str, words: list[str]) -> None:
+    told, left = start(module), start(module, *words, redirect="> >(exec 0<&-; sleep 0.1)")
+    assert left.returncode == told.returncode
+    assert "Traceback" not in left.stderr
+
+
 @pytest.mark.parametrize("shell", [">/dev/full", ">&-"])
 def test_ts_status_that_cannot_write_ends_without_a_traceback(shell: str) -> None:
     done = start("ts_status", redirect=shell)
