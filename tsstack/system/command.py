@@ -73,10 +73,8 @@ def run(
             check=False,
             pass_fds=tuple(pass_fds),
         )
-    except FileNotFoundError as error:
-        raise CommandFailed(
-            f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
-        ) from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise _unstarted(words[0], error) from error
     except subprocess.TimeoutExpired as error:
         raise CommandFailed(
             f"{words[0]} did not finish within {timeout_s:g} s", returncode=-1, stderr=""
@@ -89,6 +87,14 @@ def run(
             stderr=result.stderr,
         )
     return result
+
+
+def _unstarted(program: str, error: FileNotFoundError | PermissionError) -> CommandFailed:
+    """As a shell ends: 127 where there is no such program, 126 where it is not for this user."""
+    if isinstance(error, PermissionError):
+        words, hint = f"{program} may not be run by this user", f"ls -l $(type -P {program}); try with sudo"
+        return CommandFailed(words, returncode=126, stderr="", hint=hint)
+    return CommandFailed(f"{program} is not installed", returncode=127, stderr="", hint=f"install {program}")
 
 
 def _last_words(result: Result) -> str:
@@ -211,10 +217,8 @@ def start(
                 cwd=cwd,
                 start_new_session=True,
             )
-        except FileNotFoundError as error:
-            raise CommandFailed(
-                f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
-            ) from error
+        except (FileNotFoundError, PermissionError) as error:
+            raise _unstarted(words[0], error) from error
     # The child is meant to outlive us; without this, Python warns about it when the object goes.
     process.returncode = 0
     return process.pid
@@ -298,7 +302,5 @@ def popen(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -
             stderr=subprocess.PIPE,
             env=environment(env),
         )
-    except FileNotFoundError as error:
-        raise CommandFailed(
-            f"{words[0]} is not installed", returncode=127, stderr="", hint=f"install {words[0]}"
-        ) from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise _unstarted(words[0], error) from error

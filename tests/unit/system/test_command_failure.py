@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tsstack.errors import CommandFailed
@@ -16,3 +18,12 @@ def test_the_last_line_of_stderr_is_told() -> None:
 def test_json_is_told_whole_since_its_last_line_is_a_brace() -> None:
     with pytest.raises(CommandFailed, match=r'^sh ended with 4: \{ "error": "no way in" \}$'):
         command.run(["sh", "-c", 'printf \'{\n  "error": "no way in"\n}\n\'; exit 4'])
+
+
+def test_a_program_that_is_not_for_this_user_is_told_as_such(tmp_path: Path) -> None:
+    program = tmp_path / "tailscale"
+    program.write_text("#!/bin/sh\n")
+    for start in (command.run, command.popen):
+        with pytest.raises(CommandFailed, match="may not be run by this user") as failure:
+            start([str(program)])
+        assert failure.value.hint
