@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from tsstack.status.words import natural
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +95,7 @@ def read_unwatched_peers(status: Mapping[str, Any]) -> list[Peer]:
     peers = [
         _peer(peer, names.get(str(peer.get("ID")), []), up=up) for peer in (status.get("Peer") or {}).values()
     ]
-    peers.sort(key=lambda peer: (not peer["online"], peer["name"].lower(), peer["address"]))
+    peers.sort(key=lambda peer: (not peer["online"], natural(peer["name"].lower()), peer["address"]))
     return peers
 
 
@@ -211,7 +213,7 @@ def read_exit(
     levels = {str(each["name"]).lower(): str(each["level"]) for each in told.get("candidates") or ()}
     why = [str(sentence) for sentence in told.get("why") or ()]
     if use and using.lower() != use[0].lower() and told.get("manual") is None:
-        why = [*_why_not(use[0], told, paths), *why]
+        why = [*(each for each in _why_not(use[0], told, paths) if not _is_told(each, why)), *why]
     if not up:
         daemon = str(status.get("BackendState") or "")
         silent = "does not run" if known else "does not answer"
@@ -229,6 +231,12 @@ def read_exit(
         "moving": bool(told.get("moving")),
         "why": why,
     }
+
+
+def _is_told(sentence: str, why: Sequence[str]) -> bool:
+    """Whether the monitor's own sentences say it, or what speaks against that node."""
+    level, _, causes = sentence.partition(": ")
+    return any(level in each or (causes and causes in each) for each in why)
 
 
 def _why_not(home: str, told: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Iterator[str]:

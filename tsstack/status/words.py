@@ -72,6 +72,18 @@ def cut(text: str, width: int) -> str:
     return text
 
 
+def natural(text: str) -> str:
+    """What orders names as people do: `peer-2` before `peer-10`."""
+    key = digits = ""
+    for sign in f"{text} ":
+        if "0" <= sign <= "9":
+            digits += sign
+            continue
+        key += digits.zfill(12) + sign if digits else sign
+        digits = ""
+    return key
+
+
 def padded(text: str, width: int) -> str:
     """`text` with as many blanks behind it as fill `width` columns."""
     return text + " " * (width - width_of(text))

@@ -33,7 +33,7 @@ from tsstack.status.fixes import start_monitor
 from tsstack.status.gather import HUNG, Sources, gather
 from tsstack.status.loaded import loaded_at
 from tsstack.status.proxy import read_proxy
-from tsstack.status.tailnet import read_peers, read_tailnet, read_time, silent_tailnet
+from tsstack.status.tailnet import read_exit, read_peers, read_tailnet, read_time, silent_tailnet
 
 UP = read_tailnet(TAILSCALED, PREFS, ())
 
@@ -121,6 +121,24 @@ class TestTailnet:
         assert (tailnet["offers_exit"], tailnet["exit_approved"]) == (True, False)
         assert tailnet["name"] == "kernelcore.tail.test"
         assert tailnet["version"] == "1.98.9"
+
+    def test_peers_stand_in_the_order_of_their_numbers(self) -> None:
+        peers = {
+            str(number): {"ID": str(number), "DNSName": f"peer-{number}.tail.test.", "Online": True}
+            for number in (10, 2, 1, 100)
+        }
+        names = [each["name"] for each in read_peers({"BackendState": "Running", "Peer": peers}, ())]
+        assert names == ["peer-1", "peer-2", "peer-10", "peer-100"]
+
+    def test_what_the_monitor_says_of_the_first_choice_is_not_said_twice(self) -> None:
+        causes = "3 probes lost in a row (limit 3)"
+        path = a_path("exit:exit-a", "dead", causes=[{"text": causes}])
+        candidate = {"name": "exit-a", "offered": True, "level": "dead", "barred_s": 0.0}
+        stays = f"stays with exit-b: exit-a is dead, {causes}, and must be well for 120 s"
+        for why, count in (([stays], 1), ([f"blocked: exit-a {causes}"], 1), (["stays with exit-b"], 2)):
+            told = {"why": why, "candidates": [candidate]}
+            way = read_exit({**TAILSCALED, "Peer": {}}, PREFS, {"use": ["exit-a"]}, told, paths=[path])
+            assert len(way["why"]) == count
 
     def test_peers_have_the_way_that_packets_take(self) -> None:
         peers = read_peers(TAILSCALED, [a_path("exit:exit-a")])
