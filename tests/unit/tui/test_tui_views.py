@@ -290,6 +290,11 @@ class TestViews:
             assert axis[0].index("╵ 60 s ago") == width - 60
             assert ("3 min ago" in axis[0]) == (width > 180)
 
+    def test_links_stand_as_in_ts_quality_the_worst_first(self) -> None:
+        assert links.links(frames(a_host(), 2), UTF8, 1).keys[:3] == [
+            "service:ollama#0", "exit:exit-b", "exit:exit-a",
+        ]  # fmt: skip
+
     def test_a_probe_that_says_nothing_of_its_link_is_no_cross(self) -> None:
         cause = {"rule": "renewed", "seen": 0, "limit": 3, "over_s": 0.0, "text": "judged anew"}
         silent = {"rtt_s": None, "error": "tailscaled does not answer", "counted": False, "causes": [cause]}

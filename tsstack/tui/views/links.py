@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from time import localtime, strftime
 from typing import Any
 
+from tsstack.monitor.links import BADNESS, KINDS
 from tsstack.status.words import milliseconds, percent, span
 from tsstack.tui.cells import (
     LOOK_OF,
@@ -41,9 +42,10 @@ CHART_LINES, CHART_MOST = 3, 16
 
 
 def links(frame: Frame, signs: Signs, window: int) -> Table:
-    """All paths in the monitor's order; `window` is which of its windows the figures are of."""
+    """All paths, the worst first as in `ts-quality`; `window` is which of its windows the figures are of."""
     monitor = frame.status["monitor"]
-    paths = (monitor["state"] or {}).get("paths") or ()
+    told = (monitor["state"] or {}).get("paths") or ()
+    paths = sorted(told, key=lambda path: (-BADNESS[path["level"]], KINDS.index(path["kind"])))
 
     def cells(row: int, widths: Sequence[int]) -> Cells:
         path = paths[row]
