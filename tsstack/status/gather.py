@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 HUNG = "the monitor does not answer"
+GONE = "no monitor runs"
 _TIMEOUT_S = 3.0
 
 
@@ -99,7 +100,7 @@ def gather(
         from tsstack.parts.tailscale.withdrawn import withdrawn_routes
 
         withdrawn = [*withdrawn_routes(Path(sources.state))]
-    elif not monitor["running"]:
+    elif monitor["error"] == GONE:
         withdrawn = left_withdrawn(sources.state)
     tailnet = (
         silent_tailnet(error)
@@ -159,7 +160,7 @@ def ask_monitor(sources: Sources) -> Monitor:
             return {"running": True, "wanted": wanted, "error": refused, "state": None}
         return {"running": True, "wanted": wanted, "error": "", "state": answer["result"]}
     except (FileNotFoundError, ConnectionRefusedError):
-        why = "no monitor runs"
+        why = GONE
     except TimeoutError:
         why = HUNG
     except OSError as error:

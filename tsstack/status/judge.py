@@ -309,12 +309,12 @@ def _withdrawn(route: Mapping[str, Any]) -> Warning_:
 
 
 def _left_withdrawn(status: Status) -> Iterator[Warning_]:
-    """Nobody brings back what a monitor withdrew that does not run any more."""
-    generation = status["generation"]
+    """Nobody brings back what a monitor withdrew that is gone. One that hangs is told, and keeps it."""
+    generation, monitor = status["generation"], status["monitor"]
     hint = reapply(generation["current"], generation["boot"], generation["pending"])
     for offer in status["tailnet"]["offers"]:
-        if offer["withdrawn"] and not status["monitor"]["running"]:
-            said = f"{offer['route']}: withdrawn by the monitor, and {status['monitor']['error']}"
+        if offer["withdrawn"] and monitor["error"] == "no monitor runs":
+            said = f"{offer['route']}: withdrawn by the monitor, and {monitor['error']}"
             yield _say("TS713", "warning", "tailnet", said, hint)
 
 
