@@ -134,25 +134,25 @@ def _exit(status: Status) -> Iterator[Warning_]:
     way = status["exit"]
     listing = "tsstack exit-node list"
     if way["stuck"]:
-        said = f"nothing leaves this host: its packets go to tailscaled, and {_why(way)}"
+        said = f"nothing leaves this host: its packets go to tailscaled, and {_why(status)}"
         yield _say("TS716", "critical", "exit node", said, connect(status))
     elif way["blocked"]:
-        said = f"no exit node works, and nothing may leave: {_why(way)}"
+        said = f"no exit node works, and nothing may leave: {_why(status)}"
         yield _say("TS707", "critical", "exit node", said, listing)
     elif way["using"] and way["online"] is False:
         said = f"{way['using']} is in use and offline: no internet through it"
         yield _say("TS708", "critical", "exit node", said, listing)
     elif way["level"] == "dead" and not way["moving"]:
-        said = f"no internet through {way['using']}, which is in use: {_why(way)}"
+        said = f"no internet through {way['using']}, which is in use: {_why(status)}"
         yield _say("TS715", "critical", "exit node", said, listing)
     elif way["wanted"] and way["known"] and way["manual"] is None:
         home = way["wanted"][0]
         if not way["using"]:
-            said = f"traffic leaves by the uplink, not by {home}: {_why(way)}"
+            said = f"traffic leaves by the uplink, not by {home}: {_why(status)}"
             up = status["tailnet"]["state"] == "Running"
             yield _say("TS709", "warning", "exit node", said, listing if up else connect(status))
         elif way["using"].lower() != home.lower():
-            said = f"{way['using']} stands in for {home}: {_why(way)}"
+            said = f"{way['using']} stands in for {home}: {_why(status)}"
             yield _say("TS710", "warning", "exit node", said, "ts-monitor-logs --about exit-node")
     if way["manual"] is not None:
         said = f"{way['manual'] or 'direct'} was chosen by hand and stays"
@@ -162,8 +162,8 @@ def _exit(status: Status) -> Iterator[Warning_]:
         yield _say("TS712", "warning", "exit node", said, "tsstack monitor maintenance off")
 
 
-def _why(way: Mapping[str, Any]) -> str:
-    return "; ".join(way["why"]) or "the monitor gives no reason"
+def _why(status: Status) -> str:
+    return "; ".join(status["exit"]["why"]) or status["monitor"]["error"] or "the monitor gives no reason"
 
 
 def _services(status: Status) -> Iterator[Warning_]:

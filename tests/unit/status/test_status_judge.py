@@ -148,6 +148,13 @@ def test_a_withdrawn_route_is_no_green_screen(
     assert status["level"] == "warning"
 
 
+def test_where_no_monitor_runs_that_is_why_another_exit_node_is_in_use() -> None:
+    gone = {"running": False, "error": "no monitor runs", "state": None}
+    status = a_status(monitor=gone, exit={"using": "exit-b", "why": []})
+    (told,) = (each["message"] for each in status["warnings"] if each["code"] == "TS710")
+    assert told == "exit-b stands in for exit-a: no monitor runs"
+
+
 def test_what_a_monitor_withdrew_that_is_gone_is_told_as_such() -> None:
     offers = [{"route": "10.0.0.0/8", "approved": True, "withdrawn": True}]
     gone = {"running": False, "error": "no monitor runs", "state": None}
