@@ -183,8 +183,11 @@ def _logged(found: Found, out: Terminal) -> Iterator[str]:
 def _foreign(found: Found, out: Terminal) -> Iterator[str]:
     for sentence in found.foreign:
         level = found.foreign_level
-        for at, line in enumerate(wrapped(clean(sentence), max(20, out.width - 4))):
+        for at, line in enumerate(wrapped(clean(f"TS864 {sentence}"), max(20, out.width - 4))):
             yield f"  {out.sign(level) if not at else ' '} {out.level(level, line)}"
+    if found.foreign:
+        # Whole: a command that is cut cannot be copied.
+        yield from (f"    {out.paint('fix:', 'dim')} {clean(fix)}" for fix in found.foreign_fixes)
     if found.tried:
         yield from (f"  {line}" for line in wrapped(clean(found.tried), max(20, out.width - 2)))
 

@@ -95,6 +95,7 @@ class Found:
         at: float,
         foreign_level: Level = "ok",
         foreign_trouble: str = "",
+        foreign_fixes: Sequence[str] = (),
         tried: str = "",
         generation: bool = True,
         fix: str = "tsstack switch",
@@ -109,6 +110,8 @@ class Found:
         """How bad the tables of others are, as `tsstack doctor` has it."""
         self.foreign_trouble = foreign_trouble
         """Why the tables of others are unknown; empty: they are known."""
+        self.foreign_fixes = foreign_fixes
+        """What mends that, as `tsstack doctor` has it."""
         self.tried = tried
         """What was tried of the tables of others, in words, where they drop nothing that our zones open."""
         self.at = at
@@ -146,6 +149,7 @@ class Found:
             "foreign_level": self.foreign_level,
             "foreign_trouble": self.foreign_trouble,
             "foreign_tried": self.tried,
+            "foreign_fixes": list(self.foreign_fixes),
         }
 
 
@@ -165,11 +169,12 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
     logged = read_logged(firewall, generation, at - since_s)
     drops = [each for each in logged.drops if not zones or each.zone in zones]
     foreign: Sequence[str] = ()
+    fixes: Sequence[str] = ()
     foreign_level: Level = "ok"
     tried = foreign_trouble = ""
     if firewall["loaded"] is not None:  # else `error` says that the packet filter cannot be read
         try:
-            foreign, tried, foreign_level = _others(state, run)
+            foreign, tried, foreign_level, fixes = _others(state, run)
         except NftError as error:
             foreign_trouble = f"other tables cannot be read: {error.message}"
     chosen = [zone for zone in firewall["zones"] if not zones or zone["name"] in zones]
@@ -183,6 +188,7 @@ def _look(state: Path, run: Path, since_s: float, zones: Sequence[str]) -> Found
         foreign=foreign,
         foreign_level=foreign_level,
         foreign_trouble=foreign_trouble,
+        foreign_fixes=fixes,
         tried=tried,
         at=at,
         generation=generation.exists(),
@@ -199,14 +205,15 @@ def _fix(state: Path, *, fallback: bool) -> str:
     return reapply(0 if fallback else generation["current"], generation["boot"], generation["pending"])
 
 
-_Tried = tuple[Sequence[str], str, "Level"]
+_Tried = tuple[Sequence[str], str, "Level", Sequence[str]]
 _TRIED: dict[str, tuple[float, _Tried]] = {}
 """By the moment of the ruleset, with when it was tried."""
 _TRIED_AGAIN_S = 30.0
 
 
 def _others(state: Path, run: Path) -> _Tried:
-    """What other owners' tables drop of what our zones open, or that it was tried and passes; how bad it is.
+    """What other owners' tables drop of what our zones open, or that it was tried and passes; how bad it is,
+    and what mends it.
 
     With `--watch` packets are sent again only when some table has changed, and not for every ban of a program
     that changes its table all the time.
@@ -231,16 +238,18 @@ def _told(others: Others) -> _Tried:
     from tsstack.doctor.finding import worst
     from tsstack.doctor.foreign import all_pass, check_foreign
 
-    level = STATUS_LEVEL[worst(check_foreign(others))]
+    findings = list(check_foreign(others))
+    level = STATUS_LEVEL[worst(findings)]
+    fixes = tuple(dict.fromkeys(each.fix for each in findings if each.level != "ok"))
     through = [str(each) for each in others.drops]
     if not others.tables:
-        return through, "", level
+        return through, "", level, fixes
     if others.asked is None:
         names = f"{', '.join(others.tables)} may drop something"
-        return through, f"{names}; that was not tried: {others.fault}", level
+        return through, f"{names}; that was not tried: {others.fault}", level, fixes
     if others.asked.hits or others.asked.astray:
-        return [*map(str, others.asked.hits), *others.asked.astray, *through], "", level
-    return through, all_pass(others.tables, others.asked), level
+        return [*map(str, others.asked.hits), *others.asked.astray, *through], "", level, fixes
+    return through, all_pass(others.tables, others.asked), level, fixes
 
 
 def _lines_of(generation: Path, paths: Iterable[str]) -> dict[str, str]:

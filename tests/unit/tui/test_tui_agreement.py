@@ -326,13 +326,17 @@ def test_tables_of_others_are_as_bad_in_the_doctor_as_in_fw_status(others: Other
     lines = firewall_lines(found, Terminal(colour=False, unicode=True, width=100))
     assert lines[0].startswith(SIGNS[level][0])
     assert ("as the file says" in lines[0]) == (level == "ok")
+    bad = [each for each in check_foreign(others) if each.level != "ok"]
+    if others.asked is not None or others.drops:
+        assert [each.fix in "\n".join(lines) for each in bad] == [True] * len(bad)
+        assert ("TS864" in "\n".join(lines)) == bool(bad)
 
 
 def fw_status(table: Any, others: Others | None = None) -> Found:
-    foreign, tried, level = _told(others) if others else ((), "", "ok")
+    foreign, tried, level, fixes = _told(others) if others else ((), "", "ok", ())
     return Found(
         firewall=table, lines={}, reading=Reading((), "", 0.0, ""), drops=(), foreign=foreign, tried=tried,
-        foreign_level=level, at=NOW,
+        foreign_level=level, foreign_fixes=fixes, at=NOW,
     )  # fmt: skip
 
 
