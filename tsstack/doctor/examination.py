@@ -330,7 +330,6 @@ def _forwarding(scene: _Scene) -> Iterable[Finding]:
     told = dict(switched_off(scene.status))
     ipv4, ipv6 = (name in told for _, name in SWITCHES)
     facts = replace(facts, ipv4=None if ipv4 else facts.ipv4, ipv6=None if ipv6 else facts.ipv6)
-    yield from check_remarks(scene.status, "forwarding")
     yield from (each for each in check_forwarding(facts) if not (told and each.level == "ok"))
 
 
@@ -407,7 +406,11 @@ _AREAS: tuple[tuple[str, Callable[[_Scene], bool], tuple[_Check, ...]], ...] = (
     ("generation", _always, (("the live generation", False, _generation),)),
     ("monitor", _always, (("the monitor", False, _remarks("monitor")),)),
     ("tailnet", _has_tailnet, (("tailscaled", False, _remarks("tailnet")),)),
-    ("forwarding", _has_forwarding, (("forwarding", False, _forwarding),)),
+    (
+        "forwarding",
+        _has_forwarding,
+        (("what is switched off", False, _remarks("forwarding")), ("forwarding", False, _forwarding)),
+    ),
     (
         "firewall",
         _always,

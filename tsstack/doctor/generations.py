@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -113,7 +114,7 @@ def _drift(
             for each, line in facts.drift
             if each == part
             and not (exit_is_told and "tailscale.exit_node.use" in line)
-            and not any(name in line for name in parameters)
+            and not any(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", line) for name in parameters)
         ]
         if not lines:
             continue

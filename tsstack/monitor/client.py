@@ -84,6 +84,8 @@ class Client:
                         connection.settimeout(left_s)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no monitor listens on {self.path}", hint=_START) from error
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise NotRunning("the monitor closed the connection", hint=_START) from error
         except TimeoutError as error:
             raise NotRunning(
                 f"the monitor did not answer within {timeout_s:g} s", hint="systemctl restart tsstack-monitor"

@@ -17,6 +17,7 @@ from tsstack.status.judge import judge, worst
 from tsstack.status.network import leaving_address, read_uplinks
 from tsstack.status.proxy import read_proxy
 from tsstack.status.tailnet import (
+    exit_names,
     read_exit,
     read_tailnet,
     read_unwatched_peers,
@@ -63,7 +64,7 @@ class Sources:
 class Heard:
     """What tailscaled said: its status, the prefs, and why they cannot be had (empty: they can)."""
 
-    __slots__ = ("error", "hung", "peers", "prefs", "status")
+    __slots__ = ("error", "exit_names", "hung", "peers", "prefs", "status")
 
     def __init__(
         self, status: Mapping[str, Any], prefs: Mapping[str, Any], error: str = "", *, hung: bool = False
@@ -73,7 +74,8 @@ class Heard:
         self.error = error
         self.hung = hung
         """Whether it runs and does not answer."""
-        self.peers: list[Peer] = read_unwatched_peers(status)
+        self.exit_names = exit_names(status)
+        self.peers: list[Peer] = read_unwatched_peers(status, self.exit_names)
 
 
 def gather(
@@ -126,6 +128,7 @@ def gather(
             known=not heard.hung,
             source=leaving_address(),
             paths=paths,
+            names=heard.exit_names,
         ),
         "peers": with_round_trips(heard.peers, paths),
         "proxy": proxy,

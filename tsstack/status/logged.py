@@ -40,6 +40,6 @@ def why_silent(firewall: Firewall, generation: Path) -> str:
         return ""
     try:
         logs = "log prefix" in (generation / "nftables" / "tsstack.nft").read_text("utf-8")
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return kernel_log.namespace_trouble() if logs else "none: the file does not ask for it (firewall.log)"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tsstack.status.shape import Exit, Peer, Tailnet, Way
 
+    ExitNames = Mapping[str, Sequence[str]]
+
 _EXIT_ROUTES = ("0.0.0.0/0", "::/0")
 _SHARED_ROUTES = 128
 """Peers list their own addresses beside their routes: /32 and /128 are no routes to tell."""
@@ -88,10 +90,10 @@ def read_peers(status: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) ->
     return with_round_trips(read_unwatched_peers(status), paths)
 
 
-def read_unwatched_peers(status: Mapping[str, Any]) -> list[Peer]:
+def read_unwatched_peers(status: Mapping[str, Any], names: ExitNames | None = None) -> list[Peer]:
     """The same without round trips. While tailscaled is not up none is online, whatever it was told."""
     up = status.get("BackendState") == "Running"
-    names = exit_names(status)
+    names = exit_names(status) if names is None else names
     peers = [
         _peer(peer, names.get(str(peer.get("ID")), []), up=up) for peer in (status.get("Peer") or {}).values()
     ]
@@ -101,24 +103,27 @@ def read_unwatched_peers(status: Mapping[str, Any]) -> list[Peer]:
 
 def with_round_trips(peers: Sequence[Peer], paths: Sequence[Mapping[str, Any]]) -> list[Peer]:
     """The peers with what the monitor measures of each that it watches; the others are as they were."""
-    watched = {path["key"]: path for path in paths if path["kind"] in {"exit", "peer"}}
+    exits = {path["key"]: path for path in paths if path["kind"] == "exit"}
+    watched = {path["key"]: path for path in paths if path["kind"] == "peer"}
     found = list(peers)
-    for at, peer in enumerate(peers if watched else ()):
-        key = peer["name"].partition(".")[0].lower()
-        keys = (*(f"exit:{name}" for name in peer["names"]), f"peer:{key}")
-        path = next((watched[each] for each in keys if each in watched), None)
+    for at, peer in enumerate(peers if exits or watched else ()):
+        path = None
+        for name in peer["names"] if exits else ():
+            path = path or exits.get(f"exit:{name}")
+        if path is None and watched:
+            path = watched.get(f"peer:{peer['name'].partition('.')[0].lower()}")
         if path is not None and path["level"] != "unknown":
             found[at] = {**peer, "rtt_s": path["rtt_s"], "answers": path["level"] != "dead"}
     return found
 
 
-def _peer(peer: Mapping[str, Any], names: list[str], *, up: bool) -> Peer:
+def _peer(peer: Mapping[str, Any], names: Sequence[str], *, up: bool) -> Peer:
     name = peer_name(peer)
     addresses = peer.get("TailscaleIPs") or ()
     online = up and bool(peer.get("Online"))
     return {
         "name": name,
-        "names": names,
+        "names": [*names],
         "address": str(addresses[0]) if addresses else "",
         "os": str(peer.get("OS") or ""),
         "online": online,
@@ -154,7 +159,7 @@ def peer_name(peer: Mapping[str, Any]) -> str:
     return str(peer.get("DNSName") or "").partition(".")[0] or str(peer.get("HostName") or "")
 
 
-def exit_names(status: Mapping[str, Any]) -> dict[str, list[str]]:
+def exit_names(status: Mapping[str, Any]) -> ExitNames:
     """What the file may call each peer as an exit node, by stable id: in lower case, the DNS label first.
 
     As `parts/tailscale/exit_nodes.py` takes them: a DNS label is unique on the tailnet, a host name need not
@@ -192,12 +197,14 @@ def read_exit(
     known: bool = True,
     source: str = "",
     paths: Sequence[Mapping[str, Any]] = (),
+    names: ExitNames | None = None,
 ) -> Exit:
     """Which way out is in use. `wanted` is the generation's `exit_node`, `state` the monitor's `exit`.
 
     A tailscaled that does not run, or is not up, has no part in it, whatever its prefs name. Of one that
     runs and does not answer (not `known`) nobody knows. `source` is the address that the kernel would send
-    from: with an expired key tailscaled carries nothing, and leaves its routes where they are.
+    from: with an expired key tailscaled carries nothing, and leaves its routes where they are. `names` are
+    those of `exit_names`, where they are known already.
     """
     up = status.get("BackendState") == "Running"
     id_ = str(prefs.get("ExitNodeID") or "")
@@ -206,7 +213,7 @@ def read_exit(
     if id_ and up:
         peers = (status.get("Peer") or {}).values()
         peer = next((each for each in peers if str(each.get("ID")) == id_), None)
-        named = _as_wanted(exit_names(status).get(id_, ()), use)
+        named = _as_wanted((exit_names(status) if names is None else names).get(id_, ()), use)
         using = named or (peer_name(peer) if peer else id_)
         online = bool(peer.get("Online")) if peer else False
     told = state or {}
@@ -234,9 +241,14 @@ def read_exit(
 
 
 def _is_told(sentence: str, why: Sequence[str]) -> bool:
-    """Whether the monitor's own sentences say it, or what speaks against that node."""
+    """Whether the monitor's own sentences say it, or what speaks against that very node."""
     level, _, causes = sentence.partition(": ")
-    return any(level in each or (causes and causes in each) for each in why)
+    home = f" {sentence.partition(' ')[0]} "
+    for each in why:
+        _, named, rest = f" {each}".partition(home)
+        if named and (f"{home}{rest}".startswith(f" {level}") or (causes and causes in rest)):
+            return True
+    return False
 
 
 def _why_not(home: str, told: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Iterator[str]:

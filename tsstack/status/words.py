@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,9 +50,20 @@ def clean(text: str) -> str:
 
 def width_of(text: str) -> int:
     """Columns that `text` takes on a terminal: two of a wide sign (UAX #11), none of a combining one."""
-    return len(text) if text.isascii() else sum(map(_width_of, text))
+    if text.isascii():
+        return len(text)
+    return sum(1 if _is_plain(sign) else _width_of(sign) for sign in text)
 
 
+def _is_plain(sign: str) -> bool:
+    """Latin letters, dashes and dots, arrows, lines, blocks and geometric signs: one column each."""
+    return (
+        sign < "\u0300" or "\u2500" <= sign <= "\u25fc" or "\u2010" <= sign <= "\u2027"
+        or "\u2190" <= sign <= "\u21ff" or sign == "\u2716"
+    )  # fmt: skip
+
+
+@functools.cache
 def _width_of(sign: str) -> int:
     import unicodedata
 
@@ -66,12 +79,13 @@ def cut(text: str, width: int) -> str:
         return text[:width]
     taken = 0
     for at, sign in enumerate(text):
-        taken += _width_of(sign)
+        taken += 1 if _is_plain(sign) else _width_of(sign)
         if taken > width:
             return text[:at]
     return text
 
 
+@functools.lru_cache(maxsize=4096)
 def natural(text: str) -> str:
     """What orders names as people do: `peer-2` before `peer-10`."""
     key = digits = ""

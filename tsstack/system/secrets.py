@@ -115,6 +115,8 @@ def recipient_of(identity: Path) -> str:
     try:
         return run(["age-keygen", "-y", identity]).stdout.strip()
     except CommandFailed as error:
+        if error.returncode == 126:  # the shell's word for what may not be run
+            raise SecretError(error.message, hint=error.hint) from None
         if error.returncode == 127:
             raise _not_installed("age-keygen") from None
         raise SecretError(f"{identity} holds no age identity", hint=f"age-keygen -o {identity}") from None
@@ -165,6 +167,8 @@ def _decrypt(file: Path) -> dict[str, Any]:
         # An absolute path can never be taken for an option.
         result = run(["sops", "decrypt", "--output-type", "json", file.absolute()], env=env, check=False)
     except CommandFailed as error:
+        if error.returncode == 126:  # the shell's word for what may not be run
+            raise SecretError(error.message, hint=error.hint) from None
         if error.returncode == 127:
             raise _not_installed("sops") from None
         raise SecretError(f"sops did not finish reading {file}") from None

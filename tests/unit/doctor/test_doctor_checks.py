@@ -217,6 +217,12 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
             parameters=("net.ipv4.ip_forward",),
         ), [],
     ),
+    "a parameter of a longer name than the one that is told elsewhere": (
+        check_generation(
+            replace(GENERATION, drift=(("kernel", "~ net.ipv4.ip_forward_update_priority: 0 -> 1"),)),
+            parameters=("net.ipv4.ip_forward",),
+        ), [("TS831", "warning")],
+    ),
     "a host that cannot be compared": (
         check_generation(replace(GENERATION, fault="silent")), [("TS833", "error")],
     ),

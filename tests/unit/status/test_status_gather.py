@@ -135,7 +135,10 @@ class TestTailnet:
         path = a_path("exit:exit-a", "dead", causes=[{"text": causes}])
         candidate = {"name": "exit-a", "offered": True, "level": "dead", "barred_s": 0.0}
         stays = f"stays with exit-b: exit-a is dead, {causes}, and must be well for 120 s"
-        for why, count in (([stays], 1), ([f"blocked: exit-a {causes}"], 1), (["stays with exit-b"], 2)):
+        other = f"stays with exit-b: fr-exit-a is dead, {causes}"
+        for why, count in (
+            ([stays], 1), ([f"blocked: exit-a {causes}"], 1), (["stays with exit-b"], 2), ([other], 2),
+        ):  # fmt: skip
             told = {"why": why, "candidates": [candidate]}
             way = read_exit({**TAILSCALED, "Peer": {}}, PREFS, {"use": ["exit-a"]}, told, paths=[path])
             assert len(way["why"]) == count
