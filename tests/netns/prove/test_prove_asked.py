@@ -99,13 +99,15 @@ def test_a_proof_may_take_long_as_long_as_each_round_ends(
     whole = agent.send_round
 
     def slow(*words: Any) -> bytes:
-        time.sleep(0.6)
+        time.sleep(2.0)
         return whole(*words)
 
-    monkeypatch.setattr(agent, "_PATIENCE_S", 1)
+    monkeypatch.setattr(agent, "_PATIENCE_S", 5)
     monkeypatch.setattr(agent, "send_round", slow)
     stack = stack_of(f"firewall:\n  zones:\n{DMZ}")
+    started_s = time.monotonic()
     assert prove(tmp_path, stack, render(stack), limits=Limits(100, 100)).mismatches == ()
+    assert time.monotonic() - started_s > 5, "the rounds did not take long enough to tell"
 
 
 @pytest.mark.parametrize("flags", [0, agent.REFUSED])
