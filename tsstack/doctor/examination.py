@@ -298,8 +298,15 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
         exit_is_told=exit_is_told,
         silent=silent,
         pending=pending,
-        parameters=tuple(dict(switched_off(scene.status))),
+        parameters=(*dict(switched_off(scene.status)), *_told_routes(scene.status)),
     )
+
+
+def _told_routes(status: Status) -> Iterator[str]:
+    """The key of the routes, where a remark tells of all that differs in them: a monitor withdrew it."""
+    drift = any("AdvertiseRoutes" in line for line in status["generation"]["drift"])
+    if not drift and any(each["code"] == "TS713" for each in status["warnings"]):
+        yield "tailscale.advertise.routes"
 
 
 def _remarks(area: str) -> Callable[[_Scene], Iterable[Finding]]:

@@ -25,7 +25,7 @@ from tsstack.model.firewall import Zone
 from tsstack.model.stack import Stack
 from tsstack.parts.firewall.members import open_ports
 
-_MOST = 24
+_MOST = 36
 # Each packet has a world of its own, with a copy of all tables in it: large sets take long.
 _LONGEST_S = 4.0
 # RFC 5737 and RFC 3849: nobody's, as a packet from the internet.
@@ -69,7 +69,7 @@ class Asking:
 
 
 def ask_others(stack: Stack, facts: Facts) -> Asking:
-    """Send what the zones open through a copy of all tables; two dozen packets at most, of each zone some.
+    """Send what the zones open through a copy of all tables; three dozen packets at most, of each zone some.
 
     Takes some seconds at the worst. Raises CheckFailed where nothing can be tried.
     """
@@ -132,6 +132,9 @@ def _of_zone(stack: Stack, name: str, zone: Zone) -> Iterator[tuple[str, Asked]]
         yield name, Asked(name, service)
         if not number:
             yield name, Asked(name, service, version=6)
+    # Tables of others are often of one IP version alone.
+    for service in services[1:]:
+        yield name, Asked(name, service, version=6)
 
 
 def _question(stack: Stack, around: Surroundings, zone: str, asked: Asked) -> Iterator[tuple[str, Question]]:

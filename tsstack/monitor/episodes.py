@@ -128,6 +128,18 @@ def standing(told: Iterable[Told], state: Mapping[str, Any] | None) -> list[Told
     return sorted(now, key=lambda each: (-SEVERITIES.index(each.worst), each.event.at))
 
 
+def others_serve(key: str, paths: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether `key` is an upstream (`service:wiki#0`), and another one of its service is not dead.
+
+    `paths` are those of the monitor's state (docs/monitor-socket.md).
+    """
+    service, numbered, _ = key.rpartition("#")
+    return bool(numbered) and any(
+        each["key"] != key and each["key"].rpartition("#")[0] == service and each["level"] != "dead"
+        for each in paths
+    )
+
+
 def _begins(event: Event) -> bool:
     if event.severity == "info":
         return False
@@ -150,6 +162,8 @@ def _of_state(state: Mapping[str, Any], stands: Mapping[str, Told]) -> dict[str,
     for each in state["paths"]:
         severity = _LEVELS.get(each["level"])
         if severity is not None:
+            if others_serve(each["key"], state["paths"]):
+                severity = "warning"
             text = "; ".join([f"is {each['level']}", *(cause["text"] for cause in each["causes"])])
             found[each["key"]] = Event(
                 each["since"], f"path-{each['level']}", severity, each["key"], text, {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
@@ -16,6 +16,7 @@ from tsstack.errors import CheckFailed, TsstackError
 from tsstack.monitor.archive import Archive, BadTime, Past, Point
 from tsstack.monitor.book import kind_of
 from tsstack.monitor.client import Client, NotRunning
+from tsstack.monitor.episodes import others_serve
 from tsstack.monitor.quality import Quality
 from tsstack.monitor.snapshot import PathKind
 from tsstack.monitor.verdict import Level
@@ -112,8 +113,10 @@ def read(client: Client, archive: Archive, asked: Asked, *, clock: Callable[[], 
         state = client.ask("state")
     except NotRunning as error:
         return _of_history(archive, asked, now, error)
-    alive = {_service(each["key"]) for each in state["paths"] if each["level"] != "dead"}
-    links = [_live(each, asked.window_s, alive) for each in state["paths"]]
+    links = [
+        _live(each, asked.window_s, others_serve=others_serve(each["key"], state["paths"]))
+        for each in state["paths"]
+    ]
     since, until = _span(now, asked)
     if asked.span_s is not None:
         gone = set(archive.paths()) - {each.key for each in links}
@@ -251,12 +254,7 @@ def _round(value: float | None) -> float | None:
     return round(value, _DIGITS) if isinstance(value, float) else value
 
 
-def _service(key: str) -> str:
-    """`service:wiki` of each of its upstreams."""
-    return key.rpartition("#")[0]
-
-
-def _live(told: Mapping[str, Any], window_s: float, alive: Set[str]) -> Link:
+def _live(told: Mapping[str, Any], window_s: float, *, others_serve: bool) -> Link:
     """A path of the monitor's state (docs/monitor-socket.md)."""
     window = next((each for each in told["windows"] if each["window_s"] == window_s), None)
     measured = window is not None and window["sent"]
@@ -271,7 +269,7 @@ def _live(told: Mapping[str, Any], window_s: float, alive: Set[str]) -> Link:
         interface=told["interface"],
         via=told["via"],
         error=told["error"],
-        others_serve=told["kind"] == "service" and _service(told["key"]) in alive,
+        others_serve=others_serve,
     )
 
 

@@ -73,6 +73,7 @@ HITS = {
     "by a map": chain("input", "tcp dport vmap { 443 : drop }"),
     "by its policy": chain("input", "tcp dport 22 accept", policy="drop"),
     "IPv6 alone": chain("input", "tcp dport 80 drop", family="ip6"),
+    "another port of IPv6 alone": chain("input", "tcp dport 443 drop", family="ip6"),
     "UDP": chain("input", "udp dport 443 drop", family="inet"),
     "a reject": chain("input", "tcp dport 80 reject with tcp reset"),
 }

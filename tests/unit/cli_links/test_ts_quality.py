@@ -291,9 +291,11 @@ def test_what_others_say_does_nothing_to_the_terminal(run, tmp_path: Path) -> No
 
 
 def test_a_filter_does_not_make_a_dead_upstream_worse(run, tmp_path: Path) -> None:
-    upstreams = (path("service:wiki#0"), path("service:wiki#1", "dead", None))
+    upstreams = (path("service:wiki#0"), path("service:wiki#1", "dead", None), path("service:db#0"))
     with served(tmp_path / "m.sock", Watching(state(*upstreams))):
         code, out, _ = run("wiki#1", "--json")
+        _, other, _ = run("db", "--json")
     told = json.loads(out)
     assert (code, told["status"], told["level"]) == (1, "warning", "dead")
     assert told["paths"][0]["others_serve"] is True
+    assert json.loads(other)["paths"][0]["others_serve"] is False

@@ -223,6 +223,12 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
             parameters=("net.ipv4.ip_forward",),
         ), [("TS831", "warning")],
     ),
+    "routes whose withdrawal is told elsewhere": (
+        check_generation(
+            replace(GENERATION, drift=(("tailscale", "~ tailscale.advertise.routes: none -> 10.9.0.0/24"),)),
+            parameters=("tailscale.advertise.routes",),
+        ), [],
+    ),
     "a host that cannot be compared": (
         check_generation(replace(GENERATION, fault="silent")), [("TS833", "error")],
     ),

@@ -296,3 +296,18 @@ def test_in_a_low_window_the_verdict_and_what_is_wrong_stay(rows: int) -> None:
     assert lines[2:3] == ["X names        error TS842 wiki.tail.test"]
     assert ("! " in "".join(lines)) == (rows > 7)
     assert doctor_lines(FOUND, PLAIN, rows=14) == doctor_lines(FOUND, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("codes_", "drift", "told"),
+    [
+        (["TS713"], [], ["tailscale.advertise.routes"]),
+        (["TS713"], ["tailscaled's AdvertiseRoutes is none, not 10.9.0.0/24"], []),
+        (["TS755"], [], []),
+    ],
+)
+def test_routes_that_a_monitor_withdrew_are_no_drift_beside_and_others_are(
+    codes_: list[str], drift: list[str], told: list[str]
+) -> None:
+    status = {"generation": {"drift": drift}, "warnings": [{"code": each} for each in codes_]}
+    assert [*examination._told_routes(status)] == told  # type: ignore[arg-type]

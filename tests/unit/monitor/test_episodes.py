@@ -113,6 +113,14 @@ def test_the_monitor_knows_better_than_the_log() -> None:
     ]
 
 
+def test_a_dead_upstream_of_a_service_that_another_one_serves_is_a_warning() -> None:
+    paths = (path("service:wiki#0", "dead"), path("service:wiki#1"), path("service:wikis#0", "dead"))
+    stands = standing((), state(*paths).as_json())
+    assert {each.event.about: each.worst for each in stands} == {
+        "service:wiki#0": "warning", "service:wikis#0": "critical",
+    }  # fmt: skip
+
+
 def test_without_a_monitor_the_log_is_all_there_is() -> None:
     events = [*outage()[:2], *outage("exit:b", 5)[:3], *outage("exit:c", 9)]
     stands = standing(Episodes(events).told, None)
