@@ -189,6 +189,8 @@ def test_pitfall_04_a_foreign_drop_is_named_and_shown_for_a_peer(
     mend("nft", "delete", "table", "ip", "strict")
     found = bad(examine(host, "--from", "laptop"))
     assert "strict" in found["TS876"]["evidence"]
+    host.run(["sh", "-c", found["TS876"]["fix"]])
+    assert "TS876" not in bad(examine(host, "--from", "laptop"))
     host.run(["sh", "-c", found["TS864"]["fix"]])
     assert not {"TS864", "TS876"} & bad(examine(host, "--from", "laptop")).keys()
 

@@ -6,8 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tsstack.doctor.finding import Finding, listed
+from tsstack.doctor.foreign import accepting
+
+if TYPE_CHECKING:
+    from tsstack.explain.others import Hit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Ruling:
     fix: str = ""
     source: str = ""
     """The peer's address that it would come from."""
+    hit: Hit | None = None
+    """Another program's rule that does not accept it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,9 @@ def check_peer(facts: PeerFacts) -> Iterator[Finding]:
             refused.setdefault((each.verdict, each.reason, each.fix), []).append(each)
     for (verdict, reason, mend), rulings in refused.items():
         words = f"{_what(rulings)} would be {verdict}: {reason}"
-        fix = mend or f"tsstack explain --live {rulings[0].source} {rulings[0].service}"
+        hits = [each.hit for each in rulings if each.hit]
+        look = f"tsstack explain --live {rulings[0].source} {rulings[0].service}"
+        fix = accepting(hits) if hits else mend or look
         yield Finding("TS876", "error", facts.name, words, fix)
     passed = [each for each in facts.rulings if each.verdict == "accepted"]
     if passed:

@@ -172,6 +172,7 @@ def _rule(
 ) -> Iterator[Ruling]:
     """As `tsstack explain --live` does it: each packet is sent through a copy of all owners' rules."""
     from tsstack.explain.kernel_copy import read_ruleset
+    from tsstack.explain.others import Hit
     from tsstack.explain.packet import Ground, explain_live
     from tsstack.explain.places import Places
     from tsstack.explain.question import Asked, resolve
@@ -202,4 +203,7 @@ def _rule(
         answer = explained.answer
         place = f"{explained.place}: " if explained.place else ""
         fix = answer.fix.words if answer.fix else ""
-        yield Ruling(service, answer.verdict, f"{place}{answer.reason}", fix, source)
+        by = answer.decision
+        foreign = answer.verdict != "accepted" and by is not None and not by.ours
+        hit = Hit(service, "", source, "tailscale0", by) if foreign and by else None
+        yield Ruling(service, answer.verdict, f"{place}{answer.reason}", fix, source, hit)
