@@ -195,6 +195,24 @@ def test_pitfall_04_a_foreign_drop_is_named_and_shown_for_a_peer(
     assert not {"TS864", "TS876"} & bad(examine(host, "--from", "laptop")).keys()
 
 
+@pytest.mark.parametrize("how", ["dnat to 192.168.15.9:7777", "redirect to :9999"])
+def test_a_port_that_another_table_takes_away(host: Machine, mend: Callable[..., None], how: str) -> None:
+    """As a published port of a container does: what the rules accept then is not what the file serves."""
+    hook = "type nat hook prerouting priority -100"
+    host.run(["nft", "-f", "-"], stdin=f"table ip nat2 {{ chain pre {{ {hook}; tcp dport 443 {how}; }}; }}")
+    mend("nft", "delete", "table", "ip", "nat2")
+    found = bad(examine(host, "--from", "laptop"))
+    assert "tcp/443 from 100." in found["TS876"]["evidence"]
+    assert "nat2 pre" in found["TS876"]["evidence"]
+    assert found["TS876"]["fix"] == "nft -a list chain ip nat2 pre"
+    rules = "ct status dnat accept; icmp type redirect accept; tcp dport 443 accept"
+    hook = "type filter hook input priority -10"
+    host.run(
+        ["nft", "-f", "-"], stdin=f"flush table ip nat2; table ip nat2 {{ chain in {{ {hook}; {rules}; }}; }}"
+    )
+    assert "TS876" not in bad(examine(host, "--from", "laptop"))
+
+
 def test_forwarding_that_was_switched_off(host: Machine, mend: Callable[..., None]) -> None:
     host.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
     mend(*_TSSTACK, "switch")

@@ -44,7 +44,7 @@ class Ruling:
     service: str
     """`tcp/443`."""
     verdict: str
-    """accepted, dropped, rejected or lost."""
+    """accepted, dropped, rejected, lost or sent elsewhere."""
     reason: str = ""
     fix: str = ""
     source: str = ""

@@ -18,6 +18,8 @@ from tsstack.model.stack import Stack
 from tsstack.prove.expected import Oracle, Packet
 from tsstack.system.scratch import Scratch
 
+# `ct status dnat` and `icmp type redirect` only look.
+_ELSEWHERE = re.compile(r"\bdnat (?:ip6? )?to\b|\bredirect(?: to\b|$)|\btproxy (?:ip6? )?to\b")
 _DNAT = re.compile(r"\bdnat (?:ip6? )?to (?:([0-9.]+)|\[?([0-9a-f:]*:[0-9a-f:]+)\]?)(?::(\d+))?")
 
 
@@ -49,6 +51,12 @@ class Explanation:
     """Whether tailscaled's own SSH server takes it before any rule; the rest is what they would do."""
     ssh_place: Place | None = None
     """Where the file asks for that server."""
+
+    @property
+    def taken_by(self) -> Decision | None:
+        """The rule of somebody else that sends the packet to another address or port, if one does (NAT)."""
+        decisions = (each for each, _ in self.decisions if not each.ours)
+        return next((each for each in decisions if _ELSEWHERE.search(each.rule)), None)
 
     @property
     def agrees(self) -> bool:

@@ -206,4 +206,9 @@ def _rule(
         by = answer.decision
         foreign = answer.verdict != "accepted" and by is not None and not by.ours
         hit = Hit(service, "", source, "tailscale0", by) if foreign and by else None
+        if by := explained.taken_by:
+            chain = f"{by.family} {by.table} {by.chain}"
+            words = f"chain {chain}: `{by.rule}`; what listens here for the file does not get it"
+            yield Ruling(service, "sent elsewhere", words, f"nft -a list chain {chain}", source)
+            continue
         yield Ruling(service, answer.verdict, f"{place}{answer.reason}", fix, source, hit)
