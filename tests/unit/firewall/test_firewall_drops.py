@@ -208,6 +208,18 @@ def test_who_can_read_neither_is_told_why(monkeypatch, tmp_path):
     assert "none cannot be read: No such file or directory" in reading.trouble
 
 
+def test_a_journal_that_shows_this_user_nothing_does_not_hide_why(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(kernel_log, "run", lambda argv, **how: Result(0, "", ""))
+    monkeypatch.setattr(kernel_log, "which", lambda name: name)
+    monkeypatch.setattr(kernel_log, "_read_ring", refuse)
+    reading = read_drops(time.time() - 60, kmsg=tmp_path / "kmsg")
+    assert (reading.packets, reading.source) == ((), "journal")
+    assert "try with sudo" in reading.trouble
+
+
 def test_this_machines_own_ring_is_read():
     assert os.access("/dev/kmsg", os.R_OK)
     reading = read_drops(time.time() - 60)

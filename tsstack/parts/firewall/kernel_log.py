@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ def read_drops(since_unix_s: float, *, most: int = 10_000, kmsg: Path = KMSG) ->
         except CommandFailed as error:
             trouble = trouble or f"the journal cannot be read: {error.message}"
         else:
+            if journal.trouble and trouble:  # a journal shows nothing of it to who may not see it either
+                journal = replace(journal, trouble=trouble)
             if found is None or journal.since_unix_s < found.since_unix_s:
                 return journal
     return found or Reading((), "", time.time(), trouble)
