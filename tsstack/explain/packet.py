@@ -19,7 +19,11 @@ from tsstack.prove.expected import Oracle, Packet
 from tsstack.system.scratch import Scratch
 
 # `ct status dnat` and `icmp type redirect` only look.
-_ELSEWHERE = re.compile(r"\bdnat (?:ip6? )?to\b|\bredirect(?: to\b|$)|\btproxy (?:ip6? )?to\b")
+_ELSEWHERE = re.compile(
+    r"\bdnat (?:ip6? )?(?:addr \S+ \S+ )?to\b|\btproxy (?:ip6? )?to\b"
+    r"|(?<!type )\bredirect(?: (?:to|random)\b|$)"
+)
+_QUOTED = re.compile(r'"[^"]*"')
 _DNAT = re.compile(r"\bdnat (?:ip6? )?to (?:([0-9.]+)|\[?([0-9a-f:]*:[0-9a-f:]+)\]?)(?::(\d+))?")
 
 
@@ -55,13 +59,18 @@ class Explanation:
     @property
     def taken_by(self) -> Decision | None:
         """The rule of somebody else that sends the packet to another address or port, if one does (NAT)."""
-        decisions = (each for each, _ in self.decisions if not each.ours)
-        return next((each for each in decisions if _ELSEWHERE.search(each.rule)), None)
+        others = (each for each, _ in self.decisions if not each.ours and not each.target)
+        return next((each for each in others if sends_elsewhere(each.rule)), None)
 
     @property
     def agrees(self) -> bool:
         """Whether the kernel did what the file says."""
         return self.expected in {"", self.answer.action}
+
+
+def sends_elsewhere(rule: str) -> bool:
+    """Whether a rule, as nft prints it, changes where a packet goes; what its comment says does not."""
+    return _ELSEWHERE.search(_QUOTED.sub("", rule).removesuffix("comment ").rstrip()) is not None
 
 
 def explain_staged(world: World, question: Question, ground: Ground, table: str) -> Explanation:

@@ -85,7 +85,9 @@ class Client:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no monitor listens on {self.path}", hint=_START) from error
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise NotRunning("the monitor closed the connection", hint=_START) from error
+            raise NotRunning(
+                "the monitor closed the connection", hint="systemctl status tsstack-monitor"
+            ) from error
         except TimeoutError as error:
             raise NotRunning(
                 f"the monitor did not answer within {timeout_s:g} s", hint="systemctl restart tsstack-monitor"

@@ -62,8 +62,8 @@ def read_drops(since_unix_s: float, *, most: int = 10_000, kmsg: Path = KMSG) ->
         except CommandFailed as error:
             trouble = trouble or f"the journal cannot be read: {error.message}"
         else:
-            if journal.trouble and trouble:  # a journal shows nothing of it to who may not see it either
-                journal = replace(journal, trouble=trouble)
+            if journal.trouble and trouble:  # a journal that may not be read looks like an empty one
+                journal = replace(journal, trouble=f"{journal.trouble}, and {trouble}")
             if found is None or journal.since_unix_s < found.since_unix_s:
                 return journal
     return found or Reading((), "", time.time(), trouble)
