@@ -177,7 +177,7 @@ def wrapped(text: str, width: int) -> list[str]:
         while width_of(rest) > width:
             room = width - width_of(line) - bool(line)
             head = (cut(rest, room) if room > 0 else "") or ("" if line else rest[:1])
-            lines.append(f"{line} {head}".strip() if line else head)
+            lines.append(f"{line} {head}".strip(" ") if line else head)
             line, rest = "", rest[len(head) :]
         if line and width_of(line) + 1 + width_of(rest) > width:
             lines.append(line)

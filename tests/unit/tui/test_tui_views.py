@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tui_bed import (
     CAUSE,
@@ -102,6 +102,7 @@ class TestCells:
         line = fitted(tuple((UTF8.words(text), look) for text, look in spans), width)
         assert sum(width_of(text) for text, _ in line) <= width
 
+    @example("\x1f 00", 1)
     @given(st.text(), st.integers(1, 30))
     def test_wrapping_loses_no_word(self, text: str, width: int) -> None:
         lines = wrapped(text, width)
