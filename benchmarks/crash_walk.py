@@ -172,7 +172,7 @@ class Walk:
             how = "recover" if done.code != 0 else "nothing"
             wrong = self._bad_end(done.code, done.said) if hit else []
         words = scene.words if scene.name != "early firewall" else ("recover", "--boot")
-        if scene.name in {"boot", "boot after what waits", "early firewall"} and how == "recover":
+        if scene.reboots and how == "recover":
             how = "again"  # what was lost with the boot comes back by the boot unit, run once more
         if not self.recovers:
             how = "nothing"

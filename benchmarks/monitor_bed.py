@@ -25,7 +25,8 @@ from tsstack.lab.machine import Machine
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST, FIRST, SECOND = "laptop", "exit-b", "client-1"
 FIRST_ADDRESS, SECOND_ADDRESS = "10.77.3.2", "10.77.11.2"
-INTERNET = "203.0.113.1"
+FIRST_ADDRESS6, SECOND_ADDRESS6 = "fd77:0:0:3::2", "fd77:0:0:11::2"
+INTERNET, INTERNET6 = "203.0.113.1", "2001:db8:77::1"
 FILE = """\
 host: {{name: laptop, tailnet: tail.test, uplink: eth0}}
 tailscale:
@@ -52,7 +53,7 @@ async def one():
     seen = ""
     try:
         async with asyncio.timeout({PATIENCE_S}):
-            reader, writer = await asyncio.open_connection("{INTERNET}", 7777)
+            reader, writer = await asyncio.open_connection(sys.argv[1], 7777)
             seen = (await reader.readline()).decode().strip()
             writer.close()
     except (OSError, TimeoutError):
@@ -160,8 +161,8 @@ class Bed:
             daemon.stop()
 
     @contextlib.contextmanager
-    def client(self) -> Iterator[Client]:
-        process = self.host.popen([sys.executable, "-c", _CLIENT])
+    def client(self, to: str = INTERNET) -> Iterator[Client]:
+        process = self.host.popen([sys.executable, "-c", _CLIENT, to])
         client = Client()
 
         def read() -> None:

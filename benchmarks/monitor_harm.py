@@ -71,6 +71,8 @@ class Checker:
             if manual[0].node != node:
                 self._say(at_s, f"moved to {node} although {manual[0].node} was chosen by hand")
             return
+        if self._returns(done):
+            return
         recent = self._known(node, at_s, 10.0)
         answered = [rtt for rtt in recent if rtt is not None]
         if len(answered) < 3 or not recent or recent[-1] is None:
@@ -87,6 +89,20 @@ class Checker:
             if long and lost <= max(2, 0.1 * len(long)):
                 return
         self._say(at_s, f"moved from {left} to {node}, which was not measured to be better")
+
+    def _returns(self, done: Done) -> bool:
+        """Whether a move whose proof has just failed is undone: the host goes back to where something passed.
+
+        Decision 6 asks no more of that place than an answer of the last three paces and 2 s. Where the host
+        is nothing passes: a way that passes half is measured to be better, and to wait there is the harm.
+        """
+        origin, failed = None, False
+        for each in self.trace.done[: self.trace.done.index(done) + 1]:
+            if each.what == "use":
+                failed = any(of == each.left and not ok for _, of, ok in self._proofs_of_late(each.at_s))
+                origin = origin if failed else each.left
+        heard = any(rtt is not None for rtt in self._known(done.node, done.at_s, 3 * TICK_S + 2))
+        return failed and done.node == origin and heard and not self._bad_proof(done.node, done.at_s)
 
     def _bad_proof(self, node: str, at_s: float) -> bool:
         last = [ok for when, of, ok in self.trace.proofs if of == node and at_s - 60 <= when <= at_s]
@@ -238,8 +254,16 @@ class Checker:
         due_s = ends[0] + 30 * len(self.plan.nodes) + 40
         if due_s < min(ends[1], self.plan.length_s):
             back = next(each.node for each in self.plan.faults if each.end_s == ends[0])
-            if self._in_use(due_s) != back:
+            if self._stays_away(back, due_s, min(ends[1], self.plan.length_s)):
                 self._say(due_s, f"on {self._in_use(due_s)}, though {back} works since {ends[0]:.1f} s")
+
+    def _stays_away(self, node: str, at_s: float, until_s: float) -> bool:
+        """Whether it is not in use at a time, and away for longer than a way home that fails its proof takes.
+
+        That way is tried by design, as nobody can see from elsewhere whether home has its uplink again.
+        """
+        before, now, after = (self._in_use(each) != node for each in (at_s - 7, at_s, at_s + 7))
+        return now and (before or (after and at_s + 7 < until_s))
 
     def _left_for_nothing(self) -> None:
         """One silent target is no reason to move, to block or to leave by the uplink."""

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from monitor_bed import FIRST_ADDRESS, PATIENCE_S, Bed, Client
+from monitor_bed import FIRST_ADDRESS, FIRST_ADDRESS6, INTERNET, INTERNET6, PATIENCE_S, Bed, Client
 
 WHO = ("monitor", "name", "auto:any")
 FAULTS: dict[str, dict[str, Any]] = {
@@ -44,6 +44,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument(
         "--alone", type=int, default=None, help="runs without the monitor (default: as --runs)"
     )
+    parser.add_argument("--ipv6", action="store_true", help="the client connects by IPv6")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds after which a run is censored")
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--who", nargs="+", choices=WHO, default=list(WHO))
@@ -62,7 +63,7 @@ def main(words: list[str] | None = None) -> int:
         if number >= len(of(rows, fault, who)) and number < counts[who]
     ]
     if missing:
-        run_all(missing, options.limit, options.out)
+        run_all(missing, options.limit, options.out, ipv6=options.ipv6)
     result = summarise(read_rows(options.out), options.faults, options.who)
     print(json.dumps(result, indent=1) if options.json else as_text(result))
     return 0 if all(row["met"] is not False for row in result) else 1
@@ -83,11 +84,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def run_all(wanted: list[tuple[str, str]], limit_s: float, out: Path) -> None:
+def run_all(wanted: list[tuple[str, str]], limit_s: float, out: Path, *, ipv6: bool) -> None:
     """One lab for all; it is healed between the runs."""
     for end in _ENDS:  # an end from outside takes the lab down too
         signal.signal(end, lambda *_: sys.exit(1))
-    with Bed.up() as bed, bed.client() as client:
+    with Bed.up() as bed, bed.client(INTERNET6 if ipv6 else INTERNET) as client:
         for number, (fault, who) in enumerate(wanted):
             row = run_one(bed, client, fault, who, limit_s)
             with out.open("a") as file:
@@ -125,7 +126,7 @@ def hurt(bed: Bed, client: Client, fault: str, how: dict[str, Any], limit_s: flo
     if client.await_flow(time.time(), within_s=_WITHIN_S) is None:
         raise RuntimeError("the client's traffic does not flow before the fault")
     time.sleep(SETTLE_S)
-    node = "exit-b" if client.attempts[-1].by == FIRST_ADDRESS else "client-1"
+    node = "exit-b" if client.attempts[-1].by in {FIRST_ADDRESS, FIRST_ADDRESS6} else "client-1"
     leaked = bed.leaked()
     bed.lab.fault(fault, node, amount=how.get("amount", 0))
     at = time.time()

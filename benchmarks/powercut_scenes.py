@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from powercut_host import FILES, Host, Verdict, step_of
-from vm_machine import Job
+from vm_machine import Job, Silent
 
 KINDS = ("switch", "switch --confirm", "rollback", "confirm", "boot", "rollback of what waits")
 _AFTER_STEP_S = 1.0
@@ -33,6 +33,8 @@ class Cut:
     duration_s: float = 0.0
     knocks: int = 0
     """Packets at closed ports during the boot that was judged; none was answered unless a fault says so."""
+    not_made_first: str = ""
+    """Why the first try did not come to the cut."""
     spared_us: int = 0
     """How long before the first link the firewall stood."""
 
@@ -45,16 +47,29 @@ class Cut:
             self.spared_us = min(verdict.seen["links_us"]) - stood_us
 
 
+class NotMade(Exception):
+    """What a cut was to interrupt did not come so far; the power may still be on."""
+
+
 def make_cut(host: Host, number: int, seed: int) -> tuple[Cut, Verdict]:
-    """The cut of that number: always the same kind and the same draw of moments for the same seed."""
+    """The cut of that number: always the same kind and the same draw of moments for the same seed.
+
+    Raises NotMade, which says nothing of the host: with too much load its switch may run out of time.
+    """
     chance = random.Random(f"{seed}:{number}")  # noqa: S311  no secret
     kind = KINDS[(number + seed) % len(KINDS)]
     cut = Cut(number, kind, chance.choice(("first", "second")) if kind != "rollback" else "second")
     began_s = time.monotonic()
-    host.resume(cut.start)
-    allowed = _SCENES[kind](host, cut, chance)
-    host.boot()
-    verdict = host.judge(allowed)
+    try:
+        host.resume(cut.start)
+        allowed = _SCENES[kind](host, cut, chance)
+    except (AssertionError, OSError, Silent) as error:
+        raise NotMade(f"{kind}: {type(error).__name__}: {error}") from error
+    try:
+        host.boot()
+        verdict = host.judge(allowed)
+    except Silent as error:
+        verdict = Verdict(faults=[str(error)])
     cut.take(verdict)
     host.cut()
     cut.duration_s = time.monotonic() - began_s

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from powercut_host import Host
-from powercut_scenes import KINDS, Cut, make_cut
+from powercut_scenes import KINDS, Cut, NotMade, make_cut
 from vm_debian import SEATS
 from vm_image import prepare_image
 
@@ -69,6 +69,7 @@ class Session:
         known = [Cut(**json.loads(line)) for line in _lines(results)]
         made = {cut.number: cut for cut in known}
         todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        failed: dict[int, str] = {}
         wanted = list(numbers)
         for number in wanted:
             if number not in made:
@@ -80,7 +81,17 @@ class Session:
                     number = todo.get_nowait()
                 except queue.Empty:
                     return
-                cut, verdict = make_cut(host, number, seed)
+                try:
+                    cut, verdict = make_cut(host, number, seed)
+                except NotMade as error:
+                    print(f"{number:4} was not made, {error}", file=sys.stderr)
+                    with self._lock:
+                        if number in failed:
+                            raise
+                        failed[number] = str(error)
+                    todo.put(number)
+                    continue
+                cut.not_made_first = failed.get(number, "")
                 with self._lock:
                     made[number] = cut
                     with results.open("a") as out:
@@ -150,6 +161,7 @@ def summarize(cuts: list[Cut], seed: int) -> dict[str, Any]:
         "knocks": sum(cut.knocks for cut in cuts),
         "firewall_before_link_s": min((cut.spared_us for cut in whole), default=0) / 1e6,
         "duration_s": sum(cut.duration_s for cut in cuts),
+        "made_again": [f"{cut.number}: {cut.not_made_first}" for cut in cuts if cut.not_made_first],
         "torn_cuts": [asdict(cut) for cut in cuts if cut.faults],
     }
 
@@ -162,6 +174,8 @@ def show(found: dict[str, Any], folder: Path) -> None:
     for name, *numbers in rows:
         print(name.ljust(24), *(number.rjust(6) for number in numbers))
     print()
+    for why in found["made_again"]:
+        print(f"was made at the second try only, {why}")
     for cut in found["torn_cuts"]:
         print(f"TORN {describe(Cut(**cut))}\n     kept in {folder}/torn-{cut['number']}")
     print(

@@ -28,6 +28,7 @@ from tsstack.lab.lab import Lab
 
 _BOOT_LIMIT_S = 900.0
 _RUN_LIMIT_S = 1200.0
+_SUSPEND_LIMIT_S = 60.0
 
 
 class Silent(Exception):
@@ -142,17 +143,42 @@ class Machine:
 
     def save(self, snapshot: str) -> None:
         """Keep the machine as it is now, memory and disk, for `power_on`; it goes on running."""
+        said = self._tell(f"savevm {snapshot}", limit_s=120)
+        if "Error" in said:
+            raise RuntimeError(f"no snapshot: {said}")
+
+    def suspend(self) -> None:
+        """Send it to sleep as a closing lid does (ACPI S3, `systemctl suspend`); returns when it sleeps.
+
+        Only a machine without a clock of its own sleeps in everybody's time. Raises Silent.
+        """
+        self.begin(["systemctl", "suspend"])
+        until = time.monotonic() + _SUSPEND_LIMIT_S
+        while "suspended" not in self._tell("info status"):
+            if time.monotonic() > until:
+                raise Silent("it does not go to sleep")
+            time.sleep(0.2)
+
+    def wake(self) -> None:
+        """End its sleep; returns when it answers again."""
+        self._tell("system_wakeup")
+        self.run("true")
+
+    def _tell(self, words: str, *, limit_s: float = 20.0) -> str:
+        """Give the emulator's monitor a command; what it says."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as monitor:
-            monitor.settimeout(120)
+            monitor.settimeout(limit_s)
             monitor.connect(str(self.folder / "monitor.sock"))
             said = b""
-            for words in (b"", f"savevm {snapshot}\n".encode()):
-                monitor.sendall(words)
+            for line in (b"", f"{words}\n".encode()):
+                monitor.sendall(line)
                 said = b""
                 while not said.endswith(b"(qemu) "):
-                    said += monitor.recv(65536)
-        if b"Error" in said:
-            raise RuntimeError(f"no snapshot: {said.decode(errors='replace')}")
+                    heard = monitor.recv(65536)
+                    if not heard:
+                        raise Silent("the emulator has ended")
+                    said += heard
+        return said.decode(errors="replace")
 
     def is_on(self) -> bool:
         """Whether its emulator runs."""

@@ -104,6 +104,8 @@ def is_pure(path: Path) -> bool:
             "switch/plan.py",
             "switch/ways.py",
             "switch/arrivals.py",
+            "switch/behind.py",
+            "switch/carriers.py",
             "switch/kernel_ways.py",
             *(f"monitor/{name}.py" for name in MONITOR_JUDGEMENT),
             *(f"bench/{name}.py" for name in BENCH_JUDGEMENT),

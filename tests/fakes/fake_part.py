@@ -23,6 +23,8 @@ class FolderPart:
         self.journal = journal
         self.fail_at: set[str] = set()
         self.warning = ""
+        self.needs_files = False
+        """Whether nothing of it comes back without the generation's files, as of nginx."""
 
     def desired(self, stack: Stack, facts: Facts) -> Tree:
         return {f"{self.folder}/name.txt": f"{stack.host.name}\n"}
@@ -71,6 +73,9 @@ class FolderPart:
         files = snapshot["files"]
         assert isinstance(files, dict)
         self._write({Path(path).name: str(text) for path, text in files.items()})
+
+    def needs_generation(self, snapshot: Snapshot) -> bool:
+        return self.needs_files
 
     def _write(self, files: dict[str, str]) -> None:
         self.live.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,15 @@ import time
 
 import pytest
 from failover_bed import codes, settle
-from monitor_bed import FIRST_ADDRESS, SECOND_ADDRESS, Bed, Client
+from monitor_bed import (
+    FIRST_ADDRESS,
+    FIRST_ADDRESS6,
+    INTERNET6,
+    SECOND_ADDRESS,
+    SECOND_ADDRESS6,
+    Bed,
+    Client,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -87,6 +95,25 @@ def test_pitfall_30_block_is_really_blocked_and_ends_by_itself(bed: Bed, client:
     assert "blocked" in words
     # By the node in use, which answers again, or by a move to another that did so first.
     assert {"unblocked", "proven"} & words
+
+
+def test_what_goes_by_ipv6_moves_too_and_is_blocked_too(bed: Bed) -> None:
+    """The targets of the file are IPv4 alone: they stand for the node, and the node is left with all."""
+    with bed.client(INTERNET6) as client, bed.monitor(restore_after="6s") as daemon:
+        settle(client, FIRST_ADDRESS6)
+        leaked = bed.leaked()
+        bed.lab.fault("uplink", "exit-b")
+        assert client.await_flow(time.time(), within_s=15, by=SECOND_ADDRESS6) is not None, daemon.lines
+        bed.lab.fault("cut", "client-1")
+        daemon.await_state(lambda state: state["exit"]["blocked"])
+        at = time.time()
+        time.sleep(5)
+        tried = [attempt for attempt in client.attempts if attempt.begun > at]
+        assert len(tried) > 10 and all(not attempt.by for attempt in tried)
+        assert bed.leaked() == leaked
+        bed.lab.heal()
+        assert client.await_flow(time.time(), within_s=60) is not None, daemon.lines
+        assert bed.leaked() == leaked
 
 
 def test_otherwise_direct_leaves_by_the_uplink_only_when_no_candidate_works(bed: Bed, client: Client) -> None:

@@ -16,6 +16,7 @@ from monitor_bed import Bed, Daemon
 
 pytestmark = pytest.mark.lab
 
+ROOT = Path(__file__).resolve().parents[2]
 FILE = "/etc/tsstack/tsstack.yaml"
 ROUTE = "192.168.77.0/24"
 LAN_HOST = "192.168.77.9"
@@ -44,9 +45,9 @@ def write(bed: Bed, *, use: str = "[exit-b, client-1]", more: str = "", monitor:
 
 
 def switch(bed: Bed, *words: str) -> dict[str, Any]:
-    done: dict[str, Any] = json.loads(
-        bed.host.run(["tsstack", "--json", *(words or ("switch", "--no-prove"))], timeout_s=120).stdout
-    )
+    command = ["tsstack", "--json", *(words or ("switch", "--no-prove"))]
+    said = bed.host.run(command, timeout_s=120, env={"PYTHONPATH": str(ROOT)}).stdout
+    done: dict[str, Any] = json.loads(said)
     return done
 
 
@@ -78,6 +79,30 @@ def test_a_host_that_is_brought_back_to_nothing_is_left_so(bed: Bed, daemon: Dae
     state = daemon.await_state(lambda state: not any(e["about"] == "generation" for e in state["troubles"]))
     assert state["exit"]["actual"] == "exit-b"
     assert before == bed.ids["exit-b"], "what it was before the first switch"
+
+
+def test_what_goes_past_the_exit_node_is_the_monitors_trouble_and_a_switch_warns_of_it(
+    bed: Bed, daemon: Daemon
+) -> None:
+    """Its probes are bound to the tunnel, and a switch that changes nothing would call all well."""
+
+    def troubled(state: dict[str, Any]) -> bool:
+        return any(each["about"] == "past the exit node" for each in state["troubles"])
+
+    told = switch(bed)
+    assert not [line for line in told["warnings"] if "TS718" in line]
+    daemon.await_state(lambda state: state["exit"]["actual"] == "exit-b")
+    bed.host.run(["ip", "route", "flush", "table", "52"])
+    daemon.await_state(troubled, within_s=40)
+    (warning,) = [line for line in switch(bed)["warnings"] if "TS718" in line]
+    assert warning.startswith("IPv4 leaves this host by eth0")
+    bed.host.stop_daemon()
+    bed.host.start_daemon()
+    bed.host.await_tailnet()
+    daemon.await_state(lambda state: state["exit"]["actual"] == "exit-b" and not troubled(state))
+    time.sleep(2)
+    assert not [line for line in switch(bed)["warnings"] if "TS718" in line]
+    daemon.await_state(lambda state: not troubled(state))
 
 
 def test_a_switch_leaves_the_node_that_the_monitor_moved_to_and_the_monitor_takes_up_its_file(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 
 import pytest
-from tailscale_bed import Bed, Node, eventually, stack_of
+from tailscale_bed import Bed, Node, eventually, sh, stack_of
 
 from tsstack.errors import ApplyFailed, CheckFailed
 from tsstack.parts.tailscale.host import PART
+from tsstack.status.gather import Sources, gather
 
 pytestmark = pytest.mark.lab
 
@@ -131,3 +134,56 @@ def test_restore_brings_the_earlier_exit_node_back(client: Node, exits: dict[str
     assert chosen(client) == exits["exit-b"]
     PART.restore(before, client.facts)
     assert chosen(client) == exits["exit-a"]
+
+
+def past(node: Node) -> list[tuple[int, str, int | None]]:
+    """What ts-status tells of packets that go past the exit node, of a tailscaled that runs for a while."""
+    longer_ago = time.time() - 60
+    os.utime(node.socket, (longer_ago, longer_ago))
+    places = Sources(
+        state=str(node.folder), run=str(node.folder), tailscaled=str(node.socket), monitor="/none"
+    )
+    told = node.inside(lambda: gather(places))
+    found = [(each["version"], each["interface"], each["rule"]) for each in told["exit"]["bypassed"]]
+    remarks = [each["level"] for each in told["warnings"] if each["code"] == "TS718"]
+    assert remarks == (["critical"] if found else [])
+    return found
+
+
+def restart(node: Node) -> None:
+    node.stop()
+    node.start()
+    eventually(lambda: node.api.status(peers=False)["BackendState"] == "Running")
+
+
+@pytest.mark.parametrize("allow_lan_access", [False, True])
+def test_what_goes_past_the_exit_node_is_told_until_tailscaled_is_restarted(
+    client: Node, allow_lan_access: bool
+) -> None:
+    sh("ip", "-n", client.namespace, "-6", "address", "replace", "fd77::9/64", "dev", "eth0", "nodad")
+    sh("ip", "-n", client.namespace, "-6", "route", "replace", "default", "via", "fd77::1")
+    client.switch(use("exit-a", allow_lan_access=allow_lan_access))
+    eventually(lambda: past(client) == [])
+    for version in (4, 6):
+        sh("ip", "-n", client.namespace, f"-{version}", "route", "flush", "table", "52")
+    assert past(client) == [(4, "eth0", None), (6, "eth0", None)]
+    restart(client)
+    eventually(lambda: past(client) == [])
+    for state in ("down", "up"):
+        sh("ip", "-n", client.namespace, "link", "set", "tailscale0", state)
+    assert past(client) == [(4, "eth0", None), (6, "eth0", None)]
+    restart(client)
+    eventually(lambda: past(client) == [])
+
+
+def test_a_rule_before_those_of_tailscaled_is_named(client: Node) -> None:
+    client.switch(use("exit-a"))
+    eventually(lambda: past(client) == [])
+    sh("ip", "-n", client.namespace, "rule", "add", "pref", "5200", "lookup", "main")
+    assert past(client) == [(4, "eth0", 5200)]
+    sh("ip", "-n", client.namespace, "rule", "del", "pref", "5200")
+    assert past(client) == []
+    client.switch(stack_of("client"))
+    sh("ip", "-n", client.namespace, "rule", "add", "pref", "5200", "lookup", "main")
+    assert past(client) == []  # no exit node is in use
+    sh("ip", "-n", client.namespace, "rule", "del", "pref", "5200")

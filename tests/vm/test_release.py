@@ -33,6 +33,9 @@ PORT = 8099
 _TOO_SLOW = "context deadline exceeded"
 _BUSY_S = 30.0
 """So long an emulated machine is busy with its boot beyond its end: to ask it would keep it so."""
+_ASLEEP_S = 60.0
+_AWAKE_S = 20.0
+_SLEPT = "import time; print(time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic())"
 FILE = """
 host: {{name: {name}, tailnet: tail.test, uplink: eth0}}
 tailscale:
@@ -143,6 +146,20 @@ class Story:
         # tailscaled remembers a time limit of its own that an emulated machine was too slow for.
         return [each for each in told if not (each.startswith("TS703") and each.endswith(_TOO_SLOW))]
 
+    def events(self) -> list[str]:
+        """What its monitor has told, oldest first."""
+        said = self.tsstack("monitor", "events", "--json", "-n", "1000")
+        found = map(json.loads, said.splitlines())
+        return [f"{each['about']} {each['code']}: {each['text']}" for each in found]
+
+    def monitor_pid(self) -> int:
+        """0: it does not run."""
+        return int(self.run("systemctl", "show", "--value", "-p", "MainPID", "tsstack-monitor").out)
+
+    def slept_s(self) -> float:
+        """How long it has slept since its boot."""
+        return float(self.run("python3", "-c", _SLEPT).out)
+
     def await_(self, what: str, so: Callable[[], object], within_s: float) -> None:
         until = time.monotonic() + within_s
         while not so():
@@ -172,7 +189,7 @@ def test_from_package_to_removal(lab: Lab, suite: Suite, seat: Seat, tmp_path: P
         story.run("systemctl", "enable", "--now", "wiki")
         before = story.picture()
         assert "default_server" in before["nginx"], "its own nginx, as the distribution has it"
-        for chapter in (install, switch, ask, reboot, fail_over, upgrade):
+        for chapter in (install, switch, ask, reboot, fail_over, sleep, upgrade):
             began_s = time.monotonic()
             chapter(story)
             sys.stdout.write(f"{suite} {chapter.__name__}: {time.monotonic() - began_s:.0f} s\n")
@@ -250,12 +267,29 @@ def fail_over(story: Story) -> None:
     assert "client-1 reaches the internet" in events
 
 
+def sleep(story: Story) -> None:
+    """Suspended to memory, as a closed lid does: what nobody answered meanwhile is nobody's fault."""
+    told, pid = len(story.events()), story.monitor_pid()
+    slept_s = story.slept_s()
+    story.machine.suspend()
+    time.sleep(_ASLEEP_S)
+    story.machine.wake()
+    assert story.slept_s() - slept_s >= _ASLEEP_S - 2
+    story.await_("exit-b", lambda: story.seen_from_world() == FIRST_ADDRESS, 60)
+    time.sleep(_AWAKE_S)
+    assert story.events()[told:] == []
+    # Else nobody was there to tell anything.
+    assert story.monitor_pid() == pid != 0
+    story.await_("no warning", lambda: story.warnings() == [], 60)
+    assert story.seen_from_world() == FIRST_ADDRESS
+
+
 def upgrade(story: Story) -> None:
     used = story.look()
-    pid = story.run("systemctl", "show", "--value", "-p", "MainPID", "tsstack-monitor").out
+    pid = story.monitor_pid()
     story.run("apt-get", "install", "-y", "/root/newer.deb")
     assert differences(story.look(), used) == []
-    assert story.run("systemctl", "show", "--value", "-p", "MainPID", "tsstack-monitor").out != pid
+    assert story.monitor_pid() != pid
     assert "nothing to do" in story.tsstack("switch")
 
 

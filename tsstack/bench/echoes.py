@@ -59,7 +59,7 @@ class Echoes:
             while go_on(len(attempts)):
                 attempt = Attempt(self._probe, self._address, self._ended)
                 attempts.append(attempt)
-                pings.send(attempt)
+                pings.send([attempt])
                 next_s = max(next_s + every_s, time.monotonic())
                 while (left_s := next_s - time.monotonic()) > 0:
                     time.sleep(min(left_s, _TURN_S))

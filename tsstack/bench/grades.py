@@ -71,9 +71,8 @@ _LOSS_BY = 0.02
 
 
 def predecessor(runs: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The run to compare with: the last one, of those with load when `now` has some. `runs`: oldest first."""
-    alike = [run for run in runs if run.get("loads")] if now.get("loads") else []
-    return (alike or runs)[-1] if runs else None
+    """The last run of the same kind, with load or without; None: there is none. `runs`: oldest first."""
+    return next((run for run in reversed(runs) if bool(run.get("loads")) is bool(now.get("loads"))), None)
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Change, ...]:

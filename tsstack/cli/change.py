@@ -257,13 +257,15 @@ def dry_activate(file: Path, as_json: bool) -> None:
     facts = site.facts()
     intent = read_intent(site, file, facts)
     _, plan = observe_changes(site, intent.wanted.tree, facts)
+    lost = site.store.fault(site.store.current())
+    warnings = [*([f"{lost}, and it is live: a switch makes a new one"] if lost else ()), *plan.warnings()]
     if as_json:
-        result_json({"parts": _plan_dict(plan), "warnings": list(plan.warnings())})
+        result_json({"parts": _plan_dict(plan), "warnings": warnings})
         return
     print_findings(intent.findings, to_stdout=False)
-    _print_warnings(plan.warnings())
+    _print_warnings(warnings)
     _print_plan(plan)
-    if not plan:
+    if not plan and not lost:
         result("nothing to do: the host is as the file says")
 
 

@@ -11,11 +11,14 @@ from tsstack.cli.known_names import complete_exit
 from tsstack.cli.monitor import client, socket_option
 from tsstack.cli.options import group_options, json_option, unused_file_option
 from tsstack.cli.output import chatter, result, result_json, style
-from tsstack.status.figures import WINDOW, way_cells
+from tsstack.model.facts import Paths
+from tsstack.status.figures import WINDOW, way_cells, ways_apart
 from tsstack.status.words import COLOUR_OF, clean, padded, width_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from tsstack.system.bypass import Bypass
 
 daemon_option: Callable[[Any], Any] = click.option(
     "--tailscaled",
@@ -56,14 +59,27 @@ def list_nodes(as_json: bool, socket_path: Path, daemon: Path) -> None:
       tsstack exit-node list --json | jq '.exit_nodes[] | select(.in_use).name'
     """
     from tsstack.monitor.client import NotRunning
+    from tsstack.status.gather import wanted_exit
+    from tsstack.system.bypass import in_words, way_back
 
     try:
         state = client(socket_path).ask("state")
     except NotRunning as error:
         state, absent = None, error
-    nodes = _merge(_offered(daemon), state)
+    wanted = wanted_exit(str(Paths().current)) if state is None else None
+    offered, addresses = _offered(daemon)
+    nodes = _merge(offered, state, [str(name) for name in (wanted or {}).get("use") or ()])
+    past = _past(nodes, addresses, state)
     if as_json:
-        result_json({"monitor": state is not None, "exit_nodes": nodes})
+        result_json(
+            {
+                "monitor": state is not None,
+                "exit_nodes": nodes,
+                "bypassed": [
+                    {"version": each.version, "interface": each.interface, "rule": each.rule} for each in past
+                ],
+            }
+        )
         return
     head = ("", "exit node", "level", f"loss {WINDOW}", f"p50 {WINDOW}", f"p95 {WINDOW}", "via", "")
     rows = [head, *(_cells(node) for node in nodes)]
@@ -73,8 +89,12 @@ def list_nodes(as_json: bool, socket_path: Path, daemon: Path) -> None:
         if number and row[2] in COLOUR_OF:
             cells[2] = style(cells[2], fg=COLOUR_OF[row[2]])
         result("  ".join(cells).rstrip())
+    if past:
+        words = f"{in_words(past)}, and not by the exit node (TS718; {way_back(past)})"
+        chatter(f"{style('warning:', fg='yellow')} {words}")
     if state is None:
-        chatter(f"{absent.message}: nothing is measured, and nothing fails over ({absent.hint})")
+        known = "what it measures is not known" if absent.silent else "nothing is measured"
+        chatter(f"{absent.message}: {known}, and nothing fails over ({absent.hint})")
     elif state["exit"] is None:
         chatter("the file names no exit node: the monitor changes nothing here")
 
@@ -114,10 +134,20 @@ def auto(as_json: bool, socket_path: Path) -> None:
     result_json(done) if as_json else result(done.get("note") or "the monitor chooses the exit node")
 
 
-def _offered(daemon: Path) -> list[dict[str, Any]]:
+def _past(nodes: list[dict[str, Any]], addresses: list[str], state: dict[str, Any] | None) -> list[Bypass]:
+    """What leaves otherwise than by the node in use; nothing while that changes."""
+    from tsstack.system.bypass import read_bypass
+
+    moving = ((state or {}).get("exit") or {}).get("moving")
+    if not addresses or moving or not any(node["in_use"] for node in nodes):
+        return []
+    return read_bypass(addresses)
+
+
+def _offered(daemon: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """What tailscaled itself says, by each name that a node has; nothing when it does not answer.
 
-    `shown`: the node's name where the file names it by none.
+    `shown`: the node's name where the file names it by none. With this node's addresses, while it is up.
     """
     from tsstack.parts.tailscale.exit_nodes import offered_exits
     from tsstack.status.tailnet import peer_name
@@ -129,9 +159,11 @@ def _offered(daemon: Path) -> list[dict[str, Any]]:
         status = api.status()
     except LocalApiError as error:
         chatter(f"{style('warning:', fg='yellow')} {error.message}")
-        return []
+        return [], []
+    up = status.get("BackendState") == "Running"
+    addresses = [str(each) for each in (status.get("Self") or {}).get("TailscaleIPs") or ()] if up else []
     shown = {str(peer["ID"]): peer_name(peer).lower() for peer in (status.get("Peer") or {}).values()}
-    return [
+    offered = [
         {
             "name": each["name"],
             "id": each["id"],
@@ -140,15 +172,25 @@ def _offered(daemon: Path) -> list[dict[str, Any]]:
         }
         for each in offered_exits(status)
     ]
+    return offered, addresses
 
 
-def _merge(offered: list[dict[str, Any]], state: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The file's candidates in their order, then whatever else offers an exit."""
+def _merge(
+    offered: list[dict[str, Any]], state: dict[str, Any] | None, wanted: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The file's candidates in their order, then whatever else offers an exit.
+
+    `wanted`: the file's names of them, for where no monitor tells of them.
+    """
     known = {each["name"]: each for each in offered}
-    way: dict[str, Any] = (state or {}).get("exit") or {}
+    way: dict[str, Any] = (state or {}).get("exit") or {
+        "actual": "",
+        "manual": None,
+        "candidates": [{"name": name, "offered": name.lower() in known, "level": None} for name in wanted],
+    }
     paths = {path["key"]: path for path in (state or {}).get("paths", ())}
     nodes, told = [], set()
-    for candidate in way.get("candidates", ()):
+    for candidate in way["candidates"]:
         name = candidate["name"]
         here = known.get(name.lower())
         now = here["now"] if here else {"online": None, "in_use": way["actual"] == name}
@@ -174,6 +216,7 @@ def _cells(node: dict[str, Any]) -> tuple[str, ...]:
     if node.get("barred_s"):
         notes.append(f"barred for {node['barred_s']:.0f} s more")
     notes += [cause["text"] for cause in path["causes"]] if path else []
+    notes += [apart] if (apart := ways_apart(path, node["level"])) else []
     via = path["via"] if path and path["via"] != "unknown" else ""
     mark = "*" if node["in_use"] else ""
     told = (mark, node["name"], node["level"] or "-", *way_cells(path), via, "; ".join(notes))

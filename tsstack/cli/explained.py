@@ -49,7 +49,7 @@ def print_explanation(explained: Explanation, *, live: bool) -> None:
         result(wrap(f"({note})", "   ", "  "))
     if live:
         tables = ", ".join(explained.foreign) or "none"
-        ours = "and tsstack's" if explained.sees_ours else "tsstack has none here"
+        ours = "and tsstack's" if explained.sees_ours else "tsstack has none in force here"
         result(wrap(f"(a copy of the live ruleset; tables of others: {tables}; {ours})", "   ", "  "))
     result()
     _print_decisions(explained)

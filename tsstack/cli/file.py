@@ -208,6 +208,8 @@ def _why_not_this_host(loaded: LoadedStack, facts: Facts, site: Site) -> str:
     """
     file, name = Path(loaded.document.file), loaded.stack.host.name
     live = site.store.current()
+    if site.store.fault(live):
+        live = 0
     known = {DEFAULT_FILE.resolve(), *((Path(site.store.manifest(live).source).resolve(),) if live else ())}
     tailnet_name = facts.tailscale.dns_name.partition(".")[0] if facts.tailscale else ""
     here = {socket.gethostname().partition(".")[0].lower(), tailnet_name.lower()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tsstack.cli.glyphs import Terminal
 from tsstack.cli.short_screen import in_rows
 from tsstack.status.severity import of_table
-from tsstack.status.words import clean, number, padded, width_of, wrapped
+from tsstack.status.words import clean, number, padded, why_open, width_of, wrapped
 
 if TYPE_CHECKING:
     from tsstack.cli.fw_status import Found
@@ -23,6 +23,8 @@ _RULE_WIDTH = 24
 def firewall_lines(found: Found, out: Terminal, *, rules: bool = True, rows: int | None = None) -> list[str]:
     """The screen; in `rows` lines where they are given."""
     firewall = found.firewall
+    if not found.generation and firewall["error"]:
+        return [f"{out.sign('unknown')} {clean(firewall['error'])}: `tsstack switch` makes a new one"]
     if not found.generation:
         return [f"{out.sign('unknown')} no generation is live: tsstack closes nothing here"]
     if not firewall["enabled"]:
@@ -37,11 +39,7 @@ def _head(found: Found, out: Terminal) -> Iterator[str]:
     if firewall["loaded"] is None or found.foreign_trouble:
         words = clean(firewall["error"] or found.foreign_trouble)
     elif own == "critical":
-        words = (
-            "not as it was loaded: something changed it"
-            if firewall["loaded"]
-            else "not loaded: nothing is closed"
-        )
+        words = "not as it was loaded: something changed it" if firewall["loaded"] else why_open(firewall)
     elif firewall["changed"] is None:
         words = "loaded; whether it was changed since is not known"
     elif firewall["fallback"]:
@@ -49,7 +47,9 @@ def _head(found: Found, out: Terminal) -> Iterator[str]:
     else:
         words = "loaded, as the file says" if found.level == "ok" else "loaded, and others drop too"
     name = out.paint("table inet tsstack", "bold")
-    policy = f", by default {firewall['default_policy']}" if firewall["default_policy"] else ""
+    # The file's word, which is the kernel's only as long as nobody has changed the table.
+    stands = firewall["loaded"] and firewall["changed"] is False and firewall["default_policy"]
+    policy = f", by default {firewall['default_policy']}" if stands else ""
     room = out.width - len("X table inet tsstack: ")
     line = out.clip(f"{words}{policy}", room)
     told = out.level(found.level, line[: len(words)]) + line[len(words) :]

@@ -241,11 +241,11 @@ def _told(others: Others) -> _Tried:
     findings = list(check_foreign(others))
     level = STATUS_LEVEL[worst(findings)]
     fixes = tuple(dict.fromkeys(each.fix for each in findings if each.level != "ok"))
-    through = [str(each) for each in others.drops]
+    through = [*map(str, others.drops), *map(str, others.may)]
     if not others.tables:
         return through, "", level, fixes
     if others.asked is None:
-        names = f"{', '.join(others.tables)} may drop something"
+        names = f"{', '.join(others.tables)} may drop or redirect something"
         return through, f"{names}; that was not tried: {others.fault}", level, fixes
     if others.asked.hits or others.asked.astray:
         return [*map(str, others.asked.hits), *others.asked.astray, *through], "", level, fixes

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tsstack.cli.options import json_option, unused_file_option
-from tsstack.cli.output import result, result_json, style
+from tsstack.cli.output import chatter, result, result_json, style
 from tsstack.switch.record import read_pending
 from tsstack.switch.site import Site
 
@@ -46,9 +46,13 @@ def generations(as_json: bool, prune: int | None) -> None:
         }
         for each in store.list()
     ]
+    lost = {number: store.fault(number) for number in (store.current(), store.boot()) if store.fault(number)}
     if as_json:
-        result_json({"generations": rows})
+        result_json({"generations": rows, "warnings": [*lost.values()]})
         return
+    for number, fault in lost.items():
+        link = "live" if number == store.current() else "what the next boot wants"
+        chatter(f"{style('warning:', fg='yellow')} {fault}, and it is {link}: {store.way_on(number)}")
     if not rows:
         result("no generation yet: `tsstack switch` makes the first")
     for row in rows:

@@ -15,6 +15,7 @@ from tsstack.status.words import (
     span,
     way_out,
     way_to,
+    why_open,
     width_of,
     wrapped,
 )
@@ -125,9 +126,11 @@ def _exit(status: Status, terminal: Terminal) -> Iterator[str]:
         )
         if holds
     ]
-    others = [name for name in way["wanted"] if name.lower() != way["using"].lower()]
+    others = [name for name in way["wanted"] if name.lower() != way["using"].lower() and not way["bypassed"]]
     text += f" ({', '.join(notes)})" if notes else ""
-    text += f", then {', '.join(map(clean, others))}" if others and way["wanted"][0] not in others else ""
+    # Where nothing gets out, none of them comes next.
+    if others and way["wanted"][0] not in others and not (way["blocked"] or way["stuck"]):
+        text += f", then {', '.join(map(clean, others))}"
     home = not way["wanted"] or way["using"].lower() == way["wanted"][0].lower()
     yield _row(terminal, "exit node", text, "red" if is_cut_off(way) else "" if home else "yellow")
     for sentence in way["why"][:2]:
@@ -208,13 +211,22 @@ def _services(status: Status, terminal: Terminal, *, everything: bool) -> Iterat
         told += f"; certificates for {span(left_s)}" if left_s > 0 else "; a certificate has expired"
     away = out_of_reach(status)
     yield _row(terminal, "services", away or told, "red" if away else "")
-    worst_first = sorted(services, key=lambda service: service["level"] != "dead")
+    worst_first = sorted(services, key=_unworried)
     shown = services if everything else worst_first[:_SERVICES_SHOWN]
     width = min(max(len(service["name"]) for service in shown), 20)
     for service in shown:
         yield _service(service, terminal, width)
     if len(shown) < len(services):
         yield _row(terminal, "", f"and {len(services) - len(shown)} more: ts-status --all", "dim")
+
+
+def _unworried(service: Service) -> int:
+    """Where it stands in a list that begins with what needs a look."""
+    if service["unreached"] or service["level"] == "dead":
+        return 0
+    if service["dead_upstreams"]:
+        return 1
+    return {"poor": 2, "suspect": 2}.get(service["level"], 3)
 
 
 def _service(service: Service, terminal: Terminal, width: int) -> str:
@@ -239,7 +251,7 @@ def _zones(status: Status, terminal: Terminal, *, everything: bool) -> Iterator[
     if firewall["error"]:
         yield _row(terminal, "firewall", f"{zones_told}; {clean(firewall['error'])}")
     elif firewall["loaded"] is False:
-        yield _row(terminal, "firewall", "not loaded: nothing is closed", "red")
+        yield _row(terminal, "firewall", why_open(firewall), "red")
     else:
         yield _row(terminal, "firewall", f"{zones_told}; dropped: {dropped}")
     zones = firewall["zones"] if everything else firewall["zones"][:_ZONES_SHOWN]

@@ -10,6 +10,7 @@ from tsstack.cli.columns import Cell, Column, table
 from tsstack.cli.glyphs import COLOUR_OF, Terminal, clean
 from tsstack.cli.short_screen import in_rows
 from tsstack.parts.proxy.probe import ANSWER_S
+from tsstack.status.words import time_left
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,7 @@ def describe(standing: Standing, terminal: Terminal, rows: int | None = None) ->
     wrong += _faults(standing.vhosts, terminal)
     bad = [each for each in standing.services if each.level != "ok"]
     wrong += _part(terminal, _SERVICES, bad, [_service_row(each, terminal) for each in bad], "services")
+    wrong += _faults(bad, terminal)
     vhosts = [_vhost_row(each, terminal) for each in standing.vhosts]
     names = _part(terminal, _VHOSTS, standing.vhosts, vhosts, "names")
     return in_rows([_verdict(standing, terminal)], [well, names], wrong, rows, terminal)
@@ -62,7 +64,8 @@ def _whole(standing: Standing, terminal: Terminal) -> list[str]:
     )
     lines += _faults(standing.vhosts, terminal)
     rows = [_service_row(each, terminal) for each in standing.services]
-    return lines + _part(terminal, _SERVICES, standing.services, rows, "services")
+    lines += _part(terminal, _SERVICES, standing.services, rows, "services")
+    return lines + _faults(standing.services, terminal)
 
 
 def standing_json(standing: Standing) -> dict[str, Any]:
@@ -70,12 +73,12 @@ def standing_json(standing: Standing) -> dict[str, Any]:
     return {"status": standing.level, **asdict(standing)}
 
 
-def _faults(vhosts: Sequence[VhostState], terminal: Terminal) -> list[str]:
-    """What is wrong with names, each fault once: when nginx is down all of them have the same."""
+def _faults(states: Sequence[VhostState] | Sequence[ServiceState], terminal: Terminal) -> list[str]:
+    """What is wrong with names and ports, each fault once: when nginx is down all of them have the same."""
     names: dict[tuple[str, str, str], list[str]] = {}
-    for vhost in vhosts:
-        if vhost.level != "ok":
-            names.setdefault((vhost.level, vhost.words, vhost.hint), []).append(vhost.name)
+    for each in states:
+        if each.words:
+            names.setdefault((each.level, each.words, each.hint), []).append(each.name)
     lines: list[str] = []
     for (level, words, hint), owners in list(names.items())[:_FAULTS]:
         more = f" and {len(owners) - 3} more" if len(owners) > 3 else ""
@@ -133,14 +136,12 @@ def _part(
 
 
 def _vhost_row(vhost: VhostState, terminal: Terminal) -> list[Cell]:
-    days = "-" if vhost.days_left is None else f"{vhost.days_left:.0f} days"
-    if vhost.days_left is not None and vhost.days_left < 0:
-        days = "expired"
+    left = "-" if vhost.days_left is None else time_left(vhost.days_left * 86400)
     return [
         _mark(terminal, vhost.level),
         Cell(vhost.name, ("bold",)),
         Cell(str(vhost.port)),
-        Cell(days, () if vhost.level == "ok" else (COLOUR_OF[vhost.level],)),
+        Cell(left, () if vhost.level == "ok" else (COLOUR_OF[vhost.level],)),
         Cell(terminal.clip(", ".join(vhost.services), max(30, terminal.width - 100))),
     ]
 

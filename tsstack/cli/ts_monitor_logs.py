@@ -89,7 +89,7 @@ def command(
 
     \b
     Exit code: 0 nothing stands, 1 a warning stands, 2 something critical stands,
-    3 it cannot be told.
+    3 it cannot be told: a monitor runs and does not answer, say.
     """
     if follows and every_s is not None:
         raise click.UsageError("say either --follow or --watch")
@@ -111,7 +111,7 @@ def command(
             lines += standing_lines(stands, terminal(), time.time())
         if every_s is not None and not as_json:
             lines = newest(lines, screen_rows(), terminal())
-        return "\n".join(lines), _level(stands)
+        return "\n".join(lines), "unknown" if journal.silent else _level(stands)
 
     if not follows:
         return EXIT_CODE[_show(draw, every_s, as_json=as_json)]

@@ -137,11 +137,14 @@ def _use_json(use: Use) -> dict[str, Any]:
 
 
 def _headline(usage: Usage, terminal: Terminal, span: str) -> str:
-    requests = sum(use.requests for use in usage.uses)
+    requests = sum(use.requests for use in usage.uses if not use.tcp)
+    sessions = sum(use.requests for use in usage.uses if use.tcp)
+    told = [_counted(requests, "request")] if any(not use.tcp for use in usage.uses) else []
+    told += [_counted(sessions, "session")] if any(use.tcp for use in usage.uses) else []
     services = f"{len(usage.uses)} service" + "s" * (len(usage.uses) != 1)
     bad = [use.service for use in usage.uses if use.level != "ok"]
     words = f" {usage.level}"
-    rest = f"  {services}, {count(requests)} requests in the last {span}"
+    rest = f"  {services}, {' and '.join(told)} in the last {span}"
     if bad:
         rest += f"; see {', '.join(bad)}"
     return (
@@ -149,6 +152,10 @@ def _headline(usage: Usage, terminal: Terminal, span: str) -> str:
         + terminal.level(usage.level, words)
         + terminal.clip(rest, terminal.width - len(words) - 1)
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{count(number)} {what}" + "s" * (number != 1)
 
 
 def _row(use: Use, terminal: Terminal) -> list[Cell]:

@@ -22,6 +22,8 @@ class Socket:
     endpoint: str
     path: str
     fault: str = ""
+    refused: bool = False
+    """Nobody listens there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class ArrivalFacts:
     vhost_hint: str = ""
     vhosts: int = 0
     """How many names were asked."""
+    reload: str = ""
+    """What lets nginx listen where nobody does; empty where it does not run, or ours is not in its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,9 @@ def check_arrival(facts: ArrivalFacts) -> Iterator[Finding]:
     for each in silent:
         words = f"no new connection to {each.endpoint} ({each.path}): {each.fault}"
         port = each.endpoint.rpartition(":")[2]
-        yield Finding("TS872", "error", each.endpoint, words, f"ss -ltnp 'sport = :{port}'; nginx-test")
+        look = f"ss -ltnp 'sport = :{port}'; nginx-test"
+        fix = f"{facts.reload}; nginx-test" if each.refused and facts.reload else look
+        yield Finding("TS872", "error", each.endpoint, words, fix)
     if facts.sockets and not silent:
         words = f"each takes a new connection: {listed((each.endpoint for each in facts.sockets), 3)}"
         yield Finding("TS872", "ok", "sockets", words)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tsstack.doctor.finding import Finding, listed
+from tsstack.status.words import time_left
 
 _RENEW = {
     "local-ca": "tsstack certificates renew --force",
@@ -40,8 +41,7 @@ def check_certificates(certificates: Sequence[CertificateFacts], now: float) -> 
     whole = [each for each in certificates if not each.fault]
     if whole and not any(_faulty(each, now) for each in certificates):
         first = min(each.ends for each in whole)
-        days = f"{(first - now) / 86400:.0f} days"
-        words = f"{len(whole)} in all: key, names and issuer fit; the first ends in {days}"
+        words = f"{len(whole)} in all: key, names and issuer fit; the first ends in {time_left(first - now)}"
         if first > now:
             yield Finding("TS848", "ok", "certificates", words)
 

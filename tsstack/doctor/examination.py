@@ -29,7 +29,7 @@ from tsstack.errors import TsstackError
 from tsstack.model.facts import Facts
 from tsstack.parts.part import Tree
 from tsstack.parts.proxy.plan import Plan
-from tsstack.status.forwarding import SWITCHES, switched_off
+from tsstack.status.forwarding import SWITCHES, own_switch, switched_off
 from tsstack.status.gather import Sources, gather
 from tsstack.status.shape import Status
 from tsstack.switch.site import Site
@@ -49,6 +49,8 @@ _HIDDEN = (
     "features of the kernel",
 )
 
+# Longer than a screen would: what was not tried is told as what may be, and the fix is for what was alone.
+_OTHERS_S = 20.0
 
 _THOROUGH = ("what the parts remark", "what the engines say of the live generation")
 
@@ -131,7 +133,7 @@ class _Scene:
 
     @cached_property
     def live_tree(self) -> Tree:
-        return self.site.store.tree(self.live) if self.live else {}
+        return self.site.store.known(self.live) or {}  # TS833, TS754 where it is not whole
 
     @cached_property
     def file(self) -> FileRead:
@@ -279,7 +281,8 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
     facts = look_at_generation(scene.site, scene.facts, thorough=not scene.request.quick, hung=hung)
     firewall = scene.status["firewall"]
     told = ["firewall"] if firewall["loaded"] is False or firewall["changed"] else []
-    told += ["proxy"] if scene.status["proxy"]["running"] is False else []
+    remarked = {each["code"] for each in scene.status["warnings"]}
+    told += ["proxy"] if "TS725" in remarked else []
     told += ["tailscale"] if scene.status["tailnet"]["state"] != "Running" else []
     dead = [each["about"] for each in scene.status["warnings"] if each["code"] in {"TS721", "TS727"}]
     for each in check_remarks(scene.status, "generation"):
@@ -298,7 +301,12 @@ def _generation(scene: _Scene) -> Iterable[Finding]:
         exit_is_told=exit_is_told,
         silent=silent,
         pending=pending,
-        parameters=(*dict(switched_off(scene.status)), *_told_routes(scene.status)),
+        parameters=(
+            *dict(switched_off(scene.status)),
+            *map(own_switch, scene.status["forwarding_off"]),
+            *_told_routes(scene.status),
+            *(("identity daemon",) if "TS720" in remarked else ()),
+        ),
     )
 
 
@@ -334,17 +342,20 @@ def _forwarding(scene: _Scene) -> Iterable[Finding]:
 
     live = _sound(needs_of, scene.live_tree)
     facts = look_at_forwarding(live, scene.facts, scene.status)
-    told = dict(switched_off(scene.status))
+    told: dict[str, str] = dict(switched_off(scene.status))
     ipv4, ipv6 = (name in told for _, name in SWITCHES)
     facts = replace(facts, ipv4=None if ipv4 else facts.ipv4, ipv6=None if ipv6 else facts.ipv6)
-    yield from (each for each in check_forwarding(facts) if not (told and each.level == "ok"))
+    is_told = bool(told or scene.status["forwarding_off"])
+    yield from (each for each in check_forwarding(facts) if not (is_told and each.level == "ok"))
 
 
 def _foreign(scene: _Scene) -> Iterable[Finding]:
     from tsstack.doctor.gathering.foreign import look_at_others
 
     asked = os.geteuid() == 0 and scene.status["firewall"]["enabled"]
-    return check_foreign(look_at_others(scene.site, scene.facts) if asked else None)
+    if not asked:
+        return check_foreign(None)
+    return check_foreign(look_at_others(scene.site, scene.facts, longest_s=_OTHERS_S))
 
 
 def _listeners(scene: _Scene) -> Iterable[Finding]:

@@ -11,6 +11,7 @@ from tsstack.doctor.remarks import LEVELS
 from tsstack.status.severity import OTHERS_DROP_OURS, OTHERS_MAY_DROP
 
 if TYPE_CHECKING:
+    from tsstack.doctor.passing import MayDrop
     from tsstack.explain.others import Asking, Hit
     from tsstack.parts.firewall.foreign import ForeignDrop
 
@@ -22,13 +23,15 @@ class Others:
     """What was found of them. `asked` is None where packets could not be sent, and `fault` says why."""
 
     tables: tuple[str, ...] = ()
-    """Those that may drop something."""
+    """Those that may drop something, or send it elsewhere."""
     asked: Asking | None = None
     fault: str = ""
     drops: tuple[ForeignDrop, ...] = ()
     """Chains that end in a drop: those that stand on the way through this host; where no packet could be sent
     those on the way to it too.
     """
+    may: tuple[MayDrop, ...] = ()
+    """Chains with a rule that may drop what passes through it, or what it answers."""
 
 
 def check_foreign(others: Others | None) -> Iterator[Finding]:
@@ -36,8 +39,11 @@ def check_foreign(others: Others | None) -> Iterator[Finding]:
     if others is None:
         return
     yield from map(_ends_in_a_drop, others.drops)
+    for each in others.may:
+        chain = f"{each.family} {each.table} {each.chain}"
+        yield Finding("TS864", _MAYBE, f"{each.family} {each.table}", str(each), f"nft -a list chain {chain}")
     if not others.tables:
-        yield Finding("TS864", "ok", "others", "no other table drops anything on its way in")
+        yield Finding("TS864", "ok", "others", "no other table drops or redirects anything on its way in")
         return
     if others.asked is None:
         yield from _untried(others)
@@ -55,12 +61,14 @@ def all_pass(tables: Sequence[str], asked: Asking) -> str:
     names = listed(tables, 3)
     left = f", {asked.left} more were not" if asked.left else ""
     return (
-        f"{names} may drop something; {asked.packets} packets that the zones open were tried, all pass{left}"
+        f"{names} may drop or redirect something; {asked.packets} packets that the zones open were tried, "
+        f"all pass{left}"
     )
 
 
 def _untried(others: Others) -> Iterator[Finding]:
-    words = f"{listed(others.tables, 3)} may drop what the zones open; that was not tried: {others.fault}"
+    names = listed(others.tables, 3)
+    words = f"{names} may drop or redirect what the zones open; that was not tried: {others.fault}"
     yield Finding("TS864", _MAYBE, "others", words, "nft list ruleset")
 
 
@@ -73,11 +81,14 @@ def _ends_in_a_drop(drop: ForeignDrop) -> Finding:
 
 
 def _hit(hits: tuple[Hit, ...]) -> Iterator[Finding]:
-    for chain in dict.fromkeys(each.chain for each in hits):
-        there = [each for each in hits if each.chain == chain]
+    for chain, taken in dict.fromkeys((each.chain, each.taken) for each in hits):
+        there = [each for each in hits if (each.chain, each.taken) == (chain, taken)]
         services = listed(dict.fromkeys(f"{each.service} on {each.interface}" for each in there), 4)
-        words = f"it drops what the zones open: {services}; {there[0]}"
-        yield Finding("TS864", _OURS, chain.rpartition(" ")[0], words, accepting(there))
+        what = "sends elsewhere what the file serves" if taken else "drops what the zones open"
+        words = f"it {what}: {services}; {there[0]}"
+        # Which rule has to go only its owner knows: a container that publishes the port, for one.
+        fix = f"nft -a list chain {chain}" if taken else accepting(there)
+        yield Finding("TS864", _OURS, chain.rpartition(" ")[0], words, fix)
 
 
 def accepting(hits: list[Hit]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tsstack.doctor.finding import Finding, listed
-from tsstack.status.forwarding import off_words
+from tsstack.status.forwarding import alone_off, off_words
 
 _STRICT = 1
 
@@ -63,8 +63,7 @@ def _switched(facts: ForwardingFacts) -> Iterator[Finding]:
                 words += f"; with that alone {listed(facts.learning)} would lose its IPv6 default route"
             yield Finding("TS861", "error", "forwarding", words, f"sysctl -w {first}{name}=1")
     if facts.ipv4 and facts.shut and 4 in facts.families:
-        words = f"IPv4 forwarding is off on {listed(facts.shut)} alone, and is needed for {facts.reason}"
-        fix = f"sysctl -w net.ipv4.conf.{facts.shut[0]}.forwarding=1"
+        words, fix = alone_off(facts.shut, facts.reason)
         yield Finding("TS861", "error", "forwarding", words, fix)
 
 

@@ -24,7 +24,8 @@ class GenerationFacts:
 
     live: int
     boot: int = 0
-    boot_exists: bool = True
+    boot_fault: str = ""
+    """Why the next boot's is not whole; empty: it is."""
     kept: tuple[int, ...] = ()
     abandoned: int | None = None
     """The target of a switch whose command is dead; None: there is no such thing."""
@@ -55,7 +56,7 @@ def check_generation(
 ) -> Iterator[Finding]:
     """`told`: parts whose drift another finding tells; `dead`: services of which one tells that already.
 
-    `parameters`: those of the kernel whose drift another finding tells.
+    `parameters`: keys, those of the kernel among them, whose drift another finding tells.
 
     `silent`: one tells that tailscaled does not answer, which keeps the host from being compared too.
     With `exit_is_told` one tells that the exit node is another, or none: that is the monitor's, and a
@@ -64,9 +65,10 @@ def check_generation(
     if facts.abandoned is not None:
         words = f"the switch to generation {facts.abandoned} was cut off half-way"
         yield Finding("TS835", "error", "switch", words, "tsstack recover")
-    if not facts.boot_exists:
-        words = f"the next boot wants generation {facts.boot}, which is not there"
-        fix = reapply(facts.live, facts.boot, pending)
+    if facts.boot_fault:
+        words = f"what the next boot wants is not whole: {facts.boot_fault}"
+        lost = facts.live == facts.boot and pending is None
+        fix = facts.hint if lost else reapply(facts.live, facts.boot, pending)
         yield Finding("TS836", "error", "boot", words, fix)
     if not facts.live:
         words = "none yet: `tsstack switch` makes the first"
@@ -84,7 +86,7 @@ def check_generation(
     if silent and "tailscaled" in facts.fault:
         words = f"{facts.live} is live; the host is compared with it once tailscaled answers"
         yield Finding("TS831", "ok", "generation", words)
-    elif facts.fault:
+    elif facts.fault and facts.fault != facts.boot_fault:
         yield Finding("TS833", "error", "host", facts.fault, facts.hint)
     yield from _drift(facts, told, exit_is_told, pending, parameters)
     for part, line in facts.remarks:

@@ -10,6 +10,7 @@ from tsstack.explain.decisions import Decision, zone_entry
 from tsstack.explain.owners import UNKNOWN
 from tsstack.model.firewall import Firewall
 from tsstack.model.keypath import format_path
+from tsstack.model.parameters import echo_ignored, forwarded_nowhere
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import TAILNET_INTERFACE, Packet, is_tailnet
 
@@ -72,18 +73,19 @@ def is_for_tailscaled(stack: Stack, packet: Packet) -> bool:
 
 
 def conclude(
-    stack: Stack, packet: Packet, decisions: tuple[Decision, ...], outcome: str, *, published: int = 0
+    stack: Stack, packet: Packet, decisions: tuple[Decision, ...], outcome: str, *, asked: int = 0
 ) -> Answer:
     """The answer to a question, from what the kernel decided and what became of the packet.
 
-    `published`: the port that was asked for, of a packet that a rule has sent elsewhere (DNAT).
+    `asked`: the port that was asked for, of a packet that a rule has sent elsewhere (DNAT).
     """
-    return _Judge(stack, packet, decisions, published).answer(_WORDS[outcome])
+    return _Judge(stack, packet, decisions, asked).answer(_WORDS[outcome])
 
 
 class _Judge:
-    def __init__(self, stack: Stack, packet: Packet, decisions: tuple[Decision, ...], published: int) -> None:
-        self._published = published
+    def __init__(self, stack: Stack, packet: Packet, decisions: tuple[Decision, ...], asked: int) -> None:
+        self._published = asked if packet.outgoing else 0
+        self._made_of = f", which a rule has made of {packet.protocol}/{asked}" if asked else ""
         self._firewall = stack.firewall or Firewall()
         self._packet = packet
         self._decisions = decisions
@@ -91,6 +93,9 @@ class _Judge:
         to = packet.destination or packet.source
         outgoing = packet.outgoing
         self._target, self._target_path = zone_entry(self._firewall, to, outgoing) if outgoing else ("", "")
+        # What the file has the kernel do with such a packet once the rules have let it pass.
+        self._ignored = echo_ignored(stack).get(packet.source.version, "")
+        self._unforwarded = forwarded_nowhere(stack).get(packet.source.version, "") if outgoing else ""
 
     def answer(self, verdict: Word) -> Answer:
         """The verdict with its reason."""
@@ -152,7 +157,7 @@ class _Judge:
             fix = Fix(f"write `ping: true` in {path}", f"{path}.ping", True)
             return f"zone `{zone}` does not answer echo requests", origin.path, fix, ""
         service = self._packet.service
-        reason = f"no rule of zone `{zone}` opens {service}"
+        reason = f"no rule of zone `{zone}` opens {service}{self._made_of}"
         if self._packet.protocol == "icmp":
             return (
                 reason,
@@ -227,7 +232,10 @@ class _Judge:
         if not final:
             return Answer("accepted", "no rule of any table is against it", "", None)
         last = final[-1]
-        return Answer("accepted", self._granted(last), last.path, last)
+        hint = f"but the kernel forwards it nowhere: {_parameter(self._unforwarded)} is 0"
+        return Answer(
+            "accepted", self._granted(last), last.path, last, hint=hint if self._unforwarded else ""
+        )
 
     def _granted(self, last: Decision) -> str:
         kind = last.chain.partition(".")[0]
@@ -246,8 +254,15 @@ class _Judge:
         return words
 
     def _opened(self, last: Decision) -> str:
+        if last.path.endswith(".ping") and self._ignored:
+            words = f"zone `{self._zone}` lets echo requests in, but the kernel answers none"
+            return f"{words}, by {_parameter(self._ignored)}"
         if last.path.endswith(".ping"):
             return f"zone `{self._zone}` answers echo requests"
         if last.path.endswith(".allow"):
             return f"zone `{self._zone}` may reach everything on this host"
-        return f"zone `{self._zone}` opens {self._packet.service}"
+        return f"zone `{self._zone}` opens {self._packet.service}{self._made_of}"
+
+
+def _parameter(name: str) -> str:
+    return format_path(("kernel", "sysctl", name))

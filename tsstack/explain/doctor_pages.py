@@ -202,10 +202,13 @@ FINDINGS = (
     Remark(
         "TS836",
         "error",
-        "The generation of the next boot is not there",
-        "The link `boot` names a generation whose files are gone.",
-        "the next boot wants generation 6, which is not there",
-        "tsstack switch    # makes the live one that of the next boot",
+        "The generation of the next boot is not whole",
+        "The link `boot` names one whose files are gone or whose manifest is damaged. A boot brings up "
+        "the newest whole one before it, and says so: `tsstack-early` and `tsstack-boot` fail once. Where "
+        "only the manifest is damaged that one itself comes up, and `tsstack-boot` says so.",
+        "what the next boot wants is not whole: generation 6 is missing",
+        "tsstack switch             # makes a new one, for every boot too\n"
+        "tsstack rollback --to 5    # or an older one",
     ),
     Remark(
         "TS841",
@@ -304,10 +307,13 @@ FINDINGS = (
         "Forwarding is off, and this host routes",
         "It offers routes or an exit node, or the file has forward rules, and the kernel passes nothing on. "
         "A host that learns its IPv6 default route from router advertisements loses it when IPv6 forwarding "
-        "goes on, unless accept_ra is 2 there before: a switch does both, in that order.",
+        "goes on, unless accept_ra is 2 there before: a switch does both, in that order. For IPv4 each "
+        "interface has a switch of its own, and what comes in there is passed on by its word: tailscale0 "
+        "and the interface that the route leads out by both need it.",
         "net.ipv4.ip_forward is 0, and this host has to forward for 192.168.15.0/24",
         "sysctl -w net.ipv4.ip_forward=1\n"
-        "sysctl -w net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.all.forwarding=1    # in this order",
+        "sysctl -w net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.all.forwarding=1    # in this order\n"
+        "sysctl -w net.ipv4.conf.eth1.forwarding=1",
     ),
     Remark(
         "TS862",
@@ -333,10 +339,13 @@ FINDINGS = (
         "TS864",
         "error",
         "A firewall of somebody else drops what the zones open",
-        "A drop in any chain is final, whatever another one accepts (nft(8)). The doctor sends packets that "
-        "the zones open through a copy of all tables, and names the rule that drops one. tsstack leaves "
+        "A drop in any chain is final, whatever another one accepts (nft(8)), and a rule that sends a packet "
+        "elsewhere (DNAT, as `docker -p 443:443`) takes it from what the file serves. The doctor sends "
+        "packets that the zones open through a copy of all tables, and names the rule. tsstack leaves "
         "tables of others alone: it has to be accepted there too, now and in that program's own "
-        "configuration, or that firewall has to go: what no zone opens is closed by tsstack's table.",
+        "configuration, or that firewall has to go: what no zone opens is closed by tsstack's table. What "
+        "goes through this host and what it answers is not tried: there a rule that may drop it is a "
+        "warning, which an `accept` above that rule ends.",
         "tcp/443 from 100.64.0.9 on tailscale0 (zone internal) is dropped by table ip filter, chain INPUT",
         "nft insert rule ip filter INPUT iifname tailscale0 tcp dport '{ 443 }' accept\n"
         "ufw disable    # or the like: table inet tsstack closes the rest",
@@ -371,9 +380,10 @@ FINDINGS = (
         "TS872",
         "error",
         "No new connection to a socket of the proxy",
-        "This host tried its own address: refused means that nobody listens, no answer that a rule drops it.",
+        "This host tried its own address: refused means that nobody listens, no answer that a rule drops it. "
+        "An nginx that was reloaded while a link of ours was away does not listen, and does after a reload.",
         "no new connection to 100.64.0.2:443 (proxy.https_port): Connection refused",
-        "ss -ltnp 'sport = :443'\nnginx-test",
+        "nginx -s reload\nss -ltnp 'sport = :443'\nnginx-test",
     ),
     Remark(
         "TS873",

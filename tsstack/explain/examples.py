@@ -123,6 +123,8 @@ FILES: Mapping[str, Example] = {
     "TS506": Example(_FIREWALL, _ROUTER),
     "TS507": Example(_TOP),
     "TS508": Example(_TOP),
+    "TS509": Example(_TOP),
+    "TS510": Example(_TOP),
     "TS601": Example(_TOP),
     "TS602": Example(_TOP),
     "TS603": Example(_TOP),

@@ -23,6 +23,8 @@ _ELSEWHERE = re.compile(
     r"\bdnat (?:ip6? )?(?:addr \S+ \S+ )?to\b|\btproxy (?:ip6? )?to\b"
     r"|(?<!type )\bredirect(?: (?:to|random)\b|$)"
 )
+# What iptables-nft loaded and nft cannot translate.
+_XT_ELSEWHERE = re.compile(r'\bxt target "(?:DNAT|REDIRECT|TPROXY)"')
 _QUOTED = re.compile(r'"[^"]*"')
 _DNAT = re.compile(r"\bdnat (?:ip6? )?to (?:([0-9.]+)|\[?([0-9a-f:]*:[0-9a-f:]+)\]?)(?::(\d+))?")
 
@@ -70,6 +72,8 @@ class Explanation:
 
 def sends_elsewhere(rule: str) -> bool:
     """Whether a rule, as nft prints it, changes where a packet goes; what its comment says does not."""
+    if _XT_ELSEWHERE.search(rule):
+        return True
     return _ELSEWHERE.search(_QUOTED.sub("", rule).removesuffix("comment ").rstrip()) is not None
 
 
@@ -91,8 +95,8 @@ def _explain(ground: Ground, question: Question, trace: Trace) -> Explanation:
     packet = _redirected(question.packet, trace)
     sent_elsewhere = packet != question.packet
     decisions = tell(stack, packet, trace.events, trace.listing)
-    published = question.packet.port if sent_elsewhere else 0
-    answer = conclude(stack, packet, decisions, trace.outcome, published=published)
+    asked = question.packet.port if sent_elsewhere else 0
+    answer = conclude(stack, packet, decisions, trace.outcome, asked=asked)
     by_tailscaled = is_for_tailscaled(stack, question.packet)
     if by_tailscaled:
         answer = replace(answer, fix=None, hint="")  # to open the port would change nothing
@@ -130,6 +134,10 @@ def _expected(stack: Stack, facts: Facts, packet: Packet) -> str:
 def _redirected(packet: Packet, trace: Trace) -> Packet:
     """The packet as it is once a rule has sent it elsewhere (DNAT): other destination, port and interface."""
     outgoing = next((event.outgoing for event in trace.events if event.outgoing), "")
+    if not outgoing and packet.protocol in {"tcp", "udp"}:
+        return replace(
+            packet, port=next((each.port for each in trace.events[::-1] if each.port), packet.port)
+        )
     if not outgoing or outgoing == packet.outgoing:
         return packet
     keys = ((event.family, event.table, event.chain, event.handle) for event in trace.events)

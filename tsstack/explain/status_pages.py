@@ -40,9 +40,10 @@ REMARKS = (
         "TS703",
         "warning",
         "tailscaled complains",
-        "The daemon's own words, as `tailscale status` ends with. It says so for as long as it is so.",
+        "The daemon's own words, as `tailscale status` ends with. It says so for as long as it is so, "
+        "but of forwarding that is off: TS861 tells that.",
         "tailscaled says: no internet connection",
-        "tailscale status\ntailscale netcheck",
+        "tailscale status\ntailscale netcheck\ntsstack doctor       # where it speaks of DNS",
     ),
     Remark(
         "TS704",
@@ -181,6 +182,30 @@ REMARKS = (
         "tsstack doctor       # asks it past the exit node\nsystemctl status headscale    # on the server",
     ),
     Remark(
+        "TS718",
+        "critical",
+        "What leaves this host goes past the exit node in use",
+        "tailscaled names an exit node, and the kernel sends an unmarked packet to the internet by another "
+        "way: what `otherwise: block` is to keep in leaves by the uplink. tailscaled does not look after its "
+        "routes: after `ip route flush table 52`, or where tailscale0 was set down and up, they stay away "
+        "for minutes. Or a rule of another program (another VPN's) is asked before tailscaled's, which "
+        "stand at 5210 to 5270. Asked of the kernel for IPv4 and IPv6 each, for this host's own packets; not "
+        "while the exit node is being changed, and not in the first seconds of a tailscaled. A rule for some "
+        "ports, one protocol or one source alone is not seen.",
+        "IPv4 leaves this host by eth0 (tailscaled's routes or rules are missing), and not by exit-a, which "
+        "tailscaled says is in use",
+        "systemctl restart tailscaled\nip rule; ip route show table 52\nip route get 192.0.2.1",
+    ),
+    Remark(
+        "TS720",
+        "critical",
+        "The identity daemon does not answer",
+        "nginx asks it who each client of a service with `allow` is, and answers everybody with 500 while it "
+        "is gone. Services without `allow` are served.",
+        "identity daemon: does not answer: services with `allow` refuse everybody",
+        "tsstack rollback --to N    # the live generation: starts it\njournalctl -u tsstack-identity -n 50",
+    ),
+    Remark(
         "TS721",
         "critical",
         "A service is down",
@@ -200,8 +225,8 @@ REMARKS = (
         "TS723",
         "warning",
         "A certificate was not renewed in time",
-        "Its end is nearer than any renewal should let it come (critical: less than three days). The timer "
-        "renews, or your own files were not replaced.",
+        "Its end is nearer than any renewal should let it come (critical: less than three days, or a tenth "
+        "of its life where that is less). The timer renews, or your own files were not replaced.",
         "the certificate of wiki.kernelcore.tail.test expires in 6 days",
         "tsstack certificates renew\nsystemctl list-timers tsstack-renew.timer",
     ),
@@ -218,9 +243,11 @@ REMARKS = (
         "critical",
         "nginx does not run",
         "Nothing answers at its status endpoint (`proxy.status`, on loopback), so no service is served, "
-        "however well the upstreams are.",
+        "however well the upstreams are. Or its master is dead and its workers serve on what it had loaded: "
+        "no reload, no renewed certificate and no restart reaches them, and none that ends is replaced.",
         "nginx does not answer on 127.0.0.1:9180: connection refused: nothing is served",
-        "nginx-test                  # says what it refuses\nsystemctl restart nginx",
+        "nginx-test                  # says what it refuses\nsystemctl restart nginx\n"
+        "tsstack rollback --to N     # the live generation: ends workers without a master, and starts nginx",
     ),
     Remark(
         "TS726",
@@ -237,7 +264,7 @@ REMARKS = (
         "An upstream of a service is dead",
         "The service is served by its other upstreams, or by its backup. Nobody notices until they fail too.",
         "wiki: an upstream does not answer; others serve it",
-        "ts-quality service\nnginx-test",
+        "ts-quality service:wiki\nnginx-test",
     ),
     Remark(
         "TS728",
@@ -262,7 +289,8 @@ REMARKS = (
         "critical",
         "The firewall's table is not loaded",
         "The live generation has zones and the kernel has no table inet tsstack: somebody flushed the "
-        "ruleset, and nothing is closed.",
+        "ruleset, and nothing is closed. Or the table is there with `flags dormant`, which switches all of "
+        "it off.",
         "table inet tsstack is not loaded: nothing is closed",
         "tsstack rollback --to N    # the live generation: makes the host so once more",
     ),
@@ -359,9 +387,12 @@ REMARKS = (
         "critical",
         "The live generation is damaged",
         "`current` points at a generation whose folder or manifest is gone or cannot be read. What is live "
-        "in the kernel and in nginx stays; a rollback away from here may not know how it was.",
+        "in the kernel and in nginx stays until a switch or rollback, which look at every part then. A boot "
+        "brings up the newest whole generation before it, or where only the manifest is damaged that "
+        "one itself.",
         "generation 99 is live and cannot be read: it is not there",
-        "tsstack generations\ntsstack switch      # after any change of the file: makes a new one",
+        "tsstack switch             # makes a new one\n"
+        "tsstack rollback --to 98   # or the newest whole one: tsstack generations",
     ),
     Remark(
         "TS755",

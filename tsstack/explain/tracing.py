@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tsstack.explain.netlink import by_kind
@@ -22,7 +22,7 @@ RuleKey = tuple[str, str, str, int]
 """Family, table, chain, handle."""
 
 _TRACE = 10 << 8 | 17
-_TABLE, _CHAIN, _HANDLE, _TYPE, _VERDICT, _OUT, _POLICY = 1, 2, 3, 4, 5, 12, 16
+_TABLE, _CHAIN, _HANDLE, _TYPE, _VERDICT, _TRANSPORT, _OUT, _POLICY = 1, 2, 3, 4, 5, 9, 12, 16
 _TYPES: dict[int, Kind] = {1: "policy", 2: "end", 3: "rule"}
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _VERDICTS = {
@@ -39,11 +39,14 @@ _VERDICTS = {
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _NAME = r"(?:\"[^\"]+\"|\S+)"
 _TABLE_LINE = re.compile(rf"table (\w+) ({_NAME}) \{{.*")
+_DORMANT_LINE = re.compile(r"\tflags .*\bdormant\b.*")
 _CHAIN_LINE = re.compile(rf"\tchain ({_NAME}) \{{.*")
 _BASE_LINE = re.compile(r"\t\ttype (\w+) hook (\w+) (.*?)priority ([^;]+);(?: policy (\w+);)?")
 _RULE_END = re.compile(r"^(.*) # handle (\d+)$", re.DOTALL)
 _COMMENT = re.compile(r' comment "([^"]*)"$')
 _SET_LINE = re.compile(rf"\t(set|map) ({_NAME}) \{{.*")
+_DECIDING_LINE = re.compile(r"\t\ttype(?:of)? .* : verdict")
+_DECIDING = re.compile(r'\s*((?:[^,"]|"[^"]*")+) : ((?:jump|goto) [^\s,}]+|\w+)')
 _ELEMENT = re.compile(r'([^\s,]+(?: \. [^\s,]+)*)(?: comment "([^"]*)")?(?: : [^,]+)?\s*(?:,|$)')
 
 
@@ -61,6 +64,8 @@ class Event:
     """The chain that is gone to."""
     outgoing: str = ""
     """The interface that the packet is leaving by, where that is known yet."""
+    port: int = 0
+    """The port that TCP or UDP goes to by then (of others no port); 0 where the message does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class Listing:
     rules: Mapping[RuleKey, Rule]
     hooks: Mapping[tuple[str, str, str], BaseChain]
     elements: Mapping[tuple[str, str, str], tuple[tuple[str, str], ...]]
+    verdicts: Mapping[tuple[str, str, str], tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """Of maps that decide: keys with what they lead to."""
 
     @property
     def tables(self) -> frozenset[tuple[str, str]]:
@@ -129,6 +136,7 @@ def read_event(message: bytes, names: Mapping[int, str]) -> Event:
         verdict,
         target,
         names.get(int.from_bytes(values.get(_OUT, b"")), ""),
+        int.from_bytes(values.get(_TRANSPORT, b"")[2:4]),
     )
 
 
@@ -155,17 +163,22 @@ def read_listing(text: str) -> Listing:
     rules: dict[RuleKey, Rule] = {}
     hooks: dict[tuple[str, str, str], BaseChain] = {}
     elements: dict[tuple[str, str, str], tuple[tuple[str, str], ...]] = {}
+    verdicts: dict[tuple[str, str, str], tuple[tuple[str, str], ...]] = {}
     for table, lines in _tables(text):
+        is_off = any(_DORMANT_LINE.fullmatch(line) for line in lines)
         for chain, body in _blocks(lines, _CHAIN_LINE, 1):
             at = (*table, chain)
             for line in _whole_rules(body):
                 if base := _BASE_LINE.fullmatch(line):
-                    hooks[at] = BaseChain(base[1], base[2], base[4], base[5] or "accept")
+                    if not is_off:  # else the kernel asks none of its chains
+                        hooks[at] = BaseChain(base[1], base[2], base[4], base[5] or "accept")
                 elif rule := _RULE_END.match(line):
                     rules[(*at, int(rule[2]))] = _rule(rule[1])
         for name, body in _blocks(lines, _SET_LINE, 2):
             elements[(*table, name)] = tuple(_elements("\n".join(body)))
-    return Listing(rules, hooks, elements)
+            if any(_DECIDING_LINE.fullmatch(line) for line in body):
+                verdicts[(*table, name)] = tuple(_verdicts("\n".join(body)))
+    return Listing(rules, hooks, elements, verdicts)
 
 
 def _tables(text: str) -> Iterator[tuple[tuple[str, str], list[str]]]:
@@ -208,6 +221,11 @@ def _rule(text: str) -> Rule:
     if found := _COMMENT.search(text):
         return Rule(text[: found.start()], found[1])
     return Rule(text)
+
+
+def _verdicts(body: str) -> Iterator[tuple[str, str]]:
+    _, _, inner = body.partition("elements = {")
+    return ((found[1].strip(), found[2]) for found in _DECIDING.finditer(inner))
 
 
 def _elements(body: str) -> Iterator[tuple[str, str]]:

@@ -121,7 +121,8 @@ FORWARDING_OFF = declare(
     "TS501",
     "error",
     "Forwarding is switched off, but this host routes",
-    "An exit node or subnet router must forward. tsstack sets the parameters itself.",
+    "An exit node or subnet router must forward, and so must a host with rules in `firewall.forward`. "
+    "tsstack sets the parameters itself, and an own key wins over that: nothing would go through this host.",
     "tailscale: {advertise: {exit_node: true}}\nkernel: {sysctl: {net.ipv4.ip_forward: 0}}",
     "tailscale: {advertise: {exit_node: true}}",
 )
@@ -184,6 +185,29 @@ LIMIT_NOT_HELD = declare(
     "whole bytes per second. Outside of that the kernel would hold another limit than the file says.",
     "bandwidth: {eth0: {egress: 10gbit, latency: 10s}}",
     "bandwidth: {eth0: {egress: 10gbit, latency: 400ms}}",
+)
+PING_UNANSWERED = declare(
+    "TS509",
+    "warning",
+    "A zone answers pings, and the kernel does not",
+    "`ping` of a zone lets echo requests in. Whether they are answered is the kernel's: with "
+    "`icmp_echo_ignore_all` it answers nobody, whatever the zones say. IPv4 and IPv6 have one each.",
+    "firewall: {zones: {dmz: {interfaces: [eth0]}}}\nkernel: {sysctl: {net.ipv4.icmp_echo_ignore_all: 1}}",
+    "firewall: {zones: {dmz: {interfaces: [eth0], ping: false}}}\n"
+    "kernel: {sysctl: {net.ipv4.icmp_echo_ignore_all: 1}}",
+)
+ONE_FAMILY_NOT_FORWARDED = declare(
+    "TS510",
+    "warning",
+    "The forward rules hold for one IP version alone",
+    "A rule of `firewall.forward` lists zones and ports, of both IP versions. With "
+    "`net.ipv6.conf.all.forwarding: 0` the kernel forwards nothing of IPv6, with `net.ipv4.ip_forward: 0` "
+    "nothing of IPv4, whatever the rules say. Without the key tsstack switches it on.",
+    "firewall:\n  zones: {dmz: {interfaces: [eth0]}, lan: {interfaces: [eth1]}}\n"
+    "  forward: [{from: lan, to: dmz, tcp: [443]}]\n"
+    "kernel: {sysctl: {net.ipv6.conf.all.forwarding: 0}}",
+    "firewall:\n  zones: {dmz: {interfaces: [eth0]}, lan: {interfaces: [eth1]}}\n"
+    "  forward: [{from: lan, to: dmz, tcp: [443]}]",
 )
 INTERFACE_MISSING = declare(
     "TS506",

@@ -22,7 +22,11 @@ _START = "systemctl start tsstack-monitor    # where there is no such unit: tsst
 
 
 class NotRunning(CheckFailed):
-    """No monitor answers: nobody listens, or whoever does is stuck."""
+    """No monitor answers: nobody listens, or whoever does is stuck (`silent`)."""
+
+    def __init__(self, message: str, *, hint: str = "", silent: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.silent = silent
 
 
 class Client:
@@ -90,7 +94,9 @@ class Client:
             ) from error
         except TimeoutError as error:
             raise NotRunning(
-                f"the monitor did not answer within {timeout_s:g} s", hint="systemctl restart tsstack-monitor"
+                f"the monitor did not answer within {timeout_s:g} s",
+                hint="systemctl restart tsstack-monitor",
+                silent=True,
             ) from error
         except (ValueError, RecursionError) as error:
             raise self._stranger() from error

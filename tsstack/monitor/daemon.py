@@ -22,6 +22,7 @@ from tsstack.monitor.egress import Egress
 from tsstack.monitor.evidence import Evidence
 from tsstack.monitor.helm import Helm
 from tsstack.monitor.paces import Paces, quick_paths
+from tsstack.monitor.past import PastExit
 from tsstack.monitor.probes.notices import is_ours
 from tsstack.monitor.probes.probe import Notice, Probe
 from tsstack.monitor.probes.prober import Prober
@@ -95,6 +96,7 @@ class Monitor:
         self.maintenance_until: float | None = kept.maintenance_until() if kept else None
         self._told: tuple[Trouble, ...] = ()
         self._turning = False
+        self._past_exit = PastExit(self.troubles)
         self._patching: asyncio.Task[bool] | None = None
         self._running_since_s: float | None = None
         limits = settings.limits
@@ -434,7 +436,9 @@ class Monitor:
             self._patching = self._loop.create_task(self.actuator.set_routes(wanted))
 
     def _look_at_tailscaled(self, now_s: float) -> None:
-        seen = self._tailscaled.seen
+        seen, helm = self._tailscaled.seen, self._helm
+        still = not (helm and helm.state and helm.state.move) and not self._hands.is_switching()
+        self._past_exit.turn(seen, now_s, self.settings.limits.interval_s, still=still)
         if seen.actual is None:
             self._running_since_s = None
             if seen.error and self.settings.on_tailnet:
@@ -444,7 +448,7 @@ class Monitor:
         self.actuator.look_again(now_s)
         if self._running_since_s is None:
             self._running_since_s = now_s
-        for name in self._helm.policy.use if self._helm else ():
+        for name in helm.policy.use if helm else ():
             about = f"exit:{name.lower()}"
             if seen.offers(name):
                 self.troubles.end(about)

@@ -358,7 +358,7 @@ def _home(turn: Turn) -> Decision:
         if left_s is None:
             continue
         verdict = turn.judged(each)
-        if left_s <= 0 and verdict.fresh and (verdict.loss or 0.0) <= _LOSSY_HOME:
+        if left_s <= 0 and verdict.fresh and verdict.is_steady and (verdict.loss or 0.0) <= _LOSSY_HOME:
             poor = None if state.at == DIRECT else ()  # the uplink is no place to prefer to a node
             return _start(settled, each.name, "home", back=state.at, poor=poor)
         waits.append((max(left_s, 0.0), each.name))

@@ -33,6 +33,8 @@ class Journal:
     """Whether a monitor answered: else `stands` is what stood when the last one wrote."""
     names: tuple[str, ...]
     """All that events can be about here, as far as is known."""
+    silent: bool = False
+    """A monitor runs and does not answer: what stands now is not known."""
     notes: tuple[str, ...] = ()
     """What is missing, as sentences for people."""
 
@@ -88,7 +90,8 @@ def read(client: Client, archive: Archive) -> Journal:
     abouts = dict.fromkeys([*(each.event.about for each in episodes.told), *paths, *names, *_WORDS])
     stands = tuple(standing(episodes.told, state))
     episodes.keep({each.event.about for each in stands})
-    return Journal(episodes, stands, absent is None, tuple(abouts), tuple(notes))
+    silent = absent is not None and absent.silent
+    return Journal(episodes, stands, absent is None, tuple(abouts), silent, tuple(notes))
 
 
 def merged(kept: Iterable[Event], latest: Iterable[Event]) -> list[Event]:

@@ -28,6 +28,8 @@ RECENT_S = 10.0
 FRESH_ANSWERS = 3
 """So many recent answers make a path measured well enough to move to."""
 _RECENT_MOST = 40
+_STEADY_LOSS = 0.1
+_LOST_MOST = 2  # lost ones in `recent` that say nothing of its health, whatever their share
 _WARM_UP = 3  # answers before a path is called good
 _RECOVERY_MOST = 48  # answers: 24 s at two a second
 _SLEPT_S = 60.0  # no probe for so long (and for 3 intervals): what was before says nothing
@@ -80,6 +82,9 @@ class Verdict:
 
     heard: bool = False
     """Whether its newest answer is of the last three paces and 2 s, whatever was lost since."""
+
+    is_steady: bool = True
+    """Whether few were lost in the last `restore_after` too: those of `loss` may just have been lucky."""
 
     is_back: bool = False
     """Of a poor path: it answers well again, for long enough, and only not yet for so long as it must."""
@@ -146,6 +151,7 @@ class Judge:
             loss=1 - len(answers) / len(recent) if recent else None,
             rtt_s=median(answers) if answers else None,
             heard=heard,
+            is_steady=self._is_steady(now_s),
             is_back=level == "poor" and self._is_back(now_s, len(recent) - len(answers), len(recent)),
         )
 
@@ -154,6 +160,11 @@ class Judge:
         since_s = self._healthy_since_s
         lately = since_s is not None and now_s - since_s > self._recent_s
         return lately and not self._latency.alarm and lost <= max(1, self._limits.max_loss * sent)
+
+    def _is_steady(self, now_s: float) -> bool:
+        since_s = now_s - max(self._recent_s, self._limits.restore_after_s)
+        lost = [rtt_s is None for sent_s, rtt_s in self._recent if sent_s >= since_s]
+        return sum(lost) <= max(_STEADY_LOSS, self._limits.max_loss) * len(lost)
 
     def level(self, now_s: float) -> Level:
         """The level alone, which costs less than the whole verdict."""
@@ -242,13 +253,28 @@ class Judge:
             self._fall("dead")
         elif not self._down and (loss.fast.alarm or loss.slow.alarm):
             self._fall("poor")
-        if self._down:
+        if self._down and not self._is_of_before(sent_s):
             # A loss weighs as many answers as there are to one loss at four fifths of the limit.
             # One soon after its return is not held against it: so much may happen to a path that is well.
             in_debt = self._recovered <= 0
             self._recovered -= round(1 / max(0.8 * self._limits.max_loss, 0.01)) - 1
-            if in_debt or loss.streak >= failures:
+            if loss.streak >= failures or (in_debt and self._is_ill(-inf, self._limits.max_loss, 0)):
                 self._recovered, self._healthy_since_s = 0, None
+        elif not self._down:
+            # Too short for an alarm: its level stands, its good time begins anew.
+            share = max(_STEADY_LOSS, self._limits.max_loss)
+            if self._is_ill(sent_s - self._recent_s, share, _LOST_MOST):
+                self._healthy_since_s = None
+
+    def _is_ill(self, since_s: float, share: float, most: int) -> bool:
+        """Whether more than a share and `most` were lost of the good time's newest probes, sent since."""
+        since_s = max(since_s, -inf if self._healthy_since_s is None else self._healthy_since_s)
+        lost = [rtt_s is None for sent_s, rtt_s in self._recent if sent_s >= since_s]
+        return sum(lost) > max(most, share * len(lost))
+
+    def _is_of_before(self, sent_s: float) -> bool:
+        """Whether a lost probe is older than the present good time, and is only known since."""
+        return self._healthy_since_s is not None and sent_s < self._healthy_since_s
 
     def _answered(self, sent_s: float, rtt_s: float) -> None:
         loss = self.loss

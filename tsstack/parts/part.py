@@ -113,6 +113,14 @@ class StandsAlone(Protocol):
 
 
 @runtime_checkable
+class NeedsGeneration(Protocol):
+    """A part of which `restore` may need the files of the generation that is live again by then."""
+
+    def needs_generation(self, snapshot: Snapshot) -> bool:
+        """Whether what this snapshot saw cannot come back without them. Raises nothing, whoever wrote it."""
+
+
+@runtime_checkable
 class StepsAside(Protocol):
     """A part that lives in a program of the distribution's, which must come up at boot without it.
 

@@ -118,6 +118,7 @@ class Packet:
         to = f" to {self.destination}" if self.destination else ""
         through = f" on {self.outgoing}" if self.outgoing else ""
         extra = [
+            *([f"from port {self.source_port}"] if self.source_port and self.protocol != "other" else []),
             *([f"of flags {self.flags:#04x}"] if self.protocol == "tcp" and self.flags != SYN else []),
             *([f"by the published port {self.asked_port}"] if self.asked_port else []),
             *(["with a mark"] if self.marked else []),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 
 from tsstack.model.names import Address
-from tsstack.prove.expected import ACK, ICMP_ERRORS, ROUTER_ADVERTISEMENT, Packet
+from tsstack.prove.expected import ACK, ICMP_ERRORS, ROUTER_ADVERTISEMENT, SYN, Packet
 
 _TCP, _UDP = 6, 17
 _ICMP = {4: 1, 6: 58}
@@ -22,6 +22,12 @@ DETOUR_CLASSES = (0x04, 0x08, 0x0C, 0x10, 0x14, 0x18, 0x1C)
 MARKED_CLASS = 0xE0
 """The traffic class of packets that another owner's rule of the world marks."""
 
+# What a Linux client's SYN has: most to a segment, SACK, times, one byte of nothing, a window scale (RFC 9293
+# section 3.2, RFC 2018, RFC 7323). A rule that drops what has no MSS, or some, shows so.
+_SYN_OPTIONS = {
+    version: struct.pack("!BBHBBBBIIBBBB", 2, 4, mss, 4, 2, 8, 10, 1, 0, 1, 3, 3, 7)
+    for version, mss in ((4, 1460), (6, 1440))
+}
 # Source ports that no file opens by accident; every new connection has another one.
 _FIRST_SOURCE_PORT, _SOURCE_PORTS = 20000, 20000
 
@@ -40,9 +46,12 @@ def build_frame(packet: Packet, to: Address, number: int, *, detour: int = 0) ->
         protocol, at = _TCP, 16
         # A reset has the number that ours acknowledges, if ours is no first packet (RFC 9293 section 3.5.2).
         acknowledged = number + 1 if packet.flags & ACK else 0
+        options = _SYN_OPTIONS[version] if packet.flags == SYN else b""
+        words = 5 + len(options) // 4
         body = struct.pack(
-            "!HHIIBBHHH", source_port, port, number, acknowledged, 5 << 4, packet.flags, 64240, 0, 0
+            "!HHIIBBHHH", source_port, port, number, acknowledged, words << 4, packet.flags, 64240, 0, 0
         )
+        body += options
     elif packet.protocol == "udp":
         protocol, at = _UDP, 6
         body = struct.pack("!HHHHI", source_port, port, 12, 0, number)

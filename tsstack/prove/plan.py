@@ -10,6 +10,7 @@ from tsstack.model.facts import Facts
 from tsstack.model.firewall import ForwardRule, Zone
 from tsstack.model.names import Address
 from tsstack.model.stack import Stack
+from tsstack.prove.beside import LINK_EDGES, probe_beside
 from tsstack.prove.expected import (
     BROADCAST,
     ICMP_ERRORS,
@@ -111,6 +112,7 @@ def plan_packets(
     country = lay_out(stack, facts, rng, bounds.networks)
     packets = dict.fromkeys(_arriving(oracle, country, rng, bounds))
     packets.update(dict.fromkeys(probe_host(oracle, country, rng)))
+    packets.update(dict.fromkeys(probe_beside(oracle, country)))
     passing = list(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
     packets.update(dict.fromkeys([*passing, *probe_through(oracle, country, passing, rng)]))
     published = (
@@ -119,7 +121,13 @@ def plan_packets(
     plan = Plan(
         country,
         tuple(packets),
-        (*LOCAL, LINK_LOCAL, *country.own_edges, *(public for public, _, _ in country.published)),
+        (
+            *LOCAL,
+            LINK_LOCAL,
+            *LINK_EDGES,
+            *country.own_edges,
+            *(public for public, _, _ in country.published),
+        ),
         tuple(choose_flows(oracle, country, passing)),
         tuple(published),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from random import Random
 
 from tsstack.model.firewall import Zone
@@ -91,7 +92,7 @@ def probe_host(oracle: Oracle, country: Country, rng: Random) -> Iterator[Packet
             if own.version == sender.address.version:
                 yield Packet(sender.address, sender.interface, *opened, own)
     for sender in country.senders:
-        if sender.address.is_link_local:
+        if sender.address.version == 6 and sender.address.is_link_local:
             yield from _probe_link(sender)
 
 
@@ -157,12 +158,18 @@ def probe_through(oracle: Oracle, country: Country, found: Iterable[Packet], rng
     seen: set[tuple[str, str, int, bool]] = set()
     offered = {each for each, _ in country.places if oracle.is_advertised(each)}
     used: set[tuple[Address, Address, Kind, int, int]] = set()
-    zone = oracle.members.zone
+    marked: set[tuple[str, int, bool]] = set()
+    zone, places = oracle.members.zone, dict(country.places)
     for packet in found:
         if packet.protocol != "tcp" or packet.destination is None:
             continue
         version = packet.source.version
         ends = zone(packet.source, packet.interface), zone(packet.destination, packet.outgoing)
+        fate = (ends[0], version, oracle.judge(packet).accepted)
+        # The class that has a packet marked is in the place of a detour's.
+        if fate not in marked and places.get(packet.destination) == packet.outgoing:
+            marked.add(fate)
+            yield replace(packet, marked=True)
         key = (*ends, version, packet.interface == TAILNET_INTERFACE and packet.destination in offered)
         if key in seen:
             continue

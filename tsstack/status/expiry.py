@@ -1,7 +1,7 @@
-"""When a certificate ends, read from its file without a library for X.509: `ts-status` asks it of each.
+"""From when to when a certificate is good, read from its file without a library for X.509.
 
-Only the way to `notAfter` is walked (RFC 5280 section 4.1: Certificate, TBSCertificate, Validity; X.690 for
-the encoding). What is judged is judged elsewhere, by a real library.
+`ts-status` asks it of each. Only the way to its validity is walked (RFC 5280 section 4.1: Certificate,
+TBSCertificate, Validity; X.690 for the encoding). What is judged is judged elsewhere, by a real library.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ _SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
 _MOST_BYTES = 1 << 20
 
 
-def read_expiry(path: str) -> float:
-    """Seconds since 1970 at which the first certificate of a PEM file ends.
+def read_validity(path: str) -> tuple[float | None, float]:
+    """When the first certificate of a PEM file begins and ends, seconds since 1970; None for a beginning that
+    is written oddly.
 
     Raises OSError, and ValueError for what holds no certificate.
     """
     with open(path, "rb") as file:  # noqa: PTH123  pathlib costs more than all of this
-        return not_after(file.read(_MOST_BYTES))
+        return validity(file.read(_MOST_BYTES))
 
 
-def not_after(pem: bytes) -> float:
+def validity(pem: bytes) -> tuple[float | None, float]:
     """The same of the text itself. Raises ValueError."""
     start = pem.find(_BEGIN)
     end = pem.find(_END, start)
@@ -38,10 +39,11 @@ def not_after(pem: bytes) -> float:
         for _ in range(3):  # serialNumber, signature, issuer
             at = _after(der, at)
         at, _ = _inside(der, at, _SEQUENCE)
-        at = _after(der, at)  # notBefore
-        kind = der[at]
-        begin, end = _inside(der, at, kind)
-        return _time(kind, der[begin:end].decode("ascii"))
+        expires = _time(der, _after(der, at))
+        try:
+            return _time(der, at), expires
+        except ValueError:
+            return None, expires
     except (IndexError, binascii.Error) as error:
         raise ValueError("its certificate is damaged") from error
 
@@ -65,8 +67,11 @@ def _after(der: bytes, at: int) -> int:
     return _inside(der, at, der[at])[1]
 
 
-def _time(kind: int, text: str) -> float:
+def _time(der: bytes, at: int) -> float:
     """RFC 5280 section 4.1.2.5: two-digit years are 1950 to 2049; all times are in UTC and have seconds."""
+    kind = der[at]
+    begin, end = _inside(der, at, kind)
+    text = der[begin:end].decode("ascii")
     if kind == _UTC_TIME:
         text = ("19" if int(text[:2]) >= 50 else "20") + text
     elif kind != _GENERALIZED_TIME:

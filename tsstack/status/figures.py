@@ -20,6 +20,13 @@ def figures_of(path: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return next((each for each in windows if each["window_s"] == WINDOW_S and each["sent"]), None)
 
 
+def ways_apart(path: Mapping[str, Any] | None, level: str | None) -> str:
+    """Why an exit node is at `level` while the figures, which are of the way to it, say otherwise."""
+    if path is None or path["causes"] or level in {None, path["level"]}:
+        return ""
+    return f"the way to it is {path['level']}, the way through it {level}"
+
+
 def way_cells(path: Mapping[str, Any] | None) -> tuple[str, str, str]:
     """Loss, median and p95 of the last minute as words; empty where they are not known."""
     figures = figures_of(path)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    # Without counters and changed: the table is there and switched off.
     Table = tuple[Mapping[str, Sequence[int]] | None, bool | None]
     from tsstack.status.shape import Counter, Firewall, Rule, Zone
 
@@ -36,11 +37,14 @@ def standing_folder(state: str) -> tuple[str, bool]:
 def read_table(run: str) -> Table:
     """The counters of this network namespace's table, None without one, and whether it was changed.
 
+    A table that is dormant closes nothing: of it no counters are told, and that it was changed.
     Raises OSError (PermissionError without CAP_NET_ADMIN).
     """
-    from tsstack.parts.firewall.counters import read_counters
+    from tsstack.parts.firewall.counters import is_dormant, read_counters
 
     read = read_counters()
+    if read is not None and is_dormant():
+        return None, True
     changed = None
     if read is not None:
         try:  # noqa: SIM105  contextlib costs the screen its speed
@@ -58,6 +62,7 @@ def read_firewall(
         "enabled": False,
         "fallback": fallback,
         "loaded": None,
+        "dormant": False,
         "changed": None,
         "error": "",
         "default_policy": "",
@@ -78,6 +83,7 @@ def read_firewall(
     try:
         read, found["changed"] = table(run)
         found["loaded"] = read is not None
+        found["dormant"] = read is None and found["changed"] is True
         counters = read or {}
     except PermissionError:
         found["error"] = NEEDS_ROOT

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tsstack.status.shape import Pending, Proxy, Status, Tailnet
+    from tsstack.status.shape import Pending, Status, Tailnet
 
 # As tsstack.parts.tailscale.desired has them. That module would cost the screen its speed.
 _HOSTED = ("", "https://controlplane.tailscale.com", "https://login.tailscale.com")
@@ -77,6 +77,12 @@ def restart_nginx(status: Status) -> str:
     return f"tsstack rollback --to {generation['current']}    # starts it; nginx-test says more"
 
 
+def ask_about(complaint: str) -> str:
+    """What looks at the thing that tailscaled complains of: netcheck knows nothing of names."""
+    of_names = any(each in complaint.lower() for each in ("dns", "resolv.conf"))
+    return "tsstack doctor    # asks who resolves names here" if of_names else "tailscale netcheck"
+
+
 def renew_certificate(kind: str) -> str:
     """What makes a certificate that ends soon, or cannot be read, a good one.
 
@@ -84,12 +90,6 @@ def renew_certificate(kind: str) -> str:
     """
     whose = "    # once the renewed pair is where proxy.tls says: nobody else renews it"
     return "tsstack certificates renew" + (whose if kind == "files" else "")
-
-
-def reload_nginx(proxy: Proxy) -> str:
-    """Without a main file of the distribution's there is only the pid file to go by."""
-    own = "kill -HUP $(cat /run/tsstack/nginx.pid)"
-    return ("nginx -s reload" if proxy["unit"] == "nginx" else own) + "    # nginx-test says what it refuses"
 
 
 def connect(status: Status) -> str:

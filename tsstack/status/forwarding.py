@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from tsstack.status.shape import Status
@@ -31,6 +31,24 @@ def families_of(tailnet: Mapping[str, Any]) -> frozenset[int]:
 def off_words(name: str, reason: str) -> str:
     """What is said of a switch that is off."""
     return f"{name} is 0, and this host has to forward for {reason}"
+
+
+def ipv4_networks(tailnet: Mapping[str, Any]) -> list[str]:
+    """What this host offers of IPv4, the exit node as its default route."""
+    routes = [str(offer["route"]) for offer in tailnet["offers"] if ":" not in str(offer["route"])]
+    return [*routes, "0.0.0.0/0"] if tailnet["offers_exit"] else routes
+
+
+def own_switch(interface: str) -> str:
+    """The parameter that lets IPv4 packets through which come in by an interface, as sysctl(8) takes it."""
+    return f"net.ipv4.conf.{interface.replace('.', '/')}.forwarding"
+
+
+def alone_off(interfaces: Sequence[str], reason: str) -> tuple[str, str]:
+    """What is said of interfaces that alone forward no IPv4, and the command that mends it."""
+    switches = " ".join(f"{own_switch(each)}=1" for each in interfaces)
+    said = f"IPv4 forwarding is off on {', '.join(interfaces)} alone, and is needed for {reason}"
+    return said, f"sysctl -w {switches}"
 
 
 def switched_off(status: Status) -> Iterator[tuple[str, str]]:

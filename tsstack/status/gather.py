@@ -12,18 +12,21 @@ import time
 from tsstack import __version__
 from tsstack.status.drift import left_withdrawn, read_dns_drift, read_drift
 from tsstack.status.firewall import read_firewall, read_table, standing_folder
+from tsstack.status.forwarding import ipv4_networks
 from tsstack.status.generation import read_generation
 from tsstack.status.judge import judge, worst
-from tsstack.status.network import leaving_address, read_uplinks
+from tsstack.status.network import leaving_address, read_forwarding_off, read_uplinks
 from tsstack.status.proxy import read_proxy
 from tsstack.status.tailnet import (
     exit_names,
     read_exit,
     read_tailnet,
     read_unwatched_peers,
+    settles,
     silent_tailnet,
     with_round_trips,
 )
+from tsstack.system.bypass import read_bypass
 from tsstack.system.unix_http import Garbled, exchange, parse_reply, request
 
 TYPE_CHECKING = False
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tsstack.status.firewall import Table
-    from tsstack.status.shape import Monitor, Peer, Status
+    from tsstack.status.shape import Bypass, Monitor, Peer, Status
 
 VERSION = 1
 HUNG = "the monitor does not answer"
@@ -119,11 +122,12 @@ def gather(
         "version": __version__,
         "level": "ok",
         "uplinks": read_uplinks(),
+        "forwarding_off": read_forwarding_off(ipv4_networks(tailnet)),
         "tailnet": tailnet,
         "exit": read_exit(
             status,
             prefs,
-            _wanted_exit(generation),
+            wanted_exit(generation),
             state.get("exit"),
             known=not heard.hung,
             source=leaving_address(),
@@ -143,9 +147,27 @@ def gather(
         "monitor": monitor,
         "warnings": [],
     }
+    told["exit"]["bypassed"] = _bypassed(told, sources, str(prefs.get("ExitNodeID") or ""))
     told["warnings"] = judge(told)
     told["level"] = worst(told["warnings"])
     return told
+
+
+def _bypassed(status: Status, sources: Sources, exit_id: str) -> list[Bypass]:
+    """Where the kernel has another way than the exit node in use. Not asked while that changes or begins."""
+    way, tailnet = status["exit"], status["tailnet"]
+    if not way["using"] or way["moving"] or settles(tailnet, status["at"]):
+        return []
+    found = read_bypass(tailnet["addresses"])
+    if not found:
+        return []
+    try:  # what was heard of tailscaled may be older than what the kernel says
+        now = str(_local_api(sources, "prefs").get("ExitNodeID") or "")
+    except (OSError, Garbled, ValueError):
+        return []
+    if now != exit_id:
+        return []
+    return [{"version": each.version, "interface": each.interface, "rule": each.rule} for each in found]
 
 
 def ask_monitor(sources: Sources) -> Monitor:
@@ -214,7 +236,8 @@ def _since(path: str) -> float | None:
         return None
 
 
-def _wanted_exit(generation: str) -> Mapping[str, Any] | None:
+def wanted_exit(generation: str) -> Mapping[str, Any] | None:
+    """What the file behind a generation says of the exit node; None: nothing, or it cannot be read."""
     try:
         with open(f"{generation}/tailscale/prefs.json", "rb") as file:  # noqa: PTH123
             wanted = json.load(file)["exit_node"]

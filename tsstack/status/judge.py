@@ -6,21 +6,29 @@ Each remark has a stable code, which `explain/status_pages.py` declares and `tss
 from __future__ import annotations
 
 from tsstack.parts.proxy.ends import certificate_level
+from tsstack.parts.proxy.faults import (
+    IDENTITY_SILENT,
+    NGINX_WITHOUT_MASTER,
+    SILENT_DOORKEEPER,
+    reload_nginx,
+    without_master,
+)
 from tsstack.status.fixes import (
     approve,
+    ask_about,
     connect,
     has_expired,
     pasted,
     reapply,
-    reload_nginx,
     renew_certificate,
     renew_key,
     restart_nginx,
     settle,
     start_monitor,
 )
-from tsstack.status.forwarding import forwards_for, off_words, switched_off
+from tsstack.status.forwarding import SWITCHES, alone_off, forwards_for, off_words, own_switch, switched_off
 from tsstack.status.severity import (
+    EXIT_BYPASSED,
     FALLBACK_STANDS,
     FORWARDING_OFF,
     LEVEL_OF_PATH,
@@ -33,6 +41,9 @@ from tsstack.status.severity import (
     of_table,
     worst_of,
 )
+from tsstack.status.tailnet import BLOCKED, settles
+from tsstack.status.words import time_left, why_open
+from tsstack.system.bypass import Bypass, in_words, way_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,19 +54,22 @@ if TYPE_CHECKING:
 
 _DAY_S = 86400.0
 _KEY_WARNS_S = 14 * _DAY_S
-# A tailscaled that starts is Running a moment before the control server hears it.
-_SETTLES_S = 15.0
+# Of tailscale's health/warnings: a host that routes, and does not forward.
+_FORWARDING = "IP forwarding is disabled"
+# tsstack.monitor.past's own; that module would cost the screen its speed.
+_PAST_EXIT = "past the exit node"
 
 
 def judge(status: Status) -> list[Warning_]:
-    """The remarks on a status, the worst first, else in the order of its parts. Reads no `warnings`."""
+    """The remarks on a status, the worst first, else causes before what follows from them: a firewall that is
+    flushed closes the tailnet and the services. Reads no `warnings`."""
     found = [
         *_uplinks(status),
+        *_firewall(status),
         *_tailnet(status),
         *_exit(status),
         *_services(status),
         *_certificates(status),
-        *_firewall(status),
         *_monitor(status),
         *_generation(status),
     ]
@@ -109,7 +123,7 @@ def _tailnet(status: Status) -> Iterator[Warning_]:
         yield _say("TS705", "warning", "tailnet", said, fix)
     expires = tailnet["key_expires"]
     if expires is not None and not expired and expires - status["at"] < _KEY_WARNS_S:
-        said = f"this node's key expires in {_days(expires - status['at'])}"
+        said = f"this node's key expires in {time_left(expires - status['at'])}"
         yield _say("TS706", "warning", "tailnet", said, renew_key(tailnet, expired=False))
 
 
@@ -117,9 +131,10 @@ def _connection(status: Status) -> Iterator[Warning_]:
     """Of a tailscaled that is up. What one that is not up complains of has its remark already."""
     tailnet = status["tailnet"]
     for line in tailnet["health"]:
-        yield _say("TS703", "warning", "tailnet", f"tailscaled says: {line}", "tailscale netcheck")
-    young = tailnet["since"] is not None and status["at"] - tailnet["since"] < _SETTLES_S
-    if tailnet["online"] is False and not young and not any(_uplinks(status)):
+        if _FORWARDING in line and (status["forwarding_off"] or any(switched_off(status))):
+            continue  # TS861 tells it, and what puts it right
+        yield _say("TS703", "warning", "tailnet", f"tailscaled says: {line}", ask_about(line))
+    if tailnet["online"] is False and not settles(tailnet, status["at"]) and not any(_uplinks(status)):
         server = tailnet["control"] or "the control server"
         said = (
             f"no connection to {server}: nothing new of the tailnet is heard here, and nobody can join or "
@@ -136,8 +151,12 @@ def _exit(status: Status) -> Iterator[Warning_]:
     if way["stuck"]:
         said = f"nothing leaves this host: its packets go to tailscaled, and {_why(status)}"
         yield _say("TS716", "critical", "exit node", said, connect(status))
+    elif way["bypassed"]:
+        past = [Bypass(**each) for each in way["bypassed"]]
+        said = f"{in_words(past)}, and not by {way['using']}, which tailscaled says is in use"
+        yield _say("TS718", EXIT_BYPASSED, "exit node", said, way_back(past))
     elif way["blocked"]:
-        said = f"no exit node works, and nothing may leave: {_why(status)}"
+        said = f"no exit node works, and nothing may leave: {_why(status).replace(BLOCKED, '')}"
         yield _say("TS707", "critical", "exit node", said, listing)
     elif way["using"] and way["online"] is False:
         said = f"{way['using']} is in use and offline: no internet through it"
@@ -174,9 +193,16 @@ def _services(status: Status) -> Iterator[Warning_]:
         )
     elif proxy["current"] is False:
         message = "nginx serves another configuration than the live generation's"
-        yield _say("TS726", "critical", "nginx", message, reload_nginx(proxy))
+        yield _say("TS726", "critical", "nginx", message, reload_nginx(proxy["unit"]))
     elif proxy["error"]:
         yield _say("TS724", "warning", "services", proxy["error"], "sudo nginx-test")
+    if proxy["orphans"] and proxy["running"] is not False:
+        said = without_master(proxy["orphans"])
+        yield _say("TS725", NGINX_WITHOUT_MASTER, "nginx", said, restart_nginx(status))
+    if proxy["identity"] is False:
+        generation = status["generation"]
+        hint = reapply(generation["current"], generation["boot"], generation["pending"])
+        yield _say("TS720", IDENTITY_SILENT, "identity daemon", SILENT_DOORKEEPER, hint)
     gone = [each for each in status["services"] if each["unreached"] and _is_connected(status)]
     if gone:
         names = ", ".join(each["name"] for each in gone[:3]) + ("" if len(gone) < 4 else ", ...")
@@ -190,13 +216,14 @@ def _services(status: Status) -> Iterator[Warning_]:
         if service["level"] == "dead":
             why = f": {service['error']}" if service["error"] else ""
             said = f"no upstream of {service['url']} answers{why}"
-            hint = f"nginx-logs {service['name']} --errors"
+            hint = f"nginx-logs {service['name']} --errors    # what nginx saw; then start what serves it"
             yield _say("TS721", LEVEL_OF_PATH["dead"], service["name"], said, hint)
         elif service["dead_upstreams"]:
             count = service["dead_upstreams"]
             words = "an upstream does not answer" if count == 1 else f"{count} upstreams do not answer"
             said = f"{words}; others serve it"
-            yield _say("TS727", SERVED_BY_OTHERS, service["name"], said, "ts-quality service")
+            which = f"ts-quality service:{service['name']}    # which: start it, or take it out of the file"
+            yield _say("TS727", SERVED_BY_OTHERS, service["name"], said, which)
 
 
 def _certificates(status: Status) -> Iterator[Warning_]:
@@ -209,11 +236,11 @@ def _certificates(status: Status) -> Iterator[Warning_]:
             continue
         if certificate["served"] is False:
             said = f"the certificate of {names} was renewed, and nginx serves what it loaded before that"
-            yield _say("TS729", "warning", "certificate", said, reload_nginx(status["proxy"]))
+            yield _say("TS729", "warning", "certificate", said, reload_nginx(status["proxy"]["unit"]))
         left_s = expires - status["at"]
-        level = certificate_level(left_s)
+        level = certificate_level(left_s, certificate["life_s"])
         if level != "ok":
-            when = f"expires in {_days(left_s)}" if left_s > 0 else "has expired"
+            when = f"expires in {time_left(left_s)}" if left_s > 0 else "has expired"
             yield _say(
                 "TS723",
                 level,
@@ -230,7 +257,7 @@ def _firewall(status: Status) -> Iterator[Warning_]:
     live = 0 if firewall["fallback"] else generation["current"]
     mend = reapply(live, generation["boot"], generation["pending"])
     if firewall["loaded"] is False:
-        said = "table inet tsstack is not loaded: nothing is closed"
+        said = f"table inet tsstack is {why_open(firewall)}"
         yield _say("TS731", TABLE_MISSING, "firewall", said, mend)
         return
     if firewall["changed"]:
@@ -269,6 +296,8 @@ def _monitor(status: Status) -> Iterator[Warning_]:
         of_tailscaled = trouble["about"] == "tailscaled" or "tailscale0" in trouble["message"]
         if of_tailscaled and not _is_connected(status):
             continue  # TS701, TS702 and TS706 tell it
+        if trouble["about"] == _PAST_EXIT and status["exit"]["bypassed"]:
+            continue  # TS718 tells it
         yield _say("TS744", TROUBLE, "monitor", trouble["message"], pasted(trouble["hint"]))
 
 
@@ -325,14 +354,18 @@ def _generation(status: Status) -> Iterator[Warning_]:
     for name in off:
         said = off_words(name, forwards_for(status["tailnet"]) or "the live generation")
         yield _say("TS861", FORWARDING_OFF, "forwarding", said, hint)
-    drift = [line for line in generation["drift"] if line not in off.values()]
+    if status["forwarding_off"] and SWITCHES[0][1] not in off:
+        said, fix = alone_off(status["forwarding_off"], forwards_for(status["tailnet"]))
+        yield _say("TS861", FORWARDING_OFF, "forwarding", said, fix)
+    told = {*off.values(), *(f"{own_switch(each)} is 0, not 1" for each in status["forwarding_off"])}
+    drift = [line for line in generation["drift"] if line not in told]
     if drift:
         more = f"; and {len(drift) - 3} more" if len(drift) > 3 else ""
         yield _say("TS755", "warning", "generation", f"drift: {'; '.join(drift[:3])}{more}", hint)
     pending = generation["pending"]
     if generation["error"] and generation["error"] != "reading it needs root":
         message = f"generation {generation['current']} is live and cannot be read: {generation['error']}"
-        hint = "tsstack generations    # a switch after any change of the file makes a new one"
+        hint = "tsstack switch    # makes a new one; tsstack rollback --to N goes to another"
         yield _say("TS754", "critical", "generation", message, hint)
     if pending is None:
         if generation["current"] != generation["boot"]:
@@ -359,10 +392,3 @@ def _generation(status: Status) -> Iterator[Warning_]:
             "damaged": "a switch is not over, and its record is damaged",
         }.get(pending["phase"], f"a switch to {pending['generation']} is at work, or was cut off")
         yield _say("TS752", "warning", "generation", said, settle(pending))
-
-
-def _days(span_s: float) -> str:
-    days = span_s / _DAY_S
-    if days >= 2:
-        return f"{days:.0f} days"
-    return f"{span_s / 3600:.0f} hours"

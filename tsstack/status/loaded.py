@@ -1,4 +1,5 @@
-"""When nginx last loaded its configuration, and with it the certificates: when its youngest worker began.
+"""nginx's own processes: whether its master lives, and when it last loaded its configuration, and with it the
+certificates: when its youngest worker began.
 
 A reload makes new workers (nginx.org, "Controlling nginx"). So no handshake is needed to see that what is on
 disk is not what clients get.
@@ -28,6 +29,30 @@ def loaded_at(main_config: str, run: str, *, proc: str = "/proc") -> float | Non
         return None
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return booted + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def count_orphans(main_config: str, run: str, *, proc: str = "/proc") -> int:
+    """How many workers serve on although their master is dead; 0 too where that cannot be told."""
+    try:
+        noted = int(_text(_pid_file(main_config) if main_config else f"{run}/nginx.pid"))
+    except (OSError, ValueError):
+        return 0
+    if noted <= 0 or _is_master(f"{proc}/{noted}/cmdline"):
+        return 0
+    # Only where something is wrong: the looks of the processes cost more than all before.
+    from tsstack.parts.proxy.engine import workers_of_session
+
+    return len(workers_of_session(noted))
+
+
+def _is_master(cmdline: str) -> bool:
+    """Whether it is one, or may be one that is hidden from this user."""
+    try:
+        return _text(cmdline).startswith("nginx: master process")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _pid_file(main_config: str) -> str:

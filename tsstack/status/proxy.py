@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
 
-from tsstack.status.expiry import read_expiry
-from tsstack.status.loaded import loaded_at
+from tsstack.status.expiry import read_validity
+from tsstack.status.loaded import count_orphans, loaded_at
 from tsstack.system.unix_http import Garbled, exchange, parse_reply, request
 
 TYPE_CHECKING = False
@@ -35,7 +36,10 @@ def read_proxy(
 
     `hung`: tailscaled runs and does not answer.
     """
-    nginx: Proxy = {"enabled": False, "unit": "nginx", "running": None, "current": None, "error": ""}
+    nginx: Proxy = {
+        "enabled": False, "unit": "nginx", "running": None, "current": None, "orphans": 0, "identity": None,
+        "error": "",
+    }  # fmt: skip
     try:
         with open(f"{generation}/nginx/plan.json", "rb") as file:  # noqa: PTH123
             plan = json.load(file)
@@ -53,20 +57,21 @@ def _read(
     plan: Mapping[str, Any], paths: Sequence[Mapping[str, Any]], run: str
 ) -> tuple[Proxy, list[Service], list[Certificate]]:
     certificates: list[Certificate] = []
-    ends: dict[str, float | None] = {}
+    ends: dict[str, Certificate] = {}
     loaded = loaded_at(plan.get("main_config") or "", run) if plan["certificates"] else None
     for each in plan["certificates"]:
-        expires, why = _end(each["certificate"])
+        begins, expires, why = _validity(each["certificate"])
         certificates.append(
             {
                 "names": list(each["names"]),
                 "kind": each["kind"],
                 "expires": expires,
+                "life_s": expires - begins if expires and begins and expires > begins else None,
                 "served": _is_served(each["certificate"], loaded),
                 "error": why,
             }
         )
-        ends |= dict.fromkeys(each["names"], expires)
+        ends |= dict.fromkeys(each["names"], certificates[-1])
     watched: dict[str, list[Mapping[str, Any]]] = {}
     for path in paths:
         if path["kind"] == "service":
@@ -75,6 +80,8 @@ def _read(
     services = [_service(name, url, watched.get(name, ()), ends) for name, url in plan["urls"].items()]
     nginx = _ask_nginx(plan.get("status"), plan.get("digest"), served=bool(services))
     nginx["unit"] = "nginx" if plan.get("main_config") else _OWN_UNIT
+    nginx["orphans"] = count_orphans(plan.get("main_config") or "", run) if services else 0
+    nginx["identity"] = _takes_connections(f"{run}/identity.sock") if plan.get("identity") else None
     if nginx["running"] is False:
         services = [
             {**each, "level": "dead", "rtt_s": None, "error": "nginx does not answer"} for each in services
@@ -84,7 +91,10 @@ def _read(
 
 def _ask_nginx(status: str | None, digest: str | None, *, served: bool) -> Proxy:
     """Asks the status endpoint on loopback which configuration nginx has loaded."""
-    found: Proxy = {"enabled": served, "unit": "", "running": None, "current": None, "error": ""}
+    found: Proxy = {
+        "enabled": served, "unit": "", "running": None, "current": None, "orphans": 0, "identity": None,
+        "error": "",
+    }  # fmt: skip
     if not served or not status:
         return found
     host, _, port = status.rpartition(":")
@@ -97,15 +107,32 @@ def _ask_nginx(status: str | None, digest: str | None, *, served: bool) -> Proxy
     return {**found, "running": True, "current": body.decode("ascii", "replace").strip() == digest}
 
 
-def _end(path: str) -> tuple[float | None, str]:
+def _takes_connections(path: str) -> bool | None:
+    """Whether somebody listens on a unix socket; None for who may not ask."""
+    link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        return read_expiry(path), ""
+        link.settimeout(_NGINX_S)
+        link.connect(path)
     except PermissionError:
-        return None, "reading it needs root"
+        return None
+    except BlockingIOError:  # connect(2): so many wait to be taken that no more may
+        return True
+    except OSError:
+        return False
+    finally:
+        link.close()
+    return True
+
+
+def _validity(path: str) -> tuple[float | None, float | None, str]:
+    try:
+        return *read_validity(path), ""
+    except PermissionError:
+        return None, None, "reading it needs root"
     except FileNotFoundError:
-        return None, "it is not there"
+        return None, None, "it is not there"
     except (OSError, ValueError) as error:
-        return None, str(error)
+        return None, None, str(error)
 
 
 def _is_served(path: str, loaded: float | None) -> bool | None:
@@ -116,10 +143,11 @@ def _is_served(path: str, loaded: float | None) -> bool | None:
 
 
 def _service(
-    name: str, url: str, paths: Sequence[Mapping[str, Any]], ends: Mapping[str, float | None]
+    name: str, url: str, paths: Sequence[Mapping[str, Any]], ends: Mapping[str, Certificate]
 ) -> Service:
     host = url.partition("://")[2].partition("/")[0].partition(":")[0]
     wildcard = f"*.{host.partition('.')[2]}"
+    certificate = (ends.get(host) or ends.get(wildcard)) if url.startswith("https:") else None
     best = min(paths, key=lambda path: _BEST_FIRST.index(path["level"]), default=None)
     return {
         "name": name,
@@ -129,7 +157,8 @@ def _service(
         "error": best["error"] if best else "",
         "unreached": "",
         "dead_upstreams": sum(path["level"] == "dead" for path in paths),
-        "certificate_expires": ends.get(host, ends.get(wildcard)) if url.startswith("https:") else None,
+        "certificate_expires": certificate["expires"] if certificate else None,
+        "certificate_life_s": certificate["life_s"] if certificate else None,
     }
 
 

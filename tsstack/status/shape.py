@@ -73,6 +73,16 @@ class Uplink(TypedDict):
     """Whether its link is up; None where the kernel does not say."""
 
 
+class Bypass(TypedDict):
+    """How what leaves goes past the exit node in use."""
+
+    version: int
+    """Of IP: 4 or 6."""
+    interface: str
+    rule: int | None
+    """The preference of one asked before tailscaled's own; None: tailscaled's routes or rules are missing."""
+
+
 class Exit(TypedDict):
     """Which way out is in use, and why."""
 
@@ -89,6 +99,8 @@ class Exit(TypedDict):
     blocked: bool
     stuck: bool
     """Whether the kernel hands what leaves to a tailscaled that carries nothing."""
+    bypassed: list[Bypass]
+    """For each IP version that leaves otherwise, whatever tailscaled says is in use."""
     manual: str | None
     maintenance: bool
     moving: bool
@@ -125,6 +137,8 @@ class Certificate(TypedDict):
     kind: str
     expires: float | None
     """Of the file."""
+    life_s: float | None
+    """From its beginning to its end: one that lives shortly is renewed late."""
     served: bool | None
     """Whether nginx has loaded it since it was written; None when that cannot be told."""
     error: str
@@ -149,6 +163,7 @@ class Service(TypedDict):
     dead_upstreams: int
     """So many of those that are watched do not answer."""
     certificate_expires: float | None
+    certificate_life_s: float | None
 
 
 class Proxy(TypedDict):
@@ -162,6 +177,10 @@ class Proxy(TypedDict):
     """Whether it answers at `proxy.status`; None where the file has none."""
     current: bool | None
     """Whether it serves the live generation; None when that is not known."""
+    orphans: int
+    """So many workers serve on although their master is dead."""
+    identity: bool | None
+    """Whether the identity daemon takes connections; None where no service has `allow`."""
     error: str
 
 
@@ -217,7 +236,9 @@ class Firewall(TypedDict):
     fallback: bool
     """Whether it is the fallback's (`tsstack fallback`), since the live generation has none."""
     loaded: bool | None
-    """Whether the table is there; None when that cannot be read."""
+    """Whether the table is there and in force; None when that cannot be read."""
+    dormant: bool
+    """Whether it is there, and switched off as a whole (`flags dormant`): so it is not `loaded`."""
     changed: bool | None
     """Whether it is no longer as it was loaded; None when that cannot be read."""
     error: str
@@ -277,6 +298,8 @@ class Status(TypedDict):
     """The worst of `warnings`."""
     uplinks: list[Uplink] | None
     """None where the kernel tells no routes."""
+    forwarding_off: list[str]
+    """The interfaces that alone forward no IPv4, of those that the offered routes and exit node need."""
     tailnet: Tailnet
     exit: Exit
     peers: list[Peer]

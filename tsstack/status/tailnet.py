@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     ExitNames = Mapping[str, Sequence[str]]
 
 _EXIT_ROUTES = ("0.0.0.0/0", "::/0")
+BLOCKED = "no candidate works: blocked, "
+"""As tsstack.monitor.reasons begins it. That module would cost the screen its speed."""
+_BAD = (" is dead", " is poor", " is suspect")
+# A tailscaled that starts is Running a moment before its routes are there and the control server hears it.
+_SETTLES_S = 15.0
 _SHARED_ROUTES = 128
 """Peers list their own addresses beside their routes: /32 and /128 are no routes to tell."""
 
@@ -83,6 +88,11 @@ def read_tailnet(
         "offers_exit": bool(exits),
         "exit_approved": bool(exits) and all(route in approved for route in exits),
     }
+
+
+def settles(tailnet: Tailnet, at: float) -> bool:
+    """Whether tailscaled has started so lately that not all of it is there yet."""
+    return tailnet["since"] is not None and at - tailnet["since"] < _SETTLES_S
 
 
 def read_peers(status: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> list[Peer]:
@@ -233,6 +243,7 @@ def read_exit(
         "wanted": use,
         "blocked": bool(told.get("blocked")),
         "stuck": not up and bool(source) and source in (status.get("TailscaleIPs") or ()),
+        "bypassed": [],
         "manual": told.get("manual"),
         "maintenance": bool(told.get("maintenance")),
         "moving": bool(told.get("moving")),
@@ -245,6 +256,8 @@ def _is_told(sentence: str, why: Sequence[str]) -> bool:
     level, _, causes = sentence.partition(": ")
     home = f" {sentence.partition(' ')[0]} "
     for each in why:
+        if level.endswith(_BAD) and each.startswith(BLOCKED) and home in each.rpartition(" stays set:")[2]:
+            return True  # with its figures of that moment
         _, named, rest = f" {each}".partition(home)
         if named and (f"{home}{rest}".startswith(f" {level}") or (causes and causes in rest)):
             return True

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 
+from tsstack.system.spans import span as span  # noqa: PLC0414  screens take it from here
+from tsstack.system.spans import time_left as time_left  # noqa: PLC0414
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tsstack.status.shape import Exit, Peer
-
-_DAY_S = 86400.0
+    from tsstack.status.shape import Exit, Firewall, Peer
 
 COLOUR_OF = {
     "ok": "green",
@@ -107,12 +108,21 @@ def way_out(way: Exit) -> str:
     """The way out that is in use, in words."""
     if way["stuck"]:
         return "none: what leaves goes to tailscaled, which carries nothing"
+    if way["bypassed"]:
+        names = dict.fromkeys(each["interface"] for each in way["bypassed"])
+        return f"{clean(', '.join(names))}, past {clean(way['using'])}"
     return "blocked" if way["blocked"] else clean(way["using"]) or "the bare uplink"
 
 
+def why_open(firewall: Firewall) -> str:
+    """Of a table that is not loaded, or not in force: why nothing is closed."""
+    why = "switched off (flags dormant)" if firewall["dormant"] else "not loaded"
+    return f"{why}: nothing is closed"
+
+
 def is_cut_off(way: Exit) -> bool:
-    """Whether nothing gets out by it."""
-    return way["blocked"] or way["stuck"] or way["online"] is False
+    """Whether nothing gets out by it, or what gets out does not go by it."""
+    return bool(way["bypassed"]) or way["blocked"] or way["stuck"] or way["online"] is False
 
 
 def way_to(peer: Peer) -> str:
@@ -156,16 +166,6 @@ def number(value: float) -> str:
         if value < size * 1000 or unit == "T":
             return f"{value / size:.3g}{unit}" if value < size * 999.5 else f"{value / size:.0f}{unit}"
     return str(value)
-
-
-def span(seconds: float) -> str:
-    """The largest unit that says enough: 40 s, 12 min, 5 h, 86 days."""
-    if seconds < 0:
-        return "no time"
-    for limit_s, size_s, unit in ((120, 1, "s"), (7200, 60, "min"), (2 * _DAY_S, 3600, "h")):
-        if seconds < limit_s:
-            return f"{seconds / size_s:.0f} {unit}"
-    return f"{seconds / _DAY_S:.0f} days"
 
 
 def wrapped(text: str, width: int) -> list[str]:

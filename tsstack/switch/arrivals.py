@@ -38,27 +38,26 @@ def with_other_arrivals(
     return found
 
 
-def without_shut(ways: Iterable[Way], live: Callable[[], Stack | None], facts: Facts) -> list[Way]:
-    """The ways without those of somebody else's sessions that the live rules let in no more.
+def with_shut(ways: Iterable[Way], live: Callable[[], Stack | None], facts: Facts) -> list[Way]:
+    """The ways, and of each session's whether the live rules refuse it, without those of somebody else's.
 
     Such a session lives on, or is only said to be there (anybody may call a program mosh-server): what is
-    shut already no switch can cut.
+    shut already no switch can cut. Of the operator's own a word is due all the same.
     """
     asked = list(ways)
-    if not any(way.session and way.session.live for way in asked):
+    if not any(way.session for way in asked):
         return asked
     stack = live()
     if stack is None:
         return asked
-    oracle = Oracle(stack, facts)
-    return [
-        way
-        for way in asked
-        if way.session is None
-        or not way.session.live
-        or way.session.by_tailscaled
-        or oracle.judge(way.packet).accepted
-    ]
+    oracle, found = Oracle(stack, facts), []
+    for way in asked:
+        session = way.session
+        if session is None or session.by_tailscaled or oracle.judge(way.packet).accepted:
+            found.append(way)
+        elif not session.live:
+            found.append(replace(way, shut=True))
+    return found
 
 
 def _by_both(way: Way, elsewhere: Way, live: Stack | None, facts: Facts) -> list[Way]:

@@ -33,6 +33,9 @@ _ARM_TIMEOUT_S = 10.0
 _RESTART_S = 2.0
 """Within this systemd has started a dead man anew who was killed (see `arm`)."""
 _UNDOING_S = 30.0
+RECORD_S = 60.0
+"""So long a dead man waits for the record of his change: its command may have been killed before it."""
+_NOTHING = "nothing to do: the change was confirmed or undone"
 _WALLED = "--walled"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
@@ -55,10 +58,18 @@ def arm(site: Site, pending: Pending, *, systemd: bool) -> None:
         if systemd:
             _start_unit(f"{_unit(pending.id)}-bare", words)
         else:
-            command.start(words, log=paths.run / "deadman.log")
+            started = command.start(words, log=paths.run / "deadman.log")
     except (CommandFailed, OSError) as error:
         raise CheckFailed(f"the dead man cannot be armed: {error}", hint="nothing was changed") from error
-    _await_guard(site, pending.id)
+    try:
+        _await_guard(site, pending.id)
+    except CheckFailed:  # he who comes up after all would guard nothing until the deadline
+        if systemd:
+            command.run(["systemctl", "stop", f"{_unit(pending.id)}-bare"], check=False)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(started, signal.SIGTERM)
+        raise
 
 
 def _arm_behind_walls(site: Site, change: str, words: Sequence[str]) -> bool:
@@ -161,10 +172,17 @@ def disarm(site: Site, change: str) -> None:
 def watch(site: Site, change: str, deadline_s: float, *, walled: bool = False) -> str:
     """Wait for the deadline, then undo the change if it is still pending; say what was done.
 
-    The command that made the change may hang with the lock in its hand: past the deadline it is ended.
+    The command that made the change may hang with the lock in its hand: past the deadline it is ended. The
+    change may never have come, where the command was ended as it armed us: then there is nothing to wait for.
     Of what cannot be undone behind walls nobody knows whether they are the cause: it is handed over, once.
     """
+    lonely_s, expected = site.clock.now_s() + RECORD_S, True
     while (left_s := deadline_s - site.clock.now_s()) > 0:
+        if expected and site.clock.now_s() > lonely_s:
+            found = _is_pending(site, change)
+            if found is False:
+                return _NOTHING
+            expected = found is None
         # CLOCK_BOOTTIME goes on during suspend and sleep(3) does not: look again at least each second.
         site.clock.sleep(min(left_s, 1.0))
     pause_s = _FIRST_PAUSE_S
@@ -189,10 +207,23 @@ def _hand_over(site: Site, change: str, deadline_s: float) -> bool:
     return True
 
 
+def _is_pending(site: Site, change: str) -> bool | None:
+    """Whether it is; None: nobody can tell now.
+
+    Asked with the lock, as whoever clears a record that the disk then keeps has moved it away for a moment.
+    """
+    try:
+        with host_lock(site.paths.state, site.clock):
+            pending = read_pending(site.paths.state)
+    except Exception:  # noqa: BLE001  no one else is on guard, so nothing may end him
+        return None
+    return pending is not None and pending.id == change
+
+
 def _end_change(site: Site, change: str) -> str:
     pending = read_pending(site.paths.state)
     if pending is None or pending.id != change:
-        return "nothing to do: the change was confirmed or undone"
+        return _NOTHING
     # Who undoes it already is given the time for it.
     wait_s = _UNDOING_S if pending.waited else 0.2
     try:
@@ -207,7 +238,7 @@ def _end_change(site: Site, change: str) -> str:
 def _judge(site: Site, change: str) -> str:
     pending = read_pending(site.paths.state)
     if pending is None or pending.id != change:
-        return "nothing to do: the change was confirmed or undone"
+        return _NOTHING
     if pending.phase == "activating" and not pending.waited:
         undo(site, pending)
         return f"generation {pending.target} was undone: its command did not finish in time"

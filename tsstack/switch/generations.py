@@ -15,12 +15,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from tsstack.errors import CheckFailed, UsageError
+from tsstack.errors import CheckFailed, TsstackError, UsageError
 from tsstack.parts.part import JsonValue, Tree
 from tsstack.switch.record import read_pending
 from tsstack.system.files import fsync_folder, hint_for, link_durably, write_durably
@@ -153,44 +154,121 @@ class Store:
         return self.folder / f".staging-{number}-{os.getpid()}"
 
     def path(self, number: int) -> Path:
-        """The folder of generation `number`. Raises UsageError when there is none."""
-        folder = self.folder / str(number)
-        if not (folder / MANIFEST).is_file():
-            known = ", ".join(str(manifest.number) for manifest in self.list()) or "none"
+        """The folder of generation `number`.
+
+        Raises UsageError when there is none, CheckFailed when it is missing: the host runs or boots it.
+        """
+        if not self.has(number):
+            if number in self._kept():
+                raise CheckFailed(f"generation {number} is missing", hint=self.way_on(number))
+            known = ", ".join(map(str, self.whole())) or "none"
             raise UsageError(f"there is no generation {number}", hint=f"there are: {known}")
-        return folder
+        return self.folder / str(number)
+
+    def has(self, number: int) -> bool:
+        """Whether generation `number` is there, be it damaged, or on a disk that does not say.
+
+        Not by `is_file`, which says no of some errors, and of every one from Python 3.14 on.
+        """
+        try:
+            return stat.S_ISREG((self.folder / str(number) / MANIFEST).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
 
     def manifest(self, number: int) -> Manifest:
         """What is known of generation `number`.
 
-        Raises UsageError when there is none, CheckFailed when its manifest is damaged.
+        Raises UsageError when there is none, CheckFailed when it is missing or its manifest is damaged.
         """
         path = self.path(number) / MANIFEST
         try:
-            fields = json.loads(path.read_bytes())
-            return Manifest(**{**fields, "summary": tuple(fields.get("summary", ()))})
-        except (ValueError, TypeError, AttributeError) as error:
-            raise CheckFailed(
-                f"{path} is damaged: {error}", hint=f"move {path.parent} away; the others are whole"
-            ) from error
+            return _read_manifest(path)
+        except _DAMAGE as error:
+            away = f"move {path.parent} away"
+            hint = f"{self.way_on(number)}; then {away}" if number in self._kept() else away
+            raise CheckFailed(f"{path} is damaged: {error}", hint=hint) from error
+
+    def fault(self, number: int) -> str:
+        """Why generation `number` is not whole, in words; empty: it is. Of 0 nothing is needed."""
+        if number == 0:
+            return ""
+        if not self.has(number):
+            return f"generation {number} is missing"
+        try:
+            _read_manifest(self.folder / str(number) / MANIFEST)
+        except (OSError, *_DAMAGE) as error:
+            return f"generation {number} is damaged: {MANIFEST}: {error}"
+        return ""
+
+    def whole(self) -> tuple[int, ...]:
+        """The numbers of all generations that are whole, oldest first."""
+        return tuple(number for number in self._numbers() if not self.fault(number))
+
+    def damaged(self) -> tuple[int, ...]:
+        """The numbers of all whose folder is there, and that are not whole."""
+        return tuple(number for number in self._numbers() if self.fault(number))
+
+    def instead_of(self, number: int) -> tuple[int, ...]:
+        """The generations that may take the place of one that is not whole, the best first.
+
+        That is the newest of those before it. Then come later ones, which may have been for a test; what
+        is not confirmed comes last. Never the host without tsstack.
+        """
+        unconfirmed = self.pending_target()
+        others = [each for each in self.whole() if each not in {0, number}]
+        others.sort(key=lambda each: (each == unconfirmed, each > number, abs(number - each)))
+        return tuple(others)
+
+    def known(self, number: int) -> dict[str, str] | None:
+        """All rendered files of what is or was live; None where it is not whole, and nobody knows them."""
+        if number == 0:
+            return {}
+        return None if self.fault(number) else self.tree(number)
+
+    def way_on(self, number: int) -> str:
+        """What mends a host whose generation `number` is missing or damaged, in words."""
+        others = self.instead_of(number)
+        back = f"`tsstack rollback --to {others[0]}` goes to the newest whole one" if others else ""
+        return ", ".join(filter(None, (back, "`tsstack switch` makes a new one")))
+
+    def _kept(self) -> Set[int | None]:
+        """What the host runs or boots, or may go back to, but 0, which is made anew."""
+        try:
+            return self._in_use() - {0}
+        except TsstackError:  # a record that nobody understands, which others say
+            return {self.current(), self.boot()} - {0}
+
+    def pending_target(self) -> int | None:
+        """The generation of a change that is not done; None: there is no such change, or nobody knows it."""
+        try:
+            pending = read_pending(self.state)
+        except TsstackError:
+            return None
+        return pending.target if pending else None
 
     def tree(self, number: int) -> dict[str, str]:
         """All rendered files of generation `number`."""
         return read_tree(self.path(number))
 
-    def list(self) -> tuple[Manifest, ...]:
-        """All generations, oldest first."""
+    def _numbers(self) -> tuple[int, ...]:
         if not self.folder.is_dir():
             return ()
-        numbers = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
-        return tuple(
-            self.manifest(number) for number in numbers if (self.folder / str(number) / MANIFEST).is_file()
-        )
+        return tuple(sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit()))
+
+    def list(self) -> tuple[Manifest, ...]:
+        """All generations, oldest first."""
+        return tuple(self.manifest(number) for number in self._numbers() if self.has(number))
 
     def next_number(self) -> int:
-        """A number that no generation on disk has had."""
-        numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
-        return max(numbers, default=0) + 1
+        """A number that no generation on disk has had.
+
+        Nor one that was removed by hand while something names it still: it would be taken for that one.
+        """
+        remembered = self._remembered().get("generation")
+        named = remembered if isinstance(remembered, int) else 0
+        return max([*self._numbers(), self.current(), self.boot(), named]) + 1
 
     def drop(self, number: int) -> None:
         """Remove a generation that nothing points at: no link, and no change that may have to be undone.
@@ -239,7 +317,7 @@ class Store:
     def prune(self, keep: int) -> tuple[int, ...]:
         """Remove all but the newest `keep` generations; those in use stay. Returns what went."""
         used = self._in_use()
-        unused = [each.number for each in self.list() if each.number not in used]
+        unused = [number for number in self.whole() if number not in used]
         gone = tuple(unused[: max(0, len(unused) - keep)])
         for number in gone:
             self.drop(number)
@@ -264,6 +342,16 @@ class Store:
         except FileNotFoundError:
             return 0
         return int(name) if name.isdigit() else 0
+
+
+_DAMAGE = (ValueError, TypeError, AttributeError)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """What a newer tsstack has noted beside is left out: after a downgrade its generations are whole."""
+    noted = json.loads(path.read_bytes())
+    known = {each.name: noted[each.name] for each in fields(Manifest) if each.name in noted}
+    return Manifest(**{**known, "summary": tuple(noted.get("summary", ()))})
 
 
 @contextmanager

@@ -74,7 +74,8 @@ def look_around(facts: Facts, snapshot: Mapping[str, str | None]) -> Ground:
         {address: interface for address, interface, _ in addresses},
         frozenset(address for address, _, lasting in addresses if not lasting),
         _underlays(facts),
-        _below,
+        below,
+        frozenset(name for pair in facts.vrf_members for name in pair),
     )
 
 
@@ -94,7 +95,7 @@ def _resolves(interface: str) -> bool:
     return interface != "lo" and not flags & _IFF_NOARP
 
 
-def _below(interface: str) -> list[str]:
+def below(interface: str) -> list[str]:
     """Linux, Documentation/ABI/testing/sysfs-class-net: links named `lower_` and the interface."""
     folder = Path(f"/sys/class/net/{interface}")
     return sorted(each.name.removeprefix("lower_") for each in folder.glob("lower_*"))

@@ -74,15 +74,15 @@ def _route_back(session: Session, ask: RouteTo) -> Route | None:
 
 
 def with_routes(ways: Iterable[Way], route_to: RouteTo | None = None) -> list[Way]:
-    """The ways with their way back, asked where it is not known; past some hundreds it stays unknown."""
-    ask = route_to or routes.route_to
-    found, left = [], _MOST_ROUTES
-    for way in ways:
-        if way.route is None and not way.somebody and left:
-            left -= 1
-            found.append(replace(way, route=ask(way.packet.source)))
-        else:
-            found.append(way)
+    """The ways with their way back, asked where it is not known; past some hundreds it stays unknown.
+
+    Those of networks behind an interface, of whom nobody says that they are admins', are asked last.
+    """
+    ask, found = route_to or routes.route_to, list(ways)
+    unknown = [at for at, way in enumerate(found) if way.route is None and not way.somebody]
+    unknown.sort(key=lambda at: found[at].network is not None)
+    for at in unknown[:_MOST_ROUTES]:
+        found[at] = replace(found[at], route=ask(found[at].packet.source))
     return found
 
 
@@ -91,11 +91,25 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = P
 
     Returns what may close one, a sentence each.
     """
-    doubts = []
+    unread = (_unread(way) for way in ways if way.carrier and way.carrier.unread and not way.shut)
+    doubts = list(dict.fromkeys(unread))
     for closed in closed_ways(stack, facts, ways):
-        if not closed.way.doubtful:
-            _refuse(closed, past_it)
         packet, route = closed.way.packet, closed.way.route
+        if closed.way.shut:
+            doubts.append(
+                f"{packet}, {closed.way.whose}: the live rules refuse a new one already, and so does "
+                f"{closed.path} then, in {_zone(closed)}: once it ends you do not come in again"
+            )
+            continue
+        carrier = closed.way.carrier
+        if not (closed.way.doubtful or closed.in_part or (carrier and carrier.answered)):
+            _refuse(closed, past_it)
+        if closed.way.somebody or closed.way.network or closed.in_part or carrier:
+            doubts.append(
+                f"{packet}, {closed.way.whose}, falls into {_zone(closed)} and {closed.path} refuses it "
+                f"(this may {whom(closed.way)})"
+            )
+            continue
         by = f"answers leave by {route.interface}, but " if route else ""
         doubts.append(
             f"{packet}, {closed.way.whose}: {by}its packets may come by {packet.interface}, whose address "
@@ -103,6 +117,12 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = P
             f"(this may {whom(closed.way)})"
         )
     return doubts
+
+
+def _unread(way: Way) -> str:
+    packet, tunnel = way.packet, way.carrier.tunnel if way.carrier else ""
+    asked = f": {packet.service} there is refused" if packet.port else " and was not asked about"
+    return f"{tunnel} is a tunnel: what carries it comes by {packet.interface}{asked} (this may {whom(way)})"
 
 
 def _refuse(closed: Closed, past_it: str) -> NoReturn:
@@ -121,9 +141,10 @@ def _refuse(closed: Closed, past_it: str) -> NoReturn:
         if session and session.live
         else (f"add {ipaddress.ip_network(packet.source)} to a zone with `allow: all`, ")
     )
+    # What is no TCP and no UDP no zone can list.
+    opened = "" if packet.protocol == "other" else f"open {packet.service} there, "
     raise CheckFailed(
-        f"{what}, falls into {_zone(closed)} and {closed.path} refuses it",
-        hint=f"open {packet.service} there, {more}or {past_it}",
+        f"{what}, falls into {_zone(closed)} and {closed.path} refuses it", hint=f"{opened}{more}or {past_it}"
     )
 
 
@@ -144,16 +165,21 @@ def check_tailscale(
     if judge.accepts_routes_anew:
         judge = WaysIn(tree, snapshot, _routes_of_peers(facts))
     doubts: dict[str, None] = {}
-    for way in with_routes(ways):
+    for way in _certainly_there(with_routes(ways)):
         reason = judge.judge(_arrival(way))
         if reason is None:
             continue
-        if reason.certain and not way.doubtful:
+        text, carrier = reason.text, way.carrier
+        if carrier:
+            text = text.replace(str(way.packet.source), f"what carries {carrier.tunnel}")
+        if _is_behind_router(way):
+            text = text.replace(str(way.packet.source), way.whose)
+        if reason.certain and not (_is_possible(way) or (carrier and carrier.roams)):
             raise CheckFailed(
-                f"this switch would {whom(way)}: {way.packet}, {way.whose}: {reason.text}",
+                f"this switch would {whom(way)}: {way.packet}, {way.whose}: {text}",
                 hint=f"or {past_it}",
             )
-        doubts[f"{reason.text} (this may {whom(way)})"] = None
+        doubts[f"{text} (this may {whom(way)})"] = None
     return list(doubts)
 
 
@@ -167,7 +193,8 @@ def check_kernel(planned: Planned, ways: Sequence[Way], facts: Facts, past_it: s
 
     change = Change(look_around(facts, planned.live), planned.values, planned.limits)
     paths: dict[Path, Way] = {}
-    for way in with_routes(ways):
+    # Of many ways by one path the first is told: one that is only possible must hide none that is in use.
+    for way in sorted(_certainly_there(with_routes(ways)), key=_is_possible):
         packet, route = way.packet, way.route or Route(way.packet.interface)
         path = Path(
             packet.interface if way.somebody else route.interface,
@@ -175,18 +202,34 @@ def check_kernel(planned: Planned, ways: Sequence[Way], facts: Facts, past_it: s
             route.gateway,
             route.learnt,
             packet.destination,
+            packet.protocol,
         )
         paths.setdefault(path, way)
     doubts: dict[str, None] = {}
     for path, way in paths.items():
         for cut in change.judge(path):
             told = f"{_key_of(cut.name, planned.origins)}: {cut.value}: {cut.why}"
-            if cut.certain:
+            told = f"{told}, which {way.carrier.tunnel} goes by" if way.carrier else told
+            if cut.certain and not _is_possible(way):
                 raise CheckFailed(
                     f"this switch would {whom(way)}: {way.packet}, {way.whose}: {told}", hint=f"or {past_it}"
                 )
             doubts[f"{told} (this may {whom(way)})"] = None
     return list(doubts)
+
+
+def _certainly_there(ways: Iterable[Way]) -> Iterable[Way]:
+    """Of admins of whom it is not known whether there are any, the rules alone are asked."""
+    return (way for way in ways if not (way.somebody and way.doubtful))
+
+
+def _is_behind_router(way: Way) -> bool:
+    """Whether a route says that somebody is there, and not who: it may be one's servers alone."""
+    return way.network is not None and (way.route is None or way.route.gateway)
+
+
+def _is_possible(way: Way) -> bool:
+    return way.doubtful or _is_behind_router(way)
 
 
 def _key_of(name: str, origins: Mapping[str, str]) -> str:

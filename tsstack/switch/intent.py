@@ -114,7 +114,7 @@ def read_intent(site: Site, file: Path, facts: Facts) -> Intent:
     source = read_source(file)
     digest = input_digest(source, facts)
     live = site.store.current()
-    if live and site.store.rendered_from(live) == digest:
+    if live and site.store.rendered_from(live) == digest and not site.store.fault(live):
         tree: Tree = site.store.tree(live)
         return Intent(Wanted(tree, source, str(file), digest, generation=live))
     loaded, findings = load(file, facts, source)

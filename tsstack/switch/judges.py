@@ -104,12 +104,12 @@ class Judges:
 
     def proving(self, *, everything: bool = False) -> Proving:
         """The proof of the change, or of all that the file asks for."""
-        live = None if everything else self._site.store.current()
+        live = 0 if everything else self._site.store.current()
         return Proving(
             load=lambda: self.loaded,
             asked=self._packets,
             report=self._site.report,
-            live=self._site.store.path(live) if live else None,
+            live=self._site.store.path(live) if live and not self._site.store.fault(live) else None,
         )
 
     @cached_property
@@ -155,11 +155,11 @@ class Judges:
     def ways(self) -> list[Way]:
         """The ways in that have to stay open. Raises CheckFailed when there is no route back to a session."""
         from tsstack.prove.expected import TAILNET, TAILNET_INTERFACE
-        from tsstack.switch.arrivals import with_other_arrivals, without_shut
+        from tsstack.switch.arrivals import with_other_arrivals, with_shut
         from tsstack.switch.ground import drops_lopsided
         from tsstack.switch.guard import ways_of_sessions
         from tsstack.switch.logins import listening_ports
-        from tsstack.switch.routes import networks_beside, own_addresses
+        from tsstack.switch.routes import networks_behind, networks_beside, own_addresses
         from tsstack.switch.ways import ways_of_admins
 
         ports = [session.port for session in self.sessions if session.protocol == "tcp"]
@@ -167,10 +167,10 @@ class Judges:
         for address, interface, _ in own_addresses():
             holders.setdefault(address, []).append(interface)
         own = ways_of_sessions(self.sessions, past_it=self._past_it)
-        own = with_other_arrivals(own, holders, drops_lopsided, lambda: self._live, self._facts)
-        own = without_shut(own, lambda: self._live, self._facts)
+        own = with_other_arrivals(own, holders, drops_lopsided, lambda: self._in_force, self._facts)
+        own = with_shut(own, lambda: self._in_force, self._facts)
         if not self._admins or not self._may_have_admins():
-            return own
+            return [*own, *self._carriers(own)]
         of_admins = ways_of_admins(
             self._live,
             self.loaded.stack,
@@ -179,15 +179,38 @@ class Judges:
             beside=networks_beside(TAILNET_INTERFACE, TAILNET),
             served=listening_ports(),
             own=holders,
+            behind=networks_behind(),
+            tell=self._doubts.append,
         )
-        return [*own, *of_admins]
+        return [*own, *of_admins, *self._carriers([*own, *of_admins])]
+
+    def _carriers(self, ways: list[Way]) -> list[Way]:
+        """The packets that carry the tunnels that some come by."""
+        from tsstack.switch.carriers import Carriers
+        from tsstack.switch.ground import below
+        from tsstack.switch.guard import with_routes
+        from tsstack.switch.routes import route_to
+        from tsstack.switch.tunnels import read_tunnels
+
+        try:
+            tunnels = read_tunnels() if ways else {}
+        except OSError as error:
+            self._doubts.append(
+                f"this host's tunnels cannot be told ({error}): what carries them was not asked about"
+            )
+            return []
+        if not tunnels:
+            return []
+        after = (lambda: None) if self._bare else (lambda: self._standing)
+        carriers = Carriers(tunnels, below, route_to, self._facts, live=lambda: self._in_force, after=after)
+        return carriers.of(with_routes(ways))
 
     def _may_have_admins(self) -> bool:
         """Whether either file may speak of an admin zone. To read a long one for nothing takes a second."""
         from tsstack.switch.ways import has_admins
 
         store = self._site.store
-        source = store.path(store.current()) / "source.yaml"
+        source = store.folder / str(store.current()) / SOURCE
         words = source.read_bytes() if source.exists() else b""
         # YAML can write a letter by its number, behind a backslash.
         return has_admins(self.loaded.stack) or b"admin" in words or b"\\" in words
@@ -197,8 +220,11 @@ class Judges:
         """What the live generation's file says; None when no table of ours is live."""
         store = self._site.store
         number = store.current()
-        source = store.path(number) / "source.yaml" if number else None
-        if source is None or not source.exists():
+        source = store.folder / str(number) / SOURCE if number else None
+        if source is None:
+            return None
+        if not source.exists():
+            self._site.report("the live generation's file is gone, so only this file's admins are asked")
             return None
         if self._intent.loaded is not None and source.read_bytes() == self._intent.loaded.source:
             return self._intent.loaded.stack
@@ -211,6 +237,25 @@ class Judges:
             return None
         return loaded.stack
 
+    @cached_property
+    def _in_force(self) -> Stack | None:
+        """The same; None too where another table stands, or one that was changed: it may let in more.
+
+        A boot that failed leaves the fallback or an older generation's, a test that was cut off its own.
+        """
+        if self._live is None or self._live.firewall is None:
+            return self._live
+        firewall = next((part for part in self._site.parts if part.name == "firewall"), None)
+        if firewall is None:
+            return None
+        from tsstack.parts.firewall.host import FILE
+
+        store = self._site.store
+        own = read_tree(store.folder / str(store.current())).get(FILE)
+        told = firewall.observe({}, self._facts)
+        loaded = own is not None and told.get("file") is not None and told.get("text") == own
+        return self._live if loaded else None
+
     def _packets(self) -> list[Packet]:
         """The ways in as packets for the proof, so that the kernel has its say too."""
         from tsstack.prove.expected import Oracle
@@ -221,5 +266,11 @@ class Judges:
         oracle = Oracle(self.loaded.stack, self._facts)
         # One that the guard refuses is told by the guard. Of mosh servers that are only there, the addresses
         # are what anybody says: no packet is made of them.
-        asked = [way for way in self.ways if not (way.packet.protocol == "udp" and way.whose == LIVE)]
+        # Nor of what carries a tunnel where it is no UDP, or not known.
+        asked = [
+            way
+            for way in self.ways
+            if not (way.packet.protocol == "udp" and way.whose == LIVE)
+            and not (way.carrier and (way.carrier.unread or way.packet.protocol == "other"))
+        ]
         return [way.packet for way in asked[:_MOST_SENT] if oracle.judge(way.packet).accepted]

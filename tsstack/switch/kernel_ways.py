@@ -24,6 +24,8 @@ _MODEST_HOPS = 32
 # RFC 9293 section 3.7.1: what everybody takes; and what Ethernet carries at most.
 _MODEST_SEGMENT, _ETHERNET_SEGMENT = 536, 1460
 _SHORT_S = 5
+# RFC 4861 section 6.2.1: no router says that it is one for longer.
+_LONGEST_ROUTER_S = 9_000
 # sshd_config(5): LoginGraceTime is 120 s; opening a session takes some 8 kB each way.
 _HOPELESS_BPS, POOR_BPS = 8 * 8_000 // 120, 9_600
 
@@ -37,6 +39,7 @@ class Path(NamedTuple):
     learnt: bool = False
     """Whether the way back is a route that came by a router advertisement."""
     server: Address | None = None
+    protocol: str = "tcp"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Ground:
     """What carries the tailnet: the default routes."""
     below: Callable[[str], Sequence[str]] = lambda _: ()
     """The interfaces that one is made of: a bridge's ports, a bond's, a VLAN's parent."""
+    in_vrf: frozenset[str] = frozenset()
+    """The VRFs, and the interfaces that belong to one."""
 
 
 class Cut(NamedTuple):
@@ -110,11 +115,11 @@ class Change:
                 yield cut._replace(why=why, certain=cut.certain and len(parts) == 1)
 
     def _after(self, name: str) -> str | None:
-        """The value to be. Two parameters of `all` are written to every interface (net/ipv6/addrconf.c)."""
+        """The value to be. Some parameters of `all` are written to every interface (net/ipv6/addrconf.c)."""
         if name in self._values:
             return self._values[name]
         head, _, key = name.rpartition(".")
-        if head.startswith("net.ipv6.conf.") and key in {"disable_ipv6", "forwarding"}:
+        if head.startswith("net.ipv6.conf.") and key in {"disable_ipv6", "forwarding", "addr_gen_mode"}:
             for_all = self._values.get(f"net.ipv6.conf.all.{key}")
             if for_all is not None:
                 return for_all
@@ -179,9 +184,7 @@ def _router_advertisement(path: Path, read: Read, ground: Ground) -> _Found | No
     if path.version != 6 or not (path.learnt or passing):
         return None
     (accept_ra,) = _names(path, "accept_ra", by_all=False)
-    forwarding = _names(path, "forwarding")
-    heard = _number(read, accept_ra)
-    if heard == 2 or (heard == 1 and not _number(read, forwarding[0])):
+    if _hears_routers(path, read):
         keys = [
             key for key, needed in _FROM_ROUTERS.items() if (path.learnt and path.gateway, passing)[needed]
         ]
@@ -192,11 +195,78 @@ def _router_advertisement(path: Path, read: Read, ground: Ground) -> _Found | No
         return _Found(shut, f"what routers on {path.interface} say is used no longer, and runs out")
     what = "the way back" if path.learnt else f"{path.server}"
     why = f"routers on {path.interface} are heard no longer, and {what} came from one"
-    return _Found((accept_ra, *forwarding), why)
+    return _Found((accept_ra, *_names(path, "forwarding")), why)
+
+
+def _hears_routers(path: Path, read: Read) -> bool:
+    heard = _number(read, _names(path, "accept_ra", by_all=False)[0])
+    return heard == 2 or (heard == 1 and not _number(read, _names(path, "forwarding")[0]))
 
 
 # What is taken from an advertisement, and whether it is the address (else the default route).
 _FROM_ROUTERS = {"accept_ra_defrtr": False, "accept_ra_pinfo": True, "autoconf": True}
+
+
+def _lasting(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """accept_ra_min_lft: what a router says for less long is not taken, the route or the address."""
+    route = path.learnt and path.gateway
+    if path.version != 6 or not (route or path.server in ground.passing) or not _hears_routers(path, read):
+        return None
+    (name,) = _names(path, "accept_ra_min_lft", by_all=False)
+    least_s = _number(read, name)
+    if least_s <= 0:
+        return None
+    why = f"what routers on {path.interface} say for less than {least_s} s is not taken, and runs out"
+    return _Found((name,), why, certain=route and least_s > _LONGEST_ROUTER_S)
+
+
+def _narrower(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """What is no longer taken of an advertisement where it was: which one it was nobody knows."""
+    if path.version != 6 or not _hears_routers(path, read):
+        return None
+    passing, names = path.server in ground.passing, []
+    for key, (sign, of_route, of_address) in _NARROWER.items():
+        (name,) = _names(path, key, by_all=False)
+        concerned = (of_route and path.learnt and path.gateway) or (of_address and passing)
+        if concerned and sign * _number(read, name) > sign * _number(ground.read, name):
+            names.append(name)
+    why = f"of what routers on {path.interface} say less is taken, and the rest runs out"
+    return _Found(tuple(names), why, certain=False) if names else None
+
+
+# 1: a larger value takes less, -1: a smaller one; whether routes, and whether addresses hang on it.
+_NARROWER = {
+    "accept_ra_rt_info_min_plen": (1, True, False),
+    "accept_ra_rt_info_max_plen": (-1, True, False),
+    "accept_ra_from_local": (-1, True, True),
+    "ra_honor_pio_pflag": (1, False, True),
+}
+
+
+def _interface_id(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """addr_gen_mode: an address that is made anew is another, and the one in use runs out.
+
+    0 and 1 differ for link-local addresses alone (net/ipv6/addrconf.c: addrconf_prefix_rcv).
+    """
+    if path.server is None or path.server not in ground.passing or not _hears_routers(path, read):
+        return None
+    own, for_all = _names(path, "addr_gen_mode")
+    now, then = (max(1, _number(each, own)) for each in (ground.read, read))
+    if now == then:
+        return None
+    # One that is not made of the hardware's address (RFC 4291, appendix A) where such are is DHCPv6's, maybe.
+    certain = now != 1 or path.server.packed[11:13] == b"\xff\xfe"
+    why = f"routers' prefixes on {path.interface} make another address, and {path.server} runs out"
+    return _Found((own, for_all), why, certain)
+
+
+def _vrf(path: Path, read: Read, ground: Ground) -> _Found | None:
+    """tcp_l3mdev_accept, of IPv6 too: a server that is not bound to a VRF has what comes by one, or not."""
+    name = f"net.ipv4.{path.protocol}_l3mdev_accept"
+    holder = ground.holders.get(path.server, "") if path.server else ""
+    if not {path.interface, holder} & ground.in_vrf or read(name) is None or _number(read, name):
+        return None
+    return _Found((name,), "a server that is not bound to the VRF is not reached by it", certain=False)
 
 
 def _hops(path: Path, read: Read, _: Ground) -> _Found | None:
@@ -271,16 +341,21 @@ def _handshakes(_: Path, read: Read, __: Ground) -> _Found | None:
 
 
 _RULES = (
-    _arp, _reverse_path, _no_ipv6, _router_advertisement, _hops, _connections, _neighbours, _asks, _segments,
-    _handshakes,
+    _arp, _reverse_path, _no_ipv6, _router_advertisement, _lasting, _narrower, _interface_id, _vrf, _hops,
+    _connections, _neighbours, _asks, _segments, _handshakes,
 )  # fmt: skip
+# What else there is of the family cuts nobody. max_addresses holds for new addresses: those there are
+# renewed. A temporary one (use_tempaddr, temp_valid_lft) runs out whatever is set. accept_ra_rtr_pref and
+# ra_defrtr_metric choose among ways out; accept_ra_min_hop_limit and accept_ra_mtu leave a number as it is.
+# Routers are heard unasked too (router_solicitations). stable_secret is none that a file may set.
 
 CONCERNED = frozenset(
     {
         "arp_ignore", "rp_filter", "disable_ipv6", "accept_ra", "forwarding", "hop_limit", "ip_default_ttl",
         "nf_conntrack_max", "gc_thresh3", "mcast_solicit", "app_solicit", "tcp_min_snd_mss",
         "nf_conntrack_tcp_loose", "nf_conntrack_tcp_timeout_syn_sent", "nf_conntrack_tcp_timeout_syn_recv",
-        "nf_conntrack_tcp_timeout_established", *_FROM_ROUTERS,
+        "nf_conntrack_tcp_timeout_established", "accept_ra_min_lft", "addr_gen_mode", "tcp_l3mdev_accept",
+        "udp_l3mdev_accept", *_FROM_ROUTERS, *_NARROWER,
     }
 )  # fmt: skip
 """The last words of the parameters that a rule asks about: of others nothing has to be looked at."""

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
-from tsstack.parts.part import Part
+from tsstack.parts.part import NeedsGeneration, Part
 from tsstack.switch import undone
 from tsstack.switch.generations import Store
 from tsstack.switch.leftovers import remove_leftovers
-from tsstack.switch.record import Pending, clear_pending, read_boot_id, read_pending, write_pending
+from tsstack.switch.record import NAME, Pending, clear_pending, read_boot_id, read_pending, write_pending
 from tsstack.switch.signals import undisturbed
 from tsstack.switch.site import Site
 from tsstack.system.processes import process_start
@@ -35,8 +35,9 @@ def undo(site: Site, pending: Pending, *, by_hand: bool = False) -> None:
     """Bring back what `pending` recorded, in reverse order of activation, and clear the record.
 
     Every part is tried even when one fails. Raises RollbackFailed naming what is left; the record then
-    stays, so that the next command tries again. Ignores what would interrupt it. `by_hand`: raises
-    CheckFailed, and touches nothing, where the disk takes nothing at all: the host is whole as long.
+    stays, so that the next command tries again, unless all of that needs files that are gone. Ignores what
+    would interrupt it. `by_hand`: raises CheckFailed, and touches nothing, where the disk takes nothing at
+    all: the host is whole as long.
     """
     with undisturbed():
         _take_back(site, pending, by_hand=by_hand)
@@ -44,7 +45,15 @@ def undo(site: Site, pending: Pending, *, by_hand: bool = False) -> None:
 
 
 def _bring_back(site: Site, pending: Pending) -> None:
+    missing = bool(pending.previous_current) and not site.store.has(pending.previous_current)
     left: list[str] = []
+    lost: list[str] = []  # what failed for want of files that are gone: no other try would go better
+
+    def failed(part: Part) -> list[str]:
+        if missing and isinstance(part, NeedsGeneration):
+            return lost if part.needs_generation(pending.snapshots[part.name]) else left
+        return left
+
     with noted(left, "the links"):
         site.store.point("current", pending.previous_current)
         # A kill between the flip of the boot link and the clearing of the record is undone wholly, too.
@@ -57,24 +66,27 @@ def _bring_back(site: Site, pending: Pending) -> None:
         for part in reversed(site.parts):
             if part.name in pending.snapshots:
                 site.report(f"restore {part.name}")
-                with noted(left, part.name):
+                with noted(failed(part), part.name):
                     part.restore(pending.snapshots[part.name], facts)
                     back.append(part)
         # What goes back late undoes what was back before it: tailscaled, given its routes again, clears the
         # DNS of its interface. Where nothing was undone this writes nothing.
         for part in reversed(back[:-1]):
-            with noted(left, part.name):
+            with noted(failed(part), part.name):
                 part.restore(pending.snapshots[part.name], facts)
+    # What else failed (a firewall) is tried again, from the record; what is lost bars nobody's way elsewhere.
     if not left:
         with noted(left, "the record"):
             clear_pending(site.paths.state)
-    if left:
-        raise RollbackFailed(
-            "the rollback is incomplete: " + "; ".join(left),
-            hint=f"mend the cause and run `tsstack rollback`; what was before is kept in {site.paths.state}",
-        )
-    if pending.new_generation:
+    mend = f"mend the cause and run `tsstack rollback`; what was before is kept in {site.paths.state}"
+    if missing:
+        way = "`tsstack switch` makes a new generation, `tsstack rollback --to N` goes to another"
+        mend = f"{mend}; or move {NAME} away there: {way}" if left else way
+        site.report(f"generation {pending.previous_current}, which was live before, is missing: {way}")
+    if pending.new_generation and not left:
         drop_unused(site.store, pending.target)
+    if left or lost:
+        raise RollbackFailed("the rollback is incomplete: " + "; ".join([*left, *lost]), hint=mend)
 
 
 def _take_back(site: Site, pending: Pending, *, by_hand: bool) -> None:
@@ -155,12 +167,20 @@ def recover(site: Site, *, booting: bool = False, unguarded: bool = False) -> Re
         reason = _LATE
     else:
         return None
-    undo(site, pending)
+    try:
+        undo(site, pending)
+    finally:
+        note_if_over(site, pending, reason)
+    return Recovery(pending.target, pending.previous_current, reason)
+
+
+def note_if_over(site: Site, pending: Pending, reason: str, *, asked: bool = False) -> None:
+    """After an undoing, also one that ended with what is lost: without its record it is over all the same."""
     from tsstack.switch.deadman import disarm  # which itself needs us
 
-    disarm(site, pending.id)
-    undone.note(site, pending, reason)
-    return Recovery(pending.target, pending.previous_current, reason)
+    if read_pending(site.paths.state) is None:
+        disarm(site, pending.id)
+        undone.note(site, pending, reason, asked=asked)
 
 
 def _send_home(site: Site, pending: Pending | None) -> None:

@@ -20,6 +20,8 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_PERMANENT = 1, 2, 8, 0x80
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 2, 4, 5, 9, 18
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _RTPROT_RA = 9
+# linux/ipv6_route.h, linux/route.h: RTF_LOCAL, RTF_ANYCAST, RTF_REJECT
+_RTF_NO_NETWORK, _RTF_GATEWAY = 0x80000000 | 0x100000 | 0x200, 0x2
 _HEAD = struct.Struct("=IHHII")
 _ROUTE_HEAD = struct.Struct("=BBBBBBBBI")
 _ADDRESS_HEAD = struct.Struct("=BBBBI")
@@ -143,24 +145,58 @@ def networks_beside(interface: str, within: tuple[Network, ...]) -> dict[Network
     return found
 
 
+def networks_behind() -> list[tuple[Network, str]]:
+    """Every network that this host is on, or that the usual table leads to, and by which interface.
+
+    A default route is one of them; what is for this host itself, for nobody, or for many is not. Nor is a
+    single host by a router: that is a server of this host's, as systemd-networkd leads to those of DNS; nor
+    the router of a default route by itself, as a VPS with an address of its own alone leads to it.
+    """
+    found: dict[tuple[Network, str], None] = {}
+    routed = (*_routes4(hosts_by_router=False), *_routes6(_RTF_NO_NETWORK, hosts_by_router=False))
+    for network, name in (*_networks_of_addresses(), *routed):
+        if name not in {"lo", "*"} and not (network.is_multicast and network.prefixlen):
+            found[network, name] = None
+    return list(found)
+
+
+def _networks_of_addresses() -> Iterator[tuple[Network, str]]:
+    """Whoever manages an address may keep its network in a routing table of its own (a VRF, say)."""
+    names = dict(socket.if_nameindex())
+    for content in _dump_addresses():
+        _, prefix, _, _, index = _ADDRESS_HEAD.unpack_from(content)
+        raw = _attributes(content[_ADDRESS_HEAD.size :]).get(_IFA_ADDRESS, b"")
+        if len(raw) in {4, 16} and index in names and prefix < 8 * len(raw):
+            yield ipaddress.ip_network((raw, prefix), strict=False), names[index]
+
+
 def _is_inside(network: Network, other: Network) -> bool:
     return network.prefixlen >= other.prefixlen and network.network_address in other
 
 
-def _routes4() -> list[tuple[Network, str]]:
+def _routes4(*, hosts_by_router: bool = True) -> list[tuple[Network, str]]:
     found: list[tuple[Network, str]] = []
-    for row in _rows("/proc/net/route")[1:]:
+    rows = _rows("/proc/net/route")[1:]
+    routers = {(row[2], row[0]) for row in rows if not int(row[7], 16)}
+    for row in rows:
         address, mask = (struct.pack("=I", int(row[at], 16)) for at in (1, 7))
         prefix = int.from_bytes(mask, "big").bit_count()
-        found.append((ipaddress.IPv4Network((address, prefix), strict=False), row[0]))
+        by_router = int(row[3], 16) & _RTF_GATEWAY or (row[1], row[0]) in routers
+        if hosts_by_router or prefix < 32 or not by_router:
+            found.append((ipaddress.IPv4Network((address, prefix), strict=False), row[0]))
     return found
 
 
-def _routes6() -> list[tuple[Network, str]]:
-    return [
-        (ipaddress.IPv6Network((int(row[0], 16), int(row[1], 16)), strict=False), row[9])
-        for row in _rows("/proc/net/ipv6_route")
-    ]
+def _routes6(without: int = 0, *, hosts_by_router: bool = True) -> list[tuple[Network, str]]:
+    found: list[tuple[Network, str]] = []
+    rows = _rows("/proc/net/ipv6_route")
+    routers = {(row[4], row[9]) for row in rows if row[1] == "00"}
+    for row in rows:
+        prefix, flags = int(row[1], 16), int(row[8], 16)
+        by_router = flags & _RTF_GATEWAY or (row[0], row[9]) in routers
+        if not flags & without and (hosts_by_router or prefix < 128 or not by_router):
+            found.append((ipaddress.IPv6Network((int(row[0], 16), prefix), strict=False), row[9]))
+    return found
 
 
 def _rows(path: str) -> list[list[str]]:

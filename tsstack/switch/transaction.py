@@ -89,16 +89,16 @@ def observe_changes(site: Site, tree: Tree, facts: Facts) -> tuple[dict[str, Sna
     """What each part sees, and what it would change to make `tree` of it. Touches nothing.
 
     A part that neither the tree nor the live generation knows is not even asked, unless something of it
-    stands all the same.
+    stands all the same. All are asked where that generation is missing or damaged.
     """
-    live = site.store.current()
-    known = site.store.tree(live) if live else {}
+    known = site.store.known(site.store.current())
     snapshots: dict[str, Snapshot] = {}
     changes = {}
     unmet: list[tuple[str, str]] = []
     for part in site.parts:
         wanted = part_tree(tree, part.folder)
-        if not wanted and not part_tree(known, part.folder) and not stands_alone(part, facts):
+        unknown = known is None or part_tree(known, part.folder)
+        if not wanted and not unknown and not stands_alone(part, facts):
             continue
         snapshots[part.name] = part.observe(wanted, facts)
         changes[part.name] = part.changes(wanted, snapshots[part.name])
@@ -162,7 +162,7 @@ class Transaction:
         previous = store.current()
         with self._timed("plan"):
             snapshots, plan = observe_changes(self.site, self.wanted.tree, self.facts)
-        if self.wanted.generation is None and previous and store.tree(previous) == dict(self.wanted.tree):
+        if self.wanted.generation is None and previous and store.known(previous) == dict(self.wanted.tree):
             self.wanted = replace(self.wanted, generation=previous)
         if not plan and self.wanted.generation == previous:
             if self.mode.boot:
@@ -263,7 +263,7 @@ class Transaction:
 
     def _apply(self, pending: Pending, plan: Plan) -> Outcome:
         """From the pending record on, every failure undoes the whole change."""
-        site, touched = self.site, False
+        site, touched, began_s = self.site, False, self.site.clock.now_s()
         try:
             if pending.deadline_s is not None:
                 # Before the record: a kill between the two then leaves a guard with nothing to do, and
@@ -271,9 +271,12 @@ class Transaction:
                 with self._timed("arm the dead man"):
                     deadman.arm(site, pending, systemd=self.facts.systemd)
             write_pending(site.paths.state, pending)
-            if pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s:
+            if pending.deadline_s is not None:
                 # The dead man may have looked for the record before it was there, and gone home.
-                raise CheckFailed("the time to confirm was over before anything could be done")
+                if site.clock.now_s() >= pending.deadline_s:
+                    raise CheckFailed("the time to confirm was over before anything could be done")
+                if site.clock.now_s() >= began_s + deadman.RECORD_S / 2:
+                    raise CheckFailed("this host stood still before anything could be done")
             if pending.new_generation:
                 # After the record: a kill leaves no generation that was never live and yet has a number.
                 site.store.publish(pending.target)

@@ -10,7 +10,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 
-from tsstack.errors import CheckFailed
+from tsstack.errors import CheckFailed, TsstackError
 from tsstack.switch.generations import SOURCE
 from tsstack.switch.record import Pending, digest_of
 from tsstack.switch.site import Site
@@ -71,7 +71,7 @@ def _is_live(site: Site, source: bytes) -> bool:
     live = site.store.current()
     try:
         return bool(live) and (site.store.path(live) / SOURCE).read_bytes() == source
-    except OSError:
+    except (OSError, TsstackError):  # missing, too
         return False
 
 

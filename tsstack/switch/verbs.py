@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from tsstack.errors import CheckFailed, UsageError
 from tsstack.model.facts import Facts
 from tsstack.parts.firewall.fallback import kept_fallback
-from tsstack.switch import deadman
 from tsstack.switch.boot import activate_boot, activate_firewall_early
 from tsstack.switch.generations import SOURCE, Manifest, part_tree, tree_digest
 from tsstack.switch.intent import Intent, located, read_generation, read_intent
@@ -18,10 +18,12 @@ from tsstack.switch.lockout import AT_BOOT
 from tsstack.switch.plan import PartPlan, Plan
 from tsstack.switch.proof import no_proof
 from tsstack.switch.record import Pending, digest_of, read_pending
-from tsstack.switch.recovery import recover, undo
+from tsstack.switch.recovery import note_if_over, recover, undo
 from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare, stands_alone
-from tsstack.switch.undone import last_undone, note, refuse_undone, settle
+from tsstack.switch.undone import last_undone, refuse_undone, settle
+from tsstack.system.bypass import in_words, read_bypass, way_back
+from tsstack.system.localapi import LocalApi, LocalApiError
 
 __all__ = [
     "Mode",
@@ -61,6 +63,7 @@ def switch(
     with host_lock(site.paths.state, site.clock, wait_s=_WAIT_S):
         prepare(site)
         site.report("read")
+        lost = _lost(site)
         facts = site.facts()
         intent = read_intent(site, file, facts)
         if unattended:
@@ -72,9 +75,27 @@ def switch(
             refuse_vanished_uplink(intent, facts)
             outcome = Transaction(site, intent.wanted, facts, mode, guard, prover).run()
     if outcome.changed:
-        told = (UNPROVEN if not prove else "", *judges.doubts, not_at_boot(facts))
+        told = (lost, UNPROVEN if not prove else "", *judges.doubts, not_at_boot(facts))
         outcome = replace(outcome, warnings=(*filter(None, told), *outcome.warnings))
+    if past := past_the_exit(facts):
+        outcome = replace(outcome, warnings=(past, *outcome.warnings))
     return outcome, intent
+
+
+def past_the_exit(facts: Facts) -> str:
+    """What is said where the kernel sends what leaves past the exit node that tailscaled has by now."""
+    try:
+        api = LocalApi(facts.paths.tailscale_socket, timeout_s=_WAIT_S)
+        if not api.prefs().get("ExitNodeID"):
+            return ""
+        status = api.status(peers=False)
+    except LocalApiError:
+        return ""
+    if status.get("BackendState") != "Running":
+        return ""
+    addresses = [str(each) for each in (status.get("Self") or {}).get("TailscaleIPs") or ()]
+    past = read_bypass(addresses, wait=lambda _: time.sleep(_WAIT_S))  # the routes come after the prefs
+    return f"{in_words(past)}, and not by the exit node in use (TS718): {way_back(past)}" if past else ""
 
 
 def not_at_boot(facts: Facts) -> str:
@@ -146,12 +167,12 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
                     site.report("prove")
                     finish()
 
-        for known in reversed(store.list()):
-            if known.number and tree_digest(store.tree(known.number)) == tree_digest(wanted.tree):
-                judge(store.path(known.number))
-                store.point("boot", known.number)
+        for known in reversed(store.whole()):
+            if known and tree_digest(store.tree(known)) == tree_digest(wanted.tree):
+                judge(store.path(known))
+                store.point("boot", known)
                 settle(site, digest_of(wanted.source))
-                return known, False, intent
+                return store.manifest(known), False, intent
         from tsstack import __version__
 
         manifest = Manifest(store.next_number(), site.clock.unix_s(), __version__, wanted.source_name)
@@ -194,15 +215,17 @@ def roll_back(
         recover(site)
         if pending is not None:
             if read_pending(site.paths.state) is not None:
-                undo(site, pending, by_hand=True)
-                deadman.disarm(site, pending.id)
-                note(site, pending, "`tsstack rollback`", asked=True)
+                try:
+                    undo(site, pending, by_hand=True)
+                finally:
+                    note_if_over(site, pending, "`tsstack rollback`", asked=True)
             if to is None or to == pending.previous_current:
                 return Outcome(site.store.current(), pending.target, Plan(()))
         live = site.store.current()
         if to is None:
             _refuse_one_too_many(site, live)
         target = _previous(site, live) if to is None else to
+        lost = _lost(site)
         facts = site.facts()
         intent = read_generation(site, target)
         fallback = kept_fallback(site.paths.state)
@@ -211,7 +234,13 @@ def roll_back(
         guard = _no_guard if force_lockout else judges.keep_ways_in
         # Not proven: the way back must work where a proof does not, and what was live was proven then.
         outcome = Transaction(site, intent.wanted, facts, mode, guard).run()
-    return replace(outcome, warnings=(*judges.doubts, *outcome.warnings))
+    return replace(outcome, warnings=(*filter(None, (lost,)), *judges.doubts, *outcome.warnings))
+
+
+def _lost(site: Site) -> str:
+    """What is told where the live generation is no more: what it asked for is not known."""
+    fault = site.store.fault(site.store.current())
+    return f"{fault}, and it was live: every part was looked at as on an unknown host" if fault else ""
 
 
 def _require_pending(pending: Pending | None, change: str) -> None:
@@ -234,9 +263,18 @@ def _refuse_one_too_many(site: Site, live: int) -> None:
 
 
 def _previous(site: Site, live: int) -> int:
-    numbers = [manifest.number for manifest in site.store.list() if manifest.number < live]
+    store = site.store
+    numbers = [number for number in store.whole() if number < live]
     if not numbers:
         raise UsageError("there is no earlier generation", hint="`tsstack generations` lists them")
+    # What is before a first one is the bare host; before any other it may be what was lost with its folder.
+    passed_over = [number for number in store.damaged() if number < live]
+    lost = filter(None, map(store.fault, [*passed_over, *([live] if live > 1 else [])]))
+    if max(numbers) == 0 and (faults := "; ".join(lost)):
+        raise CheckFailed(
+            f"no earlier generation is whole: {faults}",
+            hint="`tsstack switch` makes a new one; `tsstack rollback --to 0` goes to a host without it",
+        )
     return max(numbers)
 
 

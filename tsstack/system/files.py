@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 from pathlib import Path
 
 LARGEST_FILE_BYTES = 16 * 1024 * 1024
 """What the file that describes a host may hold."""
+
+_WRITER_COMES_S = 2.0
 
 _KINDS = (
     (stat.S_ISDIR, "it is a folder"),
@@ -23,18 +26,39 @@ def read_bounded(path: Path, *, limit_bytes: int, pipes: bool = False) -> bytes:
     """The bytes of a regular file of `limit_bytes` at most; with `pipes`, also of a pipe until its end.
 
     Raises OSError with what is wrong as `strerror`: EFBIG for what is larger, EINVAL for a device, a socket,
-    a pipe that is not meant, EISDIR. It never waits for the writer of a pipe that is not meant.
+    a pipe that is not meant, EISDIR; ETIMEDOUT for a pipe that nobody opens to write. Whoever has opened it
+    may take his time: he may be asked for a passphrase.
     """
-    wait = 0 if pipes else os.O_NONBLOCK
     _refuse_strange(path.stat(), path, pipes=pipes)  # opening a device can already do something
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | wait)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as stream:
-        _refuse_strange(os.fstat(descriptor), path, pipes=pipes)
-        data = stream.read(limit_bytes + 1)
+        status = os.fstat(descriptor)
+        _refuse_strange(status, path, pipes=pipes)
+        begun = _await_writer(descriptor, path) if stat.S_ISFIFO(status.st_mode) else b""
+        os.set_blocking(descriptor, True)
+        data = begun + stream.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         size = f"{limit_bytes // 1024**2} MiB" if limit_bytes >= 1024**2 else f"{limit_bytes // 1024} KiB"
         raise OSError(errno.EFBIG, f"it is larger than {size}", str(path))
     return data
+
+
+def _await_writer(descriptor: int, path: Path) -> bytes:
+    """Return once somebody has a pipe open to write, or had; with what is read of it so far.
+
+    A pipe without a writer reads as ended, one with a silent writer as not ready (pipe(7)).
+    """
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    if waiting.poll(_WRITER_COMES_S * 1000):
+        return b""
+    try:
+        begun = os.read(descriptor, 1)
+    except BlockingIOError:
+        return b""
+    if not begun:
+        raise OSError(errno.ETIMEDOUT, "it is a pipe that nobody writes to", str(path))
+    return begun
 
 
 def _refuse_strange(status: os.stat_result, path: Path, *, pipes: bool) -> None:

@@ -158,7 +158,8 @@ class Dashboard(App[None]):
 
     def _tick(self) -> None:
         """The clock, ages and countdowns go on when nothing is new."""
-        self._draw_bars()
+        if self.overview.is_attached:  # not so for a moment at the end
+            self._draw_bars()
 
     @property
     def open_tab(self) -> Tab:
@@ -167,6 +168,8 @@ class Dashboard(App[None]):
 
     def redraw(self) -> None:
         """Draw the frame anew: another tab, another size, other choices."""
+        if not self.overview.is_attached:
+            return  # it ends: its widgets go before its timer and the last message do
         if self._drawn is None:
             self._drawn = self.feed.latest
         self._draw_bars()
@@ -398,19 +401,26 @@ class Dashboard(App[None]):
         )
 
     def show_difference(self, number: int) -> None:
-        """How a generation differs from the live one."""
-        live = self._drawn.status["generation"]["current"] if self._drawn else 0
+        """How a generation differs from the live one; the live one from the one before it."""
+        if self._drawn is None:
+            return
+        live = self._drawn.status["generation"]["current"]
+        base, title = live, f"from the live {live} to {number}"
+        if number == live:
+            older = [each.number for each in self._drawn.generations or () if each.number < live]
+            base = max(older, default=live)
+            title = f"from {base} to the live {live}" if older else f"{live} is the oldest that is kept"
 
         def work() -> None:
             from tsstack.tui.views.generations import difference
 
             try:
-                old, new = acts.read_trees(self.feed.places.state, live, number)
+                old, new = acts.read_trees(self.feed.places.state, base, number)
             except TsstackError as error:
                 self._from_thread(self.say_so, error.message, "error")
                 return
             lines = difference(old, new, self.signs)
-            self._from_thread(self._show_text, f"from the live {live} to {number}", lines)
+            self._from_thread(self._show_text, title, lines)
 
         _in_thread(work)
 

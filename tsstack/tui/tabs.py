@@ -171,7 +171,7 @@ class Exits(Tab):
         measured = frame.status["monitor"]["state"] is not None
         of = f", figures of the last {span(WINDOW_S)}{frame.as_of('monitor')}" if measured else ""
         _title(self.grid, f"exit nodes{of}")
-        self.show_details(exits.exit_details(frame, self.signs, self.room))
+        self.show_details(exits.exit_details(frame, self.signs, self.room, self.grid.key))
 
     def on_grid_chosen(self) -> None:
         """Enter uses it."""
@@ -234,8 +234,10 @@ class Firewall(Tab):
         room = self.app.size.height - _BARS - len(self.board.banner.lines) - grid
         lines = firewall.drops(frame, self.signs, self.room)
         most = min(10, max(1, room - _BORDER - len(lines) - _LEAST_GRID))
-        lines = [*lines, *firewall.logged(frame, self.signs, self.room, most)][: max(1, room - _BORDER)]
-        self.drops.show(lines)
+        lines += firewall.logged(frame, self.signs, self.room, most)
+        hidden = len(lines) - max(1, room - _BORDER)
+        self.drops.show(lines[:-hidden] if hidden > 0 else lines)
+        self.drops.border_subtitle = f"{hidden} more: make the window higher" if hidden > 0 else ""
         lines = firewall.zone_details(frame, self.signs, self.grid.key, self.room)
         left = room - len(self.drops.lines) - 2 * _BORDER
         self.show_details(_at_most(lines, left) if left > 0 else ())
@@ -304,7 +306,7 @@ class Generations(Tab):
         self.action_difference()
 
     def action_difference(self) -> None:
-        """How it differs from the live one."""
+        """How it differs from the live one, or the live one from the one before it."""
         if self.grid.key:
             self.board.show_difference(int(self.grid.key))
 

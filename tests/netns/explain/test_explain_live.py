@@ -32,6 +32,8 @@ table ip filter {
 table ip nat {
     chain PREROUTING { type nat hook prerouting priority dstnat; policy accept;
         fib daddr type local tcp dport 8080 dnat to 172.17.0.2:80
+        tcp dport 8443 redirect to :443
+        tcp dport 8444 redirect to :tcp dport map { 8444 : 5432 }
     }
 }
 table inet guard {
@@ -49,6 +51,8 @@ table inet guard {
         ip6 saddr { fe80::/10, 2001:db8::7 } counter name seen
         meta mark & 0xff == 3 limit rate 3/minute log prefix "h" accept
         tcp dport 77 reject with tcp reset
+        tcp dport 80 tcp option maxseg size 1-1500 drop
+        tcp dport 443 tcp flags & (syn | ack) == syn tcp option timestamp missing drop
     }
 }
 table ip6 asleep { flags dormant
@@ -146,6 +150,22 @@ def test_a_published_port_is_followed_to_its_container(host: Host) -> None:
     answer = host.explain("dmz", "tcp/8080")
     assert (answer["verdict"], answer["path"]) == ("dropped", "firewall.zones.dmz")
     assert answer["fix"]["value"] == [80, 443, 8080]  # type: ignore[index]
+
+
+def test_a_redirected_port_is_told_by_what_it_has_become(host: Host) -> None:
+    answer = host.explain("dmz", "tcp/8443")
+    assert (answer["verdict"], answer["path"]) == ("accepted", "firewall.zones.dmz.tcp[1]")
+    assert answer["reason"] == "zone `dmz` opens tcp/443, which a rule has made of tcp/8443"
+    closed = host.explain("dmz", "tcp/8444")
+    assert (closed["verdict"], closed["fix"]["value"]) == ("dropped", [80, 443, 5432])  # type: ignore[index]
+    assert closed["reason"] == "no rule of zone `dmz` opens tcp/5432, which a rule has made of tcp/8444"
+
+
+def test_a_rule_that_minds_a_clients_options_meets_them(host: Host) -> None:
+    dropped = host.explain("dmz", "tcp/80")
+    assert dropped["verdict"] == "dropped"
+    assert "tcp option maxseg size 1-1500 drop" in str(dropped["reason"])
+    assert host.explain("dmz", "tcp/443")["verdict"] == "accepted", "its times are there"
 
 
 def test_dockers_policy_is_named(tmp_path: Path) -> None:

@@ -57,6 +57,30 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["packet"]["source_zone"] == "internal"
 
 
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_what_the_kernel_does_not_do_though_the_rules_let_it_pass(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, family: str
+) -> None:
+    file = tmp_path / "tsstack.yaml"
+    zones = "zones: {dmz: {interfaces: [eth0]}, lan: {interfaces: [eth1]}}"
+    rules = "forward: [{from: lan, to: dmz, tcp: [443]}]"
+    silent = {"-4": "net.ipv4.icmp_echo_ignore_all", "-6": "net.ipv6.icmp.echo_ignore_all"}[family]
+    off = f"{silent}: 1, net.ipv6.conf.all.forwarding: 0"
+    text = f"host: {{name: one, uplink: eth0}}\nfirewall: {{{zones}, {rules}}}\n"
+    verdicts = []
+    for tuned in (f"{text}kernel: {{sysctl: {{{off}}}}}\n", text):
+        file.write_text(tuned)
+        for question in (["dmz", "ping"], ["lan", "tcp/443", "--to", "dmz"]):
+            assert run(["-c", str(file), "explain", *question, family]) == 0
+            verdicts.append(capsys.readouterr().out.splitlines()[-1])
+    assert all(each.startswith("accepted: ") for each in verdicts)
+    unanswered, passing, *plain = verdicts
+    assert "the kernel answers none" in unanswered
+    assert silent in unanswered
+    assert ("forwards it nowhere" in passing) is (family == "-6")
+    assert not any("the kernel " in each for each in plain)
+
+
 def test_what_tailscaled_takes_before_the_rules(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "tsstack.yaml"
     zones = "{dmz: {interfaces: [eth0], tcp: [80]}, internal: {interfaces: [tailscale0], services: [https]}}"

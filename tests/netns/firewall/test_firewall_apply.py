@@ -161,6 +161,7 @@ def test_a_loaded_table_is_no_change_and_drift_is_one(world: World) -> None:
         "delete element inet tsstack open.dmz.tcp { 80 }; add element inet tsstack open.dmz.tcp { 81 }",
         "delete element inet tsstack open.dmz.udp { 443 }; add element inet tsstack open.dmz.udp { 444 }",
         "flush chain inet tsstack input",
+        "add table inet tsstack { flags dormant; }",
         "delete table inet tsstack",
         "flush ruleset",
     ):
@@ -170,6 +171,20 @@ def test_a_loaded_table_is_no_change_and_drift_is_one(world: World) -> None:
         generation = world.stage(ZONES)
         with pytest.raises(ApplyFailed):
             within(world.host, lambda at=generation: PART.verify(at, world.facts))
+
+
+def test_a_table_that_is_switched_off_is_loaded_anew_and_in_force_again(world: World) -> None:
+    world.load(ZONES)
+    closed = world.tcp("wan", "192.0.2.1", 23)
+    before = listing(world)
+    world.at_host("nft", "add table inet tsstack { flags dormant; }")
+    off, snapshot = listing(world), observe(world)
+    assert world.tcp("wan", "192.0.2.1", 23) != closed, "nothing is closed"
+    world.load(ZONES)
+    assert listing(world) == before
+    assert world.tcp("wan", "192.0.2.1", 23) == closed
+    within(world.host, lambda: PART.restore(snapshot, world.facts))
+    assert listing(world) == off, "an undone switch leaves what was there"
 
 
 def test_packets_are_no_drift(world: World) -> None:

@@ -68,6 +68,18 @@ def test_the_kernel_and_nft_count_alike(world: World) -> None:
     }
 
 
+def test_a_table_that_is_switched_off_counts_as_none(world: World) -> None:
+    world.load(FILE)
+    world.at_host("nft", "add table inet tsstack { flags dormant; }")
+    found = look(world)
+    assert (found["loaded"], found["dormant"], found["changed"]) == (False, True, True)
+    (world.facts.paths.run / "firewall.json").unlink()
+    assert look(world)["dormant"] is True, "whether or not something was noted of it"
+    world.load(FILE)
+    found = look(world)
+    assert (found["loaded"], found["dormant"], found["changed"]) == (True, False, False)
+
+
 def test_a_rule_more_is_a_change_and_a_flushed_ruleset_is_no_table(world: World) -> None:
     world.load(FILE)
     world.at_host("nft", "insert", "rule", "inet", "tsstack", "input", "tcp", "dport", "23", "accept")

@@ -326,6 +326,35 @@ def test_an_interface_that_vanished_after_its_limit_does_not_stop_the_next_switc
     assert links.ingress_device("v0") not in shell("ip", "-br", "link")
 
 
+def test_an_undoing_takes_the_device_of_an_interface_that_vanished_meanwhile(host):
+    snapshot = PART.observe(host.stage("bandwidth: {v0: {ingress: 4mbit}}")[1], host.facts)
+    host.switch("bandwidth: {v0: {ingress: 4mbit}}")
+    shell("ip", "link", "del", "v0")
+    PART.restore(snapshot, host.facts)
+    assert "tsin-" not in shell("ip", "-br", "link")
+
+
+def test_a_device_that_no_record_knows_and_whose_interface_is_gone_is_drift(host):
+    device = links.ingress_device("v9")
+    assert not PART.stands_alone(host.facts)
+    shell("ip", "link", "add", device, "type", "ifb")
+    assert PART.stands_alone(host.facts)
+    assert host.left("") == [f"- {device}: left over"]
+    host.switch("")
+    assert device not in shell("ip", "-br", "link")
+    assert host.left("") == []
+
+
+def test_an_interface_that_was_renamed_is_not_shut_by_the_end_of_its_device(host):
+    """What it redirects to a device that is gone the kernel drops."""
+    host.switch("bandwidth: {v0: {ingress: 4mbit}}")
+    for words in (["down"], ["name", "lan0"], ["up"]):
+        shell("ip", "link", "set", "lan0" if words == ["up"] else "v0", *words)
+    host.switch("")
+    assert "tsin-" not in shell("ip", "-br", "link")
+    assert "ingress" not in shell("tc", "qdisc", "show", "dev", "lan0")
+
+
 def test_a_burst_below_one_packet_is_refused_with_what_to_write(host):
     shell("ip", "link", "set", "v0", "mtu", "9000")
     with pytest.raises(CheckFailed, match=r"bandwidth\.v0\.burst: 4000 bytes .*MTU 9000") as caught:

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -28,7 +29,9 @@ from probe_bed import (
     within,
 )
 
-from tsstack.monitor.probes import echo, icmp
+from tsstack.monitor.probes import echo, echo_socket
+from tsstack.monitor.probes.attempt import Attempt
+from tsstack.monitor.probes.icmp import Pings
 from tsstack.monitor.probes.prober import Prober
 
 pytestmark = pytest.mark.netns
@@ -118,6 +121,55 @@ def test_no_route_is_said_at_once(bed: Bed) -> None:
 
     watch = measured(bed, body)
     assert errors(watch.samples) == {"network unreachable"}
+
+
+class Ending:
+    """Told of one attempt's end."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def __call__(self, attempt: Attempt) -> None:
+        self.ends.append(attempt.error)
+
+
+def test_of_pings_sent_together_each_has_its_own_end(bed: Bed) -> None:
+    """What is refused, and the error of one that comes back while the next are sent, is nobody else's."""
+    reject = f"ip daddr {FAR_B} reject with icmp type admin-prohibited"
+    bed.rules(bed.far, f"chain in {{ type filter hook input priority 0; {reject}; }}")
+    wanted = {FAR: "", "192.0.2.1": "network unreachable", FAR_B: "prohibited", "127.0.0.1": ""}
+
+    def body() -> list[tuple[str, list[str]]]:
+        pings = Pings()
+        told = [(address, Ending()) for address in [*wanted] * 25]
+        pings.send([Attempt(ping(address), address, ending) for address, ending in told])
+        until_s = time.monotonic() + 5
+        while len(pings) and time.monotonic() < until_s:
+            time.sleep(0.02)
+            pings.collect()
+        pings.close()
+        return [(address, ending.ends) for address, ending in told]
+
+    found = within(bed.near, body)
+    assert found == [(address, [wanted[address]]) for address, _ in found]
+
+
+def test_of_what_is_refused_nothing_is_kept(bed: Bed) -> None:
+    def body() -> int:
+        pings = Pings()
+        known = []
+        for _ in range(50):
+            ending = Ending()
+            known.append(weakref.ref(ending))
+            pings.send([Attempt(ping("192.0.2.1", timeout_s=100), "192.0.2.1", ending)])
+            assert ending.ends == ["network unreachable"]
+        pings.collect()
+        del ending
+        kept = sum(each() is not None for each in known)
+        pings.close()
+        return kept
+
+    assert within(bed.near, body) == 0
 
 
 def test_pitfall_28_a_probe_goes_by_its_interface_alone(bed: Bed) -> None:
@@ -290,7 +342,7 @@ def test_other_programs_pings_do_not_fill_the_raw_socket(wires: Bed) -> None:
 
     read: list[bytes] = []
     read_reply = echo.read_reply
-    reply_filter = icmp._reply_filter
+    reply_filter = echo_socket._reply_filter
 
     def late(family: int, ident: int) -> list[tuple[int, int, int, int]]:
         time.sleep(0.1)
@@ -310,7 +362,7 @@ def test_other_programs_pings_do_not_fill_the_raw_socket(wires: Bed) -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(echo, "read_reply", counted)
-            patch.setattr(icmp, "_reply_filter", late)
+            patch.setattr(echo_socket, "_reply_filter", late)
             watch = measured(wires, body)
     finally:
         stop.set()

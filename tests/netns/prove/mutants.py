@@ -203,6 +203,28 @@ _BASE = (
     ("nd-router-advert ip6 saddr fe80::/10 ip6 hoplimit 255", "nd-router-advert ip6 saddr fe80::/10"),
     ("udp sport 67 udp dport 68", "udp sport 67"),
     ("udp sport 547 udp dport 546", "udp sport 547"),
+    *(
+        (f"udp sport {server} udp dport {client}", f"udp sport {wide} udp dport {client}")
+        for server, client in ((67, 68), (547, 546))
+        for wide in (f"{server - 1}-{server}", f"{server}-{server + 1}")
+    ),
+    *(
+        (f"udp sport {server} udp dport {client}", f"udp sport {server} udp dport {wide}")
+        for server, client in ((67, 68), (547, 546))
+        for wide in (f"{client - 1}-{client}", f"{client}-{client + 1}")
+    ),
+    *(
+        (f"{before}fe80::/10{after}", f"{before}{other}{after}")
+        for before, after in (
+            ("ip6 daddr ", " udp sport"),
+            ("nd-router-advert ip6 saddr ", ""),
+            ("mld2-listener-report } ip6 saddr ", ""),
+        )
+        for other in ("fe80::/9", "fe80::/11", "fe7f::-febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
+    ),
+    *(("udp dport 41641", f"udp sport {narrowed} udp dport 41641") for narrowed in ("1024-65535", "1-49151")),
+    ("udp dport 41641", "udp dport 41640-41641"),
+    ("udp dport 41641", "udp dport 41641-41642"),
     ("ip6 daddr fe80::/10 udp sport", "udp sport"),
     ("ct state established,related", "ct state established"),
     ("hook prerouting priority raw", "hook prerouting priority 10"),
@@ -240,7 +262,10 @@ _LEAKS = {
         *("ct status dnat accept", "meta l4proto 47 accept", "icmp type time-exceeded accept"),
         *("tcp sport { 20, 53, 443 } accept", "ct state invalid accept", "udp dport 1024-65535 accept"),
     ),
-    "forward": ("ct state invalid accept", "meta l4proto { 47, 50 } accept", "ct status dnat accept"),
+    "forward": (
+        *("ct state invalid accept", "meta l4proto { 47, 50 } accept", "ct status dnat accept"),
+        *("meta mark & 0xff0000 == 0x40000 accept", "meta mark != 0 drop"),
+    ),
 }
 
 

@@ -36,6 +36,10 @@ ALWAYS = (
     "flush ruleset",
     "begins with ct status dnat",
     "zoned.ip",
+    "udp sport 66-67",
+    "udp dport 68-69",
+    "udp dport 546-547",
+    "ip6 daddr fe80::/9",
 )
 
 

@@ -77,6 +77,22 @@ def test_a_mismatch_is_shown_with_its_line_and_ends_with_4(
     assert json.loads(capsys.readouterr().out)["mismatches"] > 0
 
 
+def test_what_the_files_kernel_section_takes_from_the_rules_is_told_beside_the_proof(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "tsstack.yaml"
+    zones = "zones: {dmz: {interfaces: [eth0], tcp: [80]}}, forward: [{from: dmz, to: dmz, tcp: [80]}]"
+    off = "net.ipv4.icmp_echo_ignore_all: 1, net.ipv6.conf.all.forwarding: 0"
+    file.write_text(f"host: {{name: a}}\nfirewall: {{{zones}}}\nkernel: {{sysctl: {{{off}}}}}\n")
+    assert run(["-c", str(file), "prove"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in told if ":3:" in line] == ["warning TS509", "warning TS510"]
+    file.write_text(file.read_text().replace("net.ipv4.icmp_echo_ignore_all: 1", "net.ipv4.ip_forward: 0"))
+    assert run(["-c", str(file), "prove"]) == 3
+    assert f"{file}:3:" in (err := capsys.readouterr().err)
+    assert "error TS501" in err
+
+
 def test_no_firewall_is_nothing_to_prove(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "tsstack.yaml"
     file.write_text("host: {name: a}\n")

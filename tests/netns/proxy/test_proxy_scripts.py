@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -62,8 +65,9 @@ def test_what_clients_did_is_told_by_service(host):
     found = {each["service"]: each for each in json.loads(logs(host, "--json"))["services"]}
     assert found["few"]["limited"] == 2 and found["few"]["classes"]["4xx"] == 2
     assert found["closed"]["denied"] == 1
-    # One of the sessions was the switch, which looked whether the port answers.
-    assert found["db"]["requests"] == 2 and found["db"]["received_bytes"] == 5
+    # The switch looked whether the port answers: that is no use of it.
+    assert len(host.path("/var/log/nginx/tsstack-db.log").read_text().splitlines()) == 2
+    assert found["db"]["requests"] == 1 and found["db"]["received_bytes"] == 5
     assert found["db"]["failures"] == 0
     assert found["wiki"]["classes"]["2xx"] >= 30 and found["wiki"]["upstream"]["p95_s"] is not None
     assert all(each["broken"] == 0 for each in found.values())
@@ -149,6 +153,43 @@ def test_what_is_broken_is_found(host):
     assert "link /etc/nginx/conf.d/tsstack.conf" in judged(host, code=1)
 
 
+def test_a_tcp_service_that_nobody_listens_for_is_found_and_a_reload_mends_it(host):
+    """Each name answers, the generation is the live one, and nothing of it is drift."""
+    host.serve("db", "tcp:127.0.0.1:5432", "--echo")
+    host.serve("wiki", "tcp:127.0.0.1:8000")
+    host.switch(
+        HOST + "proxy: {tls: local-ca, services: {wiki: {upstream: 8000}, "
+        "db: {upstream: 5432, port: 5433, protocol: tcp}}}"
+    )
+    judged(host, code=0)
+    link = host.path("/etc/nginx/modules-enabled/90-tsstack.conf")
+    target = link.readlink()
+    link.unlink()
+    reload_wholly(host)
+    assert "link /etc/nginx/modules-enabled/90-tsstack.conf" in judged(host, code=2)
+    link.symlink_to(target)
+    db = next(each for each in json.loads(judged(host, "--json", code=2))["services"] if each["name"] == "db")
+    assert (db["level"], db["hint"]) == ("critical", "nginx -s reload")
+    assert "db: does not answer at 100.64.0.1:5433: Connection refused" in " ".join(
+        judged(host, code=2).split()
+    )
+    host.run(*db["hint"].split())
+    deadline = time.monotonic() + 10
+    while host.run(*script("nginx_test"), check=False).returncode and time.monotonic() < deadline:
+        time.sleep(0.2)
+    judged(host, code=0)
+
+
+def reload_wholly(host):
+    """Until the workers of before are gone, and the listeners with them."""
+    before = set(host.workers())
+    host.run("nginx", "-s", "reload")
+    deadline = time.monotonic() + 10
+    while set(host.workers()) & before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not set(host.workers()) & before
+
+
 def test_an_nginx_that_serves_another_generation_is_found(host):
     host.serve("wiki", "tcp:127.0.0.1:8000")
     host.switch(WIKI)
@@ -174,15 +215,15 @@ def test_a_stopped_nginx_is_critical_and_no_pid_file_is_left(host):
     assert not host.path("/run/nginx.pid").exists()
 
 
-def test_a_certificate_that_ends_soon_is_a_warning(host):
+def test_what_is_left_of_a_certificate_is_said_as_ts_status_says_it(host):
+    """One that was made for two days is well then: nobody renews it earlier."""
     host.serve("wiki", "tcp:127.0.0.1:8000")
     host.pair("own", "wiki.box.tail.test", days=2)
     host.switch(
         HOST
         + "proxy: {tls: {certificate: /etc/own.pem, key: /etc/own.pem}, services: {wiki: {upstream: 8000}}}"
     )
-    screen = judged(host, code=1)
-    assert "its certificate ends in 1 day" in screen
+    assert " 48 h wiki" in " ".join(judged(host, code=0).split())
 
 
 def test_a_dead_identity_daemon_is_critical(host):
@@ -198,8 +239,42 @@ def test_a_dead_identity_daemon_is_critical(host):
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and host.run("kill", "-0", str(pid), check=False).returncode == 0:
         time.sleep(0.05)
-    screen = " ".join(judged(host, code=2).split())
-    assert "identity daemon: does not answer: services with `allow` refuse everybody" in screen
+    words = "does not answer: services with `allow` refuse everybody"
+    assert f"identity daemon: {words}" in " ".join(judged(host, code=2).split())
+    (remark,) = remarks(host, "identity daemon")
+    assert (remark["code"], remark["level"], remark["message"]) == ("TS720", "critical", words)
+
+
+def test_workers_that_serve_on_without_their_master_are_told_alike(host):
+    """No reload reaches them, and nothing that clients see is wrong."""
+    host.serve("wiki", "tcp:127.0.0.1:8000")
+    host.switch(WIKI)
+    assert remarks(host, "nginx") == []
+    count = len(host.workers())
+    master = int(host.path("/run/nginx.pid").read_text())
+    os.kill(master, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while b"nginx" in title(master) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    words = f"its master is dead, {count} worker{'s serve' if count > 1 else ' serves'} on"
+    assert host.curl("https://wiki.box.tail.test/")[0] == 200
+    assert f"nginx: {words}" in " ".join(judged(host, code=2).split())
+    (remark,) = remarks(host, "nginx")
+    assert (remark["code"], remark["level"], remark["message"]) == ("TS725", "critical", words)
+
+
+def title(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def remarks(host, about):
+    """What ts-status says of it."""
+    code = "import sys; from tsstack.cli import ts_status; ts_status.run(['--json'])"
+    told = json.loads(host.run(sys.executable, "-c", code).stdout)
+    return [each for each in told["warnings"] if each["about"] == about]
 
 
 def test_a_file_is_judged_before_a_switch(host):

@@ -294,3 +294,23 @@ def test_a_session_to_the_tailnet_address_from_the_lan_is_not_cut(host: PrivateH
     assert "would lock you out" in refused.stderr
     mapped = "SSH_CONNECTION=::ffff:192.0.2.7 50000 ::ffff:192.0.2.1 22"
     host.run("env", mapped, "tsstack", "switch")
+
+
+def test_the_device_of_an_interface_that_vanishes_meanwhile_goes_with_the_undoing(host: PrivateHost) -> None:
+    """And where it stayed, the next switch sees it, though the file speaks of no limit."""
+    host.run("ip", "link", "add", "eth0", "type", "veth", "peer", "near0")
+    host.tsstack("switch", "--no-prove")
+    before = picture(host)
+    host.write(FILE, f"{FIRST}bandwidth: {{eth0: {{ingress: 4mbit}}}}\n")
+    host.tsstack("switch", "--no-prove", "--confirm", "60s")
+    (device,) = [name for name in host.run("ls", "/sys/class/net").stdout.split() if name.startswith("tsin-")]
+    host.run("ip", "link", "del", "eth0")
+    host.tsstack("rollback")
+    assert picture(host) == before
+    assert device not in host.run("ls", "/sys/class/net").stdout
+    host.write(FILE, FIRST)
+    host.run("ip", "link", "add", device, "type", "ifb")
+    assert f"- {device}: left over" in host.tsstack("dry-activate").stdout
+    host.tsstack("switch", "--no-prove")
+    assert device not in host.run("ls", "/sys/class/net").stdout
+    assert "nothing to do" in host.tsstack("switch").stdout

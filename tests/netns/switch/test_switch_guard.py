@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -68,6 +69,21 @@ BRIDGE = """
 ip link add br0 type bridge; ip link add p0 type veth peer name pp0; ip link set p0 master br0
 for link in br0 p0 pp0; do ip link set $link up; done
 ip addr add 10.5.0.1/24 dev br0
+"""
+
+
+# A router that says for two minutes at a time that it is one, and which network there is.
+ROUTER = """
+import socket, struct, time
+sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)
+link = socket.if_nametoindex("peer1")
+sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link)
+network = bytes([3, 4, 64, 0xC0]) + struct.pack("!III", 120, 120, 0) + socket.inet_pton(10, "2001:db8:99::")
+for _ in range(60):
+    message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 120, 0, 0) + network
+    sender.sendto(message, ("ff02::1", 0, 0, link))
+    time.sleep(0.5)
 """
 
 
@@ -376,3 +392,108 @@ def test_a_limit_on_what_a_bridge_is_made_of(host: PrivateHost) -> None:
     doubted = switch(host, text + limit % "p0", session)
     assert doubted.returncode == 0, "it may come by another port of the bridge"
     assert "this may lock you out" in doubted.stderr
+
+
+def test_the_networks_behind_an_admin_interface_are_the_admins(host: PrivateHost) -> None:
+    """By its addresses and by its routes; also where another table alone has the route."""
+    host.run("sh", "-ec", "ip route add 10.9.0.0/16 via 192.168.15.254")
+    host.run("sh", "-ec", "ip addr add 172.16.5.1/24 dev eth1 noprefixroute")
+    text = (
+        BASE + "    dmz: {interfaces: [eth0], services: [ssh]}\n    admin: {interfaces: [eth1], allow: all}\n"
+    )
+    assert switch(host, text, OUTSIDE).returncode == 0
+    for taken in ("192.168.15.0/24", "10.9.0.0/16", "172.16.5.0/24"):
+        guests = f"{text}    guests: {{sources: [{taken}], tcp: [80]}}\n"
+        refused = switch(host, guests, OUTSIDE)
+        assert refused.returncode == 4, refused.stdout + refused.stderr
+        assert "lock out an admin: tcp/22 from " + taken.rpartition(".")[0] in refused.stderr
+    camera = f"{text}    cam: {{sources: [192.168.15.50/32], tcp: [80]}}\n"
+    told = switch(host, camera, OUTSIDE)
+    assert told.returncode == 0, told.stderr
+    assert (
+        "warning: guard: tcp/22 from 192.168.15.50 on eth1, an admin behind eth1, falls into" in told.stderr
+    )
+    elsewhere = f"{text}    guests: {{sources: [192.168.16.0/24, 203.0.113.128/25], tcp: [80]}}\n"
+    done = switch(host, elsewhere, OUTSIDE)
+    assert done.returncode == 0, done.stderr
+    assert "lock" not in done.stderr
+
+
+def test_a_session_that_the_live_rules_refuse_bars_no_other_change(host: PrivateHost) -> None:
+    """While the rules are in force: where somebody has flushed them it would be cut indeed."""
+    office = "    office: {sources: [203.0.113.9/32], services: [ssh]}\n"
+    text = BASE + "    dmz: {interfaces: [eth0], tcp: [%s]}\n" + office
+    assert switch(host, text % "80", OUTSIDE).returncode == 0
+    left = "203.0.113.77 50000 203.0.113.1 22"
+    told = switch(host, text % "80, 81", left)
+    assert told.returncode == 0, told.stderr
+    assert "warning: guard: tcp/22 from 203.0.113.77 on eth0 to 203.0.113.1, your own session" in told.stderr
+    arp = "kernel: {sysctl: {net.ipv4.conf.eth0.arp_ignore: 8}}\n"
+    assert_refused(switch(host, text % "80, 81" + arp, left), "eth0.arp_ignore: 8")
+    host.run("nft", "flush", "chain", "inet", "tsstack", "input")
+    assert_refused(switch(host, text % "80, 82", left), "tcp/22 from 203.0.113.77 on eth0")
+    host.run("nft", "delete", "table", "inet", "tsstack")
+    assert_refused(switch(host, text % "80, 82", left), "tcp/22 from 203.0.113.77 on eth0")
+
+
+def test_parameters_by_which_what_a_router_gave_runs_out(host: PrivateHost) -> None:
+    """The address in use, and the way back, came by router advertisement."""
+    host.run("sh", "-ec", "ip -6 route del default; ip addr add fe80::fe/64 dev peer1 nodad")
+    host.run("sh", "-ec", "cd /proc/sys/net/ipv6/conf; echo 0 > peer1/accept_ra; echo 2 > eth1/accept_ra")
+    router = host.popen(sys.executable, "-c", ROUTER)
+    try:
+        own, deadline = "", time.monotonic() + 15
+        while not own and time.monotonic() < deadline:
+            words = host.run("ip", "-6", "-o", "addr", "show", "dev", "eth1").stdout.split()
+            own = next((word[:-3] for word in words if word.startswith("2001:db8:99:")), "")
+            time.sleep(0.1)
+        assert own
+        near, far = (f"{client} 50000 {own} 22" for client in ("2001:db8:99::9", "2001:db8:77::9"))
+        done = switch(host, ETH1_OPEN, near)
+        assert done.returncode == 0, done.stderr
+        text = ETH1_OPEN + "kernel: {sysctl: {net.ipv6.conf.%s: %s}}\n"
+        assert_refused(switch(host, text % ("eth1.accept_ra_min_lft", 65535), far), "for less than 65535 s")
+        assert_refused(switch(host, text % ("eth1.addr_gen_mode", 3), near), f"and {own} runs out")
+        assert_refused(switch(host, text % ("all.addr_gen_mode", 3), near), f"and {own} runs out")
+        told = switch(host, text % ("eth1.accept_ra_min_lft", 65535), near)
+        assert told.returncode == 0, told.stderr
+        assert "(this may lock you out)" in told.stderr
+        done = switch(host, text % ("eth1.addr_gen_mode", 1), near)
+        assert done.returncode == 0, done.stderr
+        assert "warning: guard" not in done.stderr
+    finally:
+        router.kill()
+        router.communicate()
+
+
+# v0 goes by eth0; the far end need not be there to be asked about.
+VXLAN = """
+ip link add v0 type vxlan id 5 dstport 4789 local 203.0.113.1 remote 203.0.113.9
+ip addr add 10.8.0.1/24 dev v0; ip link set v0 up
+ip tuntap add tun0 mode tun; ip addr add 10.9.0.1/24 dev tun0; ip link set tun0 up
+"""
+
+
+def test_what_carries_the_tunnel_that_the_session_comes_by(host: PrivateHost) -> None:
+    host.run("sh", "-ec", VXLAN)
+    vpn = "    vpn: {interfaces: [v0, tun0], services: [ssh]}\n"
+    shut = BASE + "    dmz: {interfaces: [eth0], tcp: [80]}\n" + vpn
+    opened = BASE + "    dmz: {interfaces: [eth0], tcp: [80], udp: [1194, 4789]}\n" + vpn
+    session = "10.8.0.9 50000 10.8.0.1 22"
+    assert_refused(switch(host, shut, session), "udp/4789 from 203.0.113.9 on eth0", "what carries v0")
+    assert switch(host, opened, session).returncode == 0
+    assert_refused(switch(host, shut, session), "udp/4789 from 203.0.113.9 on eth0", "open udp/4789")
+    arp = "kernel: {sysctl: {net.ipv4.conf.eth0.arp_ignore: 8}}\n"
+    assert_refused(switch(host, opened + arp, session), "arp_ignore: 8", "which v0 goes by")
+    tiny = "bandwidth: {eth0: {egress: 300bit}}\n"
+    assert_refused(switch(host, opened + tiny, session), "bandwidth.eth0", "which v0 goes by")
+    by_tun = "10.9.0.9 50000 10.9.0.1 22"
+    done = switch(host, opened.replace("80", "81"), by_tun)
+    assert done.returncode == 0, done.stderr
+    assert "is a tunnel" not in done.stderr, "nothing there is closed"
+    told = switch(host, shut, by_tun)
+    assert told.returncode == 0, told.stderr
+    assert "guard: tun0 is a tunnel: what carries it comes by eth0 and was not asked about" in told.stderr
+    doubted = switch(host, shut + arp, by_tun)
+    assert doubted.returncode == 0, doubted.stderr
+    assert "which tun0 goes by (this may lock you out)" in doubted.stderr

@@ -98,7 +98,9 @@ def test_a_run_with_load_is_compared_with_one_that_had_some() -> None:
     loaded, quick = a_run(at="1"), a_run(at="2", loads=[])
     assert predecessor([loaded, quick], a_run()) is loaded
     assert predecessor([loaded, quick], a_run(loads=[])) is quick
-    assert predecessor([quick], a_run()) is quick
+    assert predecessor([quick], a_run()) is None
+    assert predecessor([quick, loaded], a_run(loads=[])) is quick
+    assert predecessor([loaded], a_run(loads=[])) is None
     assert predecessor([], a_run()) is None
 
 

@@ -61,13 +61,14 @@ def test_the_screen_of_two_services(site, monkeypatch, capsys):
     code, out, _ = run(monkeypatch, capsys, "--top", "--errors")
     shown = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0
-    assert shown[0][2:] == "ok 2 services, 106 requests in the last 1h"
+    assert shown[0][2:] == "ok 2 services, 104 requests and 2 sessions in the last 1h"
     assert shown[2] == "SERVICE REQ /S 2xx 3xx 4xx 5xx p50 p95 p99 UP50 UP95 UP99 SENT LIMITED DENIED"
     assert shown[3][2:] == "wiki 104 0.03 100 0 4 0 47ms 94ms 98ms 2ms 2ms 2ms 10.2K 3 1"
     assert shown[5] == "SERVICE SESSIONS /S FAILED p50 p95 p99 SENT RECEIVED"
     assert shown[6][2:] == "db 2 <.01 1 1.5s 1.5s 1.5s 400B 100B"
     assert "wiki clients: 100.64.0.0 50, 100.64.0.1 50, 100.64.0.7 4" in out
     assert "wiki users: eve@example.com 1" in out
+    assert "1 service, 2 sessions in the last 1h" in run(monkeypatch, capsys, "db")[1]
     assert out.count("(rate limit)") == 3 and out.count("(not in allow)") == 1
     assert "upstream 127.0.0.1:5432" in out
 
@@ -262,6 +263,12 @@ def test_a_certificate_that_has_ended_has_no_days_left():
         replace(STANDING, vhosts=(ended,)), Terminal(colour=False, unicode=False, width=80)
     )
     assert "X wiki.box.tail.test  443     expired wiki" in lines
+
+
+def test_what_is_left_of_a_certificate_is_rounded_as_in_ts_status():
+    soon = replace(STANDING.vhosts[0], days_left=1.99)
+    lines = stood.describe(replace(STANDING, vhosts=(soon,)), Terminal(colour=False, unicode=False, width=80))
+    assert any(" 48 h wiki" in line for line in lines)
 
 
 def test_a_thousand_names_fit_a_screen_and_what_is_wrong_is_among_them():

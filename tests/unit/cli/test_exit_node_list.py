@@ -13,11 +13,14 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "status"))
 from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 
+from tsstack.cli import exit_node as list_of
 from tsstack.cli.exit_node import exit_node
 from tsstack.cli.monitor import _print_event, status_lines
 from tsstack.cli.options import Shared
 from tsstack.cli.output import print_error
 from tsstack.errors import TsstackError
+from tsstack.model.facts import Paths
+from tsstack.system.bypass import Bypass
 
 CANDIDATE = {"name": "Oracle-VM", "offered": True, "level": "good", "barred_s": 0.0}
 WAY = {"at": "Oracle-VM", "actual": "Oracle-VM", "manual": None, "candidates": [CANDIDATE]}
@@ -50,6 +53,45 @@ def test_a_node_with_two_names_has_one_row(tmp_path: Path, monitored: bool) -> N
     nodes = json.loads(told)["exit_nodes"]
     assert [node["name"] for node in nodes] == ["Oracle-VM" if monitored else "exit-paris"]
     assert [node["in_use"] for node in nodes] == [True]
+
+
+def test_what_goes_past_the_node_in_use_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tsstack.system.bypass.read_bypass", lambda _: [Bypass(4, "eth0", None)])
+    peers = {"a": exit_peer("exit-paris", "oracle-vm")}
+    for name in ("still", "moving", "screen"):
+        (tmp_path / name).mkdir()
+    told = json.loads(listed(tmp_path / "still", peers, None, "--json"))
+    assert told["bypassed"] == [{"version": 4, "interface": "eth0", "rule": None}]
+    answer = {"v": 1, "ok": True, "result": {**a_state(), "exit": {**WAY, "moving": True}}}
+    told = json.loads(listed(tmp_path / "moving", peers, json.dumps(answer).encode() + b"\n", "--json"))
+    assert told["bypassed"] == []
+    path = tmp_path / "screen" / "ts"
+    arguments = ["list", "--tailscaled", str(path), "--socket", str(tmp_path / "none")]
+    with answering(path, lambda asked: as_http(TAILSCALED if b"/status" in asked else PREFS)):
+        said = CliRunner().invoke(exit_node, arguments, obj=Shared()).stderr
+    assert "IPv4 leaves this host by eth0" in said
+    assert "systemctl restart tailscaled" in said
+
+
+def test_without_the_monitors_word_the_files_order_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "state" / "current" / "tailscale"
+    folder.mkdir(parents=True)
+    use = ["exit-z", "Oracle-VM", "exit-a"]
+    (folder / "prefs.json").write_text(json.dumps({"exit_node": {"use": use}}))
+    monkeypatch.setattr(list_of, "Paths", lambda: Paths(state=tmp_path / "state"))
+    peers = {
+        "a": exit_peer("exit-a", "a", "n1"),
+        "b": exit_peer("exit-paris", "oracle-vm"),
+        "c": exit_peer("exit-b", "b", "n3"),
+    }
+    nodes = json.loads(listed(tmp_path, peers, None, "--json"))["exit_nodes"]
+    assert [(node["name"], node["offered"], node["in_use"]) for node in nodes] == [
+        ("exit-z", False, False), ("Oracle-VM", True, True), ("exit-a", True, False), ("exit-b", True, False)
+    ]  # fmt: skip
+    (tmp_path / "ts").unlink()
+    assert "exit-z     -" in listed(tmp_path, peers, None)
 
 
 def test_a_name_that_a_peer_gives_itself_does_nothing_to_the_terminal(tmp_path: Path) -> None:

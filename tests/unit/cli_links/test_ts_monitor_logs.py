@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +16,12 @@ from pathlib import Path
 import pytest
 from watched_links import Watching, path, served, state, write_history
 
+from tsstack.cli import ts_monitor_logs
 from tsstack.cli.event_lines import EventLines, standing_lines
 from tsstack.cli.glyphs import Terminal
 from tsstack.cli.script import run_script
 from tsstack.cli.ts_monitor_logs import command
+from tsstack.monitor.client import Client
 from tsstack.monitor.episodes import Episodes
 from tsstack.monitor.snapshot import Event, Severity
 
@@ -89,6 +92,19 @@ def test_it_needs_no_monitor(run) -> None:
     code, lines, err = run()
     assert (code, len(lines)) == (2, 7)
     assert "this is from the history" in err
+
+
+def test_of_a_monitor_that_does_not_answer_it_cannot_be_told(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stood when it last wrote is shown, and is no word of now."""
+    monkeypatch.setattr(ts_monitor_logs, "Client", lambda path: Client(path, timeout_s=0.1))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as hung:
+        hung.bind(str(tmp_path / "m.sock"))
+        hung.listen()
+        code, lines, err = run()
+    assert (code, len(lines)) == (3, 7)
+    assert "the monitor did not answer within 0.1 s: this is from the history" in err
 
 
 def test_without_either_it_cannot_be_told(run, tmp_path: Path) -> None:

@@ -243,7 +243,10 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
         check_generation(replace(GENERATION, refusals=(("proxy", "no", "hint"),))), [("TS834", "error")],
     ),
     "a torn switch": (check_generation(replace(GENERATION, abandoned=8)), [("TS835", "error")]),
-    "no boot generation": (check_generation(replace(GENERATION, boot_exists=False)), [("TS836", "error")]),
+    "no boot generation": (
+        check_generation(replace(GENERATION, boot_fault="generation 7 is missing")),
+        [("TS836", "error")],
+    ),
     "a name that is not there": (names(Answer(cause="no such name")), [("TS841", "error")]),
     "a silent resolver": (names(Answer(cause=SILENT)), [("TS841", "error")]),
     "a name of another host": (names(Answer(("100.64.0.9",))), [("TS842", "error")]),
@@ -309,6 +312,18 @@ ILL: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     ),
 }  # fmt: skip
 _ILL_FINDINGS = {name: list(findings) for name, (findings, _) in ILL.items()}
+
+
+def test_a_port_where_nobody_listens_is_mended_by_a_reload_where_nginx_runs() -> None:
+    silent = (replace(SOCKETS[0], fault="Connection refused", refused=True), SOCKETS[1])
+    (told,) = [each for each in check_arrival(replace(ARRIVAL, sockets=silent)) if each.code == "TS872"]
+    assert told.fix.startswith("ss -ltnp")
+    facts = replace(ARRIVAL, sockets=silent, reload="nginx -s reload")
+    (told,) = [each for each in check_arrival(facts) if each.code == "TS872"]
+    assert told.fix == "nginx -s reload; nginx-test"
+    dropped = (replace(SOCKETS[0], fault="no answer within 2 s: its packets are dropped"), SOCKETS[1])
+    (told,) = [each for each in check_arrival(replace(facts, sockets=dropped)) if each.code == "TS872"]
+    assert told.fix.startswith("ss -ltnp")
 
 
 @pytest.mark.parametrize("name", ILL)

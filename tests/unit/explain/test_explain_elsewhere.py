@@ -18,6 +18,7 @@ from tsstack.explain.packet import sends_elsewhere
         "tcp dport 443 redirect random",
         'tcp dport 443 redirect comment "to the proxy"',
         "tcp dport 443 tproxy to :3",
+        'xt match "tcp" counter packets 1 bytes 2 xt target "DNAT"',
     ],
 )
 def test_a_rule_that_sends_a_packet_elsewhere(rule: str) -> None:

@@ -43,6 +43,15 @@ def test_rules_sets_and_hooks_are_read() -> None:
     )
 
 
+def test_a_table_that_is_switched_off_has_no_hooks() -> None:
+    off = LISTING.replace(
+        "table inet tsstack { # handle 2\n", "table inet tsstack { # handle 2\n\tflags dormant\n\n"
+    )
+    listing = read_listing(off)
+    assert (listing.tables, listing.hooks) == (frozenset(), {})
+    assert listing.elements == read_listing(LISTING).elements
+
+
 def test_owners() -> None:
     assert owner_of("inet", "tsstack", "input") == OURS
     assert owner_of("ip", "tsstack", "input") == UNKNOWN

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from firewall_stack import stack_of
 
-from tsstack.model.facts import Facts
+from tsstack.model.facts import Facts, Paths
 from tsstack.parts.firewall.host import PART
 from tsstack.parts.firewall.judge import Flow, read_ruleset
 
@@ -50,3 +52,14 @@ def test_a_rule_that_is_not_ours_is_no_refusal(rule: str) -> None:
     assert foreign != text
     with pytest.raises(ValueError, match="not a rule of ours"):
         read_ruleset(foreign).judge(Flow("tcp", "203.0.113.9", "192.0.2.1", "eth0", port=1000))
+
+
+def test_a_table_behind_an_error_of_the_disk_is_not_taken_for_none(tmp_path: Path) -> None:
+    """`exists` says no of some errors, and of every one from Python 3.14 on: the host would be opened."""
+    facts = Facts(paths=Paths(state=tmp_path / "state"))
+    table = tmp_path / "3" / "nftables" / "tsstack.nft"
+    table.parent.mkdir(parents=True)
+    PART.check(tmp_path / "3", facts)
+    table.symlink_to(table)  # ELOOP: neither there nor not there
+    with pytest.raises(OSError, match="symbolic links"):
+        PART.check(tmp_path / "3", facts)

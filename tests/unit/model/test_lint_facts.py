@@ -266,6 +266,100 @@ def test_parameters_that_hold_no_value_to_go_back_to() -> None:
         assert said(f"host: {{name: a}}\nkernel: {{sysctl: {{{name}: 1}}}}\n") == []
 
 
+@pytest.mark.parametrize(
+    ("name", "zones", "told"),
+    [
+        ("net.ipv4.icmp_echo_ignore_all: 1", "a: {interfaces: [eth0]}", ["zone a", "of ICMP,"]),
+        ("net/ipv4/icmp_echo_ignore_all: '0x1'", "a: {interfaces: [eth0]}", ["zone a", "of ICMP,"]),
+        (
+            "net.ipv6.icmp.echo_ignore_all: 1",
+            "a: {interfaces: [eth0]}, b: {interfaces: [eth1]}",
+            ["zones a, b are", "ICMPv6"],
+        ),
+        ("net.ipv4.icmp_echo_ignore_all: 0", "a: {interfaces: [eth0]}", []),
+        ("net.ipv6.icmp.echo_ignore_all: 1", "a: {interfaces: [eth0], ping: false}", []),
+        ("net.ipv4.icmp_echo_ignore_broadcasts: 1", "a: {interfaces: [eth0]}", []),
+    ],
+)
+def test_a_zone_that_answers_pings_beside_a_kernel_that_does_not(
+    name: str, zones: str, told: list[str]
+) -> None:
+    text = f"host: {{name: a}}\nfirewall: {{zones: {{{zones}}}}}\nkernel: {{sysctl: {{{name}}}}}\n"
+    every = lint(parse_stack(text.encode(), Path("f"), PRESETS), None)
+    found = [each for each in every if each.code == "TS509"]
+    assert [(each.severity, each.line) for each in found] == [("warning", 3)] * bool(told)
+    assert all(words in each.message for each in found for words in told)
+    assert "TS509" not in {
+        code for code, _ in said(text.replace("firewall: {", "firewall: {enabled: false, "))
+    }
+
+
+@pytest.mark.parametrize(
+    ("sysctl", "routes", "forwards"),
+    [
+        ("net.ipv4.ip_forward: 0", ["TS501"], ["TS510"]),
+        ("net/ipv4/conf/all/forwarding: '00'", ["TS501"], ["TS510"]),
+        ("net.ipv6.conf.all.forwarding: 0", ["TS501"], ["TS510"]),
+        ("net.ipv4.ip_forward: 0, net.ipv6.conf.all.forwarding: 0", ["TS501"] * 2, ["TS501"] * 2),
+        ("net.ipv4.ip_forward: 1, net.ipv6.conf.all.forwarding: 1", [], []),
+        ("net.ipv4.conf.eth0.forwarding: 0", [], []),
+        ("net.ipv4.ip_forward: 0, net.ipv4.conf.eth0/7.forwarding: 1", ["TS501"], []),
+        ("net.ipv4.ip_forward: 0, net.ipv4.conf.eth0.forwarding: 0", ["TS501"], ["TS510"]),
+        ("net.ipv6.conf.all.forwarding: 0, net.ipv6.conf.eth0.forwarding: 1", ["TS501"], ["TS510"]),
+        (
+            "net.ipv4.ip_forward: 0, net.ipv4.conf.eth0.forwarding: 1, net.ipv6.conf.all.forwarding: 0",
+            ["TS501"] * 2,
+            ["TS510"],
+        ),
+    ],
+)
+def test_forwarding_that_is_off_beside_what_needs_it(
+    sysctl: str, routes: list[str], forwards: list[str]
+) -> None:
+    off = f"kernel: {{sysctl: {{{sysctl}}}}}\n"
+    zones = "zones: {a: {interfaces: [eth0]}, b: {interfaces: [eth1]}}"
+    rules = f"firewall: {{{zones}, forward: [{{from: a, to: b, tcp: [80]}}]}}\n"
+
+    def codes(text: str) -> list[str]:
+        found = lint(parse_stack(f"host: {{name: a}}\n{text}{off}".encode(), Path("f"), PRESETS), None)
+        assert all(
+            each.line == 3 and "sysctl" in each.path for each in found if each.code in {*routes, *forwards}
+        )
+        return [each.code for each in found if each.code in {"TS501", "TS510"}]
+
+    assert codes("tailscale: {advertise: {exit_node: true}}\n") == routes
+    assert codes("tailscale: {advertise: {routes: [192.168.9.0/24]}}\n") == routes
+    assert codes(rules) == forwards
+    assert codes(rules.replace("firewall: {", "firewall: {enabled: false, ")) == []
+    assert codes(f"firewall: {{{zones}}}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("lan", "told"),
+    [
+        ("sources: [10.0.0.0/8]", []),
+        ("sources: [10.0.0.0/8, 2001:db8::/32]", ["TS509", "TS510"]),
+        ("sources: [10.0.0.0/8], interfaces: [eth1]", ["TS509", "TS510"]),
+    ],
+)
+def test_of_zones_of_ipv4_networks_alone_nothing_is_told_about_ipv6(lan: str, told: list[str]) -> None:
+    zones = f"a: {{interfaces: [eth0], ping: false}}, b: {{{lan}}}"
+    rules = f"firewall: {{zones: {{{zones}}}, forward: [{{from: a, to: b, tcp: [80]}}]}}\n"
+    off = "net.ipv6.conf.all.forwarding: 0, net.ipv6.icmp.echo_ignore_all: 1"
+    found = [code for code, _ in said(f"host: {{name: a}}\n{rules}kernel: {{sysctl: {{{off}}}}}\n")]
+    assert sorted({"TS501", "TS509", "TS510"} & {*found}) == told
+
+
+def test_forward_rules_of_ipv4_networks_alone_need_its_forwarding() -> None:
+    zones = "a: {sources: [192.168.9.0/24]}, b: {sources: [10.0.0.0/8]}"
+    rules = f"firewall: {{zones: {{{zones}}}, forward: [{{from: a, to: b, tcp: [80]}}]}}\n"
+    found = [
+        code
+        for code, _ in said(f"host: {{name: a}}\n{rules}kernel: {{sysctl: {{net.ipv4.ip_forward: 0}}}}\n")
+    ]
+    assert [code for code in found if code in {"TS501", "TS510"}] == ["TS501"]
+
+
 def test_two_spellings_of_a_parameter_are_told_with_both_places_and_values() -> None:
     text = (
         "host: {name: a}\nkernel:\n  sysctl:\n    net.ipv4.conf.eth0/7.rp_filter: 1\n"

@@ -709,8 +709,9 @@ def test_a_stay_away_says_that_home_relapsed_is_barred_or_gone_and_who_is_next()
 
 def test_home_is_not_gone_to_while_it_loses() -> None:
     away = choice.State(at="exit-b")
-    seen = facts(good(NOW_S - 500, loss=0.15), good(), actual="exit-b")
-    assert failover.decide(POLICY, away, seen, NOW_S).actions == ()
+    for home in (good(NOW_S - 500, loss=0.15), good(NOW_S - 500, is_steady=False)):
+        seen = facts(home, good(), actual="exit-b")
+        assert failover.decide(POLICY, away, seen, NOW_S).actions == ()
 
 
 @pytest.mark.parametrize("pace_s", [0.5, 1.0, 2.0, 5.0, 30.0])

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tsstack.monitor import candidates, choice, failover, holddown
+from tsstack.monitor import candidates, choice, failover, holddown, retry
 from tsstack.monitor.choice import Action, Block, GoDirect, UseExit
 from tsstack.monitor.egress import Egress
 from tsstack.monitor.turn import Turn
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
 import monitor_harm as harm
+from monitor_harm_world import Done, Fault, Trace
 
 
 def of_kind(kind: str, count: int) -> range:
@@ -28,7 +29,7 @@ def test_no_schedule_is_harmed(kind: str) -> None:
     assert [fault for seed in of_kind(kind, 2) for fault in harm.judge(seed)[0]] == []
 
 
-@pytest.mark.parametrize("seed", [138])
+@pytest.mark.parametrize("seed", [138, 674, 3333, 4762, 6477, 7451, 7627, 8467, 8472, 8902])
 def test_what_was_harmed_once_stays_well(seed: int) -> None:
     assert harm.judge(seed)[0] == []
 
@@ -123,6 +124,40 @@ def test_going_on_to_the_untried_after_a_failed_proof_is_caught(monkeypatch: pyt
 
     monkeypatch.setattr(candidates, "better", whatever_answers)
     assert "after a failed proof, though" in caught("homeless", 9)
+
+
+@pytest.mark.parametrize(
+    ("answered_s", "is_proven", "told"),
+    [(97.0, False, ""), (92.0, False, "not measured"), (97.0, True, "not measured")],
+)
+def test_a_move_that_failed_is_undone_where_something_passed_of_late(
+    answered_s: float, is_proven: bool, told: str
+) -> None:
+    """Half of the probes are lost where the host came from, and all where it is."""
+    there, back = Done(94.0, "use", "b", "a"), Done(100.0, "use", "a", "b")
+    sent = ((90.0 + number / 2, 91.0 + number / 2) for number in range(18))
+    probes = {"a": [(at_s, by_s, 0.02 if at_s == answered_s else None) for at_s, by_s in sent]}
+    trace = Trace([there, back], [(0.0, "a")], [(100.0, "b", is_proven)], probes)
+    checker = harm.Checker(replace(harm.schedule(0), nodes=("a", "b"), faults=()), trace)
+    checker._move(back)
+    assert told in "".join(checker.faults) and bool(told) == bool(checker.faults)
+
+
+@pytest.mark.parametrize(("back_s", "told"), [(3.0, False), (10.0, True)])
+def test_a_way_home_that_fails_is_no_stay_away_from_what_works(back_s: float, told: bool) -> None:
+    faults = (Fault("uplink", "a", 60.0, 500.0), Fault("uplink", "b", 60.0, 100.0))
+    plan = replace(harm.schedule(0), kind="outage", otherwise="block", nodes=("a", "b"), faults=faults)
+    due_s = 100.0 + 30 * 2 + 40
+    for found_s in (110.0, due_s - 12):
+        trace = Trace(actual=[(0.0, "a"), (found_s, "b"), (due_s - 3, "a"), (due_s + back_s, "b")])
+        checker = harm.Checker(plan, trace)
+        checker._given_up()
+        assert bool(checker.faults) == told
+
+
+def test_a_blocked_host_that_does_not_find_what_is_back_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "tried_again", lambda turn: None)
+    assert "works since" in caught("outage", 6)
 
 
 def test_the_world_makes_the_moves_that_it_is_asked_for() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 
 from tsstack.model.sections import Monitor
@@ -199,6 +201,57 @@ def test_a_single_loss_after_its_return_does_not_set_its_health_back() -> None:
     path.feed(*[0.02] * 10, None, *GOOD, *GOOD)
     verdict = path.judge.verdict(path.now_s)
     assert (verdict.level, verdict.healthy_since_s) == ("good", back_s)
+
+
+def test_a_loss_of_before_its_return_that_is_known_after_it_is_not_held_against_it() -> None:
+    """It is known a second late, and another one twelve seconds later set its health back."""
+    path = Probed().feed(*GOOD, *[None] * 60)
+    back_s = path.now_s
+    path.feed(0.02)
+    path.judge.observe(Sample("exit:exit-a", "icmp", back_s - 0.5, None))
+    path.feed(*[0.02] * 22, None, *GOOD, *GOOD)
+    verdict = path.judge.verdict(path.now_s)
+    assert (verdict.level, verdict.healthy_since_s) == ("good", back_s)
+
+
+def test_its_health_is_set_back_only_by_more_than_the_limit_of_the_newest_forty() -> None:
+    """One was lost at its return; two more, 27 and 44 probes later, and the way home came 12 s late."""
+    path = Probed().feed(*GOOD, *[None] * 60)
+    back_s = path.now_s
+    path.feed(*[0.02] * 3, None, *[0.02] * 26, None, *[0.02] * 16, None)
+    assert path.level == "poor"
+    lossy = deepcopy(path).feed(0.02, None)
+    well_s = lossy.now_s
+    for each, since_s in ((path, back_s), (lossy, well_s)):
+        verdict = each.feed(*GOOD, *GOOD).judge.verdict(each.now_s)
+        assert (verdict.level, verdict.healthy_since_s) == ("good", since_s)
+
+
+def test_a_good_time_of_a_few_slow_answers_ends_with_what_the_quick_pace_loses() -> None:
+    """Four answers at 30 s made it good, ten seconds that lost a third no alarm, and the host went there."""
+    path = Probed().feed(*GOOD, *[None] * 60)
+    path.pace_s = path.judge.pace_s = 30.0
+    back_s = path.now_s
+    path.feed(*[0.02] * 4)
+    path.pace_s = path.judge.pace_s = 0.5
+    path.feed(0.02, None, *[0.02] * 9, None)
+    verdict = path.judge.verdict(path.now_s)
+    assert (verdict.level, verdict.healthy_since_s) == ("good", back_s)
+    path.feed(0.02, 0.02, None)
+    well_s = path.now_s
+    path.feed(*GOOD)
+    verdict = path.judge.verdict(path.now_s)
+    assert (verdict.level, verdict.healthy_since_s) == ("good", well_s)
+
+
+def test_what_a_slow_pace_lost_counts_after_some_quick_answers() -> None:
+    """Two of four lost at 30 s, one of fifteen at 0.5 s: the last ten seconds alone look well."""
+    path = Probed(pace_s=30.0).feed(*[0.02] * 5, 0.02, None, None, 0.02)
+    path.pace_s = path.judge.pace_s = 0.5
+    verdict = path.feed(*[0.02] * 4, None, *[0.02] * 10).judge.verdict(path.now_s)
+    assert (verdict.level, verdict.fresh, verdict.is_steady) == ("good", True, False)
+    assert round(verdict.loss or 0.0, 2) == 0.07
+    assert path.feed(*GOOD).judge.verdict(path.now_s).is_steady
 
 
 @pytest.mark.parametrize("pace_s", [0.5, 5.0, 30.0])

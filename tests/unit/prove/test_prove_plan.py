@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "firewall"))
 from firewall_stack import stack_of
 
 from tsstack.model.facts import Facts
+from tsstack.prove.beside import LINK_EDGES
 from tsstack.prove.expected import ACK, CHROMEOS, SYN, TAILNET, Oracle, Packet, Verdict
 from tsstack.prove.frames import split_frame
 from tsstack.prove.matrix import arriving_table, passing_table
@@ -57,6 +58,59 @@ def test_dhcp_is_asked_both_ways_and_in_both_families(plan: Plan) -> None:
         }
         assert {(67, 68, False), (68, 67, False), (20000, 68, False), (547, 546, False)} <= asked
         assert {(547, 546, True), (546, 547, True), (20000, 546, True)} <= asked
+
+
+def test_the_neighbours_of_every_port_of_dhcp_are_asked_by_somebody_who_is_refused(plan: Plan) -> None:
+    oracle = Oracle(STACK, FACTS)
+    asked = {
+        (each.source_port, each.port): each
+        for each in plan.packets
+        if each.protocol == "udp" and each.source_port and not oracle.judge(each).accepted
+    }
+    four = {(66, 68), (68, 68), (67, 67), (67, 69)}
+    six = {(546, 546), (548, 546), (547, 545), (547, 547)}
+    assert four | six <= set(asked)
+    assert {each.source.version for ports, each in asked.items() if ports in four} == {4}
+    linked = [each.destination for ports, each in asked.items() if ports in six]
+    assert all(each is not None and each.is_link_local for each in linked)
+    assert str(asked[66, 68]).endswith(", from port 66"), "a difference says what was sent"
+
+
+def test_both_sides_of_both_edges_of_the_links_addresses_are_tried(plan: Plan) -> None:
+    oracle, link = Oracle(STACK, FACTS), ipaddress.ip_network("fe80::/10")
+    for near in (
+        {each.destination: each for each in plan.packets if each.port == 546 and each.destination},
+        {each.source: each for each in plan.packets if each.icmp_type == 134 and each.hop_limit == 255},
+        {each.source: each for each in plan.packets if each.icmp_type == 130 and each.hop_limit == 1},
+    ):
+        passed = {address: oracle.judge(each).accepted for address, each in near.items()}
+        beside = [each for each in passed if each.packed[0] == 0xFE and each not in link]
+        assert {each < link[0] for each in beside} == {True, False}
+        assert not any(passed[each] for each in beside)
+        assert any(passed[each] for each in passed if each in link and each.packed[1] >= 0xA0)
+
+
+def test_who_has_a_link_local_address_of_ipv4_sends_nothing_to_one_of_ipv6() -> None:
+    """A zone may hold 169.254.0.0/16; no kernel takes such a packet, whatever the file opens to it."""
+    stack = stack_of("firewall: {zones: {a: {sources: [169.254.0.0/16], allow: all}}}")
+    asked = [each for each in plan_packets(stack, FACTS, 1).packets if each.destination]
+    assert any(each.source.version == 4 and each.source.is_link_local for each in asked)
+    assert all(each.destination and each.destination.version == each.source.version for each in asked)
+    edges = {each.destination for each in asked if (each.source_port, each.port) == (547, 546)}
+    assert {*LINK_EDGES} <= edges
+
+
+def test_tailscaled_is_asked_from_any_port(plan: Plan) -> None:
+    found = {(each.source.version, each.source_port) for each in plan.packets if each.port == 41641}
+    assert {(4, 1), (4, 65535), (6, 1), (6, 65535)} <= found
+
+
+def test_a_mark_goes_through_this_host_too_where_that_is_refused_and_where_it_is_not(plan: Plan) -> None:
+    oracle = Oracle(STACK, FACTS)
+    marked = [each for each in plan.packets if each.marked and each.outgoing]
+    assert {oracle.judge(each).accepted for each in marked} == {True, False}
+    places = dict(plan.country.places)
+    assert all(each.destination and places[each.destination] == each.outgoing for each in marked)
 
 
 def test_of_a_kernel_without_ipv6_nothing_of_it_is_asked(plan: Plan) -> None:

@@ -16,6 +16,7 @@ from tsstack.errors import CheckFailed
 from tsstack.parts.proxy.fitness import list_warnings, load_pair, refuse_unusable
 from tsstack.parts.proxy.pem import MOST_BYTES, is_plain, is_same, mark_pair, read_plain
 from tsstack.parts.proxy.plan import Certificate
+from tsstack.status.words import span
 
 NAME = "wiki.box.tail.test"
 DAY = datetime.timedelta(days=1)
@@ -125,9 +126,9 @@ def test_what_clients_refuse_is_refused_here_and_is_a_warning_where_it_is_in_use
     [
         (-80, 10, True),  # Let's Encrypt's ninety days
         (-70, 20, False),
-        (-0.1, 2, True),
-        (-2, 4.6, False),  # a short-lived one is renewed every few days
-        (-4, 2.6, True),
+        (-0.1, 2, False),  # made for two days: it is renewed daily
+        (-4.4, 2.2, False),  # a short-lived one is renewed every few days
+        (-5.2, 1.4, True),
         (-3600, 9, True),
         (-3600, 13, False),
     ],
@@ -135,7 +136,7 @@ def test_what_clients_refuse_is_refused_here_and_is_a_warning_where_it_is_in_use
 def test_the_end_is_announced_in_time(start, end, warned, own):
     lines = list_warnings(own(*make_pair(start=start, end=end)))
     assert bool(lines) == warned
-    assert not warned or (f"in {round(end)} days" in lines[0] and "certificates renew" in lines[0])
+    assert not warned or (f"in {span(end * 86400)}: " in lines[0] and "certificates renew" in lines[0])
 
 
 def test_a_pair_that_is_gone_is_a_warning(own):

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import os
+from dataclasses import replace
 
 import pytest
 from access_lines import NOW, http_line, tcp_line, write_log
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstack.parts.proxy.logfile import Span, explain_unreadable, find_since, whole_lines
-from tsstack.parts.proxy.plan import Plan
+from tsstack.parts.proxy.plan import Listener, Plan
 from tsstack.parts.proxy.tail import Tail
 from tsstack.parts.proxy.usage import read_usage
 
@@ -213,6 +214,18 @@ def test_in_the_shared_log_each_line_finds_its_service(tmp_path, plan):
         plan, tmp_path, since_unix_s=NOW - HOUR, until_unix_s=NOW, services=["wiki", "s7", "db"], top=5
     )
     assert [use.requests for use in usage.uses] == [1, 1, 2]
+
+
+def test_a_look_from_this_very_host_is_no_session(tmp_path, plan):
+    """`nginx-test`, `doctor` and a switch connect, and say nothing, whatever they are greeted with."""
+    own = replace(plan, listeners=(Listener("100.64.0.7", 5432, "tcp", "proxy.services.db"),))
+    look = tcp_line().replace(b'"bytes":200', b'"bytes":0').replace(b'"received":50', b'"received":0')
+    greeted = tcp_line().replace(b'"received":50', b'"received":0')
+    failed = look.replace(b'"status":200', b'"status":502')
+    write_log(tmp_path / "tsstack-db.log", [tcp_line(), look, greeted, failed])
+    for known, requests in ((own, 2), (plan, 4)):  # by a plan that does not listen there it is somebody's
+        usage = read_usage(known, tmp_path, since_unix_s=NOW - HOUR, until_unix_s=NOW, services=["db"], top=5)
+        assert [(use.requests, use.failures) for use in usage.uses] == [(requests, 1)]
 
 
 def add(path, *lines):

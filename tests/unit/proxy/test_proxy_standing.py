@@ -15,7 +15,7 @@ from tsstack.parts.proxy.authority import issue
 from tsstack.parts.proxy.plan import Listener, Plan, Vhost
 from tsstack.parts.proxy.probe import mute_upstreams
 from tsstack.parts.proxy.standing import Point, Standing, judge_services, judge_vhost
-from tsstack.parts.proxy.survey import Answer, ask_vhosts
+from tsstack.parts.proxy.survey import Answer, Refusal, ask_ports, ask_vhosts
 
 NOW = datetime.datetime.now(datetime.UTC)
 VHOST = Vhost("wiki.box.tail.test", 443, True, ("wiki",))
@@ -66,8 +66,8 @@ def test_one_address_that_is_wrong_is_critical(judge, answer, words):
 
 @pytest.mark.parametrize(
     ("days", "level", "words"),
-    [(75, "ok", ""), (78, "ok", ""), (82, "warning", "its certificate ends in 7 days"),
-     (88, "critical", "its certificate ends in 1 day"),
+    [(75, "ok", ""), (78, "ok", ""), (82, "warning", "its certificate ends in 8 days"),
+     (88, "critical", "its certificate ends in 48 h"),
      (91, "critical", "its certificate expired"), (-1, "critical", "its certificate counts from")],
 )  # fmt: skip
 def test_the_days_of_a_certificate(judge, days, level, words):
@@ -104,6 +104,25 @@ def test_services_by_the_upstreams_that_are_left():
     states = judge_services(plan(upstreams=upstreams), [("a", "h:1"), ("b", "h:3")])
     assert [(each.name, each.level) for each in states] == [("a", "warning"), ("b", "critical"), ("c", "ok")]
     assert (states[0].answering, states[0].silent) == (("h:2",), ("h:1",))
+
+
+def test_a_tcp_service_with_a_port_where_nobody_listens_is_critical():
+    """However well its upstream is: a reload left its listener out."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as gone:
+        well, shut = taken.getsockname()[1], gone.getsockname()[1]
+        gone.close()
+        made = plan(
+            listeners=tuple(Listener("127.0.0.1", port, "tcp", "proxy.services.db") for port in (well, shut)),
+            urls={"a": f"tcp://h:{well}", "b": f"tcp://h:{shut}", "c": f"tcp://h:{shut}", "d": "https://h/"},
+            upstreams={"a": ("h:1",), "b": ("h:2",), "c": ("h:3",), "d": ("h:4",)},
+        )
+        found = ask_ports(made, {("c", "h:3")})
+    assert found == [Refusal("b", f"127.0.0.1:{shut}", "Connection refused", refused=True)]
+    states = {each.name: each for each in judge_services(made, [], [], found, mend="nginx -s reload")}
+    assert states["b"].level == "critical"
+    assert states["b"].words == f"does not answer at 127.0.0.1:{shut}: Connection refused"
+    assert states["b"].hint == "nginx -s reload"
+    assert {states[name].level for name in "acd"} == {"ok"}
 
 
 def test_an_upstream_that_takes_connections_and_never_answers_is_told():

@@ -74,25 +74,30 @@ def a_status(**more: Any) -> dict[str, Any]:
     status: dict[str, Any] = {
         "v": 1, "at": NOW, "host": "kernelcore", "version": "0.1.0", "level": "ok",
         "uplinks": [{"interface": "eth0", "up": True}],
+        "forwarding_off": [],
         "tailnet": read_tailnet(approved, PREFS, ()),
         "exit": read_exit(approved, PREFS, {"use": ["exit-a", "exit-b"]}, {"why": ["exit-a is good"]}),
         "peers": read_peers(approved, paths),
-        "proxy": {"unit": "nginx", "enabled": True, "running": True, "current": True, "error": ""},
+        "proxy": {
+            "unit": "nginx", "enabled": True, "running": True, "current": True, "orphans": 0,
+            "identity": None, "error": "",
+        },
         "services": [
             {
                 "name": "wiki", "url": "https://wiki.kernelcore.tail.test/", "level": "good", "rtt_s": 0.0012,
-                "error": "", "certificate_expires": NOW + 80 * DAY_S, "dead_upstreams": 0, "unreached": "",
+                "error": "", "certificate_expires": NOW + 80 * DAY_S,
+                "certificate_life_s": 90 * DAY_S, "dead_upstreams": 0, "unreached": "",
             },
         ],
         "certificates": [
             {
                 "names": ["wiki.kernelcore.tail.test"], "kind": "local-ca", "error": "", "served": True,
-                "expires": NOW + 80 * DAY_S,
+                "expires": NOW + 80 * DAY_S, "life_s": 90 * DAY_S,
             }
         ],
         "firewall": {
-            "enabled": True, "fallback": False, "loaded": True, "changed": False, "error": "",
-            "default_policy": "drop",
+            "enabled": True, "fallback": False, "loaded": True, "dormant": False, "changed": False,
+            "error": "", "default_policy": "drop",
             "zones": [
                 {
                     "name": "dmz", "path": "firewall.zones.dmz", "interfaces": ["eth0"], "sources": [],

@@ -68,7 +68,13 @@ def test_a_file_with_a_wide_name_bends_no_table() -> None:
         ({}, (), "ok", "as the file says"),
         ({}, ("table ip filter drops too",), "warning", "table ip filter drops too"),
         ({"changed": True}, (), "critical", "something changed it"),
-        ({"loaded": False}, (), "critical", "nothing is closed"),
+        ({"loaded": False}, (), "critical", "not loaded: nothing is closed"),
+        (
+            {"loaded": False, "dormant": True, "changed": True},
+            (),
+            "critical",
+            "switched off (flags dormant): nothing is closed",
+        ),
         ({"changed": None}, (), "warning", "loaded; whether it was changed since is not known"),
         ({"changed": None}, ("table ip filter drops too",), "warning", "table ip filter drops too"),
         ({"loaded": None, "error": "needs root"}, (), "unknown", "needs root"),
@@ -81,6 +87,20 @@ def test_its_level_and_its_first_words(
     seen = found(foreign=foreign, **change)
     assert seen.level == level
     assert words in "\n".join(firewall_lines(seen, PLAIN))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"changed": True},
+        {"changed": None},
+        {"loaded": False, "changed": None},
+        {"loaded": None, "changed": None},
+    ],
+)
+def test_the_file_s_default_is_told_only_of_a_table_that_is_as_it_was_loaded(change: dict[str, Any]) -> None:
+    assert firewall_lines(found(), PLAIN)[0].endswith(", by default drop")
+    assert "by default" not in firewall_lines(found(**change), PLAIN)[0]
 
 
 def test_its_fix_is_that_of_ts_status() -> None:

@@ -20,10 +20,10 @@ def shapes() -> dict[str, dict[str, Any]]:
 
 
 INNER = {
-    "Uplink": "uplinks", "Tailnet": "tailnet", "Offer": "tailnet", "Exit": "exit", "Peer": "peers",
-    "Proxy": "proxy", "Service": "services", "Certificate": "certificates", "Firewall": "firewall",
-    "Zone": "firewall", "Counter": "firewall", "Generation": "generation", "Pending": "generation",
-    "Monitor": "monitor", "Warning_": "warnings",
+    "Uplink": "uplinks", "Tailnet": "tailnet", "Offer": "tailnet", "Exit": "exit", "Bypass": "exit",
+    "Peer": "peers", "Proxy": "proxy", "Service": "services", "Certificate": "certificates",
+    "Firewall": "firewall", "Zone": "firewall", "Counter": "firewall",
+    "Generation": "generation", "Pending": "generation", "Monitor": "monitor", "Warning_": "warnings",
 }  # fmt: skip
 """Under which key of the status each shape is described; `open` and `rules` have values of their own."""
 

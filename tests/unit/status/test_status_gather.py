@@ -27,15 +27,55 @@ from status_bed import PREFS, TAILSCALED, a_path, a_state, answering, as_http
 
 from tsstack.errors import TsstackError
 from tsstack.monitor.client import Client, NotRunning
-from tsstack.status.expiry import not_after
+from tsstack.status.expiry import validity
 from tsstack.status.firewall import read_firewall
 from tsstack.status.fixes import start_monitor
-from tsstack.status.gather import HUNG, Sources, gather
+from tsstack.status.gather import HUNG, Heard, Sources, gather
 from tsstack.status.loaded import loaded_at
 from tsstack.status.proxy import read_proxy
 from tsstack.status.tailnet import read_exit, read_peers, read_tailnet, read_time, silent_tailnet
+from tsstack.system.bypass import Bypass
 
 UP = read_tailnet(TAILSCALED, PREFS, ())
+
+
+PAST = [{"version": 4, "interface": "eth0", "rule": 5200}]
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ({}, PAST),
+        ({"age_s": 2}, []),  # a tailscaled that has just begun
+        ({"exit": {"moving": True}}, []),
+        ({"later": ""}, []),  # what was heard is older than the kernel's answer
+        ({"later": "n3"}, []),
+    ],
+)
+def test_what_goes_past_the_exit_node_is_asked_where_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: dict[str, Any], expected: object
+) -> None:
+    asked = []
+
+    def past(addresses: list[str]) -> list[Bypass]:
+        asked.append(addresses)
+        return [Bypass(4, "eth0", 5200)]
+
+    monkeypatch.setattr("tsstack.status.gather.read_bypass", past)
+    monitor = {"running": True, "wanted": True, "error": "", "state": a_state(exit=case.get("exit"))}
+    heard = Heard(TAILSCALED, PREFS)
+    prefs = {**PREFS, "ExitNodeID": case.get("later", "n2")}
+    with answering(tmp_path / "ts.sock", lambda _: as_http(prefs)) as path:
+        os.utime(path, (time.time() - case.get("age_s", 60),) * 2)
+        places = Sources(state=str(tmp_path), run=str(tmp_path), tailscaled=str(path), timeout_s=1.0)
+        told = gather(places, heard, monitor, table=lambda _: ({}, False))
+        assert told["exit"]["bypassed"] == expected
+        assert gather(places, Heard(TAILSCALED, {}), monitor)["exit"]["bypassed"] == []
+    assert {*map(tuple, asked)} <= {("100.64.0.2", "fd7a:115c:a1e0::2")}
+    assert gather(places, heard, monitor)["exit"]["bypassed"] == []  # tailscaled is silent by now
+
+
+_BEGIN = datetime.datetime(1999, 1, 1, tzinfo=datetime.UTC)
 
 
 def certificate(end: datetime.datetime) -> bytes:
@@ -47,7 +87,7 @@ def certificate(end: datetime.datetime) -> bytes:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.datetime(1999, 1, 1, tzinfo=datetime.UTC))
+        .not_valid_before(_BEGIN)
         .not_valid_after(end)
         .sign(key, hashes.SHA256())
     )
@@ -85,24 +125,26 @@ def flooding(path: Path) -> Iterator[Path]:
         yield path
 
 
-class TestExpiry:
+class TestValidity:
     @pytest.mark.parametrize("year", [2026, 2049, 2050, 9999])
-    def test_the_end_is_that_of_a_real_library(self, year: int) -> None:
+    def test_it_is_that_of_a_real_library(self, year: int) -> None:
         end = datetime.datetime(year, 12, 31, 23, 59, 58, tzinfo=datetime.UTC)
-        assert not_after(b"# a key may come first\n" + certificate(end)) == end.timestamp()
+        read = validity(b"# a key may come first\n" + certificate(end))
+        assert read == (_BEGIN.timestamp(), end.timestamp())
 
     @given(st.binary(max_size=200))
     def test_garbage_is_a_value_error(self, garbage: bytes) -> None:
         for text in (garbage, b"-----BEGIN CERTIFICATE-----\n" + garbage + b"-----END CERTIFICATE-----"):
             with pytest.raises(ValueError, match=r"."):
-                not_after(text)
+                validity(text)
 
     @given(at=st.integers(0, 600), value=st.integers(0, 255))
     def test_a_damaged_certificate_never_ends_otherwise(self, at: int, value: int) -> None:
         pem = bytearray(_SOUND)
         pem[at % len(pem)] = value
         try:
-            assert isinstance(not_after(bytes(pem)), float)
+            begin, end = validity(bytes(pem))
+            assert isinstance(end, float) and (begin is None or isinstance(begin, float))
         except ValueError as error:
             assert str(error)
 
@@ -239,6 +281,7 @@ class TestGather:
             {
                 "name": "wiki", "url": "https://wiki.test/", "level": "poor", "rtt_s": 0.012, "error": "",
                 "certificate_expires": end.timestamp(), "dead_upstreams": 0, "unreached": "",
+                "certificate_life_s": (end - _BEGIN).total_seconds(),
             }
         ]  # fmt: skip
         assert status["exit"]["using"] == "exit-a"
@@ -367,6 +410,28 @@ class TestGather:
                 nginx, _, _ = read_proxy(str(tmp_path), [], UP)
                 thread.join()
                 assert (nginx["running"], nginx["current"]) == (True, current)
+
+    def test_an_identity_daemon_whom_many_wait_for_answers(self, tmp_path: Path) -> None:
+        """A connection that finds its queue full is refused at once, with EAGAIN."""
+        (tmp_path / "nginx").mkdir()
+        plan = {"urls": {"wiki": "http://wiki/"}, "certificates": [], "identity": True}
+        (tmp_path / "nginx" / "plan.json").write_text(json.dumps(plan))
+
+        def answers() -> bool | None:
+            return read_proxy(str(tmp_path), [], UP, run=str(tmp_path))[0]["identity"]
+
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(str(tmp_path / "identity.sock"))
+            assert answers() is False
+            server.listen(0)
+            for _ in range(3):
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    waiting.connect(str(tmp_path / "identity.sock"))
+            assert answers() is True
+        assert answers() is False
 
     @pytest.mark.parametrize(
         ("tailnet", "hung", "level", "why"),

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from status_bed import DAY_S, NOW, a_path, a_state, a_status
+from status_bed import DAY_S, NOW, PREFS, TAILSCALED, a_path, a_state, a_status
 
 import tsstack.status.gather
 import tsstack.status.judge
 from tsstack.cli.main import _VERBS
 from tsstack.explain.status_pages import REMARKS
+from tsstack.monitor.past import ABOUT
+from tsstack.monitor.reasons import Cause, Compared, Reason
 from tsstack.status.tailnet import exit_names, read_exit, read_peers
 
 
@@ -48,10 +50,14 @@ def test_where_all_is_well_nothing_is_said() -> None:
         ({"exit": {"manual": "exit-a"}}, ("TS711", "warning")),
         ({"exit": {"maintenance": True}}, ("TS712", "warning")),
         ({"firewall": {"loaded": False}}, ("TS731", "critical")),
+        ({"firewall": {"loaded": False, "dormant": True, "changed": True}}, ("TS731", "critical")),
         ({"firewall": {"changed": True}}, ("TS732", "critical")),
         ({"firewall": {"fallback": True}}, ("TS733", "warning")),
         ({"firewall": {"changed": None}}, ("TS734", "warning")),
         ({"proxy": {"running": False, "error": "no"}}, ("TS725", "critical")),
+        ({"proxy": {"orphans": 2}}, ("TS725", "critical")),
+        ({"proxy": {"running": None, "orphans": 1}}, ("TS725", "critical")),
+        ({"proxy": {"identity": False}}, ("TS720", "critical")),
         ({"proxy": {"current": False}}, ("TS726", "critical")),
         ({"proxy": {"error": "damaged"}}, ("TS724", "warning")),
         ({"generation": {"error": "its manifest is damaged"}}, ("TS754", "critical")),
@@ -100,14 +106,29 @@ def test_each_thing_that_is_wrong_has_its_remark(change: dict[str, Any], expecte
 
 
 @pytest.mark.parametrize(
-    ("left_s", "level"),
-    [(11 * DAY_S, "ok"), (9 * DAY_S, "warning"), (2 * DAY_S, "critical"), (-1, "critical")],
+    ("left_s", "life_s", "level"),
+    [
+        (11 * DAY_S, 90 * DAY_S, "ok"),
+        (9 * DAY_S, 90 * DAY_S, "warning"),
+        (2 * DAY_S, 90 * DAY_S, "critical"),
+        (-1, 90 * DAY_S, "critical"),
+        (9 * DAY_S, None, "warning"),
+        (2 * DAY_S, None, "critical"),
+        (2 * DAY_S, 6 * DAY_S, "ok"),
+        (1.4 * DAY_S, 6 * DAY_S, "warning"),
+        (0.5 * DAY_S, 6 * DAY_S, "critical"),
+        (0.3 * DAY_S, DAY_S, "ok"),
+        (0.2 * DAY_S, DAY_S, "warning"),
+    ],
 )
-def test_a_certificate_is_told_when_its_renewal_is_overdue(left_s: float, level: str) -> None:
+def test_a_certificate_is_told_when_its_renewal_is_overdue(
+    left_s: float, life_s: float | None, level: str
+) -> None:
     certificate = {
         "names": ["a.test"],
         "kind": "local-ca",
         "expires": NOW + left_s,
+        "life_s": life_s,
         "served": True,
         "error": "",
     }
@@ -116,13 +137,35 @@ def test_a_certificate_is_told_when_its_renewal_is_overdue(left_s: float, level:
     assert set(codes(status)) <= {"TS723"}
 
 
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("System DNS config not ideal. /etc/resolv.conf overwritten.", "tsstack doctor"),
+        ("Tailscale can't reach the configured DNS servers.", "tsstack doctor"),
+        ("no internet connection", "tailscale netcheck"),
+    ],
+)
+def test_a_complaint_of_names_is_looked_at_by_who_looks_at_names(line: str, command: str) -> None:
+    (remark,) = a_status(tailnet={"health": [line]})["warnings"]
+    assert (remark["code"], remark["hint"].partition("    # ")[0]) == ("TS703", command)
+
+
+def test_what_is_left_of_a_certificate_is_said_as_the_other_screens_say_it() -> None:
+    certificate = {**a_status()["certificates"][0], "expires": NOW + 1.99 * DAY_S}
+    (remark,) = a_status(certificates=[certificate])["warnings"]
+    assert remark["message"] == "the certificate of wiki.kernelcore.tail.test expires in 48 h"
+
+
 def test_a_certificate_that_was_renewed_and_not_loaded_is_told() -> None:
     certificate = {**a_status()["certificates"][0], "served": False}
     assert codes(a_status(certificates=[certificate])) == ["TS729"]
 
 
 def test_a_certificate_that_is_not_there_is_critical_and_one_that_root_alone_reads_is_not() -> None:
-    gone = {"names": ["a.test"], "kind": "files", "expires": None, "served": None, "error": "it is not there"}
+    gone = {
+        "names": ["a.test"], "kind": "files", "expires": None, "life_s": None, "served": None,
+        "error": "it is not there",
+    }  # fmt: skip
     assert codes(a_status(certificates=[gone])) == ["TS722"]
     assert codes(a_status(certificates=[{**gone, "error": "reading it needs root"}])) == []
 
@@ -211,10 +254,45 @@ def test_while_a_switch_waits_nothing_is_gone_back_to_that_it_would_drop(
     assert [each["hint"][: len(hint)] for each in told] == [hint]
 
 
+def test_what_tailscaled_says_of_forwarding_is_told_once() -> None:
+    said = "Subnet routing is enabled, but IP forwarding is disabled. Check that IP forwarding is enabled."
+    off = {"drift": ["net.ipv4.ip_forward is 0, not 1"]}
+    assert codes(a_status(tailnet={"health": [said]}, generation=off)) == ["TS861"]
+    assert codes(a_status(tailnet={"health": [said]})) == ["TS703"], "nothing of ours tells it"
+    assert sorted(codes(a_status(tailnet={"health": ["x"]}, generation=off))) == ["TS703", "TS861"]
+
+
+def test_a_blocked_host_is_told_each_cause_once() -> None:
+    dead = Compared("exit-a", "dead", causes=(Cause("failures", 5, 3),))
+    other = Compared("exit-b", "dead", causes=(Cause("failures", 9, 3),))
+    why = [str(Reason("blocked", "exit-b", (other, dead)))]
+    candidates = [
+        {"name": name, "offered": True, "level": "dead", "barred_s": 0.0} for name in ("exit-a", "exit-b")
+    ]
+    told = {"why": why, "candidates": candidates, "blocked": True}
+    prefs = {**PREFS, "ExitNodeID": "n9"}
+    exit_b = {"ID": "n9", "HostName": "exit-b", "Online": True, "ExitNodeOption": True}
+    tailscaled = {**TAILSCALED, "Peer": {**TAILSCALED["Peer"], "d": exit_b}}
+    causes = [{"text": "6 probes lost in a row (limit 3)"}]
+    paths = [a_path("exit:exit-a", "dead", causes=causes)]
+    way = read_exit(tailscaled, prefs, {"use": ["exit-a", "exit-b"]}, told, paths=paths)
+    (remark,) = (each for each in a_status(exit=way)["warnings"] if each["code"] == "TS707")
+    assert remark["message"] == (
+        "no exit node works, and nothing may leave: exit-b stays set: "
+        "exit-b 9 probes lost in a row (limit 3); exit-a 5 probes lost in a row (limit 3)"
+    )
+    barred = [{**each, "level": "good", "barred_s": 540.0} for each in candidates]
+    way = read_exit(tailscaled, prefs, {"use": ["exit-a", "exit-b"]}, {**told, "candidates": barred})
+    assert way["why"][0] == "exit-a is good and barred for 540 s more: it failed its proof"
+    away = [{**each, "offered": False} for each in candidates]
+    way = read_exit(tailscaled, prefs, {"use": ["exit-a", "exit-b"]}, {**told, "candidates": away})
+    assert way["why"][0] == "exit-a offers no exit on this tailnet"
+
+
 def test_a_dead_service_is_critical_and_told_once() -> None:
     dead = {
         "name": "wiki", "url": "https://wiki.test/", "level": "dead", "rtt_s": None, "error": "refused",
-        "certificate_expires": None, "dead_upstreams": 2, "unreached": "",
+        "certificate_expires": None, "certificate_life_s": None, "dead_upstreams": 2, "unreached": "",
     }  # fmt: skip
     status = a_status(services=[dead], monitor={"state": a_state(a_path("service:wiki#0", "dead"))})
     assert codes(status) == ["TS721"]
@@ -294,6 +372,59 @@ def test_where_the_kernel_hands_all_to_a_tailscaled_that_is_down_nothing_leaves(
     assert found == ([code] if code else ["TS709"])
 
 
+def test_forwarding_that_interfaces_alone_have_off_is_told_once() -> None:
+    own = ["net.ipv4.conf.eth1/5.forwarding is 0, not 1"]
+    said = "IP forwarding is disabled, subnet routing/exit nodes will not work."
+    status = a_status(
+        forwarding_off=["tailscale0", "eth1.5"], generation={"drift": own}, tailnet={"health": [said]}
+    )
+    (remark,) = status["warnings"]
+    assert (remark["code"], remark["level"]) == ("TS861", "critical")
+    assert remark["message"] == (
+        "IPv4 forwarding is off on tailscale0, eth1.5 alone, and is needed for 192.168.15.0/24 and "
+        "10.9.0.0/24 and the exit node"
+    )
+    assert remark["hint"] == (
+        "sysctl -w net.ipv4.conf.tailscale0.forwarding=1 net.ipv4.conf.eth1/5.forwarding=1"
+    )
+
+
+PAST4 = {"version": 4, "interface": "eth0", "rule": None}
+PAST6 = {"version": 6, "interface": "eth0", "rule": None}
+
+
+@pytest.mark.parametrize(
+    ("bypassed", "said", "fix"),
+    [
+        ([PAST4], "IPv4 leaves this host by eth0 (tailscaled's routes or rules are missing), and not by "
+         "exit-a, which tailscaled says is in use", "systemctl restart tailscaled"),
+        ([PAST4, PAST6], "IPv4 and IPv6 leave this host by eth0 (tailscaled's routes or rules are missing), "
+         "and not by exit-a, which tailscaled says is in use", "systemctl restart tailscaled"),
+        ([{**PAST4, "interface": "wg0", "rule": 5208}, PAST6], "IPv4 leaves this host by wg0 (rule 5208 "
+         "stands before tailscaled's); IPv6 leaves this host by eth0 (tailscaled's routes or rules are "
+         "missing), and not by exit-a, which tailscaled says is in use",
+         "ip -4 rule show pref 5208; systemctl restart tailscaled"
+         "    # who set it? ip -4 rule del pref 5208 takes it away"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("more", [{}, {"blocked": True}, {"online": False}, {"level": "dead"}])
+def test_what_leaves_past_the_exit_node_is_told_whatever_else_is_of_it(
+    bypassed: list[dict[str, Any]], said: str, fix: str, more: dict[str, Any]
+) -> None:
+    """A blocked host that leaks is not blocked."""
+    (remark,) = a_status(exit={"bypassed": bypassed, **more})["warnings"]
+    assert remark == {
+        "code": "TS718", "level": "critical", "about": "exit node", "message": said, "hint": fix,
+    }  # fmt: skip
+
+
+def test_what_the_monitor_finds_past_the_exit_node_is_not_told_twice() -> None:
+    trouble = {"about": ABOUT, "message": "IPv4 leaves this host by eth0", "hint": "systemctl restart x"}
+    state = a_state(troubles=[trouble])
+    assert codes(a_status(exit={"bypassed": [PAST4]}, monitor={"state": state})) == ["TS718"]
+    assert codes(a_status(monitor={"state": state})) == ["TS744"]
+
+
 def test_the_link_of_the_only_uplink_is_told_whatever_tailscaled_still_believes() -> None:
     uplinks = [{"interface": "eth0", "up": False}]
     assert codes(a_status(uplinks=uplinks, tailnet={"online": True})) == ["TS714"]
@@ -371,6 +502,17 @@ def test_the_worst_comes_first() -> None:
     assert [warning["level"] for warning in status["warnings"]] == ["critical", "warning"]
 
 
+def test_causes_come_before_what_follows_from_them() -> None:
+    """Of a flushed table only its policy is left, which drops what nginx and tailscaled are asked."""
+    status = a_status(
+        uplinks=[{"interface": "eth0", "up": False}],
+        firewall={"changed": True},
+        proxy={"running": False, "error": "nginx does not answer"},
+        tailnet={"error": "tailscaled does not answer"},
+    )
+    assert codes(status) == ["TS714", "TS732", "TS701", "TS725"]
+
+
 def test_a_host_that_wants_no_monitor_misses_none() -> None:
     assert codes(a_status(monitor={"running": False, "wanted": False, "error": "x", "state": None})) == []
 
@@ -438,7 +580,10 @@ def test_the_verdict_on_the_internet_through_the_node_is_the_monitors(
 @pytest.mark.parametrize("expires", [None, NOW + DAY_S])
 def test_the_users_own_certificate_is_for_the_user_to_renew(expires: float | None) -> None:
     """`certificates renew` makes none of kind `files`: it loads what was put there."""
-    own = {"names": ["a.test"], "kind": "files", "expires": expires, "served": True, "error": "damaged"}
+    own = {
+        "names": ["a.test"], "kind": "files", "expires": expires, "life_s": 90 * DAY_S, "served": True,
+        "error": "damaged",
+    }  # fmt: skip
     (warning,) = a_status(certificates=[own])["warnings"]
     assert warning["hint"] == (
         "tsstack certificates renew    # once the renewed pair is where proxy.tls says: nobody else renews it"

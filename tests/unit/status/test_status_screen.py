@@ -21,6 +21,13 @@ COLOUR = Terminal(colour=True, unicode=True, width=80)
 _SGR = re.compile(r"\033\[[0-9;]*m")
 
 
+@pytest.mark.parametrize("how", ["blocked", "stuck"])
+def test_beside_a_way_that_leads_nowhere_no_candidate_is_said_to_come_next(how: str) -> None:
+    lines = status_lines(a_status(exit={how: True}), PLAIN)
+    (row,) = [line for line in lines if line.startswith("  exit node")]
+    assert "exit-b" not in row
+
+
 def test_one_screen_says_all() -> None:
     assert status_lines(a_status(), PLAIN) == [
         "* kernelcore: all is well",
@@ -64,6 +71,17 @@ def test_where_the_window_is_low_what_is_wrong_comes_before_what_is_well() -> No
     labels = [line.split()[0] for line in shown if line[:2] == "  " and line[2] not in " !"]
     assert labels == ["tailnet", "exit", "peers", "services", "firewall", "links", "generation"]
     assert status_lines(status, PLAIN, rows=3)[1].startswith("  ! TS710")
+
+
+def test_services_that_need_a_look_come_first() -> None:
+    well = a_status()["services"][0]
+    others = (
+        {"name": "well"}, {"name": "slow", "level": "poor"}, {"name": "half", "dead_upstreams": 1},
+        {"name": "gone", "level": "dead"},
+    )  # fmt: skip
+    lines = status_lines(a_status(services=[{**well, **each} for each in others]), PLAIN)
+    first = next(at for at, line in enumerate(lines) if line.startswith("  services"))
+    assert [line.split()[1] for line in lines[first + 1 : first + 5]] == ["gone", "half", "slow", "well"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 140])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -18,7 +19,7 @@ from tsstack.model.facts import Facts, Paths
 from tsstack.switch import deadman
 from tsstack.switch.generations import Store
 from tsstack.switch.lock import host_lock
-from tsstack.switch.record import OVER, Pending, clear_pending, read_pending
+from tsstack.switch.record import OVER, Pending, clear_pending, read_pending, write_pending
 from tsstack.switch.recovery import recover
 from tsstack.switch.signals import Interrupted
 from tsstack.switch.site import Site
@@ -409,6 +410,24 @@ def test_a_time_that_is_over_before_the_record_is_written_changes_nothing(
 
 
 @pytest.mark.usefixtures("no_dead_man")
+def test_a_record_so_late_that_the_dead_man_may_be_gone_changes_nothing(
+    host: Host, monkeypatch: Patch
+) -> None:
+    """The host slept between the two: he has found nothing to guard."""
+
+    def late(state: Path, pending: Pending) -> None:
+        host.clock.time_s += deadman.RECORD_S
+        write_pending(state, pending)
+
+    monkeypatch.setattr("tsstack.switch.transaction.write_pending", late)
+    host.journal.clear()
+    with pytest.raises(CheckFailed, match="stood still"):
+        host.switch(NEW, Mode(confirm_s=3600))
+    assert "activate firewall" not in host.journal
+    assert_as_before(host)
+
+
+@pytest.mark.usefixtures("no_dead_man")
 def test_slow_checks_do_not_eat_the_time_to_confirm(host: Host, monkeypatch: Patch) -> None:
     def slow(*_: object) -> None:
         host.clock.time_s += 30
@@ -634,6 +653,72 @@ class TestDeadMan:
             assert read_pending(host.site.paths.state) is not None, "he finds what is left to do"
         else:
             assert_as_before(host)
+
+    @pytest.mark.parametrize("kept", ["nothing", "another change"])
+    def test_he_whose_change_never_came_goes_home_early(
+        self, host: Host, pending: Pending, kept: str
+    ) -> None:
+        """Its command was killed, or gave him up, between arming him and the record."""
+        if kept == "nothing":
+            clear_pending(host.site.paths.state)
+        began_s, deadline_s = host.clock.time_s, host.clock.time_s + 3600
+        assert "nothing to do" in deadman.watch(host.site, "never came", deadline_s)
+        assert 30 < host.clock.time_s - began_s < 120
+        assert (read_pending(host.site.paths.state) is None) is (kept == "nothing")
+
+    def test_he_stays_while_a_record_is_being_cleared_that_the_disk_then_keeps(
+        self, host: Host, pending: Pending, monkeypatch: Patch
+    ) -> None:
+        """It is moved away until that is durable, and back where it is not; the lock is held meanwhile."""
+        paths = host.site.paths
+        record = paths.state / "pending.json"
+        gone_s, back_s = host.clock.time_s + 40, host.clock.time_s + 90
+        clearing = contextlib.ExitStack()
+
+        def sleep(duration_s: float) -> None:
+            host.clock.time_s += duration_s
+            if record.exists() and gone_s < host.clock.time_s < back_s:
+                clearing.enter_context(host_lock(paths.state, host.clock))
+                record.rename(paths.state / OVER)
+            elif host.clock.time_s >= back_s and not record.exists() and (paths.state / OVER).exists():
+                (paths.state / OVER).rename(record)
+                clearing.close()
+
+        monkeypatch.setattr(host.clock, "sleep", sleep)
+        assert "undone" in deadman.watch(host.site, pending.id, host.clock.time_s + 300)
+        assert_as_before(host)
+
+    def test_he_waits_to_the_deadline_over_a_record_that_cannot_be_read(
+        self, host: Host, pending: Pending, monkeypatch: Patch
+    ) -> None:
+        def fail(_: Path) -> Pending:
+            raise OSError(errno.EIO, "Input/output error")
+
+        def sleep(duration_s: float) -> None:
+            host.clock.time_s += duration_s
+            if host.clock.time_s > until_s:
+                broken.undo()
+
+        assert pending.deadline_s is not None
+        until_s = pending.deadline_s + 600
+        broken = pytest.MonkeyPatch()
+        broken.setattr(deadman, "read_pending", fail)
+        monkeypatch.setattr(host.clock, "sleep", sleep)
+        assert "undone" in deadman.watch(host.site, pending.id, pending.deadline_s + 300)
+        assert_as_before(host)
+
+    def test_who_comes_up_too_late_is_sent_home(
+        self, host: Host, pending: Pending, monkeypatch: Patch
+    ) -> None:
+        ran: list[list[str]] = []
+        monkeypatch.setattr("tsstack.system.command.run", lambda argv, **_: ran.append([*argv]))
+        with pytest.raises(CheckFailed, match="did not come up"):
+            ARM(host.site, pending, systemd=True)
+        started = [
+            word.removeprefix("--unit=") for argv in ran for word in argv if word.startswith("--unit=")
+        ]
+        assert started == [f"tsstack-deadman-{pending.id}", f"tsstack-deadman-{pending.id}-bare"]
+        assert [argv[2] for argv in ran if argv[:2] == ["systemctl", "stop"]] == started
 
     def test_an_interrupt_while_he_is_armed_ends_the_switch(
         self, host: Host, pending: Pending, monkeypatch: Patch

@@ -12,7 +12,8 @@ from tsstack.switch.kernel_ways import CONCERNED, Change, Ground, Path
 
 LAN = ipaddress.ip_address("192.0.2.1")
 OTHER = ipaddress.ip_address("198.51.100.1")
-GIVEN = ipaddress.ip_address("2001:db8::1")
+GIVEN = ipaddress.ip_address("2001:db8::211:22ff:fe33:4455")
+OTHERWISE = ipaddress.ip_address("2001:db8::15")
 LIVE = {
     "net.ipv4.conf.all.arp_ignore": "0",
     "net.ipv4.conf.eth0.arp_ignore": "0",
@@ -20,6 +21,14 @@ LIVE = {
     "net.ipv6.conf.eth0.accept_ra_defrtr": "1",
     "net.ipv6.conf.eth0.accept_ra_pinfo": "1",
     "net.ipv6.conf.eth0.autoconf": "1",
+    "net.ipv6.conf.eth0.accept_ra_min_lft": "0",
+    "net.ipv6.conf.eth0.accept_ra_rt_info_min_plen": "0",
+    "net.ipv6.conf.eth0.accept_ra_rt_info_max_plen": "64",
+    "net.ipv6.conf.eth0.accept_ra_from_local": "1",
+    "net.ipv6.conf.eth0.ra_honor_pio_pflag": "0",
+    "net.ipv6.conf.eth0.addr_gen_mode": "0",
+    "net.ipv4.tcp_l3mdev_accept": "1",
+    "net.ipv4.udp_l3mdev_accept": "1",
     "net.ipv6.conf.eth0.forwarding": "0",
     "net.ipv6.conf.eth0.hop_limit": "64",
     "net.ipv4.ip_default_ttl": "64",
@@ -39,14 +48,16 @@ GROUND = Ground(
     read=LIVE.get,
     resolves=lambda name: name.startswith("eth"),
     holders={LAN: "eth0", OTHER: "eth1", GIVEN: "eth0"},
-    passing=frozenset({GIVEN}),
+    passing=frozenset({GIVEN, OTHERWISE}),
     underlays=(),
+    in_vrf=frozenset({"red", "eth7"}),
 )
 V4 = Path("eth0", 4, gateway=False, server=LAN)
 FAR4 = Path("eth0", 4, gateway=True, server=LAN)
 V6 = Path("eth0", 6, gateway=False)
 FAR6 = Path("eth0", 6, gateway=True, learnt=True)
 ADDRESS6 = Path("eth0", 6, gateway=False, server=GIVEN)
+VRF = Path("eth7", 4, gateway=False)
 TAILNET = Path("tailscale0", 4, gateway=False)
 
 
@@ -111,6 +122,35 @@ def judge(
         (ADDRESS6, "net.ipv6.conf.eth0.accept_ra_defrtr", 0, ""),
         (FAR6, "net.ipv6.conf.eth0.accept_ra_defrtr", 0, "cut"),
         (FAR6, "net.ipv6.conf.eth0.autoconf", 0, ""),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra_min_lft", 65535, "cut"),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra_min_lft", 9000, "may be"),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra_min_lft", 0, ""),
+        (FAR6, "net.ipv6.conf.all.accept_ra_min_lft", 65535, ""),
+        (FAR6._replace(learnt=False), "net.ipv6.conf.eth0.accept_ra_min_lft", 65535, ""),
+        (ADDRESS6, "net.ipv6.conf.eth0.accept_ra_min_lft", 65535, "may be"),
+        (V6, "net.ipv6.conf.eth0.accept_ra_min_lft", 65535, ""),
+        (FAR4, "net.ipv6.conf.eth0.accept_ra_min_lft", 65535, ""),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra_rt_info_max_plen", 48, "may be"),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra_rt_info_max_plen", 128, ""),
+        (ADDRESS6, "net.ipv6.conf.eth0.accept_ra_rt_info_max_plen", 0, ""),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra_rt_info_min_plen", 64, "may be"),
+        (FAR6, "net.ipv6.conf.eth0.accept_ra_from_local", 0, "may be"),
+        (ADDRESS6, "net.ipv6.conf.eth0.accept_ra_from_local", 0, "may be"),
+        (ADDRESS6, "net.ipv6.conf.eth0.ra_honor_pio_pflag", 1, "may be"),
+        (FAR6, "net.ipv6.conf.eth0.ra_honor_pio_pflag", 1, ""),
+        (ADDRESS6, "net.ipv6.conf.eth0.addr_gen_mode", 3, "cut"),
+        (ADDRESS6, "net.ipv6.conf.all.addr_gen_mode", 3, "cut"),
+        (ADDRESS6, "net.ipv6.conf.eth0.addr_gen_mode", 1, ""),
+        (ADDRESS6, "net.ipv6.conf.default.addr_gen_mode", 3, ""),
+        (ADDRESS6._replace(server=OTHERWISE), "net.ipv6.conf.eth0.addr_gen_mode", 3, "may be"),
+        (FAR6, "net.ipv6.conf.eth0.addr_gen_mode", 3, ""),
+        (ADDRESS6, "net.ipv6.conf.eth0.max_addresses", 1, ""),
+        (ADDRESS6, "net.ipv6.conf.eth0.use_tempaddr", 2, ""),
+        (VRF, "net.ipv4.tcp_l3mdev_accept", 0, "may be"),
+        (VRF._replace(version=6), "net.ipv4.tcp_l3mdev_accept", 0, "may be"),
+        (VRF, "net.ipv4.udp_l3mdev_accept", 0, ""),
+        (VRF._replace(protocol="udp"), "net.ipv4.udp_l3mdev_accept", 0, "may be"),
+        (V4, "net.ipv4.tcp_l3mdev_accept", 0, ""),
         (FAR6, "net.ipv6.conf.all.forwarding", 1, "cut"),
         (FAR6, "net.ipv6.conf.eth0.forwarding", 1, "cut"),
         (V6, "net.ipv6.conf.all.forwarding", 1, ""),

@@ -6,7 +6,10 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from tsstack.errors import ConfigError, SecretError
 from tsstack.model.document import read_source
 from tsstack.switch.intent import read_intent
 from tsstack.switch.site import Site
+from tsstack.system import files
 from tsstack.system.files import read_bounded
 from tsstack.system.secrets import read_key_file, read_secret
 
@@ -85,6 +89,52 @@ def test_a_pipe_is_read_once_and_to_its_end(fifo: Path) -> None:
     writer.join()
     assert intent.loaded is not None
     assert intent.loaded.stack.host.name == "piped"
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(fifo: Path) -> None:
+    tsstack = Path(sys.executable).with_name("tsstack")
+    done = subprocess.run(
+        [tsstack, "-c", fifo, "check"], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode == 3
+    assert "error TS001" in done.stdout
+    assert "it is a pipe that nobody writes to" in done.stdout
+
+
+@pytest.mark.parametrize("silent_s", [0.0, 0.3])
+def test_whoever_has_opened_a_pipe_may_take_his_time(
+    fifo: Path, monkeypatch: pytest.MonkeyPatch, silent_s: float
+) -> None:
+    monkeypatch.setattr(files, "_WRITER_COMES_S", 0.1)
+
+    def write() -> None:
+        with fifo.open("wb") as out:
+            time.sleep(silent_s)
+            out.write(b"host: ")
+            out.flush()
+            time.sleep(silent_s)
+            out.write(b"{name: piped}\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    data = read_source(fifo)
+    writer.join()
+    assert data == b"host: {name: piped}\n"
+
+
+def test_what_a_shell_hands_over_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "t.yaml"
+    file.write_text("host: {name: piped}\n")
+    tsstack = Path(sys.executable).with_name("tsstack")
+    for line in (
+        '"$0" -c <(sleep 0.2; cat "$1") check',
+        'cat "$1" | "$0" -c /dev/stdin check',
+        '"$0" -c /dev/stdin check < "$1"',
+    ):
+        done = subprocess.run(
+            ["bash", "-c", line, tsstack, file], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_pipe_without_an_end_is_left_at_the_limit(fifo: Path) -> None:

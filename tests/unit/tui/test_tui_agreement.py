@@ -27,6 +27,7 @@ from tsstack.cli.status_screen import status_lines
 from tsstack.cli.ts_quality import command as ts_quality
 from tsstack.doctor import finding
 from tsstack.doctor.foreign import Others, check_foreign
+from tsstack.doctor.passing import MayDrop
 from tsstack.doctor.remarks import STATUS_LEVEL, check_remarks
 from tsstack.explain.decisions import Decision
 from tsstack.explain.others import Asking, Hit
@@ -36,6 +37,7 @@ from tsstack.monitor.quality import Quality
 from tsstack.monitor.snapshot import CandidateStatus, ExitStatus, PathStatus, Snapshot
 from tsstack.parts.firewall.foreign import ForeignDrop
 from tsstack.parts.firewall.kernel_log import Reading
+from tsstack.status.gather import GONE, HUNG
 from tsstack.status.headline import headline
 from tsstack.status.judge import judge, worst
 from tsstack.status.severity import NEEDS_ROOT
@@ -104,6 +106,26 @@ def metrics_of(snapshot: Snapshot) -> dict[tuple[str, tuple[tuple[str, str], ...
 def rows_of(table: Any) -> list[list[str]]:
     widths = lay_out(table.columns, 400)
     return [[text_of(cell) for cell in table.cells(row, widths)] for row in range(len(table.keys))]
+
+
+def test_a_certificate_that_has_ended_is_expired_in_its_colour() -> None:
+    (served,) = a_status()["services"]
+    cells = services.service_cells({**served, "certificate_expires": NOW - 60}, NOW, UTF8)
+    assert (("expired", "critical"),) in cells
+    status = a_status()
+    (ended,) = status["certificates"]
+    frame = next_frame(None, {**status, "certificates": [{**ended, "expires": NOW - 60}]}, NOBODY)
+    lines = services.service_details(frame, UTF8, "wiki")
+    assert any((f"{ended['kind']}, expired", "critical") in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(HUNG, f"not known: {HUNG}"), (GONE, "by nobody: no monitor runs")]
+)
+def test_who_chooses_the_exit_node_is_not_said_of_a_monitor_that_hangs(error: str, words: str) -> None:
+    silent = {"running": False, "wanted": True, "error": error, "state": None}
+    frame = next_frame(None, {**a_status(), "monitor": silent}, NOBODY)
+    assert words in [line[-1][0] for line in exits.exit_details(frame, UTF8, 80)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -189,6 +211,18 @@ def test_where_nothing_leaves_no_screen_names_a_way_out(wanted: list[str]) -> No
         assert "bare uplink" not in screen
 
 
+def test_an_exit_node_that_is_passed_by_is_on_no_screen_the_way_out() -> None:
+    past = [{"version": version, "interface": "eth0", "rule": None} for version in (4, 6)]
+    status = a_status(exit={"bypassed": past})
+    assert overview.exit_in_use(status, UTF8) == ("eth0, past exit-a", "critical")
+    (line, *_) = (
+        line
+        for line in status_lines(status, Terminal(colour=False, unicode=True, width=200))
+        if line.strip().startswith("exit node")
+    )
+    assert line.split() == ["exit", "node", "eth0,", "past", "exit-a"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -268,6 +302,7 @@ def test_what_the_monitor_sees_is_as_bad_on_every_screen(
         ({}, "ok"),
         ({"enabled": False}, "ok"),
         ({"loaded": False, "changed": None}, "critical"),
+        ({"loaded": False, "dormant": True, "changed": True}, "critical"),
         ({"changed": True}, "critical"),
         ({"changed": None}, "warning"),
         ({"fallback": True}, "warning"),
@@ -281,7 +316,10 @@ def test_the_table_is_as_bad_on_every_screen(change: dict[str, Any], level: str)
     assert status["level"] == level
     assert STATUS_LEVEL[finding.worst(findings)] == level
     assert fw_status(status["firewall"]).level == level
-    looks = text_and_looks(firewall.drops(next_frame(None, status, NOBODY), UTF8, 120)[0])
+    shown = firewall.drops(next_frame(None, status, NOBODY), UTF8, 120)[0]
+    looks = text_and_looks(shown)
+    as_loaded = status["firewall"]["enabled"] and status["firewall"]["changed"] is False
+    assert ("default drop" in text_of(shown)) == as_loaded
     if level == "critical" and status["firewall"]["loaded"]:
         assert "critical" in looks
     if level == "warning" and status["firewall"]["changed"] is None:
@@ -305,6 +343,7 @@ HIT = Hit(
     "tcp/443", "internal", "100.64.0.9", "tailscale0",
     Decision("ip", "filter", "INPUT", "", "", "drop", owner="x"),
 )  # fmt: skip
+MAY = MayDrop("inet", "r", "i", "forward", 'oifname "eth1" drop')
 THROUGH = ForeignDrop("ip", "filter", "FORWARD", "forward", "policy drop")
 
 
@@ -317,6 +356,8 @@ THROUGH = ForeignDrop("ip", "filter", "FORWARD", "forward", "policy drop")
         (Others(("ip filter",), Asking(3, (), astray=("it went astray",))), "warning"),
         (Others(("ip filter",), fault="no tun"), "warning"),
         (Others(drops=(THROUGH,)), "warning"),
+        (Others(may=(MAY,)), "warning"),
+        (Others(("ip filter",), Asking(3, ()), may=(MAY,)), "warning"),
     ],
 )
 def test_tables_of_others_are_as_bad_in_the_doctor_as_in_fw_status(others: Others, level: str) -> None:
@@ -355,6 +396,20 @@ def test_the_list_of_exit_nodes_is_the_dashboards(snapshot: Snapshot) -> None:
         assert row[1] == node["name"]
         assert row[2].split()[1] == node["level"]
         assert row[3:6] == [node["loss"], node["p50"], node["p95"]]
+
+
+def test_what_speaks_against_an_exit_node_is_said_in_full_however_narrow_the_screen() -> None:
+    """Its figures are those of the way to it, and what is told beside them is of the way through it."""
+    status = a_host()
+    (candidate, *_) = status["monitor"]["state"]["exit"]["candidates"]
+    candidate["level"] = "suspect"
+    told = "the way to it is good, the way through it suspect"
+    (node, *_) = _merge([], status["monitor"]["state"])
+    assert told in _cells(node)[-1]
+    lines = exits.exit_details(next_frame(None, status, NOBODY), UTF8, 40, candidate["name"])
+    at = next(number for number, line in enumerate(lines) if line[0][0].startswith(candidate["name"]))
+    assert " ".join(line[1][0] for line in lines[at : at + 2]) == told
+    assert all(len(text_of(line)) <= 40 for line in lines[at : at + 2])
 
 
 def test_an_exit_node_has_the_figures_of_one_window_everywhere() -> None:

@@ -30,6 +30,7 @@ from tsstack.tui.app import Dashboard
 from tsstack.tui.dialogs import Dialog
 from tsstack.tui.frame import next_frame
 from tsstack.tui.grid import Grid
+from tsstack.tui.tabs import Tab
 
 SIZE = (100, 30)
 
@@ -586,7 +587,8 @@ def test_differences_are_shown_in_full_and_scroll(tmp_path: Path) -> None:
         await pilot.press("escape")
         await told(app, pilot, "without tsstack")
         await pilot.press("up", "d")
-        await told(app, pilot, "They are the same.")
+        await told(app, pilot, "from 6 to the live 7")
+        await told(app, pilot, "+listen 443; # [red]")
 
     drive(test, dashboard(feed.latest, feed=feed))
 
@@ -641,6 +643,18 @@ def test_every_tab_lives_on_a_terminal_of_any_size(size: tuple[int, int]) -> Non
     drive(test, dashboard(frames(a_host(), 5)), size)
 
 
+@pytest.mark.parametrize("size", [(40, 12), (60, 16), (80, 20), (80, 24)])
+def test_what_has_no_room_in_the_firewall_tab_is_not_gone_without_a_word(size: tuple[int, int]) -> None:
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await pilot.press("5")
+        await told(app, pilot, "default drop")
+        rows = [line.strip("│ ") for line in screen_text(app).splitlines()]
+        logged = any(row.startswith("logged") and "198.51.100.7" in row for row in rows)
+        assert logged != any("more: make the window higher" in row for row in rows)
+
+    drive(test, dashboard(frames(a_host(), 5)), size)
+
+
 def test_a_terminal_that_changes_its_size_is_drawn_anew() -> None:
     async def test(app: Dashboard, pilot: Any) -> None:
         await pilot.press("2")
@@ -665,6 +679,17 @@ def test_before_the_first_frame_every_key_is_safe() -> None:
         await told(app, pilot, "kernelcore")
 
     drive(test, dashboard(None, feed=feed))
+
+
+def test_a_tick_and_the_last_news_find_no_tab_at_the_end() -> None:
+    """The widgets go before the timers do: quitting in that moment ended with a traceback."""
+
+    async def test(app: Dashboard, pilot: Any) -> None:
+        await app.query(Tab).remove()
+        app.redraw()
+        await asyncio.sleep(1.2)  # a tick
+
+    drive(test, dashboard(frames(a_host(), 5)))
 
 
 def test_a_tab_without_a_row_rests(monkeypatch: pytest.MonkeyPatch) -> None:

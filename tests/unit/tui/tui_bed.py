@@ -76,6 +76,7 @@ def a_host(**more: Any) -> dict[str, Any]:
     service = {"url": "https://ollama.kernelcore.tail.test/", "level": "dead", "rtt_s": None,
                "name": "ollama",
                "error": "connection refused", "certificate_expires": NOW + 80 * DAY_S,
+               "certificate_life_s": 90 * DAY_S,
                "dead_upstreams": 1, "unreached": ""}  # fmt: skip
     told: dict[str, Any] = {
         "monitor": {"state": a_state(*paths, exit=way)},

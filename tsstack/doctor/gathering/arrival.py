@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tsstack.doctor.arrival import ArrivalFacts, PeerFacts, Ruling, Socket
-from tsstack.errors import ApplyFailed, TsstackError, UsageError
+from tsstack.errors import ApplyFailed, CommandFailed, TsstackError, UsageError
 from tsstack.parts.proxy.authority import ca_certificate
-from tsstack.parts.proxy.probe import probe_vhosts
+from tsstack.parts.proxy.engine import engine
+from tsstack.parts.proxy.links import reload_command
+from tsstack.parts.proxy.probe import ask_status, probe_vhosts
 from tsstack.status.tailnet import peer_name
 from tsstack.system.localapi import LocalApi, LocalApiError
 
@@ -39,7 +41,9 @@ def connect_to_self(plan: Plan | None, facts: Facts) -> ArrivalFacts:
     if plan is None or not plan.listeners:
         return ArrivalFacts(loopback)
     sockets = tuple(_try_all([each for each in plan.listeners if each.protocol == "tcp"]))
-    fault = hint = ""
+    fault = hint = reload = ""
+    if any(each.refused for each in sockets) and _runs(plan, facts):
+        reload = reload_command(plan, facts)
     if not any(each.fault for each in sockets):
         try:
             probe_vhosts(plan, ca_certificate(facts.paths.tls, plan.tailnet))
@@ -50,7 +54,17 @@ def connect_to_self(plan: Plan | None, facts: Facts) -> ArrivalFacts:
             return ArrivalFacts(loopback, sockets)
         except OSError as error:
             fault, hint = f"the services were not asked by name: {error}", _RENEW
-    return ArrivalFacts(loopback, sockets, fault, hint, len(plan.vhosts))
+    return ArrivalFacts(loopback, sockets, fault, hint, len(plan.vhosts), reload)
+
+
+def _runs(plan: Plan, facts: Facts) -> bool:
+    """Whether nginx runs, as far as this user may know."""
+    if plan.status and ask_status(plan.status):
+        return True
+    try:
+        return os.geteuid() == 0 and engine(plan.main_config, facts).master() is not None
+    except CommandFailed:  # nginx itself is gone: TS811
+        return False
 
 
 def ask_peer(name: str, plan: Plan | None, facts: Facts, loaded: LoadedStack | None) -> PeerFacts:
@@ -124,7 +138,9 @@ def _try_all(listeners: list[Listener]) -> Iterator[Socket]:
             for link in begun:
                 link.close()
     for listener in listeners:
-        yield Socket(listener.endpoint, listener.path, faults.get(listener.endpoint, ""))
+        fault = faults.get(listener.endpoint, "")
+        refused = fault == os.strerror(errno.ECONNREFUSED)
+        yield Socket(listener.endpoint, listener.path, fault, refused)
 
 
 def _find(name: str, peers: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -28,7 +28,9 @@ class FileRead:
 
 
 def read_file(path: Path, *, asked: bool, site: Site, facts: Facts, live: int) -> FileRead:
-    """Raises TsstackError where the live generation itself cannot be read."""
+    """Of a live generation that is missing or damaged nothing is told: another finding does."""
+    if site.store.fault(live):
+        live = 0
     source = site.store.manifest(live).source if live else ""
     if not path.exists():
         return FileRead(FileFacts(str(path), False, asked, live=live, live_source=source))

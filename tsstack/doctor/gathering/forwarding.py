@@ -48,7 +48,10 @@ def look_at_forwarding(live: Needs, facts: Facts, status: Mapping[str, Any]) -> 
             for name in sorted({*_advertised(), facts.default_interface} - {""})
             if _number(sysctls, f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra") == 1
         ),
-        shut=tuple(
+        # Of what is offered the status tells it.
+        shut=()
+        if forwards_for(tailnet)
+        else tuple(
             _interface(name)
             for name in ipv4
             if _interface(name) in {_TAILNET, facts.default_interface} and _number(sysctls, name) == 0

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from tsstack.doctor.generations import GenerationFacts
 from tsstack.errors import CheckFailed, TsstackError
 from tsstack.parts.dns.host import doctor as resolver_faults
-from tsstack.switch.generations import MANIFEST
 from tsstack.switch.record import read_pending
 from tsstack.switch.transaction import observe_changes
 from tsstack.system.processes import process_start
@@ -36,12 +35,14 @@ def look_at_generation(site: Site, facts: Facts, *, thorough: bool, hung: bool =
     told = GenerationFacts(
         live=live,
         boot=boot,
-        boot_exists=not boot or (store.folder / str(boot) / MANIFEST).is_file(),
-        kept=tuple(each.number for each in store.list() if each.number),
+        boot_fault=store.fault(boot),
+        kept=tuple(number for number in store.whole() if number),
         abandoned=_abandoned(site),
     )
     if not live:
         return told
+    if fault := store.fault(live):
+        return replace(told, fault=fault, hint=_anew(site, live))
     if os.geteuid() != 0:  # the packet filter cannot be read, and the engines' files partly
         return replace(told, compared=False)
     if hung:
@@ -71,6 +72,12 @@ def look_at_generation(site: Site, facts: Facts, *, thorough: bool, hung: bool =
     except TsstackError as error:
         return replace(told, fault=error.message, hint=error.hint)
     return told
+
+
+def _anew(site: Site, lost: int) -> str:
+    others = site.store.instead_of(lost)
+    older = f"; tsstack rollback --to {others[0]} goes to the newest whole one" if others else ""
+    return f"tsstack switch    # makes a new one{older}"
 
 
 def _abandoned(site: Site) -> int | None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from tsstack.doctor.listeners import ListenerFacts
 from tsstack.errors import CommandFailed
 from tsstack.parts.proxy.engine import engine
+from tsstack.parts.proxy.faults import reload_nginx
 from tsstack.parts.proxy.probe import ask_status
 from tsstack.parts.proxy.sockets import find_holders
-from tsstack.status.fixes import reload_nginx, restart_nginx
+from tsstack.status.fixes import restart_nginx
 
 if TYPE_CHECKING:
     from tsstack.model.facts import Facts
@@ -44,5 +45,5 @@ def look_at_listeners(plan: Plan | None, facts: Facts, status: Status) -> Listen
         asks_status=bool(plan.status),
         error_log=log,
         start=restart_nginx(status).partition("    # ")[0],
-        reload=reload_nginx(status["proxy"]).partition("    # ")[0],
+        reload=reload_nginx(status["proxy"]["unit"]).partition("    # ")[0],
     )

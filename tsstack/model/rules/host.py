@@ -10,6 +10,7 @@ from tsstack.model import lint_codes as codes_of_zones
 from tsstack.model.bucket import why_not_held
 from tsstack.model.file_codes import EMPTY_SECTION
 from tsstack.model.keypath import KeyPath
+from tsstack.model.parameters import dotted, echo_ignored, forwarded_nowhere, forwarding_off, is_zero
 from tsstack.model.rules.view import (
     TAILSCALE_INTERFACE,
     Remark,
@@ -21,11 +22,6 @@ from tsstack.model.rules.view import (
 )
 from tsstack.model.words import nearest
 
-_FORWARDING = {
-    "net.ipv4.ip_forward",
-    "net.ipv4.conf.all.forwarding",
-    "net.ipv6.conf.all.forwarding",
-}
 _ETHERNET_FRAME_BYTES = 1514
 _TICKS_PER_S = 1000
 # Devices of VM engines, and those that a tunnel's kernel module makes as it is loaded.
@@ -41,12 +37,6 @@ _MADE_BY_THEMSELVES = (
     "ip_vti0",
     "ip6_vti0",
 )
-
-
-def dotted(name: str) -> str:
-    """A kernel parameter in sysctl(8)'s dotted spelling; in the other, dots are part of a name."""
-    first = next((char for char in name if char in "./"), ".")
-    return name if first == "." else name.translate(str.maketrans("./", "/."))
 
 
 @rule()
@@ -86,8 +76,7 @@ def effects_that_stay(view: View) -> Iterator[Remark]:
 
 def _lasting_effect(parts: list[str], value: str) -> str:
     match parts:
-        # strtol's base 0 reads it: "0", "00", "0x0" and "-0" are zero, all else switches IPv6 off.
-        case ["net", "ipv6", "conf", _, "disable_ipv6"] if value.strip("+-0xX"):
+        case ["net", "ipv6", "conf", _, "disable_ipv6"] if not is_zero(value):
             return "the kernel then deletes the IPv6 addresses, and no rollback brings them back"
         case ["net", "ipv6", "conf", _, "stable_secret"]:
             return "once written, the kernel never unsets it, so no rollback could"
@@ -103,20 +92,66 @@ def _lasting_effect(parts: list[str], value: str) -> str:
 @rule("kernel", "tailscale", "host")
 def routing_parameters(view: View) -> Iterator[Remark]:
     tailscale = view.stack.tailscale
-    routes = view.stack.routes_for_tailnet
     exits = tailscale is not None and (tailscale.exit_node is not None or tailscale.advertise.exit_node)
     concerned = {"all", "default", TAILSCALE_INTERFACE, *view.uplinks}
     for name, value in view.stack.kernel.sysctl.items():
         path: KeyPath = ("kernel", "sysctl", name)
         plain = dotted(name)
-        if routes and plain in _FORWARDING and str(value).strip() == "0":
-            message = "this host routes for the tailnet, which needs forwarding"
-            yield Remark(codes.FORWARDING_OFF, path, message, "remove it; tsstack sets it", rests_on=())
         parts = plain.split(".")
         is_filter = plain.startswith("net.ipv4.conf.") and parts[-1] == "rp_filter"
         if exits and is_filter and ".".join(parts[3:-1]) in concerned and str(value).strip() == "1":
             message = "strict mode drops what comes back through an exit node"
             yield Remark(codes.RP_FILTER_STRICT, path, message, "2 is the loose mode", rests_on=())
+
+
+@rule("kernel", "tailscale", "firewall")
+def forwarding_is_on(view: View) -> Iterator[Remark]:
+    off, nowhere = forwarding_off(view.stack), forwarded_nowhere(view.stack)
+    routes = view.stack.routes_for_tailnet
+    firewall = view.stack.firewall
+    passing = firewall.forward if firewall is not None and firewall.enabled else ()
+    passes = {
+        family
+        for each in passing
+        for family in _families(view, each.from_zone) & _families(view, each.to_zone)
+    }
+    hint = "remove it; tsstack sets it"
+    for family, name in off.items():
+        path: KeyPath = ("kernel", "sysctl", name)
+        if routes:
+            message = "this host routes for the tailnet, which needs forwarding"
+            yield Remark(codes.FORWARDING_OFF, path, message, hint, rests_on=())
+        elif family in passes and passes <= nowhere.keys():
+            message = "firewall.forward lets packets through this host, which needs forwarding"
+            yield Remark(codes.FORWARDING_OFF, path, message, hint, rests_on=())
+        elif family in passes and family in nowhere:
+            message = (
+                f"firewall.forward holds for IPv{10 - family} alone then: "
+                f"nothing of IPv{family} goes through this host"
+            )
+            yield Remark(codes.ONE_FAMILY_NOT_FORWARDED, path, message, f"if it should, {hint}", rests_on=())
+
+
+def _families(view: View, name: str) -> set[int]:
+    """The IP versions that a zone can have packets of: where it names no interface, those of its sources."""
+    zone = view.zones.get(name)
+    if zone is None or zone.interfaces or not zone.sources:
+        return {4, 6}
+    return {each.version for each in zone.sources}
+
+
+@rule("kernel", "firewall")
+def ping_is_answered(view: View) -> Iterator[Remark]:
+    for family, name in echo_ignored(view.stack).items():
+        zones = view.zones.items()
+        answering = [each for each, zone in zones if zone.ping and family in _families(view, each)]
+        if not answering:
+            continue
+        which = f"zone {answering[0]} is" if len(answering) == 1 else f"zones {', '.join(answering)} are"
+        protocol = "ICMPv6" if family == 6 else "ICMP"
+        message = f"the kernel then answers no echo request of {protocol}, and {which} to be answered"
+        hint = "remove it, or write `ping: false` in the zones that need no answer"
+        yield Remark(codes.PING_UNANSWERED, ("kernel", "sysctl", name), message, hint, rests_on=())
 
 
 @rule("dns", "tailscale")

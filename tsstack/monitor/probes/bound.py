@@ -9,6 +9,10 @@ FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LINK_LOCAL = frozenset({"fe8", "fe9", "fea", "feb"})
 
 
+Endpoint = tuple[str, int] | tuple[str, int, int, int]
+"""An address as the socket module takes it."""
+
+
 def normal(address: str) -> str:
     """An address spelled as the kernel's are. Raises OSError or UnicodeError for what is none."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -20,7 +24,7 @@ def family_of(address: str) -> int:
     return 6 if ":" in address else 4
 
 
-def endpoint(address: str, port: int, interface: str = "") -> tuple[str, int] | tuple[str, int, int, int]:
+def endpoint(address: str, port: int, interface: str = "") -> Endpoint:
     """The address as the socket module takes it; link-local ones belong to the interface.
 
     Raises OSError when that interface does not exist.

@@ -251,23 +251,30 @@ class Prober:
             self._pings.collect()
             self._calls.collect()
             room = max(self._pings.capacity // 2, 1)
-            for number, watch in enumerate(self._wheel.due(self._loop.time())):
-                self._send_watch(watch)
-                if number % room == room - 1:
+            due = self._wheel.due(self._loop.time())
+            for first in range(0, len(due), room):
+                if first:
                     self._pings.collect()
+                self._send_all(due[first : first + room])
         finally:
             self._schedule()
 
-    def _send_watch(self, watch: _Watch) -> None:
-        which = watch.which
-        self._send(watch.choices[which], watch.literal[which], watch.finish)
+    def _send_all(self, watches: list[_Watch]) -> None:
+        """Pings go first and together: they are most probes by far, and none of the others holds them up."""
+        pings: list[Attempt] = []
+        others: list[_Watch] = []
+        for watch in watches:
+            probe, literal = watch.choices[watch.which], watch.literal[watch.which]
+            if literal and probe.kind == "icmp":
+                pings.append(Attempt(probe, literal, watch.finish))
+            else:
+                others.append(watch)
+        self._pings.send(pings)
+        for watch in others:
+            self._send(watch.choices[watch.which], watch.literal[watch.which], watch.finish)
 
     def _send(self, probe: Probe, literal: str, finish: Callable[[Attempt], None]) -> Attempt | None:
         """Begin one attempt; None when it is not known yet where to."""
-        if literal and probe.kind == "icmp":  # most probes by far
-            attempt = Attempt(probe, literal, finish)
-            self._pings.send(attempt)
-            return attempt
         address, error = self._locate(probe, literal)
         if not address and not error and _needs_address(probe):
             return None
@@ -277,7 +284,7 @@ class Prober:
         elif not literal and address and _asks_for_the_way(probe) and is_nearby(address):
             attempt.fail(NEARBY)
         elif probe.kind == "icmp":
-            self._pings.send(attempt)
+            self._pings.send([attempt])
         elif probe.kind == "tcp":
             tcp.connect(attempt, self._calls)
         elif probe.kind == "https":

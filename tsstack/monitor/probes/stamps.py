@@ -16,6 +16,7 @@ _TIMESPEC = struct.Struct("@qq")
 ANCILLARY_BYTES = 64
 """Room for one stamp (and a drop counter) beside a packet."""
 _STEP_NS = 2_000_000
+_LOOKS, _CLOSE_NS = 5, 5_000
 _S = 1e-9
 
 Ancillary = Iterable[tuple[int, int, bytes]]
@@ -27,8 +28,15 @@ def boot_s() -> float:
 
 
 def clock_gap_ns() -> int:
-    """How far CLOCK_REALTIME stands ahead of CLOCK_MONOTONIC; it changes only when the clock is set."""
-    return time.time_ns() - time.monotonic_ns()
+    """How far CLOCK_REALTIME stands ahead of CLOCK_MONOTONIC; it changes only when the clock is set.
+
+    Read between two looks at the other clock, and again where something came between those.
+    """
+    for _ in range(_LOOKS):
+        before_ns, real_ns, after_ns = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if after_ns - before_ns < _CLOSE_NS:
+            break
+    return real_ns - (before_ns + after_ns) // 2
 
 
 def arrival_ns(ancillary: Ancillary) -> int | None:
@@ -50,11 +58,11 @@ def elapsed_s(
     both or none do, what went by until now is the honest upper bound.
     """
     step_ns = gap_ns - gap_at_sending_ns
+    if arrived_ns is not None and -_STEP_NS <= step_ns <= _STEP_NS:
+        return max(arrived_ns - sent_ns, 0) * _S
     went_by_ns = now_ns - sent_ns - step_ns if abs(step_ns) > _STEP_NS else now_ns - sent_ns
     if arrived_ns is None:
         return max(went_by_ns, 0) * _S
-    if abs(step_ns) <= _STEP_NS:
-        return max(arrived_ns - sent_ns, 0) * _S
     possible = [
         span for span in (arrived_ns - sent_ns, arrived_ns - sent_ns - step_ns) if 0 <= span <= went_by_ns
     ]

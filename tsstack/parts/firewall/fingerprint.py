@@ -1,8 +1,8 @@
 """Whether our table is still the one that was loaded, asked of the kernel without printing it.
 
 nft needs half a second to print a table of 10,000 addresses; a netlink dump of it takes a hundredth of
-that. The fingerprint covers chains, rules, sets and their elements, with the kernel's handles, and no
-packet changes it: counters and the generation number are left out.
+that. The fingerprint covers the table's flags, chains, rules, sets and their elements, with the kernel's
+handles, and no packet changes it: counters and the generation number are left out.
 
 The kernel counts the transactions on a namespace's ruleset. While that count stands still, nothing has
 changed and a fingerprint that was taken before is given again.
@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import errno
 
+from tsstack.parts.firewall.counters import flags_of_table
 from tsstack.system.nfnetlink import ACKNOWLEDGE, Link, ask, attribute, attributes, dump, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENT, _GET_GENERATION = 1, 4, 7, 10, 13, 16
+_GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENT, _GET_GENERATION = 4, 7, 10, 13, 16
 _GENERATION_ID = 1  # NFTA_GEN_ID
 _ATTEMPTS = 10
-# In all five messages attribute 1 is the table's name; of a set attribute 2, of an element list too.
+# In all four messages attribute 1 is the table's name; of a set attribute 2, of an element list too.
 _TABLE, _SET_NAME, _ELEMENTS = 1, 2, 3
 _SET_FLAGS, _INTERVAL = 3, 0x4  # an interval set is a tree, which the kernel dumps in its order
 
@@ -88,8 +89,11 @@ def _digest(link: Link, table: str) -> str | None:
 
     digest = hashlib.sha256()
     name = attribute(_TABLE, table)
-    if table not in [text_of(payload, _TABLE) for payload in dump(link, _GET_TABLE, b"")]:
+    flags = flags_of_table(link, table)
+    if flags is None:
         return None
+    if flags:  # ours has none when it is loaded; without any the digest is that of earlier versions
+        digest.update(flags.to_bytes(4))
     sets = []
     for message in (_GET_CHAIN, _GET_RULE, _GET_SET):
         for payload in dump(link, message, name):
@@ -97,8 +101,8 @@ def _digest(link: Link, table: str) -> str | None:
                 continue
             digest.update(payload)
             if message == _GET_SET:
-                flags = int.from_bytes(dict(attributes(payload)).get(_SET_FLAGS, b""))
-                sets.append((text_of(payload, _SET_NAME), bool(flags & _INTERVAL)))
+                of_set = int.from_bytes(dict(attributes(payload)).get(_SET_FLAGS, b""))
+                sets.append((text_of(payload, _SET_NAME), bool(of_set & _INTERVAL)))
     for known, is_sorted in sets:
         digest.update(known.encode() + b"\0")
         # How many elements come in one message is the kernel's choice, so only they are taken.

@@ -6,6 +6,7 @@ chain is never touched; it is named, with what one can do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ _OWN = ("inet", "tsstack")
 _HOOKS = ("input", "forward")
 # What may refuse a packet. An `xt` is something of iptables' own, and may be its REJECT.
 _REFUSING = frozenset({"drop", "reject", "vmap", "xt", "queue", "synproxy"})
+# What gives it to somebody else: DNAT, as the published port of a container.
+_TAKING = frozenset({"dnat", "redirect", "tproxy"})
 # tailscaled's own, tailscale: util/linuxfw; what they drop our table drops too.
 _TAILSCALED = frozenset({"ts-input", "ts-forward", "ts-postrouting"})
 _WAYS_IN = frozenset({"ingress", "prerouting", "input"})
@@ -70,10 +73,11 @@ def foreign_drops(session: Session) -> tuple[ForeignDrop, ...]:
 
 
 def filtering_tables(session: Session) -> tuple[str, ...]:
-    """The tables of others that may drop a packet on its way in, as `ip filter`: by a policy or any rule.
+    """The tables of others that may drop a packet on its way in or send it elsewhere, as `ip filter`: by a
+    policy or any rule.
 
-    Whether they drop what our zones open only a packet can tell. tailscaled's own chains are left out: what
-    they drop our table drops too. Raises NftError.
+    Whether they do that to what our zones open only a packet can tell. tailscaled's own chains are left out:
+    what they drop our table drops too. Raises NftError.
     """
     tables: dict[tuple[str, str], bool] = {}
     for entry in session.query("list chains"):
@@ -84,18 +88,43 @@ def filtering_tables(session: Session) -> tuple[str, ...]:
     return tuple(
         f"{family} {table}"
         for (family, table), drops in tables.items()
-        if drops or _has_drop(session, family, table)
+        if drops or _has_a_rule(_keeps, session, family, table)
     )
 
 
-def _has_drop(session: Session, family: str, table: str) -> bool:
+def tables_on_the_way_on(session: Session) -> tuple[str, ...]:
+    """The tables of others that may drop what passes through this host or leaves it, by any rule that is not
+    of tailscaled's chains. Raises NftError.
+    """
+    chains = [entry.get("chain", {}) for entry in session.query("list chains")]
+    hooked = [each for each in chains if each.get("hook") in {"forward", "output"}]
+    at = [(each["family"], each["table"]) for each in hooked if each["family"] in {"ip", "ip6", "inet"}]
+    return tuple(
+        f"{family} {table}"
+        for family, table in dict.fromkeys(at)
+        if (family, table) != _OWN and _has_a_rule(_refuses, session, family, table)
+    )
+
+
+def _has_a_rule(like: Callable[[dict[str, Any]], bool], session: Session, family: str, table: str) -> bool:
     rules = (entry.get("rule", {}) for entry in session.query(f"list table {family} {table}"))
     return any(
-        _REFUSING & statement.keys()
+        isinstance(statement, str) or like(statement)  # nft has no JSON for a chain without a name
         for rule in rules
         if rule.get("chain") not in _TAILSCALED
         for statement in rule.get("expr", [])
     )
+
+
+def _keeps(statement: dict[str, Any]) -> bool:
+    return not (_REFUSING | _TAKING).isdisjoint(statement)
+
+
+def _refuses(statement: dict[str, Any]) -> bool:
+    if isinstance(xt := statement.get("xt"), dict):  # older versions of nft do not tell which
+        # tailscaled has iptables fit the size of segments (TCPMSS).
+        return xt.get("type") == "target" and xt.get("name") in {"REJECT", "DROP"}
+    return not _REFUSING.isdisjoint(statement)
 
 
 def _last_word(session: Session, chain: dict[str, Any]) -> str:

@@ -31,6 +31,8 @@ _UNREADABLE = "the packet filter cannot be read"
 _REMOVE = f"{_SUBJECT}\ndelete {_SUBJECT}\n"
 _PLACE = re.compile(r"^[^\n:]+:(\d+):\d+(?:-\d+)?: Error: (.*)$", re.MULTILINE)
 _COMMENT = re.compile(r'comment "([^"]*)"')
+# Of the table itself, as nft lists it: flags of sets stand deeper.
+_DORMANT = re.compile(r"^\tflags .*\bdormant\b", re.MULTILINE)
 
 
 class Firewall:
@@ -145,7 +147,7 @@ class Firewall:
         told = "the fallback stands" if path.parents[1] != generation else "the table is loaded"
         report(f"firewall: {told}")
         if before != text:
-            _cut_refused(None if before is None else str(before), text, report)
+            _cut_refused(_in_force(before), text, report)
 
     def verify(self, generation: Path, facts: Facts) -> None:
         try:
@@ -182,14 +184,27 @@ class Firewall:
         except (CheckFailed, NftError, OSError) as error:
             raise RollbackFailed(f"{_SUBJECT} cannot be brought back: {error}", hint=_LOOK) from error
         # Without a table everything is accepted: nothing was let in by one, or nothing is shut out now.
-        if isinstance(undone, str) and isinstance(text, str) and undone != text:
-            _cut_undone(undone, text)
+        was, stands = _in_force(undone), _in_force(text)
+        if was is not None and stands is not None and was != stands:
+            _cut_undone(was, stands)
 
 
 def _to_load(generation: Path, facts: Facts) -> Path | None:
-    """The file of the table that is to stand with this generation; None: no table is."""
+    """The file of the table that is to stand with this generation; None: no table is.
+
+    Raises OSError where the disk does not say: not by `exists`, for which there is none then.
+    """
     own = generation / FILE
-    return own if own.exists() else fallback_file(facts.paths.state, FILE)
+    try:
+        own.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return fallback_file(facts.paths.state, FILE)
+    return own
+
+
+def _in_force(text: object) -> str | None:
+    """A table's text; None where there is none, or one that is switched off: both accept everything."""
+    return text if isinstance(text, str) and not _DORMANT.search(text) else None
 
 
 def _text_of(path: Path) -> str:

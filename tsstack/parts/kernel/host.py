@@ -64,6 +64,10 @@ class KernelPart:
         """The live values of all that `tree` names, all that was touched before, and their side effects."""
         return {**self._live(plan.parse(tree), facts).as_json(), "scope": record.scope()}
 
+    def stands_alone(self, facts: Facts) -> bool:
+        """A device for a limit on an interface that is gone."""
+        return bool(links.orphaned_devices())
+
     def changes(self, tree: Tree, snapshot: Snapshot) -> tuple[Change, ...]:
         """One line per parameter, limit and offload that differs."""
         from tsstack.parts.part import Change
@@ -155,7 +159,8 @@ class KernelPart:
         limited = [name for name in {*wanted.links, *kept.links} if wanted.limits(name) or name in kept.links]
         gro = {name for name, entry in wanted.links.items() if "udp_gro" in entry} | set(kept.features)
         features = {name: links.observe_features(name) for name in sorted(gro)}
-        return Live(sysctl, fixed, links.observe_links(limited), features, kept)
+        orphans = links.orphaned_devices()
+        return Live(sysctl, fixed, links.observe_links(limited), features, kept, orphans)
 
     def _live_while_acting(self, wanted: Wanted, facts: Facts) -> Live:
         """Like _live; but by now things may have changed, so that a failure is one to roll back from."""
@@ -251,11 +256,13 @@ class KernelPart:
                     self.sysctls.write(step.subject, step.after)
             elif step.kind == "feature":
                 links.set_features(step.subject, {step.key: step.after})
+            elif step.kind == "orphan":
+                links.remove_orphan(step.subject)
             elif step.key == "ingress":
                 links.set_ingress(step.subject, step.after)
             elif step.before is not None or step.after is not None:
                 links.set_egress(step.subject, step.after)
-        except CommandFailed as error:
+        except (CommandFailed, CheckFailed) as error:
             raise ApplyFailed(f"{_subject(step)}: {error.message}", hint=error.hint) from error
 
     def _restore_sysctls(self, old: Live) -> Iterator[str]:
@@ -293,6 +300,11 @@ def _restore_links(old: Live) -> Iterator[str]:
                 change(interface, exact.get(direction, goal) if goal else None)
             except CommandFailed as error:
                 yield f"{interface} {direction}: {error.message}"
+    for device in links.orphaned_devices():  # of an interface that vanished since, whose limit no record has
+        try:
+            links.remove_orphan(device)
+        except (CommandFailed, CheckFailed) as error:
+            yield f"{device}: {error.message}"
 
 
 def _restore_features(old: Live) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tsstack.errors import CheckFailed, CommandFailed
 from tsstack.parts.kernel.record import Spec
 from tsstack.system.command import run, which
-from tsstack.system.masters import OWN_DEVICE
+from tsstack.system.masters import OWN_DEVICE, is_own_device
 
 HANDLE = "7553:"
 """The major number that marks a qdisc as ours."""
@@ -52,6 +52,27 @@ class LinkState(NamedTuple):
 def ingress_device(interface: str) -> str:
     """The name of the intermediate device for `interface`; a pure function of its name, 13 bytes."""
     return f"{OWN_DEVICE}{zlib.crc32(interface.encode()):08x}"
+
+
+def orphaned_devices() -> tuple[str, ...]:
+    """Our intermediate devices whose interface is not there: it vanished, or has another name now."""
+    names = {name for _, name in socket.if_nameindex()}
+    own = {name for name in names if is_own_device(name)}
+    return tuple(sorted(own - {ingress_device(name) for name in names - own})) if own else ()
+
+
+def remove_orphan(device: str) -> None:
+    """Take away an intermediate device without its interface. Idempotent. Raises CommandFailed, CheckFailed.
+
+    An interface that was renamed may still send it all that comes in, which would be dropped without it.
+    """
+    if not _mtu(device):
+        return
+    for qdisc in _qdiscs():
+        interface = str(qdisc.get("dev"))
+        if qdisc.get("kind") == "ingress" and _is_redirected(interface, device):
+            run(["tc", "qdisc", "del", "dev", interface, "ingress"])
+    run(["ip", "link", "del", device])
 
 
 def observe_links(interfaces: Iterable[str]) -> dict[str, LinkState]:
@@ -104,8 +125,10 @@ def set_ingress(interface: str, spec: Spec | None) -> None:
     if spec is None:
         # Only where our device stands is the ingress queue ours to take away.
         if _mtu(device):
-            if _mtu(interface):
-                run(["tc", "qdisc", "del", "dev", interface, "ingress"], check=False)
+            if not _mtu(interface):
+                remove_orphan(device)
+                return
+            run(["tc", "qdisc", "del", "dev", interface, "ingress"], check=False)
             run(["ip", "link", "del", device])
         return
     if not _mtu(device):

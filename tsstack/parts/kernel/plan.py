@@ -40,6 +40,8 @@ class Live(NamedTuple):
     links: dict[str, LinkState]
     features: dict[str, dict[str, str]]
     record: Record
+    orphans: tuple[str, ...] = ()
+    """Devices of ours whose interface is gone."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -48,6 +50,7 @@ class Live(NamedTuple):
             "links": {name: state.as_json() for name, state in self.links.items()},
             "features": self.features,
             "record": self.record.as_json(),
+            "orphans": list(self.orphans),
         }
 
 
@@ -55,7 +58,7 @@ class Step(NamedTuple):
     """One value to change: from `before` (None: there is none) to `after` (None: ours goes away)."""
 
     kind: str
-    """`sysctl`, `limit` or `feature`."""
+    """`sysctl`, `limit`, `feature` or `orphan`."""
     subject: str
     """The parameter, or the interface."""
     key: str = ""
@@ -84,6 +87,7 @@ def live_from_snapshot(snapshot: Mapping[str, Any]) -> Live:
             {name: LinkState(**state) for name, state in snapshot["links"].items()},
             {name: dict(found) for name, found in snapshot["features"].items()},
             from_json(snapshot["record"]),
+            tuple(snapshot.get("orphans", ())),
         )
     except (KeyError, TypeError) as error:
         raise CheckFailed(f"the snapshot of the kernel is damaged: {error}") from error
@@ -91,7 +95,13 @@ def live_from_snapshot(snapshot: Mapping[str, Any]) -> Live:
 
 def steps(wanted: Wanted, live: Live) -> tuple[Step, ...]:
     """Everything that differs, in the order in which it is to be changed. What is so already is not in it."""
-    return (*_sysctl_steps(wanted, live), *_limit_steps(wanted, live), *_feature_steps(wanted, live))
+    orphans = [Step("orphan", name, before="left over", leaving=True) for name in live.orphans]
+    return (
+        *_sysctl_steps(wanted, live),
+        *_limit_steps(wanted, live),
+        *_feature_steps(wanted, live),
+        *orphans,
+    )
 
 
 def effective_limit(spec: Spec, mtu: int, *, smallest: int) -> Spec:

@@ -15,12 +15,12 @@ _WARNS_S, _IS_CRITICAL_S = 10 * _DAY_S, 3 * _DAY_S
 def certificate_level(left_s: float, life_s: float | None = None) -> Literal["ok", "warning", "critical"]:
     """The level of a certificate that ends in so many seconds, and was made for `life_s` (None: not known).
 
-    One that lives shortly is renewed late: it warns at a third of its life, but at least 3 days before its
-    end, and is critical at a tenth.
+    One that lives shortly is renewed late, mostly when a third of its life is left: it warns at a quarter,
+    and is critical at a tenth.
     """
     warns_s, is_critical_s = _WARNS_S, _IS_CRITICAL_S
     if life_s is not None:
-        warns_s = max(_IS_CRITICAL_S, min(_WARNS_S, life_s / 3))
+        warns_s = min(_WARNS_S, life_s / 4)
         is_critical_s = min(_IS_CRITICAL_S, life_s / 10)
     if left_s < is_critical_s:
         return "critical"

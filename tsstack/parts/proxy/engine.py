@@ -156,7 +156,7 @@ class Engine:
     def orphans(self) -> list[int]:
         """The workers that live on although their master was killed."""
         session = self._noted_pid()
-        return [] if session <= 0 or _master(session) is not None else _workers_of_session(session)
+        return [] if session <= 0 or _master(session) is not None else workers_of_session(session)
 
     def start(self) -> Master:
         """Start it and wait for its pid file. Raises ApplyFailed."""
@@ -380,7 +380,7 @@ def _master(pid: int) -> Master | None:
     return Master(pid, start) if start and ours else None
 
 
-def _workers_of_session(session: int) -> list[int]:
+def workers_of_session(session: int) -> list[int]:
     """The nginx workers of a session in this network namespace (proc(5): stat, field 6)."""
     found, own = [], network_of("self")
     for process in Path("/proc").iterdir():

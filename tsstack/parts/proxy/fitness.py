@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tsstack.errors import CheckFailed
 from tsstack.parts.proxy.ends import certificate_level
 from tsstack.parts.proxy.pem import read_plain
+from tsstack.system.spans import time_left
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -68,7 +69,7 @@ def list_warnings(certificate: Certificate) -> list[str]:
     if left > datetime.timedelta() and level_of(leaf, now) != "ok":
         lines.append(
             f"{certificate.source_certificate} expires on {_day(leaf.not_valid_after_utc)}, in "
-            f"{max(1, round(left / datetime.timedelta(days=1)))} days: renew it; the next `switch` or "
+            f"{time_left(left.total_seconds())}: renew it; the next `switch` or "
             "`certificates renew` loads it"
         )
     return lines

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tsstack.errors import CheckFailed
 from tsstack.parts.proxy.engine import Engine, engine, explain_refusal, place_of
+from tsstack.parts.proxy.links import links
 from tsstack.parts.proxy.sockets import find_holders
 from tsstack.system.command import Process, popen
 
@@ -61,6 +62,9 @@ def _judge(nginx: Engine, trial: Process, said: str, facts: Facts) -> None:
     Ours is what the change is about to replace; and two of one thing may be one of ours and one of theirs.
     """
     if trial.returncode == 0 or "duplicate" in said:
+        return
+    # Somebody removed the live generation: nginx then names our link, and the line that includes it.
+    if any(str(link) in said for link in links(facts) if link.is_symlink() and not link.exists()):
         return
     message, hint = explain_refusal(said)
     place = place_of(message)

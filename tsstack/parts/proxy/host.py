@@ -197,6 +197,12 @@ class ProxyPart:
             return False
         return put_links(dict.fromkeys(links(facts)))
 
+    def needs_generation(self, snapshot: Snapshot) -> bool:
+        """An nginx that ran has its configuration there: all of it, or what our links lead to."""
+        targets = snapshot.get("links")
+        linked = isinstance(targets, dict) and any(targets.values())
+        return bool(snapshot.get("running")) and (linked or not snapshot.get("main_config"))
+
     def restore(self, snapshot: Snapshot, facts: Facts) -> None:
         try:
             _restore(snapshot, facts)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from tsstack.errors import ApplyFailed
 from tsstack.parts.proxy.discovery import OWN_HTTP, OWN_MAIN
+from tsstack.parts.proxy.engine import UNIT
+from tsstack.parts.proxy.faults import reload_nginx
 from tsstack.system.files import link_durably
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ def _wanted(plan: Plan, facts: Facts) -> dict[Path, str | None]:
 def is_linked(plan: Plan, facts: Facts) -> bool:
     """Whether the distribution's file includes ours: at a boot it does not until they can be served."""
     return all(target_of(link) == wanted for link, wanted in _wanted(plan, facts).items())
+
+
+def reload_command(plan: Plan, facts: Facts) -> str:
+    """Makes an nginx that runs load what is there; empty where a reload would not bring ours in."""
+    if not is_linked(plan, facts):
+        return ""
+    return reload_nginx("nginx" if plan.main_config else UNIT).partition("    # ")[0]
 
 
 def put_links(wanted: dict[Path, str | None]) -> bool:

@@ -41,6 +41,11 @@ class Listener:
     """tailscaled connects here for its services' clients, and says in a PROXY header who they are."""
 
     @property
+    def service(self) -> str:
+        """`tcp/443`."""
+        return f"{self.protocol}/{self.port}"
+
+    @property
     def endpoint(self) -> str:
         """`address:port` as nginx writes it."""
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"

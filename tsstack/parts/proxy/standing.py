@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING
 from tsstack.errors import TsstackError
 from tsstack.parts.proxy import doorkeeper
 from tsstack.parts.proxy.engine import Engine, engine, workers
+from tsstack.parts.proxy.faults import (
+    IDENTITY_SILENT,
+    NGINX_WITHOUT_MASTER,
+    SILENT_DOORKEEPER,
+    without_master,
+)
 from tsstack.parts.proxy.host import find_drift
+from tsstack.parts.proxy.links import reload_command
 from tsstack.parts.proxy.probe import ask_status, mute_upstreams, silent_upstreams
 from tsstack.parts.proxy.tally import Level, worst
+from tsstack.system.spans import time_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,12 +33,13 @@ if TYPE_CHECKING:
     from tsstack.model.facts import Facts
     from tsstack.parts.part import Change
     from tsstack.parts.proxy.plan import Plan, Vhost
-    from tsstack.parts.proxy.survey import Answer
+    from tsstack.parts.proxy.survey import Answer, Refusal
 
 Fault = tuple[Level, str, str]
 """How bad it is, what it is, what to do about it."""
 
 _RENEW = "tsstack certificates renew"
+_SILENT_PORT = "fw-status    # and nginx's error log"
 _MOST_DRIFT = 5
 _DRIFT = ("link ", "certificate for ", "identity daemon")
 
@@ -70,6 +79,9 @@ class ServiceState:
     silent: tuple[str, ...]
     mute: tuple[str, ...] = ()
     """Those that take a connection and do not answer a request in time."""
+    words: str = ""
+    """What is wrong with its own ports; empty: nothing, or it is HTTP, whose names are asked."""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,7 @@ def look(generation: Path, plan: Plan, facts: Facts, mend: str) -> Standing:
     `mend`: the command that makes the host as that generation says, once more.
     """
     from tsstack.parts.proxy.authority import ca_certificate
-    from tsstack.parts.proxy.survey import ask_vhosts
+    from tsstack.parts.proxy.survey import ask_ports, ask_vhosts
 
     answers = ask_vhosts(plan, ca_certificate(facts.paths.tls, plan.tailnet))
     by_vhost: dict[tuple[str, int], list[Answer]] = {}
@@ -104,10 +116,13 @@ def look(generation: Path, plan: Plan, facts: Facts, mend: str) -> Standing:
     now = datetime.datetime.now(datetime.UTC)
     silent = silent_upstreams(plan)
     nginx = engine(plan.main_config, facts)
+    process = _judge_process(nginx, answers, mend) if facts.nginx else None
+    serves = _judge_generation(plan, answers, mend)
+    runs = serves.level == "ok" or (process is not None and process.level == "ok")
     points = [
         _judge_configuration(nginx, generation, plan, facts),
-        *([_judge_process(nginx, answers, mend)] if facts.nginx else []),
-        _judge_generation(plan, answers, mend),
+        *([process] if process else []),
+        serves,
         *(_judge_drift(generation, facts, mend) if facts.nginx else []),
     ]
     return Standing(
@@ -119,7 +134,13 @@ def look(generation: Path, plan: Plan, facts: Facts, mend: str) -> Standing:
             )
             for vhost in plan.vhosts
         ),
-        judge_services(plan, silent, mute_upstreams(plan, set(silent))),
+        judge_services(
+            plan,
+            silent,
+            mute_upstreams(plan, set(silent)),
+            ask_ports(plan, set(silent)),
+            mend=(reload_command(plan, facts) if runs else "") or mend,
+        ),
     )
 
 
@@ -151,18 +172,31 @@ def judge_vhost(
 
 
 def judge_services(
-    plan: Plan, silent: Iterable[tuple[str, str]], mute: Iterable[tuple[str, str]] = ()
+    plan: Plan,
+    silent: Iterable[tuple[str, str]],
+    mute: Iterable[tuple[str, str]] = (),
+    refusals: Iterable[Refusal] = (),
+    *,
+    mend: str = "",
 ) -> tuple[ServiceState, ...]:
-    """Each service: critical without any upstream, a warning when one is gone or gives no answer. Pure."""
+    """Each service: critical without any upstream or where one of its own ports takes no connection, a
+    warning when an upstream is gone or gives no answer. `mend`: what makes a port listen. Pure.
+    """
     gone, dumb = set(silent), set(mute)
+    shut: dict[str, list[Refusal]] = {}
+    for each in refusals:
+        shut.setdefault(each.service, []).append(each)
     found = []
     for name, endpoints in sorted(plan.upstreams.items()):
         lost = tuple(each for each in endpoints if (name, each) in gone)
         left = tuple(each for each in endpoints if (name, each) not in gone)
         late = tuple(each for each in left if (name, each) in dumb)
         answering = tuple(each for each in left if each not in late)
-        level: Level = "critical" if not left else "warning" if lost or late else "ok"
-        found.append(ServiceState(name, plan.urls.get(name, ""), level, answering, lost, late))
+        words = "; ".join(f"does not answer at {one.endpoint}: {one.trouble}" for one in shut.get(name, ()))
+        refused = any(one.refused for one in shut.get(name, ()))
+        hint = (mend if refused else _SILENT_PORT) if words else ""
+        level: Level = "critical" if not left or words else "warning" if lost or late else "ok"
+        found.append(ServiceState(name, plan.urls.get(name, ""), level, answering, lost, late, words, hint))
     return tuple(found)
 
 
@@ -172,9 +206,7 @@ def _faults(
     """What is wrong with one answer."""
     at = f"at {answer.endpoint}"
     if answer.trouble:
-        return [
-            ("critical", f"does not answer {at}: {answer.trouble}", "fw-status    # and nginx's error log")
-        ]
+        return [("critical", f"does not answer {at}: {answer.trouble}", _SILENT_PORT)]
     found: list[Fault] = []
     if answer.digest != digest:
         who = f"generation {answer.digest}" if answer.digest else "something else"
@@ -202,8 +234,7 @@ def _certificate_faults(answer: Answer, leaf: x509.Certificate, now: datetime.da
         return [("critical", f"clients refuse its certificate: {answer.distrust}", _RENEW)]
     level = level_of(leaf, now)
     if level != "ok":
-        days = f"{left.days} day" + "s" * (left.days != 1)
-        return [(level, f"its certificate ends in {days}", _RENEW)]
+        return [(level, f"its certificate ends in {time_left(left.total_seconds())}", _RENEW)]
     return []
 
 
@@ -267,12 +298,12 @@ def _judge_process(nginx: Engine, answers: Sequence[Answer], mend: str) -> Point
     if master is not None:
         busy = [closing for closing in workers(master).values() if not closing]
         return Point(about, "ok", f"runs as pid {master.pid} with {len(busy)} workers")
+    if orphans := nginx.orphans():
+        return Point(about, NGINX_WITHOUT_MASTER, without_master(len(orphans)), mend)
     if os.geteuid() != 0:
         if any(answer.digest for answer in answers):
             return Point(about, "ok", "answers; only root sees its process")
         return Point(about, "unknown", "only root sees whether it runs", "try with sudo")
-    if orphans := nginx.orphans():
-        return Point(about, "critical", f"its master is dead, {len(orphans)} workers serve on", mend)
     return Point(about, "critical", "does not run", f"{mend}    # starts it")
 
 
@@ -311,5 +342,4 @@ def _judge_change(change: Change, facts: Facts, mend: str) -> Point:
     if doorkeeper.answers(facts):
         words = "runs with other code or settings than the live generation's"
         return Point("identity daemon", "warning", words, mend)
-    words = "does not answer: services with `allow` refuse everybody"
-    return Point("identity daemon", "critical", words, f"{mend}    # starts it")
+    return Point("identity daemon", IDENTITY_SILENT, SILENT_DOORKEEPER, f"{mend}    # starts it")

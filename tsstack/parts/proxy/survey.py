@@ -1,4 +1,5 @@
-"""Asks each vhost of a plan who serves it and with which certificate, with a new connection each."""
+"""Asks each vhost of a plan who serves it and with which certificate, and each port of a TCP service whether
+it takes connections: with a new connection each."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from tsstack.parts.proxy.probe import Replies, ask, client_context, connect
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Collection
     from pathlib import Path
 
     from tsstack.parts.proxy.plan import Listener, Plan, Vhost
@@ -57,6 +59,52 @@ def ask_vhosts(plan: Plan, ca: Path) -> list[Answer]:
         strict = trusting
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(lambda one: _ask_vhost(one[0], one[1], strict, trusting), questions))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A TCP service that one of its own ports does not lead to."""
+
+    service: str
+    endpoint: str
+    trouble: str
+    refused: bool
+    """Nobody listens there; else nothing came back."""
+
+
+def ask_ports(plan: Plan, silent: Collection[tuple[str, str]] = ()) -> list[Refusal]:
+    """Each TCP service at each of its addresses; what took the connection is left out. Never raises OSError.
+
+    A service of which all upstreams are in `silent` is not asked: nginx would log a failure, which
+    `nginx-logs` counts, and nobody is served either way.
+    """
+    questions = [
+        (service, listener)
+        for service, endpoints in plan.upstreams.items()
+        if (port := port_of(plan.urls.get(service, ""))) is not None
+        and not all((service, each) in silent for each in endpoints)
+        for listener in plan.listeners
+        if listener.protocol == "tcp" and listener.port == port
+    ]
+    if not questions:
+        return []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        answers = list(pool.map(lambda one: _ask_port(*one), questions))
+    return [each for each in answers if each is not None]
+
+
+def port_of(url: str) -> int | None:
+    """The port of a TCP service's URL; None of any other."""
+    return int(url.rpartition(":")[2]) if url.startswith("tcp://") else None
+
+
+def _ask_port(service: str, listener: Listener) -> Refusal | None:
+    try:
+        with connect(listener):
+            return None
+    except OSError as error:
+        refused = isinstance(error, ConnectionRefusedError)
+        return Refusal(service, listener.endpoint, error.strerror or str(error), refused)
 
 
 def _ask_vhost(vhost: Vhost, listener: Listener, strict: ssl.SSLContext, trusting: ssl.SSLContext) -> Answer:

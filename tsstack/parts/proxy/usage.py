@@ -51,13 +51,20 @@ class Logs:
         self.paths: dict[Path, list[str]] = {}
         for service in self.services:
             self.paths.setdefault(folder / log_name(service, served), []).append(service)
+        # nginx-test, the doctor and a switch look in this way whether a port answers.
+        self._own = {"127.0.0.1", "::1", *(each.address for each in plan.listeners)}
         self._tcp = {urlsplit(plan.urls[name]).port: name for name in plan.services if is_tcp(plan, name)}
 
     def owner(self, path: Path, exchange: Exchange) -> str | None:
-        """The chosen service that a line of the log at `path` is about, None when it is another's.
+        """The chosen service that a line of the log at `path` is about, None when it is another's, or a look
+        from this very host: a session in which nothing came from it.
 
         In the log that all share a TCP line does not name its service: the port that was asked tells.
         """
+        # What was sent says nothing: an SSH or SMTP server greets whoever connects.
+        silent = not exchange.received_bytes and not exchange.is_failure
+        if exchange.tcp and silent and exchange.client in self._own:
+            return None
         if path.name != SHARED_LOG:
             return self.paths[path][0]
         name = self._tcp.get(exchange.port, "") if exchange.tcp else exchange.service

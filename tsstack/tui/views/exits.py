@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tsstack.status.figures import figures_of, way_cells
+from tsstack.status.figures import figures_of, way_cells, ways_apart
+from tsstack.status.gather import HUNG
 from tsstack.status.words import wrapped
-from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, dimmed, labelled, say
+from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, cut, dimmed, labelled, say
 from tsstack.tui.frame import Frame
 from tsstack.tui.views.overview import exit_in_use
 
@@ -70,8 +71,8 @@ def exit_nodes(frame: Frame) -> list[ExitNode]:
             notes.append(f"barred for {candidate['barred_s']:.0f} s more")
         notes += [cause["text"] for cause in path["causes"]] if path else []
         level = candidate["level"] if candidate else "unknown"
-        if path and not path["causes"] and level != path["level"]:
-            notes.append(f"the way to it is {path['level']}, the way through it {level}")
+        if apart := ways_apart(path, level):
+            notes.append(apart)
         using = status["exit"]["using"].lower() == key
         nodes.append(ExitNode(name, key in known, using, level, path, tuple(notes)))
     return nodes
@@ -113,14 +114,17 @@ def exit_cells(node: ExitNode, signs: Signs) -> Cells:
     )
 
 
-def exit_details(frame: Frame, signs: Signs, width: int) -> list[Line]:
-    """Which way is in use, how it is chosen, and why."""
+def exit_details(frame: Frame, signs: Signs, width: int, key: str | None = None) -> list[Line]:
+    """Which way is in use, how it is chosen, and why; and what is said of the row `key`, in full."""
     status = frame.status
     way = status["exit"]
     text, look = exit_in_use(status, signs)
-    chosen: Span = (
-        ("by the monitor", "") if status["monitor"]["running"] else ("by nobody: no monitor runs", "dim")
-    )
+    monitor = status["monitor"]
+    chosen: Span = ("by the monitor", "")
+    if monitor["error"] == HUNG:
+        chosen = (f"not known: {HUNG}", "warning")
+    elif not monitor["running"]:
+        chosen = ("by nobody: no monitor runs", "dim")
     if way["manual"] is not None:
         chosen = (f"by hand: {signs.words(way['manual'] or DIRECT)}, until `a`", "warning")
     elif way["maintenance"]:
@@ -131,6 +135,11 @@ def exit_details(frame: Frame, signs: Signs, width: int) -> list[Line]:
     if state:
         line = labelled("moves", (f"{state['moves']} since the monitor started", ""))
         lines.append(dimmed(line) if "monitor" in frame.away else line)
+    noted = "; ".join(next((node.notes for node in exit_nodes(frame) if node.name == key), ()))
+    for number, text in enumerate(wrapped(signs.words(noted), max(20, width - 12)) if noted else ()):
+        name = "" if number else cut(signs.words(key or ""), 11, signs.end)
+        line = labelled(name, (text, ""))
+        lines.append(dimmed(line) if {"tailscaled", "monitor"} & set(frame.away) else line)
     for number, sentence in enumerate(way["why"][:4]):
         for part, text in enumerate(wrapped(signs.words(sentence), max(20, width - 12))):
             lines.append(labelled("why" if not number and not part else "", (text, "")))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tsstack.status.severity import TABLE_CHANGED, TABLE_NOT_COMPARED
-from tsstack.status.words import number, span, wrapped
+from tsstack.status.words import number, span, why_open, wrapped
 from tsstack.tui.cells import Cells, Column, Line, Signs, Span, Table, fitted, joined, labelled, say
 from tsstack.tui.frame import Frame, Rate
 
@@ -92,13 +92,15 @@ def drops(frame: Frame, signs: Signs, width: int) -> list[Line]:
     if firewall["error"]:
         return [labelled("firewall", (signs.words(firewall["error"]), "warning"))]
     if firewall["loaded"] is False:
-        return [labelled("firewall", ("not loaded: nothing is closed", "critical"))]
+        return [labelled("firewall", (why_open(firewall), "critical"))]
     whole: dict[bool | None, Span] = {
         True: ("changed since it was loaded", TABLE_CHANGED),
         False: ("as it was loaded", "ok"),
         None: ("loaded; whether it was changed since is not known", TABLE_NOT_COMPARED),
     }
-    state: list[Span] = [(f"default {firewall['default_policy']}", ""), whole[firewall["changed"]]]
+    state: list[Span] = [whole[firewall["changed"]]]
+    if firewall["changed"] is False:  # else the file's word need not be the kernel's
+        state.insert(0, (f"default {firewall['default_policy']}", ""))
     lines = [labelled("table", *joined(state, f" {signs.sign('dot')} "))]
     for name, counter in firewall["dropped"].items():
         rate = frame.rates.get(name)
@@ -120,7 +122,7 @@ def logged(frame: Frame, signs: Signs, width: int, most: int) -> list[Line]:
     if not found:
         words = wrapped(signs.words(trouble or "nothing"), max(20, width - 12))[:most]
         return [labelled("" if at else "logged", (text, "dim")) for at, text in enumerate(words)]
-    shown = found if len(found) <= most else found[: most - 1]
+    shown = found if len(found) <= most else found[: max(1, most - 1)]
     rows = [_drop(each, signs, frame.status["at"]) for each in shown]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -131,9 +133,8 @@ def logged(frame: Frame, signs: Signs, width: int, most: int) -> list[Line]:
         for at, row in enumerate(rows)
     ]
     if len(shown) < len(found):
-        lines.append(
-            labelled("" if shown else "logged", (f"{len(found) - len(shown)} more: fw-status", "dim"))
-        )
+        more = (f"{len(found) - len(shown)} more: fw-status", "dim")
+        lines = [*lines, labelled("", more)] if len(lines) < most else [(*lines[0], more)]
     return [fitted(line, width, signs.end) for line in lines]
 
 

@@ -14,6 +14,7 @@ from tsstack.status.words import (
     span,
     way_out,
     way_to,
+    why_open,
     wrapped,
 )
 from tsstack.tui.cells import (
@@ -193,7 +194,7 @@ def _firewall(frame: Frame) -> Iterator[Line]:
     if firewall["error"]:
         yield labelled("firewall", (f"{zones}; {firewall['error']}", "dim"))
     elif firewall["loaded"] is False:
-        yield labelled("firewall", ("not loaded: nothing is closed", "critical"))
+        yield labelled("firewall", (why_open(firewall), "critical"))
     else:
         spans: list[Span] = [(zones, "")]
         refused = sum(zone["refused"]["packets"] for zone in firewall["zones"] if zone["refused"])

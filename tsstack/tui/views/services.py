@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tsstack.parts.proxy.ends import certificate_level
-from tsstack.status.words import milliseconds, span
+from tsstack.status.words import milliseconds, time_left
 from tsstack.tui.cells import LOOK_OF, Cells, Column, Line, Signs, Span, Table, dimmed, joined, labelled, say
 from tsstack.tui.frame import Frame
 
@@ -48,13 +48,13 @@ def service_cells(service: Service, at: float, signs: Signs) -> Cells:
         say(signs.words(service["name"])),
         say(service["level"], LOOK_OF[service["level"]]),
         say("" if service["level"] == "dead" else milliseconds(service["rtt_s"])),
-        say(span(ends - at) if ends is not None else "", _look(ends, at)),
+        say(time_left(ends - at) if ends is not None else "", _look(ends, at, service["certificate_life_s"])),
         say(signs.words(service["url"]), "accent"),
     )
 
 
-def _look(ends: float | None, at: float) -> str:
-    level = "ok" if ends is None else certificate_level(ends - at)
+def _look(ends: float | None, at: float, life_s: float | None) -> str:
+    level = "ok" if ends is None else certificate_level(ends - at, life_s)
     return "" if level == "ok" else level
 
 
@@ -84,8 +84,8 @@ def service_details(frame: Frame, signs: Signs, key: str) -> list[Line]:
     for each in status["certificates"]:
         if host in each["names"] or f"*.{host.partition('.')[2]}" in each["names"]:
             ends = each["expires"]
-            told = f"ends in {span(ends - status['at'])}" if ends is not None else each["error"]
-            lines.append(
-                labelled("certificate", (f"{each['kind']}, {signs.words(told)}", _look(ends, status["at"])))
-            )
+            left = time_left(ends - status["at"]) if ends is not None else ""
+            told = left if left == "expired" else f"ends in {left}" if left else each["error"]
+            look = _look(ends, status["at"], each["life_s"])
+            lines.append(labelled("certificate", (f"{each['kind']}, {signs.words(told)}", look)))
     return lines
