@@ -17,6 +17,8 @@ from tsstack.monitor.troubles import Troubles
 from tsstack.system.localapi import LocalApiError
 
 WRITING, FREEING = "tailscaled-write", "conntrack"
+_ENABLE = "systemctl enable --now tsstack-flows.socket"
+_LOOK = "journalctl -u 'tsstack-flows@*'"
 _REFUSED = 403
 _PAUSE_S = 0.2
 _EARLY_S = 0.3  # a proof that fails says why before its time is over
@@ -147,10 +149,10 @@ class Actuator:
 
     async def _free_now(self, left: str) -> None:
         try:
-            await asyncio.to_thread(free_flows, left, self._tailscaled.seen, self._uplink(), self._flows)
+            await free_flows(left, self._tailscaled.seen, self._uplink(), self._flows)
         except OSError as error:
             message = f"connections of the way that was left cannot be freed: {error.strerror or error}"
-            self._troubles.begin(FREEING, message, "systemctl enable --now tsstack-flows.socket")
+            self._troubles.begin(FREEING, message, _LOOK if self._flows.exists() else _ENABLE)
         else:
             self._troubles.end(FREEING)
 

@@ -6,6 +6,7 @@ asks a service that systemd starts for each request (`tsstack-flows.socket`), wi
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Callable, Mapping
@@ -19,21 +20,23 @@ from tsstack.system.conntrack import drop_connections, list_connections
 
 FLOWS_SOCKET = Path("/run/tsstack/flows.sock")
 _PATIENCE_S = 10.0
+_FREEING_S = 90.0
+"""Longer than systemd lets a helper run: on a busy machine it takes its time, and does it all the same."""
 _LARGEST_BYTES = 1 << 20
 _INSIDE = frozenset({"lo", "tailscale0"})
 
 
-def free_flows(left: str, seen: Seen, uplink: str, helper: Path = FLOWS_SOCKET) -> int:
+async def free_flows(left: str, seen: Seen, uplink: str, helper: Path = FLOWS_SOCKET) -> int:
     """Drop the entries of connections that left by `left`, and no others; returns how many.
 
-    Blocks. Raises OSError: PermissionError where neither this process nor a helper may.
+    Raises OSError: PermissionError where neither this process nor a helper may.
     """
     try:
-        return _free(left, surroundings(seen, uplink))
+        return await asyncio.to_thread(lambda: _free(left, surroundings(seen, uplink)))
     except PermissionError:
         if not helper.exists():
             raise
-    return _ask(helper, left, seen, uplink)
+    return await _ask(helper, left, seen, uplink)
 
 
 def serve_one(
@@ -98,7 +101,7 @@ def _free(left: str, around: Surroundings) -> int:
     return dropped.count
 
 
-def _ask(helper: Path, left: str, seen: Seen, uplink: str) -> int:
+async def _ask(helper: Path, left: str, seen: Seen, uplink: str) -> int:
     request = {
         "left": left,
         "uplink": uplink,
@@ -106,7 +109,16 @@ def _ask(helper: Path, left: str, seen: Seen, uplink: str) -> int:
         "peer_routes": seen.peer_routes,
         "advertised": seen.advertised or (),
     }
-    return int(ask_helper(request, helper)["freed"])
+    try:
+        async with asyncio.timeout(_FREEING_S):
+            heard, link = await asyncio.open_unix_connection(str(helper), limit=_LARGEST_BYTES)
+            try:
+                link.write(_line(request))
+                return int(_answer(await heard.readline())["freed"])
+            finally:
+                link.close()
+    except TimeoutError as error:
+        raise OSError("its helper comes to no end") from error
 
 
 def ask_helper(request: Mapping[str, Any], helper: Path = FLOWS_SOCKET) -> dict[str, Any]:
@@ -114,9 +126,17 @@ def ask_helper(request: Mapping[str, Any], helper: Path = FLOWS_SOCKET) -> dict[
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(_PATIENCE_S)
         link.connect(str(helper))
-        link.sendall(json.dumps(request).encode() + b"\n")
+        link.sendall(_line(request))
         with link.makefile("rb") as said:
-            line = said.readline(_LARGEST_BYTES)
+            return _answer(said.readline(_LARGEST_BYTES))
+
+
+def _line(request: Mapping[str, Any]) -> bytes:
+    return json.dumps(request).encode() + b"\n"
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    """Raises OSError with the helper's words."""
     try:
         done = dict(json.loads(line))
         if "error" not in done:

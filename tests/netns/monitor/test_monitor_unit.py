@@ -126,7 +126,7 @@ def test_the_life_of_the_service(host: SystemdHost) -> None:
 IMPORT = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); "
 # What the daemon does only when something happens: conntrack, interfaces, alerts' libraries, a program.
 WITHIN = """
-import os, socket, json
+import asyncio, os, socket, json
 from tsstack.monitor.freeing import free_flows, surroundings
 from tsstack.system.conntrack import list_connections
 from tsstack.monitor.tailscaled import Seen
@@ -136,7 +136,7 @@ try:
     list_connections()
 except PermissionError:
     denied.append("conntrack")
-freed = free_flows("exit-a", Seen(addresses=("100.64.0.9",)), "lo")
+freed = asyncio.run(free_flows("exit-a", Seen(addresses=("100.64.0.9",)), "lo"))
 from tsstack.status.firewall import read_table
 from tsstack.status.gather import Sources, gather
 from tsstack.status.metrics import table_by_helper

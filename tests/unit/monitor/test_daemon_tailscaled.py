@@ -422,7 +422,12 @@ def test_connections_are_freed_only_when_the_way_was_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freed: list[str] = []
-    monkeypatch.setattr("tsstack.monitor.actuator.free_flows", lambda left, *_: freed.append(left) or 0)
+
+    async def free(left: str, *_: object) -> int:
+        freed.append(left)
+        return 0
+
+    monkeypatch.setattr("tsstack.monitor.actuator.free_flows", free)
 
     async def body(script: Script, actuator: Actuator, troubles: Troubles, proofs: list[Proof]) -> None:
         script.read_only = True
@@ -445,8 +450,8 @@ def test_freeing_connections_holds_up_neither_the_proof_nor_the_next_move(
     """What frees them is a program that is started for it: on a slow machine that alone takes seconds."""
     freed: list[str] = []
 
-    def free(left: str, *_: object) -> int:
-        time.sleep(1.0)
+    async def free(left: str, *_: object) -> int:
+        await asyncio.sleep(1.0)
         freed.append(left)
         return 0
 

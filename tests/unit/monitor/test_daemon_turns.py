@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -131,7 +132,7 @@ Body = Callable[[Monitor, Daemon, Played], Awaitable[None]]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Monitor]:
     monkeypatch.setattr(tailscaled_module, "_REQUEST_S", 0.5)
     monkeypatch.setattr(tailscaled_module, "_AGAIN_S", 0.05)
-    monkeypatch.setattr("tsstack.monitor.actuator.free_flows", lambda *_: 0)
+    monkeypatch.setattr("tsstack.monitor.actuator.free_flows", AsyncMock(return_value=0))
 
     def start(body: Body, otherwise: str = "block", failover: str = "true", **hands: Any) -> Monitor:
         file = tmp_path / "tsstack.yaml"
