@@ -171,17 +171,13 @@ def _ask_live(world: World, file: Path, request: Request) -> Explanation:
     from tsstack.explain.kernel_copy import read_ruleset
     from tsstack.explain.packet import Ground, explain_live
     from tsstack.explain.question import resolve
-    from tsstack.explain.surroundings import read_routes
-    from tsstack.explain.world import Land
+    from tsstack.explain.surroundings import read_land
 
     loaded, places = _load_live(file)
     stack = loaded.stack if loaded else _empty_stack()
     facts, around = _look()
     question = resolve(request.understood(stack), stack, around)
-    addresses = tuple(
-        (name, each, size) for name, listed in around.addresses.items() for each, size in listed
-    )
-    land = Land(around.interfaces, addresses, read_routes())
+    land = read_land(around)
     return explain_live(world, question, Ground(stack, facts, places), read_ruleset(), land)
 
 

@@ -3,10 +3,11 @@
 A copy of the process that asks, forked into an empty network namespace. A line of JSON comes in:
 
 - `interfaces` (names; the first is where packets go that no route leads), `addresses` and `routes` (address
-  in hex, prefix length, index of the interface),
+  in hex, prefix length, place of the interface),
+- `indexes`: those of the live host's interfaces, by name; none where no host is copied,
 - `local`: addresses of this host on no interface in particular (hex); `ipv6`: whether the kernel has any,
 - the ruleset: `table` (path of an nft file) or `copy` (`tsstack.explain.kernel_copy.Copy`),
-- `frame` (hex), the `number` in it, and `arriving` and `leaving` (indexes; `leaving` may be null).
+- `frame` (hex), the `number` in it, and `arriving` and `leaving` (places; `leaving` may be null).
 
 A line of JSON goes out: `events` (the kernel's trace messages, hex), `listing` (the ruleset with handles),
 `names` (interfaces by their number in the events) and `flags` (`tsstack.prove.agent`); or `error` and `hint`.
@@ -24,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tsstack.explain import kernel_copy
+from tsstack.explain import indexes, kernel_copy
 from tsstack.explain.netlink import read_events
 from tsstack.explain.tracing import TRACER, is_last, is_trace
 from tsstack.parts.firewall.library import NftError, Session
@@ -35,14 +36,20 @@ _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_RCVBUFFORCE = 270, 1, 33
 _NFNLGRP_NFTRACE = 9
 _EVENT_BYTES = 8 << 20
 _PATIENCE_S = 60
+_BY_NAME = (
+    "let them ask by name (`iifname`); or `sysctl -w net.core.fb_tunnels_only_for_init_net=1`: it keeps such "
+    "devices out of networks made from then on"
+)
 _LOST_AFTER_S = 0.5
 _STEP_S = 0.002
 
 
 def _build(order: dict[str, Any]) -> Wires:
     """The network with the ruleset in it. Raises OSError, NftError."""
+    copy = kernel_copy.Copy.load(order["copy"])
     network = {
         "interfaces": order["interfaces"],
+        "indexes": _indexes(order["interfaces"], order["indexes"], copy),
         "local": order["local"],
         "routes": [],
         "detours": [],
@@ -50,18 +57,18 @@ def _build(order: dict[str, Any]) -> Wires:
         "ipv6": order["ipv6"],
     }
     wires = build_world(network)
-    indexes = [socket.if_nametoindex(name) for name in order["interfaces"]]
+    numbers = [socket.if_nametoindex(name) for name in order["interfaces"]]
     for address, length, at in order["addresses"]:
         with contextlib.suppress(FileExistsError):  # one of `local`, which is on every link
-            netlink.give_addresses([(bytes.fromhex(address), length, indexes[at])])
+            netlink.give_addresses([(bytes.fromhex(address), length, numbers[at])])
     for address, length, at in order["routes"]:
         with contextlib.suppress(FileExistsError):  # it came with an address
-            netlink.apply_messages([netlink.route_message(bytes.fromhex(address), length, indexes[at])])
+            netlink.apply_messages([netlink.route_message(bytes.fromhex(address), length, numbers[at])])
     session = Session()
     if order["table"]:
         session.load(Path(order["table"]))
     else:
-        _load_copy(order["copy"])
+        _load_copy(copy)
     rule = "meta nftrace set 1;"
     session.run(
         f"table inet {TRACER} {{ chain p {{ type filter hook prerouting priority -1000; {rule} }}; }}"
@@ -73,9 +80,23 @@ def _build(order: dict[str, Any]) -> Wires:
     return wires
 
 
-def _load_copy(dumped: list[tuple[int, str]]) -> None:
+def _indexes(names: list[str], live: dict[str, int], copy: kernel_copy.Copy) -> list[int]:
+    """The index for each interface; none where any will do. Raises NftError where rules need another."""
+    if not live:
+        return []
+    own = {number: name for number, name in socket.if_nameindex() if name != "lo"}
+    chosen = indexes.choose(names, live, own, copy)
+    lost = [live[name] for name, index in zip(names, chosen, strict=True) if live.get(name, index) != index]
+    if lost and indexes.asks_for(copy, lost):
+        name = own[lost[0]]
+        told = f"rules ask for interfaces by index, and in every new network {lost[0]} is that of {name}"
+        raise NftError(told, hint=_BY_NAME)
+    return chosen
+
+
+def _load_copy(copy: kernel_copy.Copy) -> None:
     try:
-        kernel_copy.load_ruleset(kernel_copy.Copy.load(dumped))
+        kernel_copy.load_ruleset(copy)
     except OSError as error:
         hint = "a module that the live ruleset uses may be missing, or be root's alone" * (
             error.errno in {errno.ENOENT, errno.EPERM, errno.EOPNOTSUPP}

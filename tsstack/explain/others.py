@@ -20,8 +20,8 @@ from tsstack.explain.kernel_copy import read_ruleset
 from tsstack.explain.packet import Explanation, Ground, explain_live
 from tsstack.explain.question import Asked, Question, Surroundings, resolve
 from tsstack.explain.services import parse_service
-from tsstack.explain.surroundings import look_around, read_routes
-from tsstack.explain.world import Land, World
+from tsstack.explain.surroundings import look_around, read_land
+from tsstack.explain.world import World
 from tsstack.model.facts import Facts
 from tsstack.model.firewall import Zone
 from tsstack.model.stack import Stack
@@ -88,11 +88,7 @@ def ask_others(
     until_s = time.monotonic() + longest_s
     own = facts.tailscale.addresses if facts.tailscale else ()
     around = look_around(stack.host.uplink or facts.default_interface, facts.paths.tailscale_socket, own)
-    land = Land(
-        around.interfaces,
-        tuple((name, each, size) for name, listed in around.addresses.items() for each, size in listed),
-        read_routes(),
-    )
+    land = read_land(around)
     copy, ground = read_ruleset(), Ground(stack, facts)
     wanted = list(_wanted(stack, facts, around, served))
     asked = [each for zone, one in wanted[:_MOST] for each in _question(stack, around, zone, one)]

@@ -9,12 +9,16 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tsstack.errors import CheckFailed
 from tsstack.explain import netlink
 from tsstack.explain.question import Route, Surroundings
 from tsstack.model.names import Address, Network
 from tsstack.system.localapi import LocalApi, LocalApiError
+
+if TYPE_CHECKING:
+    from tsstack.explain.world import Land
 
 _RTM_GETADDR, _RTM_GETROUTE = 22, 26
 _ADDRESS_HEAD, _ROUTE_HEAD = struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
@@ -81,6 +85,15 @@ def read_routes() -> tuple[LiveRoute, ...]:
                 found.append((_TABLES[table], -head[1], LiveRoute(network, names[index])))
     ordered = sorted(found, key=lambda entry: entry[:2])
     return tuple({entry[2].network: entry[2] for entry in reversed(ordered)}.values())
+
+
+def read_land(around: Surroundings) -> Land:
+    """What of this host a world is made like."""
+    from tsstack.explain.world import Land
+
+    addresses = ((name, each, size) for name, listed in around.addresses.items() for each, size in listed)
+    indexes = {name: number for number, name in socket.if_nameindex()}
+    return Land(around.interfaces, tuple(addresses), read_routes(), indexes)
 
 
 def _index(values: dict[int, bytes]) -> int:

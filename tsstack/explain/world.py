@@ -7,7 +7,8 @@ network is touched; all goes when the agent ends, or we do.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +36,8 @@ class Land:
     interfaces: tuple[str, ...] = ()
     addresses: tuple[tuple[str, Address, int], ...] = ()
     routes: tuple[LiveRoute, ...] = ()
+    indexes: Mapping[str, int] = field(default_factory=dict)
+    """Of all its interfaces; none where no host is copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ def _order(question: Question, ruleset: Path | Copy, land: Land) -> dict[str, An
         routes.append((packet.source.packed.hex(), whole, places[packet.interface]))
     return {
         "interfaces": names,
+        "indexes": dict(land.indexes),
         # Masquerading drops what it finds no address for.
         "local": [] if land.addresses else [each.packed.hex() for each in own if each not in beyond],
         "ipv6": ipv6,

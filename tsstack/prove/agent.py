@@ -4,10 +4,11 @@ A copy of the process that proves, forked into an empty network namespace (`tsst
 speaks through two pipes with `tsstack.prove.world`:
 
 1. a line of JSON: `table` (path of the nft file), `interfaces` (names), `local` (addresses, hex; link-local
-   ones are there on each interface), `routes` (address in hex, index of the interface) and `detours` (the
+   ones are there on each interface), `routes` (address in hex, place of the interface) and `detours` (the
    same, and the traffic class of the packets that they are for), `foreign` (tables of other owners, as nft
-   commands; may be missing), `ipv6` (whether there is any; then nothing of the order is of it); answered by
-   a line, `{}` or `{"error": .., "hint": ..}`;
+   commands; may be missing), `indexes` (those that the interfaces shall have; may be missing), `ipv6`
+   (whether there is any; then nothing of the order is of it); answered by a line, `{}` or
+   `{"error": .., "hint": ..}`;
 2. rounds: HEAD (how many packets, the number of the first), then for each packet RECORD and its bytes;
    answered by one byte a packet, a sum of the flags below. The numbers of a round are consecutive. A packet
    that arrives by TO_HOST is sent by this host itself, one by SPLIT + interface in two fragments;
@@ -28,7 +29,7 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,7 +65,7 @@ _SYSCTL = {
     "net/ipv6/icmp/ratemask": "255",  # of no ICMPv6 error either; an empty list cannot be written
 }
 TUN = "/dev/net/tun"
-_TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
+_TUNSETIFF, _TUNSETPERSIST, _TUNSETIFINDEX = 0x400454CA, 0x400454CB, 0x400454DA
 _IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
 _AT_ONCE = 128  # a tun device keeps 500 packets for its reader, a socket some 250
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
@@ -79,14 +80,16 @@ _CHATTER: dict[int, set[int]] = {_ICMP: {14}, _ICMPV6: {*LISTENERS, *NEIGHBOURS,
 class Wires:
     """The world's interfaces and the witnesses at this host's end."""
 
-    def __init__(self, names: list[str], local: Iterable[bytes] = (), *, ipv6: bool = True) -> None:
-        """`local` are this host's addresses, which packets may be hidden behind."""
+    def __init__(self, links: Mapping[str, int], local: Iterable[bytes] = (), *, ipv6: bool = True) -> None:
+        """`links` are the interfaces and the index that each shall have (0: any), `local` this host's
+        addresses, which packets may be hidden behind.
+        """
         kinds = {socket.AF_INET: (_TCP, _UDP, _ICMP), socket.AF_INET6: (_TCP, _UDP, _ICMPV6)}
         families = (socket.AF_INET, socket.AF_INET6) if ipv6 else (socket.AF_INET,)
         self.local = frozenset(local)
         self.foreign_kept = True
         """Whether loading the table has left those of other owners as they were."""
-        self.tuns = [_open_tun(name) for name in names]
+        self.tuns = [_open_tun(name, index) for name, index in links.items()]
         self.witnesses = {
             opened.fileno(): (opened, family == socket.AF_INET, protocol)
             for family in families
@@ -200,10 +203,12 @@ def _drain(descriptor: int) -> list[bytes]:
         return packets
 
 
-def _open_tun(name: str) -> int:
+def _open_tun(name: str, index: int) -> int:
     """A tun device of that name, up. Linux, Documentation/networking/tuntap.rst."""
     descriptor = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
     try:
+        if index:
+            fcntl.ioctl(descriptor, _TUNSETIFINDEX, struct.pack("=I", index))
         fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
     except OSError as error:
         raise OSError(error.errno, error.strerror, TUN) from error
@@ -224,7 +229,9 @@ def build_world(order: dict[str, Any]) -> Wires:
             Path("/proc/sys", key).write_text(value)
     netlink.raise_link("lo")
     names = list(order["interfaces"])
-    wires = Wires(names, map(bytes.fromhex, order["local"]), ipv6=ipv6)
+    _step_aside(names)
+    links = dict(zip(names, order.get("indexes") or [0] * len(names), strict=True))
+    wires = Wires(links, map(bytes.fromhex, order["local"]), ipv6=ipv6)
     indexes = [socket.if_nametoindex(name) for name in names]
     loopback = [socket.if_nametoindex("lo")]
     netlink.give_addresses(
@@ -248,6 +255,13 @@ def build_world(order: dict[str, Any]) -> Wires:
     if order["table"]:
         wires.foreign_kept = _load(Path(order["table"]), order.get("foreign", ""))
     return wires
+
+
+def _step_aside(names: Collection[str]) -> None:
+    """Rename what the kernel makes in every network once a tunnel's module is loaded, as `sit0`."""
+    for number, name in socket.if_nameindex():
+        if name != "lo" and name in names:
+            netlink.rename_link(name, f"own-{number}")
 
 
 def _load(table: Path, foreign: str) -> bool:

@@ -22,7 +22,7 @@ MAIN, DETOURS = 254, 100
 
 _PROTO_STATIC, _TYPE_UNICAST = 4, 1
 _SCOPE_LINK = 253
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFNAME, _IFF_UP = 0x8913, 0x8914, 0x8923, 0x1
 _AT_ONCE = 64
 _ROUTES, _RTF_LOCAL = Path("/proc/self/net/ipv6_route"), 0x80000000
 _PATIENCE_S, _STEP_S = 10, 0.0005
@@ -35,6 +35,12 @@ def raise_link(name: str) -> None:
         request = struct.pack("16sH14x", name.encode(), 0)
         flags = struct.unpack("16sH14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))
+
+
+def rename_link(name: str, new: str) -> None:
+    """Give an interface that is down another name. Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFNAME, struct.pack("16s16s8x", name.encode(), new.encode()))
 
 
 def give_addresses(given: Iterable[tuple[bytes, int, int]]) -> None:

@@ -74,6 +74,7 @@ HITS = {
     "by its policy": chain("input", "tcp dport 22 accept", policy="drop"),
     "IPv6 alone": chain("input", "tcp dport 80 drop", family="ip6"),
     "another port of IPv6 alone": chain("input", "tcp dport 443 drop", family="ip6"),
+    "by the interface's index": chain("input", 'iif "eth0" tcp dport 443 drop'),
     "UDP": chain("input", "udp dport 443 drop", family="inet"),
     "a reject": chain("input", "tcp dport 80 reject with tcp reset"),
 }
@@ -142,6 +143,7 @@ def test_a_published_port_that_the_proxy_does_not_serve_is_no_alarm(serving: Pri
 MISSES = {
     "what the zones do not open": chain("input", 'iifname "eth0" tcp dport 25 drop'),
     "another interface": chain("input", 'iifname "eth7" drop'),
+    "another interface's index": chain("input", 'iif "near0" drop'),
     "a policy with all of it accepted": chain(
         "input",
         'iifname "eth0" tcp dport { 80, 443 } accept; udp dport 443 accept',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import multiprocessing
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -34,6 +35,14 @@ def _build_and_send(source: BinaryIO, answers: BinaryIO) -> None:
     wires = build_world(ORDER)
     count, first = HEAD.unpack(source.read(HEAD.size))
     answers.write(send_round(wires, count, first, source))
+    answers.flush()
+
+
+def _build_crowded(_: BinaryIO, answers: BinaryIO) -> None:
+    """A world in a network that has an interface of one of its names: a tunnel's module makes some."""
+    subprocess.run(["ip", "link", "add", NAMES[0], "type", "bridge"], check=True, stdin=subprocess.DEVNULL)
+    build_world(ORDER)
+    answers.write(b"built")
     answers.flush()
 
 
@@ -79,3 +88,11 @@ def test_all_addresses_answer_from_the_first_packet_on() -> None:
             seen = _ask(packets)
             assert len(seen) == len(packets), seen
             assert [f"{a}" for a, flags in zip(packets, seen, strict=True) if not flags & DELIVERED] == []
+
+
+def test_a_device_of_the_kernels_own_makes_way() -> None:
+    world = Offshoot(_build_crowded)
+    try:
+        assert (world.output.read() or world.last_words().encode()) == b"built"
+    finally:
+        world.close()

@@ -193,19 +193,15 @@ def _rule(
     from tsstack.explain.places import Places
     from tsstack.explain.question import Asked, resolve
     from tsstack.explain.services import parse_service
-    from tsstack.explain.surroundings import look_around, read_routes
-    from tsstack.explain.world import Land, World
+    from tsstack.explain.surroundings import look_around, read_land
+    from tsstack.explain.world import World
     from tsstack.model.sections import Host
     from tsstack.model.stack import Stack
 
     stack = loaded.stack if loaded else Stack(host=Host(name="host"))
     own = facts.tailscale.addresses if facts.tailscale else ()
     around = look_around(facts.default_interface, facts.paths.tailscale_socket, own)
-    land = Land(
-        around.interfaces,
-        tuple((name, each, size) for name, listed in around.addresses.items() for each, size in listed),
-        read_routes(),
-    )
+    land = read_land(around)
     ground = Ground(stack, facts, Places(loaded) if loaded else None)
     copy = read_ruleset()
     for source, service in ((source, service) for source in sources for service in services):
