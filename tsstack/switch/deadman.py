@@ -7,12 +7,15 @@ command and by the next boot.
 
 The unit stands behind the walls of the boot unit. They must not cost the undoing: where systemd cannot
 build them, and where the undoing fails behind them, a dead man without walls does the work.
+
+Nor must what he loads or says: the package may be gone by then, and the disk of his log and notes full.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -36,7 +39,9 @@ _UNDOING_S = 30.0
 RECORD_S = 60.0
 """So long a dead man waits for the record of his change: its command may have been killed before it."""
 _NOTHING = "nothing to do: the change was confirmed or undone"
+_NOBODY = "0\n"
 _WALLED = "--walled"
+_STDERR = 2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
@@ -50,9 +55,10 @@ def arm(site: Site, pending: Pending, *, systemd: bool) -> None:
     Raises CheckFailed when it does not come up: then nothing may be changed.
     """
     paths = site.paths
-    paths.run.mkdir(parents=True, exist_ok=True)
     words = _words(paths, pending.id, pending.deadline_s or 0.0)
     try:
+        paths.run.mkdir(parents=True, exist_ok=True)
+        write_durably(_ready_file(paths, pending.id), _NOBODY)  # where that does not fit, nor would his note
         if systemd and _arm_behind_walls(site, pending.id, words):
             return
         if systemd:
@@ -84,9 +90,10 @@ def _arm_behind_walls(site: Site, change: str, words: Sequence[str]) -> bool:
     return True
 
 
-def _await_guard(site: Site, change: str) -> None:
-    give_up_s = site.clock.now_s() + _ARM_TIMEOUT_S
-    while not _stands(_ready_file(site.paths, change)):
+def _await_guard(site: Site, change: str, *, besides: int = 0) -> None:
+    """Return once one stands who is not the process `besides`. Raises CheckFailed when nobody comes up."""
+    give_up_s, ready = site.clock.now_s() + _ARM_TIMEOUT_S, _ready_file(site.paths, change)
+    while not _stands(ready) or _noted(ready)[0] == besides:
         if site.clock.now_s() > give_up_s:
             raise CheckFailed(
                 f"the dead man did not come up within {_ARM_TIMEOUT_S:g} s", hint=_where_to_look(site.paths)
@@ -142,9 +149,9 @@ def _noted(ready: Path) -> tuple[int, str]:
     """Who stood guard last: pid and start; 0 when nobody did."""
     try:
         pid_text, _, start = ready.read_text(encoding="ascii").strip().partition(" ")
-    except FileNotFoundError:
+        return int(pid_text), start
+    except (FileNotFoundError, ValueError):
         return 0, ""
-    return int(pid_text), start
 
 
 def _stands(ready: Path) -> bool:
@@ -161,12 +168,11 @@ def disarm(site: Site, change: str) -> None:
     """Send the dead man of a change home. Harmless when there is none."""
     ready = _ready_file(site.paths, change)
     pid, start = _noted(ready)
-    if pid == 0:
-        return
-    if pid != os.getpid() and process_start(pid) == start != "":
+    if pid not in {0, os.getpid()} and process_start(pid) == start != "":
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    ready.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a note that stays names nobody who lives
+        ready.unlink(missing_ok=True)
 
 
 def watch(site: Site, change: str, deadline_s: float, *, walled: bool = False) -> str:
@@ -199,10 +205,23 @@ def watch(site: Site, change: str, deadline_s: float, *, walled: bool = False) -
 
 
 def _hand_over(site: Site, change: str, deadline_s: float) -> bool:
+    """Whether one without walls stands now, or has done it. The package that he needs may be gone.
+
+    He who does not come up is sent home, or systemd would start him ten times a second until he does.
+    """
+    bare = f"{_unit(change)}-bare"
     try:
-        _start_unit(f"{_unit(change)}-bare", _words(site.paths, change, deadline_s))
-    except CommandFailed as error:
-        site.report(f"nobody takes over: {error.message}")
+        _start_unit(bare, _words(site.paths, change, deadline_s))
+        try:
+            _await_guard(site, change, besides=os.getpid())
+        except CheckFailed:
+            waits = _is_pending(site, change)
+            if waits:  # where nobody can tell it may be he who holds the lock
+                command.run(["systemctl", "stop", bare], check=False)
+            if waits is not False:
+                raise
+    except Exception as error:  # noqa: BLE001  no one else is on guard, so nothing may end him
+        site.report(f"nobody takes over: {describe(error)}")
         return False
     return True
 
@@ -256,25 +275,60 @@ def main() -> int:
     parser.add_argument(_WALLED, action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from tsstack.switch.loaded import load_libraries
+
+    load_libraries()
     paths = Paths(
         Path(options.etc), Path(options.state), Path(options.run), Path(options.socket), Path(options.log)
     )
-    log = (paths.run / "deadman.log").open("a", encoding="utf-8")
-    site = Site(paths=paths, report=lambda line: print_line(log.fileno(), line))
-    ready = _ready_file(paths, options.id)
-    write_durably(ready, f"{os.getpid()} {process_start(os.getpid())}\n")
+    site = Site(paths=paths, report=lambda line: print_line(paths.run / "deadman.log", line))
+    _note_guard(site, options.id)
     try:
         said = watch(site, options.id, float(options.deadline), walled=options.walled)
     finally:
-        if _noted(ready)[0] == os.getpid():  # else it is his who took over
-            ready.unlink(missing_ok=True)
-    print_line(log.fileno(), said)
+        ready = _ready_file(paths, options.id)
+        with contextlib.suppress(OSError):
+            if _noted(ready)[0] == os.getpid():  # else it is his who took over
+                ready.unlink(missing_ok=True)
+    site.report(said)
     return 0
 
 
-def print_line(descriptor: int, line: str) -> None:
-    """Append one line to the dead man's log."""
-    os.write(descriptor, f"{line}\n".encode())
+def _note_guard(site: Site, change: str) -> None:
+    """Say that we stand guard. Raises OSError where that cannot be said and the change has not begun.
+
+    Then it never will. Of one that waits already (its dead man was killed) we are the only guard.
+    """
+    try:
+        start = process_start(os.getpid())
+        write_durably(_ready_file(site.paths, change), f"{os.getpid()} {start}\n")
+    except OSError as error:
+        if not _has_begun(site, change):
+            raise
+        site.report(f"on guard, but nobody can be told: {error}")
+
+
+def _has_begun(site: Site, change: str) -> bool:
+    """Not asked with the lock: who arms us has it."""
+    try:
+        pending = read_pending(site.paths.state)
+    except Exception:  # noqa: BLE001  a record that cannot be read is there
+        return True
+    return pending is not None and pending.id == change
+
+
+def print_line(log: Path, line: str) -> None:
+    """Append one line to the dead man's log; what that does not take goes to stderr (systemd: the journal).
+
+    Raises nothing: what cannot be said must be done all the same.
+    """
+    data = f"{line}\n".encode(errors="backslashreplace")
+    with contextlib.suppress(OSError), log.open("ab", buffering=0) as file:
+        if file.write(data) == len(data):
+            return
+    with contextlib.suppress(OSError):
+        if select.select([], [_STDERR], [], 0)[1]:  # a journal that hangs must not hold him up
+            os.write(_STDERR, data)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from tsstack.errors import CheckFailed, RollbackFailed, TsstackError, UsageError
@@ -60,7 +60,8 @@ def _bring_back(site: Site, pending: Pending) -> None:
         if pending.previous_boot is not None and site.store.boot() != pending.previous_boot:
             site.store.point("boot", pending.previous_boot)
     with noted(left, "the machine cannot be looked at"):
-        site.paths.run.mkdir(parents=True, exist_ok=True)  # a reboot has taken it
+        with suppress(OSError):  # a reboot has taken it; what cannot do without it says so itself
+            site.paths.run.mkdir(parents=True, exist_ok=True)
         facts = site.facts()
         back: list[Part] = []
         for part in reversed(site.parts):
@@ -148,7 +149,10 @@ def recover(site: Site, *, booting: bool = False, unguarded: bool = False) -> Re
         remove_leftovers(site.paths, everywhere=pending is not None)
     except OSError as error:  # they do no harm, and must not keep a change from being undone
         site.report(f"half-written files stay: {error}")
-    _send_home(site, pending)
+    try:
+        _send_home(site, pending)
+    except OSError as error:  # nor must he who guards nothing
+        site.report(f"a dead man whom nobody needs may stay: {error}")
     if pending is None:
         return None
     late = pending.deadline_s is not None and site.clock.now_s() >= pending.deadline_s

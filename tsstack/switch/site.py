@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tsstack.errors import CheckFailed
@@ -18,6 +19,16 @@ def _silent(_: str) -> None:
     return None
 
 
+def _tolerant(report: Report) -> Report:
+    """What cannot be said (a full disk, a terminal that went away) keeps nothing from being done."""
+
+    def say(line: str) -> None:
+        with suppress(OSError, ValueError):  # the latter of a closed stream; never Interrupted
+            report(line)
+
+    return say
+
+
 @dataclass(frozen=True)
 class Site:
     """One host, as the switch sees it. Tests give it other paths, parts, a clock of their own."""
@@ -27,6 +38,9 @@ class Site:
     clock: Clock = field(default_factory=SystemClock)
     report: Report = _silent
     gather: Callable[[Paths], Facts] = gather_facts
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "report", _tolerant(self.report))
 
     @property
     def store(self) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -97,6 +98,19 @@ def write_durably(path: Path, text: str | bytes, *, mode: int = 0o644) -> None:
         staged.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def write_note(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """As `write_durably`, for what may get lost: on a full disk the one before makes room, or there is none.
+
+    Raises OSError only where the one before, which is not true any more, cannot be removed.
+    """
+    try:
+        write_durably(path, text, mode=mode)
+    except OSError:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            write_durably(path, text, mode=mode)
 
 
 def link_durably(link: Path, target: Path | str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from firewall_stack import stack_of
@@ -69,6 +71,16 @@ def test_pitfall_10_an_undone_port_loses_its_connections_and_no_other_does(world
         assert [opened.goes_on(), kept.goes_on()] == [False, True]
         restore(world, before)
         assert kept.goes_on()
+
+
+def test_where_the_disk_takes_no_record_the_table_is_back_and_the_connections_are_cut(world: World) -> None:
+    world.load(RULES)
+    before = observe(world)
+    world.load(OPENED)
+    full = replace(world.facts, paths=replace(world.facts.paths, run=Path("/proc/full")))
+    with Conversation(world, 8080) as opened, Conversation(world, 80) as kept:
+        within(world.host, lambda: PART.restore(before, full))
+        assert [opened.goes_on(), kept.goes_on()] == [False, True]
 
 
 def test_pitfall_10_where_no_table_was_nothing_is_cut(world: World) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+import sysconfig
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from systemd_root import SystemdHost, systemd_host
+
+import tsstack
 
 __all__ = ["systemd_host"]
 
@@ -113,6 +118,24 @@ def await_undone(host: SystemdHost, within_s: float = 20.0) -> None:
         time.sleep(0.1)
 
 
+def log_where_walls_are(host: SystemdHost) -> None:
+    """The admin's nginx.conf logs to where the walls let nobody write: `nginx -t` fails there."""
+    host.run("sed", "-i", "s|access_log .*;|access_log /data/logs/access.log;|", "/etc/nginx/nginx.conf")
+    host.run("systemctl", "reload", "nginx")
+
+
+@contextmanager
+def without_package(host: SystemdHost) -> Iterator[None]:
+    """As in the midst of an upgrade: what Python could load is not there."""
+    folders = [str(Path(tsstack.__file__).parent), *map(sysconfig.get_path, ("purelib", "stdlib"))]
+    for folder in folders:
+        host.run("mount", "-t", "tmpfs", "tmpfs", folder)
+    assert host.run(TSSTACK, "--help", check=False).returncode != 0
+    yield
+    for folder in folders:
+        host.run("umount", folder)
+
+
 def systemd_run_that(host: SystemdHost, does: str) -> None:
     """Another systemd-run, first on the path, for what stands behind walls."""
     text = f'#!/bin/sh\ncase "$*" in *--walled*) {does} ;; esac\nexec /usr/bin/systemd-run "$@"\n'
@@ -148,9 +171,7 @@ def test_all_of_a_switch_is_undone_behind_walls(host: SystemdHost) -> None:
 
 
 def test_what_cannot_be_undone_behind_walls_is_undone_without(host: SystemdHost) -> None:
-    """The admin's nginx.conf logs to where the walls let nobody write: `nginx -t` fails there."""
-    host.run("sed", "-i", "s|access_log .*;|access_log /data/logs/access.log;|", "/etc/nginx/nginx.conf")
-    host.run("systemctl", "reload", "nginx")
+    log_where_walls_are(host)
     before = picture(host)
     write(host, SECOND)
     host.run(TSSTACK, "switch", "--confirm", "3s")
@@ -159,6 +180,39 @@ def test_what_cannot_be_undone_behind_walls_is_undone_without(host: SystemdHost)
     assert "/data/logs/access.log" in log(host)
     assert "one without walls goes on" in log(host)
     assert log(host).endswith("it was not confirmed in time\n")
+
+
+def test_whom_nobody_relieves_goes_on_behind_his_walls(host: SystemdHost) -> None:
+    """What he can undo there he undoes, what he cannot as soon as there is somebody to hand over to."""
+    log_where_walls_are(host)
+    before = picture(host)
+    write(host, SECOND)
+    host.run(TSSTACK, "switch", "--confirm", "8s")
+    (unit,) = dead_men(host)
+    with without_package(host):
+        deadline = time.monotonic() + 60
+        while "nobody takes over: the dead man did not come up" not in log(host):
+            assert time.monotonic() < deadline, log(host) + host.run("journalctl", "-n", "50").stdout
+            time.sleep(0.1)
+        now = picture(host)
+        assert {name for name in before if now[name] != before[name]} <= {"served"}
+        assert unit in dead_men(host)
+    await_undone(host, 120)
+    assert picture(host) == before
+    assert "one without walls goes on" in log(host)
+
+
+def test_who_is_killed_while_the_package_is_gone_is_back_with_it(host: SystemdHost) -> None:
+    before = picture(host)
+    write(host, SECOND)
+    host.run(TSSTACK, "switch", "--confirm", "8s")
+    (unit,) = dead_men(host)
+    with without_package(host):
+        host.run("systemctl", "kill", "--signal=KILL", unit)
+        time.sleep(9)
+        assert host.path("/var/lib/tsstack/pending.json").exists()
+    await_undone(host, 60)
+    assert picture(host) == before
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,46 @@ def test_a_process_that_took_over_the_pid_is_let_alone(
     doorkeeper.ensure_stopped(facts)
     assert process.poll() is None
     assert not doorkeeper.was_started(facts)
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Iterator[Facts]:
+    """A host on which a daemon of our own may be started."""
+    generation = tmp_path / "state" / "generations" / "1" / "nginx"
+    generation.mkdir(parents=True)
+    (generation / "identity.json").write_text("{}")
+    (tmp_path / "state" / "current").symlink_to("generations/1")
+    paths = Paths(tmp_path / "etc", tmp_path / "state", tmp_path, tmp_path / "none", tmp_path)
+    facts = Facts(systemd=False, paths=paths)
+    yield facts
+    doorkeeper.ensure_stopped(facts)
+
+
+def test_one_of_whom_the_disk_takes_no_note_runs_and_is_known_to_whoever_started_it(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An undoing that is tried again would start another one each time."""
+    run, started = facts.paths.run, []
+    start = doorkeeper.start
+    monkeypatch.setattr(
+        doorkeeper, "start", lambda *how, **more: started.append(start(*how, **more)) or started[-1]
+    )
+    (run / f".identity.state.{os.getpid()}.new").mkdir()  # in the way of the note
+    doorkeeper.ensure_running(facts)
+    doorkeeper.ensure_running(facts)
+    assert len(started) == 1
+    assert doorkeeper.is_running(facts)
+    assert not (run / "identity.state").exists()
+    doorkeeper.ensure_stopped(facts)
+    assert not doorkeeper.is_running(facts)
+    assert not Path(f"/proc/{started[0]}").exists() or "Z" in Path(f"/proc/{started[0]}/stat").read_text()
+
+
+def test_one_that_runs_is_not_started_anew_while_the_package_is_gone(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doorkeeper.ensure_running(facts)
+    monkeypatch.setattr(doorkeeper, "_CODE", ("gone.py",))
+    assert doorkeeper.is_running(facts)
+    doorkeeper.ensure_stopped(facts)
+    assert not doorkeeper.is_running(facts)

@@ -26,6 +26,7 @@ from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Wanted, confirm, prepare
 from tsstack.switch.verbs import activate_boot, activate_firewall_early, roll_back
 from tsstack.system.clock import SystemClock
+from tsstack.system.processes import process_start
 
 ARM = deadman.arm  # before a fixture takes it away
 NEW = {"firewall/table": "new\n", "proxy/conf": "new\n", "tailscale/prefs": "new\n"}
@@ -630,29 +631,43 @@ class TestDeadMan:
         assert "undone" in deadman.watch(host.site, pending.id, pending.deadline_s)
         assert_as_before(host)
 
-    @pytest.mark.parametrize("systemd_takes_him", [True, False])
-    def test_what_fails_behind_walls_is_handed_over_once_or_tried_on(
-        self, host: Host, pending: Pending, monkeypatch: Patch, systemd_takes_him: bool
+    @pytest.mark.parametrize("comes", ["stands", "is done before anybody looks", "never", "not even started"])
+    def test_what_fails_behind_walls_is_handed_over_to_one_who_stands_or_tried_on(
+        self, host: Host, pending: Pending, monkeypatch: Patch, comes: str
     ) -> None:
         host.parts[0].fail_at.add("restore")
-        started: list[str] = []
+        paths, ran, began_s = host.site.paths, [], host.clock.time_s
 
-        def start(name: str, words: list[str]) -> None:
-            started.append(name)
-            if not systemd_takes_him:
+        def run(argv: list[str], **_: object) -> None:
+            ran.append([word for word in argv if "tsstack-deadman-" in word] + argv[:2])
+            if argv[0] != "systemd-run":
+                host.parts[0].fail_at.clear()  # what was in the way is gone meanwhile
+                return
+            assert "--walled" not in argv
+            if comes == "stands":
+                other = os.getppid()
+                paths.run.mkdir(exist_ok=True)
+                (paths.run / f"deadman-{pending.id}.ready").write_text(f"{other} {process_start(other)}\n")
+            elif comes == "is done before anybody looks":
                 host.parts[0].fail_at.clear()
-                raise CommandFailed("systemd-run ended with 1", returncode=1, stderr="")
-            assert "--walled" not in words
+                with host_lock(paths.state, host.clock):
+                    recover(host.site)
+            elif comes == "not even started":
+                host.parts[0].fail_at.clear()
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-        monkeypatch.setattr(deadman, "_start_unit", start)
+        monkeypatch.setattr("tsstack.system.command.run", run)
         assert pending.deadline_s is not None
         said = deadman.watch(host.site, pending.id, pending.deadline_s, walled=True)
-        assert started == [f"tsstack-deadman-{pending.id}-bare"]
-        if systemd_takes_him:
+        bare = f"tsstack-deadman-{pending.id}-bare"
+        assert ran[0] == [f"--unit={bare}", "systemd-run", "--collect"]
+        assert ran[1:] == ([[bare, "systemctl", "stop"]] if comes == "never" else [])
+        if comes == "stands":
             assert "one without walls goes on" in said
-            assert read_pending(host.site.paths.state) is not None, "he finds what is left to do"
+            assert read_pending(paths.state) is not None, "he finds what is left to do"
         else:
             assert_as_before(host)
+        assert host.clock.time_s - began_s < 120
 
     @pytest.mark.parametrize("kept", ["nothing", "another change"])
     def test_he_whose_change_never_came_goes_home_early(

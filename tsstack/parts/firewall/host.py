@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -175,12 +176,15 @@ class Firewall:
             session = Session()
             # Our own text begins with the removal; a second one does no harm and a listing needs it.
             session.run(_REMOVE if text is None else f"{_REMOVE}{text}")
+            # The record only says that a table is as we loaded it; without it the next switch loads anew.
             if snapshot["file"] is None:
-                _forget_record(facts)
+                with contextlib.suppress(OSError):
+                    _forget_record(facts)
                 if session.list_table(_FAMILY, _TABLE) != text:
                     raise RollbackFailed(f"{_SUBJECT} came back otherwise than it was", hint=_LOOK)
             else:
-                _write_record(facts, str(text))
+                with contextlib.suppress(OSError):
+                    _write_record(facts, str(text), needed=False)
         except (CheckFailed, NftError, OSError) as error:
             raise RollbackFailed(f"{_SUBJECT} cannot be brought back: {error}", hint=_LOOK) from error
         # Without a table everything is accepted: nothing was let in by one, or nothing is shut out now.
@@ -308,12 +312,13 @@ def _read_record(facts: Facts) -> dict[str, str] | None:
     return record if known else None
 
 
-def _write_record(facts: Facts, text: str) -> None:
-    from tsstack.system.files import write_durably
+def _write_record(facts: Facts, text: str, *, needed: bool = True) -> None:
+    from tsstack.system.files import write_durably, write_note
 
     record = {"fingerprint": fingerprint(_TABLE), "text": text, "moment": moment_of(_TABLE)}
     facts.paths.run.mkdir(parents=True, exist_ok=True)
-    write_durably(_record_path(facts), json.dumps(record), mode=0o600)
+    write = write_durably if needed else write_note
+    write(_record_path(facts), json.dumps(record), mode=0o600)
 
 
 def _forget_record(facts: Facts) -> None:

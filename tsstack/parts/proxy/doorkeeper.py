@@ -28,12 +28,19 @@ _WAIT_S = 10.0
 _TRANSIENT = "/run/systemd/transient/"  # systemd.unit(5), the load path
 _CODE = ("identity.py", "peers.py")
 
+_unnoted: dict[Path, dict[str, Any]] = {}
+"""By its state file, a daemon that we have started and of whom a full disk took no note: only we know."""
+
 
 def is_running(facts: Facts) -> bool:
     """Whether the daemon runs with the code and the arguments that it should have, and answers."""
     record = _record(facts)
+    try:
+        stamp = _stamp(facts)
+    except FileNotFoundError:  # the package is being exchanged: who runs can only stay
+        stamp = str(record.get("stamp"))
     return (
-        record.get("stamp") == _stamp(facts)
+        record.get("stamp") == stamp
         and (facts.systemd or process_start(record.get("pid", 0)) == record.get("start"))
         and _answers(_socket(facts))
     )
@@ -56,8 +63,10 @@ def ensure_running(facts: Facts) -> None:
             pid = start(_words(facts), log=facts.paths.log / LOG, cwd=Path("/"))
     except CommandFailed as error:
         raise ApplyFailed(f"the identity daemon did not start: {error.message}") from error
-    began = process_start(pid)
-    write_durably(_state(facts), json.dumps({"pid": pid, "start": began, "stamp": _stamp(facts)}))
+    _unnoted[_state(facts)] = record = {"pid": pid, "start": process_start(pid), "stamp": _stamp(facts)}
+    with suppress(OSError):
+        write_durably(_state(facts), json.dumps(record))
+        del _unnoted[_state(facts)]
     deadline_s = time.monotonic() + _WAIT_S
     while time.monotonic() < deadline_s:
         # The new daemon puts its socket in the old one's place in one rename: no moment without an answer.
@@ -81,6 +90,7 @@ def ensure_stopped(facts: Facts) -> None:
         _end(record)
     _socket(facts).unlink(missing_ok=True)
     _state(facts).unlink(missing_ok=True)
+    _unnoted.pop(_state(facts), None)
 
 
 def was_started(facts: Facts) -> bool:
@@ -138,6 +148,8 @@ def _state(facts: Facts) -> Path:
 
 
 def _record(facts: Facts) -> dict[str, Any]:
+    if _state(facts) in _unnoted:
+        return _unnoted[_state(facts)]
     try:
         record = json.loads(_state(facts).read_text(encoding="ascii"))
     except (OSError, ValueError):

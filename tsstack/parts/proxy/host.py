@@ -29,7 +29,7 @@ from tsstack.parts.proxy.links import is_linked, links, put_links, set_links, ta
 from tsstack.parts.proxy.pem import read_plain
 from tsstack.parts.proxy.plan import PLAN, Plan, parse_plan, read_plan
 from tsstack.parts.proxy.probe import ask_status, describe_silent, probe_tcp, probe_vhosts
-from tsstack.parts.proxy.seen import Seen, list_changes, parse_seen
+from tsstack.parts.proxy.seen import Seen, changed_settings, list_changes, parse_seen
 from tsstack.parts.proxy.supply import (
     Marks,
     list_due,
@@ -37,10 +37,11 @@ from tsstack.parts.proxy.supply import (
     marks_of,
     provide_certificates,
 )
-from tsstack.system.files import write_durably
+from tsstack.parts.proxy.tried import tried
+from tsstack.system.files import write_durably, write_note
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
     from tsstack.model.facts import Facts
     from tsstack.model.stack import Stack
@@ -119,7 +120,7 @@ class ProxyPart:
             outdated=master is not None and nginx.is_outdated(master),
             loaded=loaded,
             services=known,
-            settings=_changed_settings(plan, live, known),
+            settings=changed_settings(plan, live, known),
             identity=doorkeeper.is_running(facts),
             identity_started=doorkeeper.was_started(facts),
             due=list_due(plan, marks_of(record)),
@@ -407,13 +408,23 @@ def _leave_to_others(nginx: Engine, facts: Facts, report: Report) -> None:
 def _restore(snapshot: Snapshot, facts: Facts) -> None:
     """`paths.current` is back at what it was when the snapshot was taken."""
     seen, plan = parse_seen(snapshot), _live_plan(facts)
-    note_before(facts, seen.ran_before)
+    left: list[str] = []
+    with tried(left):
+        note_before(facts, seen.ran_before)
+    with tried(left):
+        if plan is not None and plan.identity:
+            doorkeeper.ensure_running(facts)
+        elif not seen.identity_started:
+            doorkeeper.ensure_stopped(facts)
+    with tried(left):
+        _restore_nginx(seen, plan, facts)
+    if left:
+        raise ApplyFailed("; ".join(left))
+
+
+def _restore_nginx(seen: Seen, plan: Plan | None, facts: Facts) -> None:
     links_now = {link: target_of(link) for link in links(facts)}
     put_links({Path(link): target for link, target in seen.links.items()})
-    if plan is not None and plan.identity:
-        doorkeeper.ensure_running(facts)
-    elif not seen.identity_started:
-        doorkeeper.ensure_stopped(facts)
     nginx = engine(seen.main_config, facts)
     master = nginx.master()
     marks = marks_of(_read_record(facts))
@@ -435,7 +446,7 @@ def _restore(snapshot: Snapshot, facts: Facts) -> None:
     if not seen.record:
         _record_path(facts).unlink(missing_ok=True)
     elif plan is not None and seen.running:
-        _write_record(facts, plan, nginx.master(), marks)
+        _write_record(facts, plan, nginx.master(), marks, write=write_note)
 
 
 def _in_doubt(facts: Facts) -> bool:
@@ -448,19 +459,6 @@ def _record_path(facts: Facts) -> Path:
     return facts.paths.run / "proxy.json"
 
 
-def _changed_settings(
-    plan: Plan | None, live: Plan | None, known: dict[str, Any]
-) -> dict[str, dict[str, JsonValue]]:
-    """What the live file says of the services that `plan` changes."""
-    if plan is None or live is None or live.services != known:
-        return {}
-    return {
-        key: settings
-        for key, settings in live.settings.items()
-        if plan.services.get(key, known[key]) != known[key]
-    }
-
-
 def _read_record(facts: Facts) -> dict[str, Any]:
     try:
         record = json.loads(_record_path(facts).read_text(encoding="ascii"))
@@ -469,7 +467,13 @@ def _read_record(facts: Facts) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _write_record(facts: Facts, plan: Plan, master: Master | None, marks: Marks) -> None:
+def _write_record(
+    facts: Facts,
+    plan: Plan,
+    master: Master | None,
+    marks: Marks,
+    write: Callable[[Path, str], None] = write_durably,
+) -> None:
     record: dict[str, JsonValue] = {
         "digest": plan.digest,
         "main_config": plan.main_config,
@@ -481,4 +485,4 @@ def _write_record(facts: Facts, plan: Plan, master: Master | None, marks: Marks)
     }
     text = json.dumps(record, sort_keys=True)
     if not _record_path(facts).exists() or _record_path(facts).read_text(encoding="ascii") != text:
-        write_durably(_record_path(facts), text)
+        write(_record_path(facts), text)

@@ -10,7 +10,7 @@ from tsstack.parts.part import Change
 from tsstack.parts.proxy.discovery import OWN_HTTP, OWN_MAIN
 
 if TYPE_CHECKING:
-    from tsstack.parts.part import Snapshot
+    from tsstack.parts.part import JsonValue, Snapshot
     from tsstack.parts.proxy.plan import Plan
 
 
@@ -54,6 +54,19 @@ def parse_seen(snapshot: Snapshot) -> Seen:
     """
     raw: dict[str, Any] = {each.name: snapshot[each.name] for each in fields(Seen) if each.name in snapshot}
     return Seen(**{**raw, "due": tuple(raw["due"])})
+
+
+def changed_settings(
+    plan: Plan | None, live: Plan | None, known: dict[str, Any]
+) -> dict[str, dict[str, JsonValue]]:
+    """What the live file says of the services that `plan` changes."""
+    if plan is None or live is None or live.services != known:
+        return {}
+    return {
+        key: settings
+        for key, settings in live.settings.items()
+        if plan.services.get(key, known[key]) != known[key]
+    }
 
 
 def list_changes(plan: Plan | None, seen: Seen) -> tuple[Change, ...]:

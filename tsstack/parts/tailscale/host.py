@@ -231,9 +231,11 @@ class TailscalePart:
         # Nothing was asked of it then: of one that is away, or had left the tailnet, the note alone went.
         if "away" in snapshot or not (snapshot["enrolled"] or snapshot.get("asked", True)):
             with _mapped(RollbackFailed):
-                write_originals(_state(facts), originals)
-                if "away" in snapshot:
-                    _return(facts)
+                try:
+                    if "away" in snapshot:
+                        _return(facts)
+                finally:
+                    write_originals(_state(facts), originals)
             return
         api = _api(facts)
         before: Any = snapshot["prefs"]
