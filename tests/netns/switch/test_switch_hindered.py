@@ -37,7 +37,8 @@ bandwidth: {eth0: {egress: 50mbit, ingress: 40mbit}}
 )
 # All that Python may load later than at its start: ours, that of others, its own.
 CODE = [str(Path(tsstack.__file__).parent), *map(sysconfig.get_path, ("purelib", "stdlib"))]
-WAIT_S = 4
+WAIT_S = 12
+"""A slow machine still has to be done with the switch, and with what is put in his way."""
 
 
 @pytest.fixture
@@ -172,5 +173,5 @@ def test_a_package_that_is_back_before_the_deadline_confirms(host: PrivateHost) 
     for folder in CODE:
         host.run("umount", folder)
     host.tsstack("confirm")
-    assert not [*host.path(RUN).glob("deadman-*")] or not [*host.path(RUN).glob("deadman-*.ready")]
+    assert not [*host.path(RUN).glob("deadman-*.ready")]
     assert picture(host)["rules"] == changed["rules"]

@@ -187,7 +187,7 @@ def test_whom_nobody_relieves_goes_on_behind_his_walls(host: SystemdHost) -> Non
     log_where_walls_are(host)
     before = picture(host)
     write(host, SECOND)
-    host.run(TSSTACK, "switch", "--confirm", "8s")
+    host.run(TSSTACK, "switch", "--confirm", "15s")
     (unit,) = dead_men(host)
     with without_package(host):
         deadline = time.monotonic() + 60
@@ -205,11 +205,11 @@ def test_whom_nobody_relieves_goes_on_behind_his_walls(host: SystemdHost) -> Non
 def test_who_is_killed_while_the_package_is_gone_is_back_with_it(host: SystemdHost) -> None:
     before = picture(host)
     write(host, SECOND)
-    host.run(TSSTACK, "switch", "--confirm", "8s")
+    host.run(TSSTACK, "switch", "--confirm", "15s")
     (unit,) = dead_men(host)
     with without_package(host):
         host.run("systemctl", "kill", "--signal=KILL", unit)
-        time.sleep(9)
+        time.sleep(16)
         assert host.path("/var/lib/tsstack/pending.json").exists()
     await_undone(host, 60)
     assert picture(host) == before
