@@ -77,6 +77,10 @@ MONITOR_JUDGEMENT = (
 BENCH_JUDGEMENT = ("figures", "fitness", "grades", "iperf", "kernels", "mtu_search", "peers", "wire")
 
 
+# What nginx is asked, and which answers are right; `prove/vhosts.py` and what it starts ask.
+VHOST_JUDGEMENT = ("handshakes", "hosting", "lies", "lists", "places", "questions", "strangers")
+
+
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if "_assets" not in path.parts)
 
@@ -110,6 +114,7 @@ def is_pure(path: Path) -> bool:
             *(f"monitor/{name}.py" for name in MONITOR_JUDGEMENT),
             *(f"bench/{name}.py" for name in BENCH_JUDGEMENT),
             "prove/expected.py",
+            *(f"prove/{name}.py" for name in VHOST_JUDGEMENT),
         }
     )
 

@@ -116,9 +116,10 @@ def print_hearing(hearing: Hearing, loaded: LoadedStack) -> None:
     if not hearing.checks:
         return
     result(style("By name", bold=True))
-    if hearing.checks <= _LISTED:
-        for each in hearing.answers:
-            paint = _paint("wrong" if not each.agrees else "open" if each.question.upstreams else "closed")
+    plain = [each for each in hearing.answers if not each.question.about]
+    if len(plain) <= _LISTED:
+        for each in plain:
+            paint = _paint("wrong" if not each.agrees else "open" if each.question.passes else "closed")
             result(f"  {paint} {each.question}  {each.seen}")
     for each in hearing.mismatches[:_SHOWN]:
         file, line, column = loaded.place(each.question.key)
@@ -128,9 +129,10 @@ def print_hearing(hearing: Hearing, loaded: LoadedStack) -> None:
     if len(hearing.mismatches) > _SHOWN:
         result(f"... and {len(hearing.mismatches) - _SHOWN} more; --json prints them all")
     if hearing.shared_handshakes:
-        result(f"{hearing.shared_handshakes} of the names were asked on connections that were open already")
+        result(f"{hearing.shared_handshakes} of the requests went over connections that were open already")
     result(
-        f"{hearing.checks} requests by name in {hearing.duration_s:.1f} s: {_count(len(hearing.mismatches))}"
+        f"{hearing.checks} requests and sockets in {hearing.duration_s:.1f} s: "
+        f"{_count(len(hearing.mismatches))}"
     )
 
 

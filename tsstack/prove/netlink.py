@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-_RTM_NEWADDR, _RTM_NEWROUTE, _RTM_NEWRULE = 20, 24, 32
+_RTM_NEWADDR, _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWRULE = 20, 24, 25, 32
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE = 0x1, 0x4, 0x400
 _NLMSG_ERROR = 2
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -20,8 +20,9 @@ _FRA_PRIORITY, _FRA_TABLE, _FR_ACT_TO_TBL = 6, 15, 1
 MAIN, DETOURS = 254, 100
 """Routing tables: the usual one, and the first of those for packets of another traffic class."""
 
-_PROTO_STATIC, _TYPE_UNICAST = 4, 1
-_SCOPE_LINK = 253
+_LOCAL = 255  # asked before the others, by every packet
+_PROTO_STATIC, _TYPE_UNICAST, _TYPE_LOCAL, _TYPE_UNREACHABLE = 4, 1, 2, 7
+_SCOPE_LINK, _SCOPE_HOST = 253, 254
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFNAME, _IFF_UP = 0x8913, 0x8914, 0x8923, 0x1
 _AT_ONCE = 64
 _ROUTES, _RTF_LOCAL = Path("/proc/self/net/ipv6_route"), 0x80000000
@@ -81,6 +82,26 @@ def route_message(address: bytes, prefix: int, interface: int, table: int = MAIN
     )
     destination = _attribute(_RTA_DST, address) if prefix else b""
     return _message(_RTM_NEWROUTE, head + destination + _attribute(_RTA_OIF, struct.pack("=I", interface)))
+
+
+def own_network_message(address: bytes, prefix: int, interface: int) -> bytes:
+    """Make a whole network this host's own. In IPv6 who binds one of it needs IP_FREEBIND (ip(7))."""
+    scope = _SCOPE_HOST if len(address) == 4 else 0
+    head = struct.pack(
+        "=BBBBBBBBI", _FAMILY[len(address)], prefix, 0, 0, _LOCAL, _PROTO_STATIC, scope, _TYPE_LOCAL, 0
+    )
+    out = _attribute(_RTA_OIF, struct.pack("=I", interface))
+    return _message(_RTM_NEWROUTE, head + _attribute(_RTA_DST, address) + out)
+
+
+def unreachable_message(address: bytes, *, there: bool) -> bytes:
+    """An address that nobody can connect to (EHOSTUNREACH), even if it is this host's; or an end of that."""
+    bits = len(address) * 8
+    head = struct.pack(
+        "=BBBBBBBBI", _FAMILY[len(address)], bits, 0, 0, _LOCAL, _PROTO_STATIC, 0, _TYPE_UNREACHABLE, 0
+    )
+    kind = _RTM_NEWROUTE if there else _RTM_DELROUTE
+    return _message(kind, head + _attribute(_RTA_DST, address))
 
 
 def class_rule_message(version: int, traffic_class: int, table: int) -> bytes:

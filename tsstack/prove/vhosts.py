@@ -15,18 +15,24 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
 from tsstack.prove import netlink
 from tsstack.prove.backends import Backends, stand_in_address
-from tsstack.prove.client import HANDSHAKES, Client
-from tsstack.prove.hosting import Question, addresses_of, ask_everyone
+from tsstack.prove.client import Client
+from tsstack.prove.hosting import ask_everyone
+from tsstack.prove.listening import open_sockets
+from tsstack.prove.lists import compare_lists, compare_sockets
+from tsstack.prove.places import Socket, addresses_of, names_of_host, sockets_of, vhosts_of
+from tsstack.prove.questions import NETWORK_4, NETWORK_6, Asked, Question
+from tsstack.prove.strangers import names_written
+from tsstack.prove.vouching import Vouched
 from tsstack.prove.world import NoWorld
 from tsstack.system import command
 from tsstack.system.namespaces import Offshoot
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
 
 CLIENT = "(a client)"
 _FILES = ("http.conf", "main.conf", "nginx.conf")
+_ALLOWED = Path("nginx/identity.json")
 _FOLDERS = ("tls", "run", "log")
 _UPSTREAM = re.compile(r"^(\s+server )([^\s;]+)((?: [^;]*)?;)$", re.MULTILINE)
 _REFUSAL = re.compile(r"\[emerg\]\s*(?:\d+#\d+:\s*)?(.*)")
@@ -46,20 +53,20 @@ _ALONE = "daemon off; master_process off; user root root;"
 _WHILE_WE_LIVE = '[ "$PPID" = "$0" ] && exec "$@"'
 _PATIENCE_S = 60
 _START_S = 15.0
-_TRIES = 3
+_TRUSTED = "ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One question, and what was seen: the endpoint that it came to, or words for what went wrong."""
 
-    question: Question
+    question: Asked
     seen: str
 
     @property
     def agrees(self) -> bool:
         """Whether it is what the file says."""
-        return self.seen in (self.question.upstreams or (self.question.expected,))
+        return self.question.agrees(self.seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +118,14 @@ class VhostExperiment:
         from tsstack.parts.proxy.plan import read_plan
 
         self._started_s = time.monotonic()
-        self._questions = tuple(ask_everyone(stack, facts))
+        self._stack, self._facts, self._generation = stack, facts, generation
         plan = read_plan(generation)
         if plan is None:
             raise CheckFailed(f"{generation / 'nginx'} has no plan.json", hint="switch again")
+        written = names_written((generation / "nginx" / "http.conf").read_text(encoding="utf-8"))
+        self._questions = tuple(ask_everyone(stack, facts, written))
         self._folder = Scratch()
-        scene = _Scene(self._folder.path, generation, plan, facts)
+        scene = _Scene(self._folder.path, generation, plan, facts, _secured_hosts(stack))
         addresses = addresses_of(stack, facts)
         try:
             self._agent = Offshoot(lambda _, out: _hold(scene, addresses, self._questions, out))
@@ -135,11 +144,18 @@ class VhostExperiment:
                 f"nginx does not come up with the new configuration: {answer['refused']}",
                 hint="`tsstack check` tells more",
             )
-        handshakes = sum(each.scheme == "https" for each in self._questions)
+        sockets = {Socket(*each) for each in answer["sockets"]}
+        facts = [
+            *compare_sockets(sockets_of(self._stack, self._facts), sockets),
+            *compare_lists(self._stack, (self._generation / _ALLOWED).read_text(encoding="utf-8")),
+        ]
         return Hearing(
-            tuple(Answer(each, seen) for each, seen in zip(self._questions, answer["seen"], strict=True)),
+            (
+                *(Answer(each, seen) for each, seen in zip(self._questions, answer["seen"], strict=True)),
+                *(Answer(fact, seen) for fact, seen in facts),
+            ),
             time.monotonic() - self._started_s,
-            max(0, handshakes - HANDSHAKES),
+            answer["shared"],
         )
 
     def __enter__(self) -> Self:
@@ -158,6 +174,8 @@ class _Scene:
     generation: Path
     plan: Plan
     facts: Facts
+    secured: tuple[str, ...] = ()
+    """The names of upstreams that speak TLS."""
 
     def write(self) -> tuple[list[str], int]:
         """Write it all. Returns the endpoints of the upstreams and the port of their stand-ins."""
@@ -186,6 +204,7 @@ class _Scene:
 
     def _relocate(self, text: str) -> str:
         paths = self.facts.paths
+        text = text.replace(f"{paths.etc}/{_TRUSTED}", f"{self.scratch}/tls/upstreams.crt")
         # Longest first: one of the folders may lie within another.
         for folder in sorted((paths.tls, paths.run, paths.log), key=lambda each: -len(str(each))):
             text = text.replace(f"{folder}/", f"{self._moved(folder)}/")
@@ -219,60 +238,68 @@ class _Scene:
         return placed
 
 
-def _hold(scene: _Scene, addresses: Iterable[str], questions: Iterable[Question], out: BinaryIO) -> None:
+def _hold(scene: _Scene, addresses: Iterable[str], questions: Sequence[Question], out: BinaryIO) -> None:
     """In the world: start nginx, ask, tell."""
     signal.alarm(_PATIENCE_S)
     endpoints, port = scene.write()
     certificates = scene.place_certificates()
+    vouched = Vouched(scene.scratch / "tls", scene.secured) if scene.secured else None
     _give_addresses(addresses)
-    backends = Backends(endpoints, port, scene.scratch / "run" / "identity.sock")
+    backends = Backends(endpoints, port, scene.scratch / "run" / "identity.sock", vouched)
     log = scene.scratch / "log" / "start.log"
     words: list[str | Path] = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", _WHILE_WE_LIVE, str(os.getpid())]
     nginx = command.start([*words, "nginx", "-g", _ALONE, "-c", scene.scratch / "nginx.conf"], log=log)
     try:
-        refused = _wait_until_up(nginx, scene.plan, log)
-        client = Client(backends, certificates)
-        told = {"refused": refused} if refused else {"seen": [_ask(client, each) for each in questions]}
+        refused = _wait_until_up(nginx, scene.scratch / "run" / "nginx.pid", log)
+        told = (
+            {"refused": refused} if refused else _ask_all(Client(backends, certificates), backends, questions)
+        )
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(nginx, signal.SIGKILL)
     out.write(json.dumps(told).encode())
 
 
-def _ask(client: Client, question: Question) -> str:
-    """What was seen; a machine under load gets more than one try before anything counts as wrong."""
-    first = client.ask(question)
-    seen = first
-    for _ in range(_TRIES - 1):
-        if Answer(question, seen).agrees:
-            return seen
-        seen = client.ask(question)
-    return seen if Answer(question, seen).agrees else first
+def _ask_all(client: Client, backends: Backends, questions: Sequence[Question]) -> dict[str, Any]:
+    seen = client.ask_all(questions)
+    sockets = [(each.protocol, each.address, each.port) for each in open_sockets(backends.own)]
+    return {"seen": seen, "sockets": sockets, "shared": client.shared}
+
+
+def _secured_hosts(stack: Stack) -> tuple[str, ...]:
+    upstreams = [
+        each for vhost in vhosts_of(stack) if vhost.scheme != "tcp" for each in vhost.service.upstream
+    ]
+    hosts = [each.host for each in upstreams if each.scheme == "https"]
+    return tuple(dict.fromkeys(name for host in hosts for name in names_of_host(host) if name))
 
 
 def _give_addresses(addresses: Iterable[str]) -> None:
+    """The addresses that nginx has on the host, and the networks of its clients."""
     netlink.raise_link("lo")
     lo = socket.if_nametoindex("lo")
-    given = [
-        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
-        for text in addresses
-        if text not in {"127.0.0.1", "::1"}
-    ]
+    given = [_packed(text) for text in addresses if text not in {"127.0.0.1", "::1"}]
     netlink.give_addresses((each, len(each) * 8, lo) for each in given)
+    clients = [NETWORK_4, *([NETWORK_6] if any(":" in each for each in addresses) else [])]
+    netlink.apply_messages(
+        netlink.own_network_message(_packed(network), prefix, lo) for network, prefix in clients
+    )
 
 
-def _wait_until_up(nginx: int, plan: Plan, log: Path) -> str:
-    """Return once nginx takes connections; why not, if it ends before. Raises OSError after a while."""
-    listener = next((each for each in plan.listeners if each.protocol == "tcp"), None)
+def _packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def _wait_until_up(nginx: int, pid_file: Path, log: Path) -> str:
+    """Return once nginx has all of its sockets; why not, if it ends before, or does not get there."""
     deadline_s = time.monotonic() + _START_S
-    while listener is not None and time.monotonic() < deadline_s:
+    while time.monotonic() < deadline_s:
         if os.waitpid(nginx, os.WNOHANG) != (0, 0):
             said = log.read_text(encoding="utf-8", errors="replace")
             found = _REFUSAL.findall(said)
             return found[-1] if found else (said.strip().splitlines() or ["it gave no reason"])[-1]
-        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)  # noqa: S104
-        with contextlib.suppress(ConnectionRefusedError):
-            socket.create_connection((address, listener.port), timeout=1.0).close()
+        # It is written behind the last listen(2) (nginx, src/core/nginx.c: ngx_create_pidfile).
+        if pid_file.exists():
             return ""
         time.sleep(0.005)
-    return "" if listener is None else f"it does not listen at {listener.endpoint}"
+    return f"it was not up after {_START_S:.0f} s"

@@ -262,8 +262,13 @@ def test_it_shares_nothing_with_the_renderer() -> None:
         "typing",
         "random",
         "bisect",
+        "itertools",
+        "json",
+        "re",
     )
-    for name in ("expected", "hosting", "terrain", "plan", "probes", "foreign", "frames"):
+    packets = ("expected", "terrain", "plan", "probes", "foreign", "frames")
+    services = ("handshakes", "hosting", "lies", "lists", "places", "questions", "strangers")
+    for name in (*packets, *services):
         tree = ast.parse((ROOT / "tsstack" / "prove" / f"{name}.py").read_text())
         for node in ast.walk(tree):
             names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
