@@ -56,6 +56,7 @@ class Actuator:
         self._proof: asyncio.Task[None] | None = None
         self._freeing: set[asyncio.Task[None]] = set()
         self._one_frees = asyncio.Lock()
+        self._to_free: set[str] = set()
         self._left = True
         """Whether the latest change of the way out was made: only then are connections freed."""
         self._refused_s: float | None = None
@@ -143,7 +144,11 @@ class Actuator:
         return True
 
     async def _free(self, left: str) -> None:
+        if left in self._to_free:  # one that has not begun serves this one, too
+            return
+        self._to_free.add(left)
         async with self._one_frees:
+            self._to_free.discard(left)
             if self._tailscaled.seen.actual != left:  # else the host has gone back to it meanwhile
                 await self._free_now(left)
 

@@ -20,7 +20,7 @@ from tsstack.system.conntrack import drop_connections, list_connections
 
 FLOWS_SOCKET = Path("/run/tsstack/flows.sock")
 _PATIENCE_S = 10.0
-_FREEING_S = 90.0
+_FREEING_S = 45.0
 """Longer than systemd lets a helper run: on a busy machine it takes its time, and does it all the same."""
 _LARGEST_BYTES = 1 << 20
 _INSIDE = frozenset({"lo", "tailscale0"})

@@ -35,6 +35,8 @@ from tsstack.system.processes import process_start
 _ARM_TIMEOUT_S = 10.0
 _RESTART_S = 2.0
 """Within this systemd has started a dead man anew who was killed (see `arm`)."""
+_HAND_OVER_S, _LONGEST_HAND_OVER_S = 30.0, 600.0
+"""So long a successor may need to come up: the machine may be slower than it was when it was armed."""
 _UNDOING_S = 30.0
 RECORD_S = 60.0
 """So long a dead man waits for the record of his change: its command may have been killed before it."""
@@ -90,13 +92,13 @@ def _arm_behind_walls(site: Site, change: str, words: Sequence[str]) -> bool:
     return True
 
 
-def _await_guard(site: Site, change: str, *, besides: int = 0) -> None:
+def _await_guard(site: Site, change: str, *, besides: int = 0, within_s: float = _ARM_TIMEOUT_S) -> None:
     """Return once one stands who is not the process `besides`. Raises CheckFailed when nobody comes up."""
-    give_up_s, ready = site.clock.now_s() + _ARM_TIMEOUT_S, _ready_file(site.paths, change)
+    give_up_s, ready = site.clock.now_s() + within_s, _ready_file(site.paths, change)
     while not _stands(ready) or _noted(ready)[0] == besides:
         if site.clock.now_s() > give_up_s:
             raise CheckFailed(
-                f"the dead man did not come up within {_ARM_TIMEOUT_S:g} s", hint=_where_to_look(site.paths)
+                f"the dead man did not come up within {within_s:g} s", hint=_where_to_look(site.paths)
             )
         site.clock.sleep(0.01)
 
@@ -180,7 +182,8 @@ def watch(site: Site, change: str, deadline_s: float, *, walled: bool = False) -
 
     The command that made the change may hang with the lock in its hand: past the deadline it is ended. The
     change may never have come, where the command was ended as it armed us: then there is nothing to wait for.
-    Of what cannot be undone behind walls nobody knows whether they are the cause: it is handed over, once.
+    Of what cannot be undone behind walls nobody knows whether they are the cause: it is handed over, to one
+    who is given more time to come up at each try.
     """
     lonely_s, expected = site.clock.now_s() + RECORD_S, True
     while (left_s := deadline_s - site.clock.now_s()) > 0:
@@ -191,29 +194,33 @@ def watch(site: Site, change: str, deadline_s: float, *, walled: bool = False) -
             expected = found is None
         # CLOCK_BOOTTIME goes on during suspend and sleep(3) does not: look again at least each second.
         site.clock.sleep(min(left_s, 1.0))
-    pause_s = _FIRST_PAUSE_S
+    pause_s, patience_s = _FIRST_PAUSE_S, _HAND_OVER_S
     while True:
         try:
             return _end_change(site, change)
         except Exception as error:  # noqa: BLE001  no one else is on guard, so nothing may end him
             # Someone keeps the lock, or a part cannot be brought back yet, or worse.
-            if walled and _hand_over(site, change, deadline_s):
+            if walled and _hand_over(site, change, deadline_s, patience_s):
                 return f"{describe(error)}; one without walls goes on"
             site.report(f"{describe(error)}; trying again in {pause_s:g} s")
         site.clock.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        pause_s, patience_s = min(2 * pause_s, _LONGEST_PAUSE_S), min(2 * patience_s, _LONGEST_HAND_OVER_S)
 
 
-def _hand_over(site: Site, change: str, deadline_s: float) -> bool:
+def _hand_over(site: Site, change: str, deadline_s: float, patience_s: float) -> bool:
     """Whether one without walls stands now, or has done it. The package that he needs may be gone.
 
     He who does not come up is sent home, or systemd would start him ten times a second until he does.
     """
     bare = f"{_unit(change)}-bare"
     try:
-        _start_unit(bare, _words(site.paths, change, deadline_s))
         try:
-            _await_guard(site, change, besides=os.getpid())
+            _start_unit(bare, _words(site.paths, change, deadline_s))
+        except CommandFailed:
+            if not _is_up(bare):  # one of another try, whom nobody could judge then
+                raise
+        try:
+            _await_guard(site, change, besides=os.getpid(), within_s=patience_s)
         except CheckFailed:
             waits = _is_pending(site, change)
             if waits:  # where nobody can tell it may be he who holds the lock
@@ -224,6 +231,12 @@ def _hand_over(site: Site, change: str, deadline_s: float) -> bool:
         site.report(f"nobody takes over: {describe(error)}")
         return False
     return True
+
+
+def _is_up(unit: str) -> bool:
+    """Whether systemd runs it, or is about to."""
+    state = command.run(["systemctl", "show", "--value", "--property=ActiveState", unit], check=False)
+    return state.stdout.strip() in {"active", "activating"}
 
 
 def _is_pending(site: Site, change: str) -> bool | None:

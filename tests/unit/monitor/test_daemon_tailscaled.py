@@ -462,7 +462,11 @@ def test_freeing_connections_holds_up_neither_the_proof_nor_the_next_move(
         await asyncio.wait_for(until(lambda: len(script.patches) == 2), 0.8)
         assert freed == []
         assert not actuator.idle
+        actuator.do([FreeFlows("exit-b"), FreeFlows("exit-b")])  # what is yet to begin serves these, too
         await until(lambda: sorted(freed) == ["exit-a", "exit-b"])
+        await asyncio.sleep(1.3)
+        assert actuator.idle
+        assert sorted(freed) == ["exit-a", "exit-b"]
 
     act(tmp_path, monkeypatch, body)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tsstack.errors import ApplyFailed
 from tsstack.model.facts import Facts, Paths
 from tsstack.parts.proxy import doorkeeper
 
@@ -84,6 +85,9 @@ def test_one_of_whom_the_disk_takes_no_note_runs_and_is_known_to_whoever_started
     assert len(started) == 1
     assert doorkeeper.is_running(facts)
     assert not (run / "identity.state").exists()
+    (run / f".identity.state.{os.getpid()}.new").rmdir()
+    doorkeeper.ensure_running(facts)
+    assert json.loads((run / "identity.state").read_text())["pid"] == started[0], "now there is room"
     doorkeeper.ensure_stopped(facts)
     assert not doorkeeper.is_running(facts)
     assert not Path(f"/proc/{started[0]}").exists() or "Z" in Path(f"/proc/{started[0]}/stat").read_text()
@@ -97,3 +101,20 @@ def test_one_that_runs_is_not_started_anew_while_the_package_is_gone(
     assert doorkeeper.is_running(facts)
     doorkeeper.ensure_stopped(facts)
     assert not doorkeeper.is_running(facts)
+
+
+def test_one_that_hangs_is_not_ended_for_another_that_cannot_start(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doorkeeper.ensure_running(facts)
+    pid = json.loads((facts.paths.run / "identity.state").read_text())["pid"]
+    started: list[object] = []
+    with monkeypatch.context() as gone:
+        gone.setattr(doorkeeper, "_CODE", ("gone.py",))
+        gone.setattr(doorkeeper, "_answers", lambda _: False)
+        gone.setattr(doorkeeper, "start", lambda *how, **_: started.append(how))
+        with pytest.raises(ApplyFailed, match="cannot be started"):
+            doorkeeper.ensure_running(facts)
+    assert started == []
+    assert doorkeeper.is_running(facts)
+    assert json.loads((facts.paths.run / "identity.state").read_text())["pid"] == pid

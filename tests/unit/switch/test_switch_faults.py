@@ -26,6 +26,7 @@ from tsstack.switch.site import Site
 from tsstack.switch.transaction import Mode, Wanted, confirm, prepare
 from tsstack.switch.verbs import activate_boot, activate_firewall_early, roll_back
 from tsstack.system.clock import SystemClock
+from tsstack.system.command import Result
 from tsstack.system.processes import process_start
 
 ARM = deadman.arm  # before a fixture takes it away
@@ -668,6 +669,50 @@ class TestDeadMan:
         else:
             assert_as_before(host)
         assert host.clock.time_s - began_s < 120
+
+    @pytest.mark.parametrize("needs_s", [25, 50, 400])
+    def test_a_successor_on_a_slow_machine_is_given_more_time_at_each_try(
+        self, host: Host, pending: Pending, monkeypatch: Patch, needs_s: float
+    ) -> None:
+        host.parts[0].fail_at.add("restore")
+        ready = host.site.paths.run / f"deadman-{pending.id}.ready"
+        up_s = [0.0]
+
+        def run(argv: list[str], **_: object) -> None:
+            up_s[0] = host.clock.time_s + (needs_s if argv[0] == "systemd-run" else 1e9)
+
+        def sleep(duration_s: float) -> None:
+            host.clock.time_s += duration_s
+            if up_s[0] and host.clock.time_s >= up_s[0]:
+                ready.write_text(f"{os.getppid()} {process_start(os.getppid())}\n")
+
+        ready.parent.mkdir(exist_ok=True)
+        monkeypatch.setattr("tsstack.system.command.run", run)
+        monkeypatch.setattr(host.clock, "sleep", sleep)
+        assert pending.deadline_s is not None
+        said = deadman.watch(host.site, pending.id, pending.deadline_s, walled=True)
+        assert "one without walls goes on" in said
+        assert host.clock.time_s - pending.deadline_s < 4 * needs_s + 120
+
+    def test_a_successor_whom_another_try_started_is_judged_again(
+        self, host: Host, pending: Pending, monkeypatch: Patch
+    ) -> None:
+        """Who cannot come up is sent home, too, where nobody could tell at first what he was doing."""
+        host.parts[0].fail_at.add("restore")
+        ran: list[str] = []
+
+        def run(argv: list[str], **_: object) -> Result:
+            ran.append(" ".join(argv[:2]))
+            if argv[:2] == ["systemctl", "stop"]:
+                host.parts[0].fail_at.clear()
+            if argv[0] == "systemd-run":
+                raise CommandFailed("Unit was already loaded", returncode=1, stderr="")
+            return Result(0, "activating\n", "")
+
+        monkeypatch.setattr("tsstack.system.command.run", run)
+        assert pending.deadline_s is not None
+        assert "undone" in deadman.watch(host.site, pending.id, pending.deadline_s, walled=True)
+        assert "systemctl stop" in ran
 
     @pytest.mark.parametrize("kept", ["nothing", "another change"])
     def test_he_whose_change_never_came_goes_home_early(

@@ -54,7 +54,12 @@ def answers(facts: Facts) -> bool:
 def ensure_running(facts: Facts) -> None:
     """Start the daemon, or restart one of other code or arguments. Idempotent. Raises ApplyFailed."""
     if is_running(facts):
+        _note(facts)
         return
+    try:
+        stamp = _stamp(facts)
+    except OSError as error:  # nothing has been stopped yet
+        raise ApplyFailed(f"the identity daemon cannot be started: {error}") from error
     old, before = _record(facts), _inode(_socket(facts))
     try:
         if facts.systemd:
@@ -63,10 +68,8 @@ def ensure_running(facts: Facts) -> None:
             pid = start(_words(facts), log=facts.paths.log / LOG, cwd=Path("/"))
     except CommandFailed as error:
         raise ApplyFailed(f"the identity daemon did not start: {error.message}") from error
-    _unnoted[_state(facts)] = record = {"pid": pid, "start": process_start(pid), "stamp": _stamp(facts)}
-    with suppress(OSError):
-        write_durably(_state(facts), json.dumps(record))
-        del _unnoted[_state(facts)]
+    _unnoted[_state(facts)] = {"pid": pid, "start": process_start(pid), "stamp": stamp}
+    _note(facts)
     deadline_s = time.monotonic() + _WAIT_S
     while time.monotonic() < deadline_s:
         # The new daemon puts its socket in the old one's place in one rename: no moment without an answer.
@@ -79,6 +82,15 @@ def ensure_running(facts: Facts) -> None:
         "the identity daemon does not answer",
         hint=f"see {facts.paths.log / LOG} or `journalctl -u {UNIT}`",
     )
+
+
+def _note(facts: Facts) -> None:
+    """Write down what is not yet."""
+    path = _state(facts)
+    if path in _unnoted:
+        with suppress(OSError):
+            write_durably(path, json.dumps(_unnoted[path]))
+            del _unnoted[path]
 
 
 def ensure_stopped(facts: Facts) -> None:
