@@ -8,7 +8,7 @@ first entry of the file before a later one.
 from __future__ import annotations
 
 import ipaddress
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -184,22 +184,19 @@ def open_ports(
 
 def disjoint_ports(listed: Iterable[tuple[PortRange, str]]) -> tuple[OpenPorts, ...]:
     """Ports without overlap, in order; a port that is listed twice keeps the first entry's path."""
-    starts: list[int] = []
     taken: list[OpenPorts] = []
+    # What is taken so far, as runs with gaps between them. An entry that meets some makes one of them all, so
+    # that none is gone over twice.
+    starts: list[int] = []
+    ends: list[int] = []
     for ports, path in listed:
-        first = ports.first
-        at = max(bisect_right(starts, first) - 1, 0)
-        pieces: list[OpenPorts] = []
-        while at < len(taken) and taken[at].first <= ports.last:
-            if taken[at].last >= first:
-                if first < taken[at].first:
-                    pieces.append(OpenPorts(first, taken[at].first - 1, path))
-                first = taken[at].last + 1
-            at += 1
+        first, low, high = ports.first, bisect_left(ends, ports.first), bisect_right(starts, ports.last)
+        for start, end in zip(starts[low:high], ends[low:high], strict=True):
+            if first < start:
+                taken.append(OpenPorts(first, start - 1, path))
+            first = end + 1
         if first <= ports.last:
-            pieces.append(OpenPorts(first, ports.last, path))
-        for piece in pieces:
-            slot = bisect_right(starts, piece.first)
-            starts.insert(slot, piece.first)
-            taken.insert(slot, piece)
-    return tuple(taken)
+            taken.append(OpenPorts(first, ports.last, path))
+        starts[low:high] = [min([*starts[low:high][:1], ports.first])]
+        ends[low:high] = [max([*ends[low:high][-1:], ports.last])]
+    return tuple(sorted(taken, key=lambda each: each.first))

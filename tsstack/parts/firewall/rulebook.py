@@ -15,6 +15,7 @@ from tsstack.parts.firewall.text import PROTOCOL_NUMBERS, Chain, Table, quote
 PortPair = tuple[tuple[OpenPorts, ...], tuple[OpenPorts, ...]]
 """TCP ports, UDP ports."""
 
+_MANY_PORTS = 1_000
 _LOG_LIMIT = "limit rate 5/second burst 20 packets"
 
 
@@ -61,12 +62,16 @@ def add_ports(
 
 
 def collect_ports(table: Table, name: str, ports: tuple[OpenPorts, ...]) -> str:
-    """A set of ports, each with its key path as comment; returns the reference to it."""
+    """A set of ports, each with its key path as comment; returns the reference to it.
+
+    Single ports alone the kernel keeps in a list that it walks for each new one (nft_set_bitmap.c), half a
+    minute of 65,535; as ranges they are a tree.
+    """
     return table.collect(
         name,
         "inet_service",
         (f"{entry} comment {quote(entry.path)}" for entry in ports),
-        interval=any(entry.first != entry.last for entry in ports),
+        interval=len(ports) > _MANY_PORTS or any(entry.first != entry.last for entry in ports),
     )
 
 
