@@ -22,6 +22,7 @@ packet of its protocol, behind the input hook).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -35,7 +36,7 @@ from typing import Any, BinaryIO
 
 from tsstack.parts.firewall.library import NftError, Session
 from tsstack.prove import flows, netlink
-from tsstack.prove.expected import LISTENERS, NEIGHBOURS, OTHER_PROTOCOLS, ROUTER_ADVERTISEMENT
+from tsstack.prove.expected import LISTENERS, NEIGHBOURS, OTHER_PROTOCOLS, ROUTER_ADVERTISEMENT, TSMP
 from tsstack.prove.foreign import NAME as FOREIGN
 from tsstack.prove.frames import DETOUR_CLASSES, SCTP, split_frame
 
@@ -72,7 +73,7 @@ _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _PATIENCE_S = 60  # a world that hangs ends itself, and with it whoever waits for it goes on
 _ERRORS = {_ICMP: {3}, _ICMPV6: {1}}  # destination unreachable
 _ECHO = {8, 128}
-_NUMBERED = {_TCP, _UDP, *OTHER_PROTOCOLS}
+_NUMBERED = {_TCP, _UDP, *OTHER_PROTOCOLS, TSMP}
 # What a kernel says by itself: answers to timestamps, neighbour and listener discovery. No number of ours.
 _CHATTER: dict[int, set[int]] = {_ICMP: {14}, _ICMPV6: {*LISTENERS, *NEIGHBOURS, ROUTER_ADVERTISEMENT}}
 
@@ -93,7 +94,7 @@ class Wires:
         self.witnesses = {
             opened.fileno(): (opened, family == socket.AF_INET, protocol)
             for family in families
-            for protocol in (*kinds[family], *OTHER_PROTOCOLS)
+            for protocol in (*kinds[family], *OTHER_PROTOCOLS, TSMP)
             for opened in [socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)]
         }
         self.poll = select.epoll()
@@ -110,7 +111,9 @@ class Wires:
         elif arriving == TO_HOST:
             family = socket.AF_INET if frame[0] >> 4 == 4 else socket.AF_INET6
             to = frame[16:20] if frame[0] >> 4 == 4 else frame[24:40]
-            self.own[family].sendto(frame, (socket.inet_ntop(family, to), 0))
+            # What a rule drops on its way out was sent as well: it is missed where it should have come in.
+            with contextlib.suppress(PermissionError):
+                self.own[family].sendto(frame, (socket.inet_ntop(family, to), 0))
         else:
             for part in split_frame(frame):
                 os.write(self.tuns[arriving - SPLIT], part)

@@ -44,6 +44,8 @@ SYN, ACK, RST = 0x02, 0x10, 0x04
 _UNANSWERED = {4: (3, 4, 5, 11, 12), 6: (*range(128), 137)}
 OTHER_PROTOCOLS = (4, 47, 50, 132)
 """IP in IP, GRE, ESP and SCTP: what no zone lists by port, so only `allow: all` opens it."""
+TSMP = 99
+"""tailscaled's own ping, which it has answered before (tailscale, net/packet/tsmp.go)."""
 
 Action = Literal["accept", "drop", "reject"]
 Kind = Literal["tcp", "udp", "icmp", "other"]
@@ -106,13 +108,13 @@ class Packet:
 
     @property
     def silent(self) -> bool:
-        """Whether a refusal may go untold. IP in IP has no checksum; some kernels look for one."""
+        """Whether a refusal may go untold. IP in IP and TSMP have no checksum; kernels look for one."""
         if self.protocol == "icmp" and self.icmp_type:
             return self.icmp_type in _UNANSWERED[self.source.version]
         to = self.destination
         many = to is not None and (to.is_multicast or to == BROADCAST)
-        tunnelled = self.protocol == "other" and self.port == OTHER_PROTOCOLS[0]
-        return many or tunnelled or (self.protocol == "tcp" and bool(self.flags & RST))
+        bare = self.protocol == "other" and self.port in {OTHER_PROTOCOLS[0], TSMP}
+        return many or bare or (self.protocol == "tcp" and bool(self.flags & RST))
 
     def __str__(self) -> str:
         to = f" to {self.destination}" if self.destination else ""
@@ -282,7 +284,8 @@ class Oracle:
         needed = self._needed_for(packet)
         if needed:
             return Verdict("accept", needed)
-        if packet.invalid:
+        ping_of_tailscaled = ("other", TSMP, TAILNET_INTERFACE)
+        if packet.invalid or (packet.protocol, packet.port, packet.interface) == ping_of_tailscaled:
             return Verdict("drop", "firewall")
         to = packet.destination
         if to is not None and is_tailnet(to) and packet.interface != TAILNET_INTERFACE:

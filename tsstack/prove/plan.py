@@ -25,11 +25,13 @@ from tsstack.prove.expected import (
     is_tailnet,
 )
 from tsstack.prove.foreign import write_tables
-from tsstack.prove.probes import choose_flows, probe_host, probe_through, published_port
+from tsstack.prove.probes import choose_flows, probe_host, probe_through
+from tsstack.prove.roundabout import probe_alike, probe_borders, probe_published, published_port
 from tsstack.prove.terrain import (
     LINK_LOCAL,
     LOCAL,
     MOST_NETWORKS,
+    MOST_PUBLISHED,
     PUBLIC,
     Country,
     Flow,
@@ -115,6 +117,9 @@ def plan_packets(
     packets.update(dict.fromkeys(probe_beside(oracle, country)))
     passing = list(dict.fromkeys(_passing(oracle, country, rng, bounds.passing)))
     packets.update(dict.fromkeys([*passing, *probe_through(oracle, country, passing, rng)]))
+    packets.update(dict.fromkeys(probe_published(oracle, country)))
+    packets.update(dict.fromkeys(probe_alike(oracle, country, rng)))
+    packets.update(dict.fromkeys(probe_borders(oracle, country, rng)))
     published = (
         (public, place, published_port(oracle, place, name)) for public, place, name in country.published
     )
@@ -161,13 +166,14 @@ def plan_of(packets: tuple[Packet, ...], *, ipv6: bool = True) -> Plan:
     interfaces = dict.fromkeys(name for each in packets for name in (each.interface, each.outgoing) if name)
     interfaces.pop("lo", None)
     placed: dict[Address, dict[str, None]] = {}
-    published: dict[Address, tuple[Address, str, int]] = {}
+    published: dict[tuple[Address, str], int] = {}
     for each in packets:
         if each.destination and each.outgoing:
             placed.setdefault(each.destination, {})[each.outgoing] = None
-            if each.asked_port:
-                published[each.destination] = (each.destination, each.outgoing, each.port)
-    public = {each: PUBLIC[each.version] + at for at, each in enumerate(published)}
+        if each.destination and each.asked_port:
+            published[each.destination, each.outgoing] = each.port
+    # Behind those of a whole plan, one of which may be a destination here.
+    public = {way: PUBLIC[way[0].version] + MOST_PUBLISHED + 1 + at for at, way in enumerate(published)}
     places, detours = divide_places(placed)
     own = [each.destination for each in packets if each.destination and _is_own(each)]
     local = [each for each in dict.fromkeys([*LOCAL, *own, *public.values()]) if each not in placed]
@@ -176,9 +182,9 @@ def plan_of(packets: tuple[Packet, ...], *, ipv6: bool = True) -> Plan:
         (),
         places,
         detours,
-        published=tuple((public[place], place, name) for place, name, _ in published.values()),
+        published=tuple((here, *way) for way, here in public.items()),
     )
-    led = tuple((public[place], place, port) for place, _, port in published.values())
+    led = tuple((here, way[0], published[way]) for way, here in public.items())
     plan = Plan(country, packets, tuple(local), published=led)
     return plan if ipv6 else _of_ipv4(plan)
 
@@ -308,7 +314,7 @@ def _arriving(oracle: Oracle, country: Country, rng: Random, bounds: Limits) -> 
             yield from _dhcp(sender)
             yield from _icmp(sender, rng)
         else:
-            asked = [PING, *rng.sample(asked, min(_FEW, len(asked)))]
+            asked = [PING, *opened[:1], *rng.sample(asked, min(_FEW, len(asked)))]
             asked += rng.sample(everywhere, min(_FEW, len(everywhere)))
         for kind, port in asked:
             yield Packet(sender.address, sender.interface, kind, port)

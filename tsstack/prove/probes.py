@@ -21,12 +21,12 @@ from tsstack.prove.expected import (
     RST,
     SYN,
     TAILNET_INTERFACE,
+    TSMP,
     Kind,
     Oracle,
     Packet,
     is_tailnet,
 )
-from tsstack.prove.foreign import PUBLISHED_PORT
 from tsstack.prove.terrain import LINK_LOCAL, LOCAL, Country, Flow, Sender, is_usable
 
 Service = tuple[Kind, int]
@@ -52,7 +52,6 @@ _MANY: dict[int, tuple[Address, ...]] = {
     4: (ipaddress.ip_address("224.0.0.1"), BROADCAST),
     6: (ipaddress.ip_address("ff02::1"),),
 }
-_CLOSED = (7, 60999)
 _TO_ITSELF: tuple[Service, ...] = (("tcp", 7), ("udp", 60999), ("icmp", 0))
 _MOST_WITHIN = 64
 _FLOW_PORT = 4433
@@ -79,7 +78,7 @@ def probe_host(oracle: Oracle, country: Country, rng: Random) -> Iterator[Packet
     edged = _edge_interfaces(country)
     for address in country.edges:
         for interface in edged:
-            for kind, port in _open_to(oracle, oracle.members.zone(address, interface)):
+            for kind, port in open_to(oracle, oracle.members.zone(address, interface)):
                 yield Packet(address, interface, kind, port)
             yield Packet(address, interface, "udp", oracle.tailscaled_port)
     for zone, sender in first_of_each(oracle, country):
@@ -87,7 +86,7 @@ def probe_host(oracle: Oracle, country: Country, rng: Random) -> Iterator[Packet
         if zone:
             within = _within(oracle, oracle.firewall.zones[zone])
             yield from (Packet(sender.address, sender.interface, *each) for each in within)
-        opened = _open_to(oracle, zone)[0]
+        opened = open_to(oracle, zone)[0]
         for own in (*country.own_edges, *LOCAL[2:]):
             if own.version == sender.address.version:
                 yield Packet(sender.address, sender.interface, *opened, own)
@@ -112,10 +111,10 @@ def _own() -> Iterator[Packet]:
 
 def _edge_interfaces(country: Country) -> list[str]:
     others = [each for each in country.interfaces if each != TAILNET_INTERFACE]
-    return [TAILNET_INTERFACE, *others[:1]]
+    return [TAILNET_INTERFACE, *dict.fromkeys([*others[:1], *country.alike])]
 
 
-def _open_to(oracle: Oracle, zone: str) -> list[Service]:
+def open_to(oracle: Oracle, zone: str) -> list[Service]:
     """An echo request, unless the zone opens ports: then a port of each protocol."""
     if not zone:
         return [("icmp", 0)]
@@ -127,13 +126,13 @@ def _open_to(oracle: Oracle, zone: str) -> list[Service]:
 
 def _probe_from(oracle: Oracle, zone: str, sender: Sender, rng: Random) -> Iterator[Packet]:
     version, ends = sender.address.version, (sender.address, sender.interface)
-    opened = dict(_open_to(oracle, zone))
+    opened = dict(open_to(oracle, zone))
     known = [(kind, port) for kind, port in opened.items() if kind != "icmp"]
     closed = rng.randint(1024, 65535)
     tcp, udp = opened.get("tcp", closed), opened.get("udp", closed)
     for icmp_type in _ICMP_KINDS[version]:
         yield Packet(*ends, "icmp", icmp_type=icmp_type, hop_limit=255)
-    yield from (Packet(*ends, "other", protocol) for protocol in OTHER_PROTOCOLS)
+    yield from (Packet(*ends, "other", protocol) for protocol in (*OTHER_PROTOCOLS, TSMP))
     yield from (Packet(*ends, "tcp", tcp, flags=flags) for flags in (*_BROKEN, ACK))
     yield Packet(*ends, "tcp", closed, flags=ACK)
     yield from (Packet(*ends, kind, closed, source_port=port) for kind, port in _TRUSTED)
@@ -148,7 +147,10 @@ def _probe_from(oracle: Oracle, zone: str, sender: Sender, rng: Random) -> Itera
 
 
 def _probe_link(sender: Sender) -> Iterator[Packet]:
-    """To this host's own address of the link: DHCPv6, and what only looks like it."""
+    """From the link: DHCPv6 to this host's own address there, and what only looks like it; ICMP that no host
+    needs, as routers send it."""
+    for icmp_type in (0, *_ICMP_KINDS[6]):
+        yield Packet(sender.address, sender.interface, "icmp", icmp_type=icmp_type, hop_limit=255)
     for source_port, port in ((547, 546), (546, 547), (547, 547), (20000, 546)):
         yield Packet(sender.address, sender.interface, "udp", port, LINK_LOCAL, source_port=source_port)
 
@@ -185,8 +187,6 @@ def probe_through(oracle: Oracle, country: Country, found: Iterable[Packet], rng
             if there not in used and back not in used and not oracle.judge(each).hidden:
                 used.add(there)
                 yield each
-    for public, place, interface in country.published:
-        yield from _probe_published(oracle, country, public, place, interface)
 
 
 def _swapped(packet: Packet) -> tuple[int, int]:
@@ -212,40 +212,11 @@ def _probe_trip(packet: Packet, turn: int, rng: Random) -> Iterator[Packet]:
     yield like("tcp", packet.port, source_port=rng.choice((20, 53, 443)))
 
 
-def _probe_published(
-    oracle: Oracle, country: Country, public: Address, place: Address, interface: str
-) -> Iterator[Packet]:
-    port = published_port(oracle, place, interface)
-    for zone, sender in first_of_each(oracle, country):
-        if sender.address.version == public.version:
-            known = [each for each in _open_to(oracle, zone) if each[0] != "icmp"]
-            for kind, asked in (*known, ("tcp", _CLOSED[1])):
-                yield Packet(
-                    sender.address,
-                    sender.interface,
-                    kind,
-                    port,
-                    place,
-                    interface,
-                    asked_port=asked,
-                )
-
-
-def published_port(oracle: Oracle, place: Address, interface: str) -> int:
-    """To which port a published address leads: one that a forward rule lists, where one leads there."""
-    target = oracle.members.zone(place, interface)
-    for rule in oracle.firewall.forward:
-        if rule.to_zone == target:
-            for _, _, port, _ in oracle.ports_of(rule):
-                return port
-    return PUBLISHED_PORT
-
-
 def choose_flows(oracle: Oracle, country: Country, found: Iterable[Packet]) -> Iterator[Flow]:
     """Connections of each kind: begun by this host, to it, and through it."""
     yield from _begun(country)
     for zone, sender in first_of_each(oracle, country):
-        opened = dict(_open_to(oracle, zone))
+        opened = dict(open_to(oracle, zone))
         to = LOCAL[sender.address.version == 6]
         if (
             "tcp" in opened

@@ -39,7 +39,7 @@ LOCAL: tuple[Address, ...] = (
 LINK_LOCAL: Address = ipaddress.ip_address("fe80::5ee:1")
 """This host's own on every link of the world."""
 PUBLIC: dict[int, Address] = {
-    4: ipaddress.ip_address("198.19.255.240"),
+    4: ipaddress.ip_address("198.19.255.192"),
     6: ipaddress.ip_address("2001:db8:ffff::240"),
 }
 # What no host takes as a source or destination of unicast: RFC 6890 and RFC 4291 section 2.4.
@@ -50,13 +50,14 @@ _UNUSABLE: tuple[Network, ...] = tuple(
     )
 )
 _UNZONED_INTERFACES = 3
-_MOST_PUBLISHED = 10
+MOST_PUBLISHED = 18
 _MOST_PARTS = 6
 T = TypeVar("T")
 _NEIGHBOURS = 3
 # Of a file with more, so many are chosen by chance: a proof must not take minutes.
 _MOST_INTERFACES, MOST_NETWORKS = 120, 120
 _INTERFACE_LENGTH = 15
+_LIKE_TAILNETS, _LIKE_LO, _UNZONED = f"{TAILNET_INTERFACE}1", "lo0", "nozone0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +85,26 @@ class Country:
     """With the traffic class."""
     corners: tuple[str, ...] = ()
     """The interfaces that rules treat apart: the tailnet's, the uplink, one of an isolated zone."""
+    alike: tuple[str, ...] = ()
+    """Interfaces whose names only look like ones that rules ask for: what matches too widely shows there."""
     bounds: dict[int, list[int]] = field(default_factory=dict)
     """By family, the numbers of addresses at which a network of the file begins or ends."""
     edges: tuple[Address, ...] = ()
     """The first and the last of each network that every file knows of, and those next to them."""
     own_edges: tuple[Address, ...] = ()
     """Addresses of this host, just within and without the tailnet's networks."""
+    borders: tuple[tuple[Address, str], ...] = ()
+    """Places at the edges of advertised routes and of zones' networks, and next to them: few go there."""
     published: tuple[tuple[Address, Address, str], ...] = ()
-    """Addresses of this host whose ports another owner's rules lead to a place beyond it."""
+    """Addresses of this host whose ports another owner's rules lead to a place beyond it, or, with no
+    interface, to another port of the same address."""
 
     @property
     def beyond(self) -> list[tuple[Address, str]]:
-        """All places, by each interface that they lie behind."""
-        return [*self.places, *((address, interface) for address, interface, _ in self.detours)]
+        """All places but those at borders, by each interface that they lie behind."""
+        borders = {*self.borders}
+        every = [*self.places, *((address, interface) for address, interface, _ in self.detours)]
+        return [each for each in every if each not in borders]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +146,33 @@ def lay_out(stack: Stack, facts: Facts, rng: Random, most_networks: int = MOST_N
     """
     firewall = stack.firewall or Firewall()
     uplink = stack.host.uplink or facts.default_interface
-    every = list(dict.fromkeys(_interfaces(stack, firewall, facts)))
+    alike = tuple(dict.fromkeys(_look_alikes(firewall, uplink)))
+    every = list(dict.fromkeys([*_interfaces(stack, firewall, facts), *alike, _UNZONED]))
     needed = [name for name in (TAILNET_INTERFACE, uplink) if name]
-    interfaces = tuple(dict.fromkeys([*needed, *_some(every, _MOST_INTERFACES, rng)]))
+    some = _some(every, _MOST_INTERFACES, rng)
+    interfaces = tuple(dict.fromkeys([*needed, *some, *alike, _UNZONED]))
     sources = list(dict.fromkeys(net for zone in firewall.zones.values() for net in zone.sources))
     networks = _choose(firewall, sources, most_networks, rng)
     corners = tuple(dict.fromkeys([*needed, *_isolated(firewall, interfaces)]))
     senders = dict.fromkeys(
-        sender for sender in _senders(interfaces, networks, corners, rng) if sender.address not in LOCAL
+        sender
+        for sender in _senders(firewall, interfaces, networks, corners, rng)
+        if sender.address not in LOCAL
     )
     placed: dict[Address, dict[str, None]] = {}
     for address, interface in _places(stack, interfaces, networks, corners, rng):
         if address not in LOCAL:
             placed.setdefault(address, {})[interface] = None
+    borders = [
+        (address, interface)
+        for address, interface in dict.fromkeys(_borders(stack, firewall, interfaces, networks, rng))
+        if address not in LOCAL and interface not in placed.get(address, {})
+    ]
+    for address, interface in borders:
+        placed.setdefault(address, {})[interface] = None
     places, detours = divide_places(placed)
+    beyond = {*places, *((address, name) for address, name, _ in detours)}
+    routes = stack.tailscale.advertise.routes if stack.tailscale else ()
     edges = [each for network in (*TAILNET, CHROMEOS) for each in _edges(network)]
     taken = {*placed, *edges, *LOCAL, *(each.address for each in senders)}
     inner = [each for network in (*TAILNET, CHROMEOS) for each in _beside_edges(network)]
@@ -161,10 +182,21 @@ def lay_out(stack: Stack, facts: Facts, rng: Random, most_networks: int = MOST_N
         places,
         detours,
         corners,
+        alike,
         _bounds((*networks, *TAILNET, CHROMEOS)),
         tuple(each for each in edges if each not in LOCAL and each not in placed),
         tuple(each for each in inner if each not in taken),
-        tuple(_published(firewall, places, corners, taken)),
+        tuple(each for each in borders if each in beyond),
+        tuple(
+            _published(
+                firewall,
+                routes,
+                [*places, *(each[:2] for each in detours)],
+                corners=corners,
+                alike=alike,
+                taken=taken,
+            )
+        ),
     )
 
 
@@ -196,25 +228,41 @@ def _is_shut(firewall: Firewall, name: str) -> bool:
 
 def _published(
     firewall: Firewall,
-    places: tuple[tuple[Address, str], ...],
+    routes: Collection[Network],
+    beyond: list[tuple[Address, str]],
+    *,
     corners: Collection[str],
+    alike: Collection[str],
     taken: Collection[Address],
 ) -> Iterator[tuple[Address, Address, str]]:
-    """Of each family: something of no zone, and something of each of some zones."""
+    """Of each family: something of each advertised route's ways, of no zone, and of each of some zones.
+
+    Places of nobody are told by their interface where rules treat that apart, or might for its name.
+    """
     members = Membership(firewall)
     for version in (4, 6):
-        found: dict[tuple[str, str], tuple[Address, str]] = {}
+        found: dict[tuple[bool, str, str], tuple[Address, str]] = {}
         # From the end: those of nobody, which no advertised route holds.
-        for address, interface in reversed(places):
-            if address.version == version and not is_tailnet(address):
-                name, corner = members.zone(address, interface), interface if interface in corners else ""
-                found.setdefault((name, corner), (address, interface))
-        # No zone first, then isolated ones.
-        order = sorted(found, key=lambda key: (bool(key[0]), not key[0] or not _is_shut(firewall, key[0])))
-        for at, (address, interface) in enumerate(found[name] for name in order[:_MOST_PUBLISHED]):
-            public = PUBLIC[version] + at
-            if public not in taken:
-                yield public, address, interface
+        for address, interface in reversed(beyond):
+            # A rule that names an address of the tailnet minds its interface as well.
+            if address.version == version and (interface == _LIKE_TAILNETS or not is_tailnet(address)):
+                offered, name = any(address in each for each in routes), members.zone(address, interface)
+                apart = interface in corners or (interface in alike and not name and not offered)
+                found.setdefault((offered, name, interface if apart else ""), (address, interface))
+        # What is offered first, then no zone, isolated ones, and others by what no corner has.
+        order = sorted(
+            found,
+            key=lambda key: (
+                not key[0],
+                bool(key[1]),
+                not key[1] or not _is_shut(firewall, key[1]),
+                bool(key[1] and key[2]),
+            ),
+        )
+        led = [found[key] for key in order[:MOST_PUBLISHED]]
+        own = PUBLIC[version] + len(led)
+        every = [*((PUBLIC[version] + at, *to) for at, to in enumerate(led)), (own, own, "")]
+        yield from (each for each in every if each[0] not in taken)
 
 
 def _some(things: list[T], most: int, rng: Random) -> list[T]:
@@ -247,17 +295,29 @@ def _interfaces(stack: Stack, firewall: Firewall, facts: Facts) -> Iterator[str]
     yield TAILNET_INTERFACE
     if uplink := stack.host.uplink or facts.default_interface:
         yield uplink
-    # Names that only look like one of the file's: a rule that matches too widely shows here.
-    longer = [f"{name}1" for name in literal if len(name) < _INTERFACE_LENGTH]
-    yield from longer[:_NEIGHBOURS]
     others = [name for name in facts.interfaces if name != "lo" and name not in literal]
     yield from others[:_UNZONED_INTERFACES]
-    yield "nozone0"
+
+
+def _look_alikes(firewall: Firewall, uplink: str) -> Iterator[str]:
+    """Names that begin as one of a rule, or as one without its last letter: no rule asks for them."""
+    patterns = [pattern for zone in firewall.zones.values() for pattern in zone.interfaces if pattern != "lo"]
+    literal = [pattern for pattern in patterns if not pattern.endswith("*")]
+    yield from (_LIKE_LO, _LIKE_TAILNETS)
+    longer = [f"{name}1" for name in {uplink: None, **dict.fromkeys(literal)} if name]
+    yield from [name for name in longer if len(name) <= _INTERFACE_LENGTH][: _NEIGHBOURS + 1]
+    starts = [pattern[:-1] for pattern in patterns if pattern.endswith("*") and len(pattern) > 2]
+    yield from (f"{start[:-1]}{'1' if start.endswith('0') else '0'}" for start in starts[:_NEIGHBOURS])
 
 
 def _senders(
-    interfaces: tuple[str, ...], networks: list[Network], corners: tuple[str, ...], rng: Random
+    firewall: Firewall,
+    interfaces: tuple[str, ...],
+    networks: list[Network],
+    corners: tuple[str, ...],
+    rng: Random,
 ) -> Iterator[Sender]:
+    firsts = {net for zone in firewall.zones.values() for net in (*zone.sources[:1], *zone.sources[-1:])}
     for at, interface in enumerate(interfaces):
         for version in (4, 6):
             yield Sender(_nobody(version, at + 1), interface)
@@ -271,7 +331,8 @@ def _senders(
         if address is not None:
             at_home = _home(address, interfaces, rng)
             yield Sender(address, at_home)
-            for interface in dict.fromkeys((*corners, rng.choice(interfaces))):
+            others = (*corners, rng.choice(interfaces), *([_LIKE_TAILNETS] if network in firsts else []))
+            for interface in dict.fromkeys(others):
                 if interface != at_home:
                     yield Sender(address, interface, main=False)
         for edge in _edges(network):
@@ -299,10 +360,27 @@ def _places(
             if address is not None:
                 yield address, _home(address, interfaces, rng)
                 yield from ((address, each) for each in corners)
-                yield address, rng.choice(interfaces)
+                yield address, _LIKE_TAILNETS if is_tailnet(address) else rng.choice(interfaces)
     for at, interface in enumerate(interfaces):
         for version in (4, 6):
             yield _nobody(version, 0x8000 + at), interface
+
+
+def _borders(
+    stack: Stack, firewall: Firewall, interfaces: tuple[str, ...], networks: list[Network], rng: Random
+) -> Iterator[tuple[Address, str]]:
+    """The edges of advertised routes behind an interface of no zone, as nothing but the route leads there;
+    those of zones' networks there too, and behind the interface of a zone."""
+    routes = stack.tailscale.advertise.routes if stack.tailscale else ()
+    for route in _some(list(routes), MOST_NETWORKS, rng):
+        yield from ((edge, _UNZONED) for edge in _edges(route))
+    members = Membership(firewall)
+    zoned = ((each, members.by_interface(each)) for each in interfaces if each != TAILNET_INTERFACE)
+    home = next((each for each, name in zoned if name and not _is_shut(firewall, name)), _UNZONED)
+    for network in networks:
+        for edge in _edges(network):
+            at = (TAILNET_INTERFACE,) if is_tailnet(edge) else (_UNZONED, home)
+            yield from ((edge, each) for each in at)
 
 
 def _bounds(networks: Iterable[Network]) -> dict[int, list[int]]:

@@ -300,7 +300,6 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("", r"^without input \| counter name unzoned drop", _END),
     ("", r"^without forward \| oifname (\"tailscale0\"|@zoned|@members\.(lab|dmz)).* accept", _LATER),
     ("", r"^without forward \| accept", _END),
-    ("", r"^without input \| iifname \"tailscale0\" meta l4proto 99", "nothing is behind that protocol"),
     ("", r"^swapped input \| .*meta l4proto 99", _BOTH),
     ("", r"^without input \| iifname @members\.isolated", "default_policy refuses all of it too"),
     ("", r"^swapped input \| meta l4proto 1 ", "no packet is of both protocols"),

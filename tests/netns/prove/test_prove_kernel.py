@@ -14,7 +14,9 @@ from tsstack.errors import CheckFailed
 from tsstack.prove.agent import DELIVERED, LEFT, REFUSED
 from tsstack.prove.expected import Packet
 from tsstack.prove.frames import build_frame
-from tsstack.prove.proof import SPOOFED, THIS_HOST, prove_generation
+from tsstack.prove.plan import QUICK, plan_packets
+from tsstack.prove.proof import FILE as PLACE
+from tsstack.prove.proof import SPOOFED, THIS_HOST, prove_generation, send_packets
 from tsstack.prove.terrain import LOCAL
 from tsstack.prove.world import Parcel, Terrain, World
 
@@ -195,6 +197,37 @@ def test_what_nft_refuses_cannot_be_proven(tmp_path: Path) -> None:
     stack = stack_of(FILE)
     with pytest.raises(CheckFailed, match="nft refuses the table"):
         prove(tmp_path, stack, render(stack).replace("goto", "gogo"))
+
+
+@pytest.mark.parametrize("rule", ["meta l4proto 17 drop", "meta l4proto 17 reject", "ip6 daddr ::/0 drop"])
+def test_a_rule_that_drops_what_this_host_sends_is_a_difference_and_no_broken_world(
+    tmp_path: Path, rule: str
+) -> None:
+    """The kernel tells the sender so: EPERM, which ended the world."""
+    stack = stack_of((ROOT / "examples" / "kernelcore.yaml").read_text())
+    chain = f"\tchain output {{\n\t\ttype filter hook output priority filter;\n\t\t{rule}\n\t}}\n}}\n"
+    text = render(stack)
+    proof = prove(tmp_path, stack, text[: text.rindex("}")] + chain, limits=Limits(200, 200))
+    own = [row for row in proof.mismatches if row.packet.interface == "lo"]
+    assert {(row.seen, row.path) for row in own} == {("drop", "firewall")}
+    udp = [row for row in own if row.packet.protocol == "udp" or row.packet.source.version == 6]
+    assert udp == own
+    assert str(own[0].packet).split()[0] in {"udp/60999", "tcp/7"}
+
+
+def test_published_ports_may_be_asked_alone(tmp_path: Path) -> None:
+    """As of a difference that was kept: some to this host's own ports, some through it."""
+    stack = stack_of(FILE)
+    table = tmp_path / PLACE
+    table.parent.mkdir()
+    table.write_text(render(stack))
+    every = [each for each in plan_packets(stack, FACTS, 1, QUICK).packets if each.asked_port]
+    asked = [*[each for each in every if each.outgoing][::40], *[each for each in every if not each.outgoing]]
+    assert asked[0].outgoing
+    assert not asked[-1].outgoing
+    proof = send_packets(stack, FACTS, tmp_path, asked)
+    assert {row.seen for row in proof.rows if not row.packet.outgoing} == {"accept", "drop"}
+    assert [str(row.packet) for row in proof.mismatches] == []
 
 
 def test_no_firewall_needs_no_proof(tmp_path: Path) -> None:

@@ -162,6 +162,71 @@ def test_names_that_only_look_like_the_files_are_there() -> None:
     assert {"eth01", "br-guest1", "nozone0"} <= set(land(1).interfaces)
 
 
+def test_names_that_look_like_lo_the_tailnets_and_a_wildcard_send_and_are_gone_to() -> None:
+    stack = stack_of("firewall: {zones: {vpn: {interfaces: ['wg*', 'ppp0*']}, far: {interfaces: [wan0]}}}")
+    found = plan_packets(stack, FACTS, 1, QUICK)
+    oracle, alike = Oracle(stack, FACTS), {"lo0", "tailscale01", "eth01", "wan01", "w0", "ppp1"}
+    assert alike <= {*found.country.alike}
+    assert not any(oracle.members.by_interface(each) for each in found.country.alike)
+    asked = [each for each in found.packets if not each.asked_port]
+    assert {each.interface for each in asked if not each.outgoing} >= alike
+    for zone in ("vpn", "far"):
+        there = [
+            each for each in asked if each.outgoing and oracle.members.by_interface(each.outgoing) == zone
+        ]
+        assert {each.interface for each in there} >= alike
+        back = [each for each in asked if oracle.members.by_interface(each.interface) == zone]
+        assert {each.outgoing for each in back} >= alike
+
+
+def test_a_name_that_has_no_room_for_another_letter_has_no_look_alike() -> None:
+    names = ["abcdefghijklmno", "abcdefghijklmn"]
+    stack = stack_of(f"firewall: {{zones: {{a: {{interfaces: {names}}}}}}}")
+    interfaces = lay_out(stack, FACTS, Random(1)).interfaces  # noqa: S311  to be repeated
+    assert max(map(len, interfaces)) == 15
+    assert "abcdefghijklmn1" in interfaces
+
+
+def test_published_ports_lead_into_an_advertised_route_and_to_this_host_itself() -> None:
+    stack = stack_of(
+        "tailscale: {advertise: {routes: [192.168.15.0/24, 'fd00:15::/64']}}\n"
+        "firewall: {zones: {lan: {interfaces: [eth0], tcp: [22], udp: [53]}, "
+        "net: {interfaces: [tailscale0]}}}"
+    )
+    found, oracle = plan_packets(stack, FACTS, 1, QUICK), Oracle(stack, FACTS)
+    by_published = [each for each in found.packets if each.asked_port and each.destination]
+    for version in (4, 6):
+        into = [
+            each
+            for each in by_published
+            if each.source.version == version and each.destination and oracle.is_advertised(each.destination)
+        ]
+        assert {each.protocol for each in into} == {"tcp", "udp"}
+        passing = [each for each in into if oracle.judge(each).accepted]
+        assert {each.interface for each in passing} >= {"tailscale0"}
+        assert any(not oracle.judge(each).accepted for each in into if each.interface == "eth0")
+        here = [each for each in by_published if each.source.version == version and not each.outgoing]
+        assert {oracle.judge(each).accepted for each in here} == {True, False}
+        assert {each.destination for each in here} <= {*found.local}
+
+
+def test_both_sides_of_an_advertised_routes_edges_are_gone_to_from_the_tailnet() -> None:
+    stack = stack_of(
+        "tailscale: {advertise: {routes: [192.168.15.0/24]}}\n"
+        "firewall: {zones: {net: {interfaces: [tailscale0]}, a: {sources: [10.0.0.0/8], tcp: [1]}}}"
+    )
+    found, oracle = plan_packets(stack, FACTS, 1, QUICK), Oracle(stack, FACTS)
+    gone = {
+        str(each.destination): oracle.judge(each).accepted
+        for each in found.packets
+        if each.interface == "tailscale0" and each.outgoing == "nozone0" and each.destination
+    }
+    edges = {"192.168.14.255": False, "192.168.15.0": True, "192.168.15.255": True, "192.168.16.0": False}
+    assert edges.items() <= gone.items()
+    into = {str(each.destination) for each in found.packets if each.outgoing == "nozone0"}
+    assert {"9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0"} <= into
+
+
 def test_a_wildcard_that_covers_lo_stands_for_another_interface() -> None:
     for pattern in ("lo*", "l*"):
         stack = stack_of(f"firewall: {{zones: {{a: {{interfaces: ['{pattern}']}}}}}}\n")
