@@ -17,7 +17,7 @@ from pathlib import Path
 from tsstack.prove import netlink
 from tsstack.prove.places import ANY_4, Socket
 from tsstack.prove.questions import CLAIMING, COOKIE, ELSEWHERE, Hit, Question, told_of
-from tsstack.prove.vouching import Vouched
+from tsstack.prove.vouching import Vouched, greeting_of
 
 _WAIT_S = 5.0
 _TLS_HELLO = 0x16  # RFC 8446 section 5.1: the content type of a handshake
@@ -91,10 +91,8 @@ class Backends:
             self._serve_http(connection, endpoint, None)
         elif self._vouched:
             context = self._vouched.context(untrusted=self._untrusted)
-            names: list[str | None] = []
-            context.sni_callback = lambda _, name, __: names.append(name)
             with context.wrap_socket(connection, server_side=True) as secured:
-                self._serve_http(secured, endpoint, (names[-1] if names else "") or "")
+                self._serve_http(secured, endpoint, greeting_of(secured))
 
     def _serve_http(self, connection: socket.socket, endpoint: str, greeted: str | None) -> None:
         first, _, rest = _read_request(connection).decode("latin-1").partition("\r\n")

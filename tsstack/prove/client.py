@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import threading
@@ -31,7 +30,16 @@ _IP_FREEBIND = 15  # ip(7)
 class Client:
     """Asks and says what was seen: the endpoint that answered, REFUSED, or words for what went wrong."""
 
-    def __init__(self, backends: Backends, certificates: list[Path], handshakes: int = HANDSHAKES) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        certificates: list[Path],
+        handshakes: int = HANDSHAKES,
+        *,
+        named: bool = True,
+    ) -> None:
+        """`named`: those that the file names are shown themselves, and none that was made instead."""
+        self._named = named
         self._backends = backends
         self._known = tuple(certificates)
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
@@ -136,8 +144,7 @@ class Client:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             named = Path(question.certificate)
-            # A certificate that we may not read was replaced by one of ours, as on a machine elsewhere.
-            mine = not question.certificate or not os.access(named, os.R_OK)
+            mine = not question.certificate or not self._named
             for path in self._known if mine else [named]:
                 context.load_verify_locations(cadata=_leaf(path))
             self._contexts[kind] = context

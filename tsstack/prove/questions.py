@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 Scheme = Literal["https", "http", "tcp"]
 Hello = Literal["", "old", "weak"]
 REFUSED = "refused"
-ASKED = "asked?by=tsstack"
-"""Below a service's own path, so that it is seen what of the path comes through."""
+ASKED = "asked=?by=tsstack"
+"""Below a service's own path, so that it is seen what of it comes through. No path of a file has a `=`."""
 CLIENTS = 80
 """So many addresses a service's clients have; another try comes from the next so many."""
 CLAIMING = ("127.0.0.1", 40000)

@@ -52,6 +52,8 @@ _ALONE = "daemon off; master_process off; user root root;"
 # The kernel ends it with us, but not if we were gone before it was asked to (prctl(2): PR_SET_PDEATHSIG).
 _WHILE_WE_LIVE = '[ "$PPID" = "$0" ] && exec "$@"'
 _PATIENCE_S = 60
+_AT_LEAST_EACH_SECOND = 20
+"""So many questions a slow machine has answered."""
 _START_S = 15.0
 _TRUSTED = "ssl/certs/ca-certificates.crt"
 
@@ -210,16 +212,16 @@ class _Scene:
             text = text.replace(f"{folder}/", f"{self._moved(folder)}/")
         return text.replace("worker_processes auto;", "worker_processes 1;")
 
-    def place_certificates(self) -> list[Path]:
+    def place_certificates(self) -> tuple[list[Path], bool]:
         """Put a pair at every place that nginx loads one from: the host's own where it can be read.
 
         Others are made for the names that the plan says, by an authority that lives as long as the proof.
-        Returns the certificates.
+        Returns the certificates, and whether all that the file names are there themselves.
         """
         from tsstack.parts.proxy.authority import is_due, issue
         from tsstack.parts.proxy.pem import is_plain
 
-        placed = []
+        placed, named = [], True
         for each in self.plan.certificates:
             certificate, key = Path(self._relocate(each.certificate)), Path(self._relocate(each.key))
             sources = (each.source_certificate, each.source_key)
@@ -229,20 +231,21 @@ class _Scene:
             elif each.kind != "files" and not is_due(each, time.time()) and os.access(each.key, os.R_OK):
                 certificate.symlink_to(each.certificate)
             else:
+                named = named and each.kind != "files"
                 pair, _, _ = issue(
                     self.scratch / "tls", self.plan.tailnet, each.names, datetime.datetime.now(datetime.UTC)
                 )
                 for path in {certificate, key}:
                     path.write_bytes(pair)
             placed.append(certificate)
-        return placed
+        return placed, named
 
 
 def _hold(scene: _Scene, addresses: Iterable[str], questions: Sequence[Question], out: BinaryIO) -> None:
     """In the world: start nginx, ask, tell."""
-    signal.alarm(_PATIENCE_S)
+    signal.alarm(_PATIENCE_S + len(questions) // _AT_LEAST_EACH_SECOND)
     endpoints, port = scene.write()
-    certificates = scene.place_certificates()
+    certificates, named = scene.place_certificates()
     vouched = Vouched(scene.scratch / "tls", scene.secured) if scene.secured else None
     _give_addresses(addresses)
     backends = Backends(endpoints, port, scene.scratch / "run" / "identity.sock", vouched)
@@ -252,7 +255,9 @@ def _hold(scene: _Scene, addresses: Iterable[str], questions: Sequence[Question]
     try:
         refused = _wait_until_up(nginx, scene.scratch / "run" / "nginx.pid", log)
         told = (
-            {"refused": refused} if refused else _ask_all(Client(backends, certificates), backends, questions)
+            {"refused": refused}
+            if refused
+            else _ask_all(Client(backends, certificates, named=named), backends, questions)
         )
     finally:
         with contextlib.suppress(ProcessLookupError):

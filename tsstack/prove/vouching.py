@@ -10,7 +10,7 @@ _DAY = datetime.timedelta(days=1)
 
 
 class Vouched:
-    """The two as contexts of a server. `asked_for` is the name that the last client began with.
+    """The two as contexts of a server.
 
     Neither can be resumed: every handshake shows the certificate.
     """
@@ -32,7 +32,17 @@ def _context(pair: Path) -> ssl.SSLContext:
     context.load_cert_chain(pair)
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
+    context.sni_callback = _keep_greeting
     return context
+
+
+def _keep_greeting(secured: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+    secured.greeting = name or ""  # type: ignore[attr-defined]  # many connections share the context
+
+
+def greeting_of(secured: ssl.SSLSocket) -> str:
+    """The name that the client began with; empty where it said none."""
+    return str(getattr(secured, "greeting", ""))
 
 
 def _write_pair(path: Path, hosts: tuple[str, ...]) -> tuple[Path, bytes]:

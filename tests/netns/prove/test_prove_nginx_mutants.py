@@ -24,6 +24,7 @@ proxy:
       upstream: [8000, "192.168.15.9:8000", "10.0.0.1:8001 backup"]
       allow: [alice@, "tag:client"]
       websockets: false
+      max_body_size: 500M
       port: 8444
     vault: {upstream: "https://secrets.lan:8200", path: /deep/vault, verify_upstream: true, port: 8445}
     lax: {upstream: "https://10.0.0.7:8201", port: 8447}
@@ -317,7 +318,8 @@ MUTANTS: dict[str, tuple[str, Change, str]] = {
         change(r"client_max_body_size 2097152", "client_max_body_size 3m"),
         "too large",
     ),
-    "a limit where none is": ("subdomain", drop("client_max_body_size 0"), "largest"),
+    "a limit where none is": ("port", change(r"(8446(?s:.*?)client_max_body_size) 0", r"\1 1m"), "largest"),
+    "a limit where the daemon is asked": ("subdomain", drop("client_max_body_size 0"), "largest"),
     "no websockets": ("subdomain", drop(r"proxy_set_header Upgrade"), "upgrade"),
     "half of a websocket": ("subdomain", set_header("Connection", '""'), "connection"),
     "websockets unasked": (

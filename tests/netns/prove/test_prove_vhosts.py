@@ -188,6 +188,24 @@ def test_a_certificate_of_ones_own_is_the_one_that_is_served(tmp_path: Path) -> 
     assert told(hear(tmp_path / "right", stack)) == []
     wrong = hear(tmp_path / "wrong", stack, lambda rendered: rendered.replace(one, two))
     assert "a certificate that does not count" in wrong.mismatches[0].seen
+    # Debian's /etc/ssl/private, for whoever is not root: the certificate can be read, its key cannot.
+    kept = text.replace("tls: local-ca", f"tls: {{certificate: {one}, key: {folder}/private.key}}")
+    assert told(hear(tmp_path / "kept", stack_of(kept))) == []
+
+
+def test_many_upstreams_that_speak_tls_are_each_greeted_by_their_own_name(tmp_path: Path) -> None:
+    services = "".join(f"    s{at}: {{upstream: 'https://host-{at}.lan:8443'}}\n" for at in range(120))
+    head = "host: {name: box, tailnet: tail.test}\nproxy:\n  names: subdomain\n  tls: off\n  services:\n"
+    for attempt in range(3):
+        assert told(hear(tmp_path / str(attempt), stack_of(head + services))) == []
+
+
+def test_a_path_that_looks_like_the_question_is_another_service(tmp_path: Path) -> None:
+    text = (
+        "host: {name: box, tailnet: tail.test}\nproxy:\n  names: path\n  tls: off\n  services:\n"
+        "    all: {upstream: 8000, path: /}\n    some: {upstream: 8001, path: /asked}\n"
+    )
+    assert told(hear(tmp_path, stack_of(text))) == []
 
 
 def test_no_real_upstream_is_called(tmp_path: Path) -> None:

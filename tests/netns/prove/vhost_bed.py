@@ -22,7 +22,11 @@ proxy:
   tls: local-ca
   services:
     ollama: {upstream: 11434, rate_limit: 20r/s, port: 8443}
-    wiki: {upstream: [8000, "192.168.15.9:8000", "10.0.0.1:8001 backup"], allow: [alice@], port: 8444}
+    wiki:
+      upstream: [8000, "192.168.15.9:8000", "10.0.0.1:8001 backup"]
+      allow: [alice@]
+      max_body_size: 500M
+      port: 8444
     vault: {upstream: "https://secrets.lan:8200", path: /deep/vault, verify_upstream: true, port: 8445}
     app: {upstream: "unix:/run/app.sock", port: 8446}
     db: {upstream: 5433, port: 5432, protocol: tcp}
