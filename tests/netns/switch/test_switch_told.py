@@ -57,6 +57,8 @@ REFUSED = [
     ("kernel: {sysctl: {net.ipv4.tcp_fin_timeout: a b}}", "2:19", "the kernel refuses this value"),
     ("kernel: {sysctl: {net.ipv4.tcp_congestion_control: nosuch}}", "2:19", "no such congestion control"),
     ("kernel: {sysctl: {net/ipv4/conf/lo/rp_filter: x}}", "2:10", "the kernel refuses this value"),
+    ("kernel: {sysctl: {net/ipv4/neigh/lo/mcast_solicit: x}}", "2:10", "the kernel refuses this value"),
+    ("kernel: {sysctl: {net.ipv6.neigh.lo.app_solicit: -1}}", "2:19", "the kernel refuses this value"),
     ("kernel: {sysctl: {net.ipv4.tcp_rmem: 1 2}}", "2:19", "the kernel makes 1 2 "),
     ("bandwidth: {eth7: {egress: 10mbit}}", "2:13", "there is no interface eth7"),
     ("tailscale: {}", "", "tailscale"),

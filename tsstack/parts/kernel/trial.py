@@ -20,8 +20,9 @@ from tsstack.system.namespaces import Offshoot
 
 CONGESTION_CONTROL = "net.ipv4.tcp_congestion_control"
 _AVAILABLE = "net.ipv4.tcp_available_congestion_control"
-# Groups of parameters by interface, net.FAMILY.GROUP.INTERFACE.KEY: `default` judges for all of them.
-_BY_INTERFACE = ("conf", "neigh")
+# Groups of parameters by interface, net.FAMILY.GROUP.INTERFACE.KEY, and who judges for all of them. A new
+# namespace has no neigh.default (net/core/neighbour.c: neigh_sysctl_register), and of interfaces `lo` alone.
+_BY_INTERFACE = {"conf": "default", "neigh": "lo"}
 _WRONG_VALUE = {errno.EINVAL, errno.ERANGE}
 
 
@@ -65,7 +66,7 @@ def _try(name: str, value: str) -> str:
     sysctls = Sysctls()
     parts = name.split(".")
     if len(parts) == 5 and parts[2] in _BY_INTERFACE:
-        name = ".".join((*parts[:3], "default", parts[4]))
+        name = ".".join((*parts[:3], _BY_INTERFACE[parts[2]], parts[4]))
     try:
         if sysctls.read(name) is None or not sysctls.is_writable(name):
             return ""
