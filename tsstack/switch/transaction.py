@@ -137,6 +137,15 @@ def prepare(site: Site) -> None:
     keep_reserve(site.paths.state)
 
 
+@contextmanager
+def machine_may_fail(what: str = "what was staged could not be judged") -> Iterator[None]:
+    """For looks alone: the machine's own trouble (no socket, no file left) refuses as a fault does."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckFailed(f"{what}: {error}", hint="nothing was changed") from error
+
+
 @dataclass
 class Transaction:
     """One change of a host, from the plan to the commit. Needs the host's lock and `prepare`.
@@ -224,18 +233,13 @@ class Transaction:
 
     def _judge(self, generation: Path, plan: Plan) -> None:
         """Check, guard, prove: in this order, though the proof's world is made meanwhile."""
-        try:
-            with self.prover(generation, plan, self.facts) as finish:
-                self._check(plan.names, generation)
-                with self._timed("guard"):
-                    self.guard(generation, plan)
-                if finish is not None:
-                    with self._timed("prove"):
-                        finish()
-        except OSError as error:  # the machine's own trouble while it was only looked at
-            raise CheckFailed(
-                f"what was staged could not be judged: {error}", hint="nothing was changed"
-            ) from error
+        with machine_may_fail(), self.prover(generation, plan, self.facts) as finish:
+            self._check(plan.names, generation)
+            with self._timed("guard"):
+                self.guard(generation, plan)
+            if finish is not None:
+                with self._timed("prove"):
+                    finish()
 
     def _record(self, number: int, previous: int, snapshots: Mapping[str, Snapshot], plan: Plan) -> Pending:
         confirm_s = self.mode.confirm_s

@@ -20,7 +20,15 @@ from tsstack.switch.proof import no_proof
 from tsstack.switch.record import Pending, digest_of, read_pending
 from tsstack.switch.recovery import note_if_over, recover, undo
 from tsstack.switch.site import Site
-from tsstack.switch.transaction import Mode, Outcome, Transaction, confirm, prepare, stands_alone
+from tsstack.switch.transaction import (
+    Mode,
+    Outcome,
+    Transaction,
+    confirm,
+    machine_may_fail,
+    prepare,
+    stands_alone,
+)
 from tsstack.switch.undone import last_undone, refuse_undone, settle
 from tsstack.system.bypass import in_words, read_bypass, way_back
 from tsstack.system.localapi import LocalApi, LocalApiError
@@ -157,7 +165,7 @@ def stage_for_boot(site: Site, file: Path, *, prove: bool = True) -> tuple[Manif
                 if part_tree(wanted.tree, part.folder) or stands_alone(part, facts)
             ]
             plan = Plan(tuple(PartPlan(part.name, ()) for part in parts))
-            with located(intent.loaded), prover(staged, plan, facts) as finish:
+            with located(intent.loaded), machine_may_fail(), prover(staged, plan, facts) as finish:
                 for part in parts:
                     part.check(staged, facts)
                 judges.keep_ways_in(staged, plan)
@@ -194,8 +202,10 @@ def confirm_change(site: Site, *, same_session: bool = False, pending_only: str 
             return confirm(site)
         from tsstack.switch.sessions import comes_from_here, operator_sessions
 
-        sessions = operator_sessions()
-        return confirm(site, tuple(map(str, sessions)), from_here=comes_from_here(sessions))
+        with machine_may_fail("whether this session is a new one cannot be told"):
+            sessions = operator_sessions()
+            from_here = comes_from_here(sessions)
+        return confirm(site, tuple(map(str, sessions)), from_here=from_here)
 
 
 def roll_back(
