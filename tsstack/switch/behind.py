@@ -1,7 +1,8 @@
-"""Which networks lie behind an interface, by what this host's routes say. Pure."""
+"""Which networks lie behind an interface, by what this host's routes say; parts of networks. Pure."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from tsstack.model.names import Address, Network
@@ -87,6 +88,25 @@ class Behind:
                     yield holders
 
 
+def reachable(routes: Iterable[tuple[Network, Sequence[str]]], interface: str) -> list[Network] | None:
+    """All networks behind an interface, by the routes of every table; None where anybody may be there.
+
+    The Internet is, or a part of it, beyond a default route; a route that does not say by which interfaces
+    it leads may be one.
+    """
+    found: dict[Network, None] = {}
+    for network, links in routes:
+        if links and interface not in links:
+            continue
+        if network.is_multicast and network.prefixlen:
+            continue
+        short = network.prefixlen < SHORTEST[network.version] and not network.is_link_local
+        if short or not links:
+            return None
+        found[network] = None
+    return list(found)
+
+
 def _without_members(known: Iterable[tuple[Network, str]]) -> Iterator[tuple[Network, str]]:
     each = dict.fromkeys(known)
     links: dict[tuple[int, int], dict[int, set[str]]] = {}
@@ -105,3 +125,31 @@ def _without_members(known: Iterable[tuple[Network, str]]) -> Iterator[tuple[Net
             if interface in next(filter(None, holding), ()):
                 continue
         yield network, interface
+
+
+def largest(networks: Iterable[Network]) -> list[Network]:
+    """As many as are asked."""
+    return sorted(networks, key=lambda network: network.prefixlen)[:MOST_NETWORKS]
+
+
+def edges_of(networks: Iterable[Network], version: int) -> list[int]:
+    """Where one network begins or ends: between two edges all addresses are treated alike."""
+    found = set()
+    for network in networks:
+        if network.version == version:
+            found |= {int(network[0]), int(network[-1]) + 1}
+    return sorted(found)
+
+
+def parts(network: Network, edges: list[int], own: Collection[Address]) -> Iterator[Address]:
+    """An address of each part of the network that no edge divides, none of them `own`."""
+    first, end = int(network[0]), int(network[-1]) + 1
+    inner = edges[bisect_right(edges, first) : bisect_left(edges, end)]
+    starts = [first, *inner]
+    for start, stop in zip(starts, [*inner, end], strict=True):
+        # The first address of a network is its name rather than anybody's.
+        first_host = start + 1 if stop - start > 2 else start
+        addresses = (network[number - first] for number in range(first_host, stop))
+        found = next((address for address in addresses if address not in own), None)
+        if found is not None:
+            yield found

@@ -15,7 +15,8 @@ from tsstack.model.facts import Facts
 from tsstack.model.names import Address
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import Kind, Oracle, Packet, Verdict
-from tsstack.switch.ways import SOMEBODY, Carrier, Route, Way
+from tsstack.switch.strangers import SOMEBODY
+from tsstack.switch.ways import Carrier, Route, Way
 
 if TYPE_CHECKING:
     from tsstack.switch.tunnels import Peer, Tunnel

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts
+from tsstack.model.names import Network
 from tsstack.model.stack import Stack
 from tsstack.prove.expected import TAILNET_INTERFACE, Packet, is_tailnet
 from tsstack.switch import routes
@@ -41,6 +42,7 @@ __all__ = [
 OWN = "your own session"
 LIVE = "a session that is open on this host"
 _MOST_ROUTES = 500
+_MOST_NAMED = 5
 
 RouteTo = Callable[..., Route | None]
 
@@ -102,9 +104,12 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = P
             )
             continue
         carrier = closed.way.carrier
+        if closed.way.kept is not None:
+            doubts.append(_narrowed(closed, closed.way.kept))
+            continue
         if not (closed.way.doubtful or closed.in_part or (carrier and carrier.answered)):
             _refuse(closed, past_it)
-        if closed.way.somebody or closed.way.network or closed.in_part or carrier:
+        if closed.way.session is None or closed.in_part or carrier:
             doubts.append(
                 f"{packet}, {closed.way.whose}, falls into {_zone(closed)} and {closed.path} refuses it "
                 f"(this may {whom(closed.way)})"
@@ -117,6 +122,17 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = P
             f"(this may {whom(closed.way)})"
         )
     return doubts
+
+
+def _narrowed(closed: Closed, kept: Sequence[Network]) -> str:
+    packet = closed.way.packet
+    named = ", ".join(map(str, kept[:_MOST_NAMED])) + (", .." if len(kept) > _MOST_NAMED else "")
+    others = f"who is not in {named}" if kept else f"anybody by IPv{packet.source.version}"
+    return (
+        f"by {packet.interface} {others} no longer comes in, and no route leads to others there: {packet}, "
+        f"{closed.way.whose}, falls into {_zone(closed)} and {closed.path} refuses it "
+        f"(this may {whom(closed.way)})"
+    )
 
 
 def _unread(way: Way) -> str:
@@ -136,11 +152,8 @@ def _refuse(closed: Closed, past_it: str) -> NoReturn:
         )
     session = closed.way.session
     # Of somebody else's only they know whether the address is right: it is no one's to let in.
-    more = (
-        ""
-        if session and session.live
-        else (f"add {ipaddress.ip_network(packet.source)} to a zone with `allow: all`, ")
-    )
+    asked_for = closed.way.network or ipaddress.ip_network(packet.source)
+    more = "" if session and session.live else f"add {asked_for} to a zone with `allow: all`, "
     # What is no TCP and no UDP no zone can list.
     opened = "" if packet.protocol == "other" else f"open {packet.service} there, "
     raise CheckFailed(

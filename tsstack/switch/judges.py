@@ -159,6 +159,7 @@ class Judges:
         from tsstack.switch.ground import drops_lopsided
         from tsstack.switch.guard import ways_of_sessions
         from tsstack.switch.logins import listening_ports
+        from tsstack.switch.reach import Reach
         from tsstack.switch.routes import networks_behind, networks_beside, own_addresses
         from tsstack.switch.ways import ways_of_admins
 
@@ -180,6 +181,7 @@ class Judges:
             served=listening_ports(),
             own=holders,
             behind=networks_behind(),
+            reach=Reach(self._facts),
             tell=self._doubts.append,
         )
         return [*own, *of_admins, *self._carriers([*own, *of_admins])]

@@ -5,7 +5,9 @@ Asked by rtnetlink(7): no program is started, and every routing rule has its say
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,11 +16,13 @@ from pathlib import Path
 from tsstack.model.names import Address, Network
 from tsstack.switch.ways import Route
 
-_RTM_NEWADDR, _RTM_GETADDR, _RTM_GETROUTE = 20, 22, 26
+_RTM_NEWADDR, _RTM_GETADDR, _RTM_NEWROUTE, _RTM_GETROUTE = 20, 22, 24, 26
 _NLMSG_ERROR, _NLMSG_DONE, _NLM_F_REQUEST, _NLM_F_DUMP = 2, 3, 0x1, 0x300
+_NLM_F_DUMP_INTR = 0x10
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_F_PERMANENT = 1, 2, 8, 0x80
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 2, 4, 5, 9, 18
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
+_RTM_F_CLONED = 0x200
 _RTPROT_RA = 9
 # linux/ipv6_route.h, linux/route.h: RTF_LOCAL, RTF_ANYCAST, RTF_REJECT
 _RTF_NO_NETWORK, _RTF_GATEWAY = 0x80000000 | 0x100000 | 0x200, 0x2
@@ -105,19 +109,58 @@ def own_addresses() -> Iterator[tuple[Address, str, bool]]:
 
 
 def _dump_addresses() -> Iterator[bytes]:
-    body = _ADDRESS_HEAD.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    return _dump(_RTM_GETADDR, _RTM_NEWADDR, _ADDRESS_HEAD.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
+
+
+def _dump(asked: int, answered: int, body: bytes, *, whole: bool = False) -> Iterator[bytes]:
+    """What follows the header of each message. Raises OSError; `whole`: also where it changed meanwhile."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as link:
         flags = _NLM_F_REQUEST | _NLM_F_DUMP
-        link.send(_HEAD.pack(_HEAD.size + len(body), _RTM_GETADDR, flags, 1, 0) + body)
+        link.send(_HEAD.pack(_HEAD.size + len(body), asked, flags, 1, 0) + body)
         while True:
             answer, at = link.recv(1 << 18), 0
             while at + _HEAD.size <= len(answer):
-                length, kind, *_ = _HEAD.unpack_from(answer, at)
-                if kind in {_NLMSG_DONE, _NLMSG_ERROR}:
+                length, kind, flags, *_ = _HEAD.unpack_from(answer, at)
+                if kind == _NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", answer, at + _HEAD.size)[0]
+                    raise OSError(code, os.strerror(code))
+                if whole and flags & _NLM_F_DUMP_INTR:
+                    raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+                if kind == _NLMSG_DONE:
                     return
-                if kind == _RTM_NEWADDR:
+                if kind == answered:
                     yield answer[at + _HEAD.size : at + length]
                 at += (length + 3) & ~3
+
+
+def every_route() -> Iterator[tuple[Network, tuple[str, ...]]]:
+    """Each network that any routing table leads to, and by which interfaces; by none: it is not said which.
+
+    Raises OSError, InterruptedError of it where routes came and went while they were read.
+    """
+    names = dict(socket.if_nameindex())
+    for family, bits in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
+        body = _ROUTE_HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        for content in _dump(_RTM_GETROUTE, _RTM_NEWROUTE, body, whole=True):
+            version, prefix, *_, kind, flags = _ROUTE_HEAD.unpack_from(content)
+            # A kernel without IPv6 tells of IPv4 again; old ones tell of what they learnt of hosts.
+            if version != family or kind != _RTN_UNICAST or flags & _RTM_F_CLONED:
+                continue
+            values = _attributes(content[_ROUTE_HEAD.size :])
+            network = ipaddress.ip_network((values.get(_RTA_DST, bytes(bits // 8)), prefix), strict=False)
+            # One that is gone by now, or of another network namespace, has no name here, and is none of ours.
+            yield network, tuple(names.get(index, "") for index in _links(values))
+
+
+def _links(values: dict[int, bytes]) -> Iterator[int]:
+    """The index of each interface that a route leads by: none of a nexthop object that is not told of."""
+    if _RTA_OIF in values:
+        yield struct.unpack("=I", values[_RTA_OIF])[0]
+    hops = values.get(_RTA_MULTIPATH, b"")
+    while len(hops) >= _NEXT_HOP.size:
+        length, _, _, index = _NEXT_HOP.unpack_from(hops)  # struct rtnexthop
+        yield index
+        hops = hops[max((length + 3) & ~3, _NEXT_HOP.size) :]
 
 
 def interface_of(zone: str) -> str:

@@ -7,9 +7,9 @@ is asked before and after the change: a way that was open must stay so.
 from __future__ import annotations
 
 import ipaddress
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 from tsstack.model.facts import Facts
@@ -26,15 +26,15 @@ from tsstack.prove.expected import (
     Verdict,
     is_tailnet,
 )
-from tsstack.switch.behind import MOST_NETWORKS, SHORTEST, Behind
+from tsstack.switch.behind import MOST_NETWORKS, SHORTEST, Behind, edges_of, largest, parts
+from tsstack.switch.strangers import peers, somebody
 
+Reach = Callable[[str, int], Collection[Network] | None]
 _Where = tuple[Network | None, str, int]
 _SSH = 22
 _MOST_PORTS = 3
-# For an admin zone that is an interface: an address that belongs to nobody (RFC 5737, RFC 3849).
-SOMEBODY = (ipaddress.ip_address("198.51.100.1"), ipaddress.ip_address("2001:db8::1"))
-# Where those of strangers are, for a file that names these: lists of what to keep out do.
-_STRANGERS = (ipaddress.ip_network("32.0.0.0/3"), ipaddress.ip_network("2000::/3"))
+# A network that many links have, each its own.
+_LINK_LOCAL = {4: ipaddress.ip_network("169.254.0.0/16"), 6: ipaddress.ip_network("fe80::/64")}
 
 
 class Session(NamedTuple):
@@ -101,6 +101,8 @@ class Way:
     """Of an admin source: such a network that the packet is one of as well."""
     carrier: Carrier | None = None
     """Set where it is not a new connection, but carries the tunnel that one comes by."""
+    kept: tuple[Network, ...] | None = None
+    """Set for somebody who loses the way in, where these are all there is, and keep theirs or are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ def ways_of_admins(
     served: Iterable[int] = (),
     own: Collection[Address] = (),
     behind: Iterable[tuple[Network, str]] = (),
+    reach: Reach = lambda *_: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Way]:
     """The ways in of every admin source that are open now: of the live file, and of the one that follows.
@@ -134,7 +137,8 @@ def ways_of_admins(
     which a program serves SSH; where that is not known, those of `ssh` count.
     `own` are this host's addresses, from which nobody comes in.
     `beside` are the networks among the tailnet's addresses that this host has on another interface, `behind`
-    all that it leads to; `tell` takes a sentence about those that are too many.
+    all that it leads to; `reach` has all networks of an IP version that there can be behind an interface, or
+    None where it may be anybody; `tell` takes a sentence about those that are too many.
     """
     files = [each for each in (before, after) if each is not None]
     if not any(map(has_admins, files)):
@@ -142,9 +146,12 @@ def ways_of_admins(
     live = Oracle(before, facts) if before is not None else None
     then = Oracle(after, facts)
     numbers = tuple(dict.fromkeys([*ports, *(tuple(served) or _ssh_ports(after))]))
-    sources = _Sources(files, beside or {}, own, behind, bare=live is None or not live.active)
+    apart = {name for name, _ in (*facts.ports, *facts.vrf_members)}
+    bare = live is None or not live.active
+    sources = _Sources(files, beside or {}, own, behind, bare=bare, apart=apart)
     ways: dict[Packet, Way] = {}
     doubted = set()
+    stood: set[tuple[str, int, int]] = set()
     for stack in files:
         oracle = Oracle(stack, facts)
         for way in _admins(oracle, facts, stack, sources):
@@ -157,13 +164,16 @@ def ways_of_admins(
                     continue
                 if live is not None and not live.judge(packet).accepted:
                     continue
-                if way.doubtful:
+                way_in = replace(way, packet=packet, within=known.network if known else None)
+                if way.somebody and not way.network:
+                    way_in = _stand(way_in, stood, partial(_kept, packet, live, then, sources, reach))
+                if way_in.doubtful:
                     verdict = then.judge(packet)
                     told = (way.whose, packet.interface, port, verdict.zone)
                     if verdict.accepted or told in doubted:
                         continue
                     doubted.add(told)
-                ways[packet] = replace(way, packet=packet, within=known.network if known else None)
+                ways[packet] = way_in
     for interface in dict.fromkeys(way.packet.interface for way in ways.values() if way.network):
         many = sources.behind.too_many.get(interface)
         if many:
@@ -172,6 +182,40 @@ def ways_of_admins(
                 f"only the {MOST_NETWORKS:,} largest were asked about (this may lock out an admin)"
             )
     return list(ways.values())
+
+
+def _stand(way: Way, stood: set[tuple[str, int, int]], kept: Callable[[], tuple[Network, ...] | None]) -> Way:
+    """One of whom nothing is known stands for all; of those in other parts of everybody nobody knows."""
+    if way.doubtful or _all_of(way) in stood:
+        return replace(way, doubtful=True)
+    stood.add(_all_of(way))
+    return replace(way, kept=kept())
+
+
+def _all_of(way: Way) -> tuple[str, int, int]:
+    return way.packet.interface, way.packet.source.version, way.packet.port
+
+
+def _kept(
+    packet: Packet, live: Oracle | None, then: Oracle, sources: _Sources, reach: Reach
+) -> tuple[Network, ...] | None:
+    """All networks behind the interface of somebody who is let in no more, if they all keep their way in.
+
+    Or are asked for themselves. None where somebody else may be there.
+    """
+    interface, behind = packet.interface, sources.behind
+    if then.judge(packet).accepted or interface in behind.too_many:
+        return None
+    known, asked = reach(interface, packet.source.version), set(behind.of(interface))
+    for network in known or ():
+        for address in parts(network, sources.finer_edges[network.version], sources.own):
+            its = replace(packet, source=address)
+            if then.judge(its).accepted or (live is not None and not live.judge(its).accepted):
+                continue
+            # Not of a single host by a router, nor of what another routing table alone leads to.
+            if live is None or network not in asked or not _is_admins(live, address, interface):
+                return None
+    return None if known is None else tuple(known)
 
 
 def closed_ways(after: Stack, facts: Facts, ways: Sequence[Way]) -> Iterator[Closed]:
@@ -190,11 +234,13 @@ def closed_ways(after: Stack, facts: Facts, ways: Sequence[Way]) -> Iterator[Clo
     oracle = Oracle(after, facts)
     verdicts = [(way, oracle.judge(way.packet)) for way in asked]
     left = _left(verdicts, oracle)
+    # Where the interface itself is the admins' no more, what is left of its networks has to be all of them.
+    narrowed = {_all_of(way) for way, verdict in verdicts if way.kept is not None and not verdict.accepted}
     told = set()
     for way, verdict in verdicts:
         if verdict.accepted:
             continue
-        in_part = _where(way) in left and _is_taken(way, verdict, oracle)
+        in_part = _where(way) in left and _all_of(way) not in narrowed and _is_taken(way, verdict, oracle)
         if in_part:
             # A list of thousands to keep out says one sentence.
             if (_where(way), verdict.zone) in told:
@@ -215,7 +261,7 @@ def _left(verdicts: Sequence[tuple[Way, Verdict]], oracle: Oracle) -> set[_Where
         if verdict.accepted and _where(way) in takers and _is_rest(way, oracle):
             names = frozenset(takers[_where(way)])
             if names not in taken:
-                zones = {name: oracle.firewall.zones[name] for name in names if name}
+                zones = {name: oracle.firewall.zones[name] for name in names}
                 taken[names] = Membership(oracle.firewall.model_copy(update={"zones": zones}))
             if not taken[names].by_address(way.packet.source, way.packet.interface):
                 left.add(_where(way))
@@ -225,7 +271,7 @@ def _left(verdicts: Sequence[tuple[Way, Verdict]], oracle: Oracle) -> set[_Where
 def _is_taken(way: Way, verdict: Verdict, oracle: Oracle) -> bool:
     """Whether it is of an admin's network, and not in a zone for its interface."""
     by_source = oracle.members.by_address(way.packet.source, way.packet.interface)
-    return way.network is not None and by_source == verdict.zone
+    return way.network is not None and bool(by_source) and by_source == verdict.zone
 
 
 def _where(way: Way) -> _Where:
@@ -252,6 +298,11 @@ def is_admin(name: str, zone: Zone) -> bool:
     return zone.preset == "admin" or (zone.preset is None and name == "admin")
 
 
+def _is_admins(oracle: Oracle, address: Address, interface: str) -> bool:
+    name = oracle.members.zone(address, interface)
+    return bool(name) and is_admin(name, oracle.firewall.zones[name])
+
+
 def _ssh_ports(stack: Stack) -> tuple[int, ...]:
     ports = tuple(each.ports.first for each in stack.ports_of("ssh") if each.protocol == "tcp")
     return ports[:_MOST_PORTS] or (_SSH,)
@@ -268,25 +319,23 @@ class _Sources:
         behind: Iterable[tuple[Network, str]],
         *,
         bare: bool,
+        apart: Collection[str],
     ) -> None:
-        """`bare` says that no rules of ours are live."""
+        """`bare` says that no rules of ours are live; what comes by those `apart` is seen as another's."""
         zones = [zone for stack in files if stack.firewall for zone in stack.firewall.zones.values()]
         networks = [*TAILNET, CHROMEOS, *(net for zone in zones for net in zone.sources)]
-        self.edges = {version: _edges(networks, version) for version in (4, 6)}
-        self.somebody = [
-            _nobodys(example, strangers, networks)
-            for example, strangers in zip(SOMEBODY, _STRANGERS, strict=True)
-        ]
-        self.beside, self.own, self.bare = beside, own, bare
+        self.edges = {version: edges_of(networks, version) for version in (4, 6)}
+        self.somebody, self.peers = somebody(networks), peers(net for zone in zones for net in zone.sources)
+        self.beside, self.own, self.bare, self.apart = beside, own, bare, apart
         names = (name for zone in zones for name in zone.interfaces)
         self.named = tuple(dict.fromkeys(name for name in names if not name.endswith("*")))
         self.behind = Behind([*((each, TAILNET_INTERFACE) for each in TAILNET), *behind], own)
         routed = [*networks, *self.behind.networks]
-        self.finer_edges = {version: _edges(routed, version) for version in (4, 6)}
+        self.finer_edges = {version: edges_of(routed, version) for version in (4, 6)}
         # Beyond a default route each zone is told of once: the largest networks of a long list stand for it.
-        large = (net for zone in zones for net in _largest(zone.sources))
+        large = (net for zone in zones for net in largest(zone.sources))
         some = [*TAILNET, CHROMEOS, *large, *self.behind.networks]
-        self.far_edges = {version: _edges(some, version) for version in (4, 6)}
+        self.far_edges = {version: edges_of(some, version) for version in (4, 6)}
 
 
 def _admins(oracle: Oracle, facts: Facts, stack: Stack, sources: _Sources) -> Iterator[Way]:
@@ -306,21 +355,40 @@ def _admins(oracle: Oracle, facts: Facts, stack: Stack, sources: _Sources) -> It
 def _of_source(network: Network, name: str, oracle: Oracle, outside: str, sources: _Sources) -> Iterator[Way]:
     """Of the zone `name`, but for what a longer network of another zone holds: that is no admin's."""
     carrier, links = _carrier(network, sources.beside), _links(network, outside, sources.behind)
-    for address in _parts(network, sources.edges[network.version], sources.own):
+    whose = f"the admin source {network}"
+    for address in parts(network, sources.edges[network.version], sources.own):
         interface = TAILNET_INTERFACE if is_tailnet(address) else outside
         if oracle.members.by_address(address, interface) == name:
             anywhere = is_tailnet(address) or address in CHROMEOS or address.is_link_local
             for link in [carrier or interface] if carrier or anywhere else links:
-                yield Way(Packet(address, link, "tcp"), f"the admin source {network}")
+                yield Way(Packet(address, link, "tcp"), whose)
+            yield from _besides(Way(Packet(address, carrier or interface, "tcp"), whose), sources)
     # A LAN or a bridge of containers within: some of the admins may be there, and nobody says so.
     for part, link in sources.behind.within(network):
-        if link in links or part.prefixlen < SHORTEST[part.version]:
+        if link in links or part.prefixlen < SHORTEST[part.version] or part.is_link_local:
             continue
-        for address in _parts(part, sources.finer_edges[part.version], sources.own):
+        for address in parts(part, sources.finer_edges[part.version], sources.own):
             held = oracle.members.by_address(address, link) == name
             if held and sources.behind.network_of(address, link) == part:
                 whose = f"an admin of {network} behind {link}"
                 yield Way(Packet(address, link, "tcp"), whose, doubtful=True, network=part)
+
+
+def _besides(way: Way, sources: _Sources) -> Iterator[Way]:
+    """By which other links an admin of a source may come, where no routing table tells."""
+    address, known = way.packet.source, way.packet.interface
+    if is_tailnet(address) and known != TAILNET_INTERFACE:
+        # A peer, and not who has such an address on a LAN: by rules of ours that one never came in.
+        links, doubtful = [TAILNET_INTERFACE], sources.bare
+    elif address.is_link_local:
+        here = sources.behind.links(_LINK_LOCAL[address.version])
+        links, doubtful = [link for link in here if link != TAILNET_INTERFACE], True
+    else:
+        return
+    for link in links:
+        if link != known and link not in sources.apart:
+            packet = replace(way.packet, interface=link)
+            yield replace(way, packet=packet, route=Route(link), doubtful=doubtful)
 
 
 def _of_interface(pattern: str, name: str, oracle: Oracle, facts: Facts, sources: _Sources) -> Iterator[Way]:
@@ -334,20 +402,28 @@ def _of_interface(pattern: str, name: str, oracle: Oracle, facts: Facts, sources
         for way in _behind_interface(interface, sources):
             asked = way.network or way.packet.source.version in own
             by_source = oracle.members.zone(way.packet.source, interface) if asked else ""
-            if name == (by_source or oracle.members.by_interface(interface)):
-                yield way if is_there else replace(way, doubtful=True)
+            if name != (by_source or oracle.members.by_interface(interface)):
+                continue
+            yield way if is_there else replace(way, doubtful=True)
 
 
 def _behind_interface(interface: str, sources: _Sources) -> Iterator[Way]:
     """Somebody of whom nothing is known, and an address of each part of each network there."""
     whose, behind = f"an admin behind {interface}", sources.behind
-    for address in sources.somebody:
+    is_tailnets = interface == TAILNET_INTERFACE
+    # Of others than its peers a host that is yet to join the tailnet, or to have rules, knows none there.
+    for address in sources.peers if is_tailnets and sources.bare else sources.somebody:
         yield Way(Packet(address, interface, "tcp"), whose, somebody=True)
     for network in behind.of(interface):
+        if is_tailnets and network.is_link_local:
+            continue  # tailscaled takes from a peer what comes from its own addresses and routes
         far = network.prefixlen < SHORTEST[network.version]
         edges = sources.far_edges if far else sources.finer_edges
-        for address in _parts(network, edges[network.version], sources.own):
-            if behind.network_of(address, interface) == network:
+        for address in parts(network, edges[network.version], sources.own):
+            found = behind.network_of(address, interface)
+            # A LAN with addresses of the tailnet's ranges keeps no peer from having one.
+            is_peer = found is None and is_tailnets and network in TAILNET
+            if found == network or is_peer:
                 # RFC 4007: which link a link-local address is on no routing table tells; nor does one of the
                 # tailnet while tailscaled is down.
                 known = address.is_link_local or interface == TAILNET_INTERFACE
@@ -392,47 +468,3 @@ def _instances(pattern: str, facts: Facts, named: Iterable[str]) -> Iterator[tup
     there = [name for name in facts.interfaces if name.startswith(start) and name not in ports]
     yield from ((name, True) for name in there or [start])
     yield from ((name, False) for name in named if name.startswith(start) and name not in facts.interfaces)
-
-
-def _nobodys(example: Address, strangers: Network, networks: Iterable[Network]) -> Address:
-    """The example, or else another address that is in no network of the file's but those of everybody."""
-    named = [
-        each
-        for each in networks
-        if each.version == example.version and each.prefixlen >= SHORTEST[each.version]
-    ]
-    if not any(example in each for each in named):
-        return example
-    found = int(strangers[0])
-    for each in sorted(named, key=lambda network: network.network_address):
-        if int(each[0]) > found:
-            break
-        found = max(found, int(each[-1]) + 1)
-    return strangers[found - int(strangers[0])] if found <= int(strangers[-1]) else example
-
-
-def _largest(networks: Iterable[Network]) -> list[Network]:
-    return sorted(networks, key=lambda network: network.prefixlen)[:MOST_NETWORKS]
-
-
-def _edges(networks: Iterable[Network], version: int) -> list[int]:
-    """Where one network begins or ends: between two edges all addresses are treated alike."""
-    found = set()
-    for network in networks:
-        if network.version == version:
-            found |= {int(network[0]), int(network[-1]) + 1}
-    return sorted(found)
-
-
-def _parts(network: Network, edges: list[int], own: Collection[Address]) -> Iterator[Address]:
-    """An address of each part of the network that no edge divides, none of them `own`."""
-    first, end = int(network[0]), int(network[-1]) + 1
-    inner = edges[bisect_right(edges, first) : bisect_left(edges, end)]
-    starts = [first, *inner]
-    for start, stop in zip(starts, [*inner, end], strict=True):
-        # The first address of a network is its name rather than anybody's.
-        first_host = start + 1 if stop - start > 2 else start
-        addresses = (network[number - first] for number in range(first_host, stop))
-        found = next((address for address in addresses if address not in own), None)
-        if found is not None:
-            yield found
