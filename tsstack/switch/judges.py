@@ -36,8 +36,8 @@ class Judges:
 
     Without `admins` the guard asks about the operator's own sessions alone: the way back to what was live
     before is not barred by what others have been given since. A `bare` host has no table that could refuse
-    somebody, and no file; tailscaled and the kernel are then as they were before tsstack. `past_it` is the
-    hint where nothing else helps.
+    somebody, and no file; tailscaled and the kernel are then as they were before tsstack. What is not
+    `attended` nobody is told to be careful of. `past_it` is the hint where nothing else helps.
     """
 
     def __init__(
@@ -49,10 +49,12 @@ class Judges:
         *,
         admins: bool = True,
         bare: bool = False,
+        attended: bool = True,
         past_it: str = PAST_IT,
     ) -> None:
         self._site, self._file, self._facts, self._intent = site, file, facts, intent
         self._admins, self._bare, self._past_it = admins, bare, past_it
+        self._attended = attended
         self._doubts: list[str] = []
 
     @property
@@ -88,9 +90,14 @@ class Judges:
             self._doubts += guard.check_kernel(kernel, self.ways, self._facts, self._past_it)
 
     def _say_who_is_not_known(self) -> None:
-        from tsstack.switch.sessions import operator_sessions
+        from tsstack.switch.sessions import may_be_from_afar, operator_sessions
 
         told = operator_sessions()
+        if not told and self._attended and may_be_from_afar():
+            self._doubts.append(
+                "nothing tells from where this terminal is used, and no session by SSH is open, so nobody's "
+                "own session was asked about: --confirm undoes a change after which you do not come in again"
+            )
         if told:
             self._doubts.append(
                 f"this terminal was opened from {told[0].client}, by a session that is over: from where it "

@@ -27,6 +27,8 @@ _SSH_SERVERS = frozenset({"sshd", "dropbear"})
 _PORT = re.compile(r"[0-9]{1,5}")
 # net/core/dev.c, dev_valid_name(), and less: what else a name may hold has no place on a terminal.
 _LINK = re.compile(r"(?!lo$)[A-Za-z0-9_@-][A-Za-z0-9_.@-]{0,14}")
+# Linux, Documentation/admin-guide/devices.txt: the major numbers of Unix98 PTY slaves.
+_PSEUDO_TERMINALS = range(136, 144)
 MOSH, TAILSCALED = "mosh-server", "tailscaled"
 
 
@@ -37,7 +39,18 @@ class Process(NamedTuple):
     name: str
     """comm, of at most 15 characters (proc_pid_comm(5))."""
     parent: int
-    has_terminal: bool = False
+    terminal: int = 0
+    """The number of the one that controls it (proc_pid_stat(5): tty_nr); 0: none does."""
+
+    @property
+    def has_terminal(self) -> bool:
+        """Whether it runs in one, of whatever kind."""
+        return self.terminal != 0
+
+    @property
+    def has_pseudo_terminal(self) -> bool:
+        """Whether that is one that a program made (pts(4)), and no console of the machine's own."""
+        return self.terminal >> 8 & 0xFFF in _PSEUDO_TERMINALS
 
     @property
     def is_of_this_network(self) -> bool:
@@ -50,14 +63,17 @@ class Process(NamedTuple):
     @property
     def connection(self) -> Session | None:
         """What its SSH_CONNECTION says; None where it says nothing, or may not be read."""
+        return parse_connection(self.variable("SSH_CONNECTION"))
+
+    def variable(self, name: str) -> str:
+        """A variable of its environment, as it was begun; empty where it has none, or it may not be read."""
         try:
             environ = Path(f"/proc/{self.pid}/environ").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            return None
-        value = next(
-            (entry[15:] for entry in environ.split(b"\0") if entry.startswith(b"SSH_CONNECTION=")), b""
-        )
-        return parse_connection(value.decode("ascii", "replace"))
+            return ""
+        start = name.encode() + b"="
+        found = (entry[len(start) :] for entry in environ.split(b"\0") if entry.startswith(start))
+        return next(found, b"").decode("ascii", "replace")
 
 
 def look_at(pid: int) -> Process | None:
@@ -68,7 +84,7 @@ def look_at(pid: int) -> Process | None:
         return None
     head, _, rest = stat.rpartition(")")
     fields = rest.split()
-    return Process(pid, head.partition("(")[2], int(fields[1]), fields[4] != "0")
+    return Process(pid, head.partition("(")[2], int(fields[1]), int(fields[4]))
 
 
 def logins() -> tuple[Session, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Iterator
 
 from tsstack.model.names import Address
 from tsstack.switch.logins import (
@@ -77,6 +78,32 @@ def comes_from_here(sessions: tuple[Session, ...]) -> bool:
     return bool(sessions) and all(each.client in ours for each in sessions)
 
 
+def may_be_from_afar(pid: int | None = None) -> bool:
+    """Whether somebody may use this terminal from elsewhere, by no SSH: telnet, a console in a browser.
+
+    Not on the machine's own console or desktop, nor where one has come from outside a container.
+    """
+    ancestry = _ancestry(pid)
+    if not any(map(_is_multiplexer, ancestry)):
+        return _is_pseudo(ancestry)
+    own = {each.pid for each in ancestry}
+    looking = (_ancestry(each.pid) for each in _clients() if each.pid not in own)
+    return any(_is_pseudo(each) for each in looking if not any(map(_is_multiplexer, each[1:])))
+
+
+def _is_pseudo(ancestry: list[Process]) -> bool:
+    if not ancestry or not ancestry[0].has_pseudo_terminal:
+        return False
+    # sudo(8) gives a command a terminal of its own, on a console, too.
+    if any(each.has_terminal and not each.has_pseudo_terminal for each in ancestry):
+        return False
+    # Of a parent in another PID namespace the kernel says 0; a shell may be all that a container begins.
+    init = look_at(1)
+    if ancestry[-1].parent == 0 or (init is not None and init.has_terminal):
+        return False
+    return not any(each.variable(name) for each in ancestry for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
 def _with_mosh(sessions: list[Session], ports: list[int]) -> tuple[Session, ...]:
     found: dict[Session, None] = {}
     for session in sessions:
@@ -117,12 +144,17 @@ def _attached(ancestry: list[Process], told: list[tuple[Session, bool]]) -> set[
     found: set[Session] = set()
     if any(doubtful for _, doubtful in told):
         own = {each.pid for each in ancestry}
-        for process in every_process():
-            if process.has_terminal and process.pid not in own and _is_multiplexer(process):
+        for process in _clients():
+            if process.pid not in own:
                 looking = _ancestry(process.pid)
                 if not any(map(_is_multiplexer, looking[1:])):
                     found |= {session for session, _ in _told_by(looking)}
     return found
+
+
+def _clients() -> Iterator[Process]:
+    """Those by which a multiplexer is looked at."""
+    return (each for each in every_process() if each.has_terminal and _is_multiplexer(each))
 
 
 def _is_multiplexer(process: Process) -> bool:

@@ -76,7 +76,7 @@ def switch(
         intent = read_intent(site, file, facts)
         if unattended:
             refuse_undone(site, intent.wanted.source)
-        judges = Judges(site, file, facts, intent)
+        judges = Judges(site, file, facts, intent, attended=not unattended)
         guard = _no_guard if force_lockout else judges.keep_ways_in
         prover = judges.proving().begin if prove else no_proof
         with located(intent.loaded):

@@ -192,8 +192,8 @@ def test_without_ipv6_nobody_comes_by_it(host: PrivateHost) -> None:
 def test_every_table_is_read(host: PrivateHost) -> None:
     """In several messages, too; what is for this host itself or for nobody leads nowhere."""
     many = [str(ipaddress.ip_network((0x14000000 + (at << 8), 24))) for at in range(3000)]
-    host.write("/root/many", "".join(f"route add {each} dev lan0 table 77\n" for each in many))
-    host.run("ip", "-batch", "/root/many")
+    host.write("/run/many", "".join(f"route add {each} dev lan0 table 77\n" for each in many))
+    host.run("ip", "-batch", "/run/many")
     try:
         lines = host.run(sys.executable, "-c", ROUTES).stdout
     finally:
