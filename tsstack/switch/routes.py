@@ -121,16 +121,22 @@ def _dump(asked: int, answered: int, body: bytes, *, whole: bool = False) -> Ite
             answer, at = link.recv(1 << 18), 0
             while at + _HEAD.size <= len(answer):
                 length, kind, flags, *_ = _HEAD.unpack_from(answer, at)
-                if kind == _NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", answer, at + _HEAD.size)[0]
+                # A dump that breaks off says so at its end (netlink(7): an error, or 0).
+                code = _code(answer, at) if kind == _NLMSG_ERROR or (kind == _NLMSG_DONE and whole) else 0
+                if code:
                     raise OSError(code, os.strerror(code))
                 if whole and flags & _NLM_F_DUMP_INTR:
                     raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
-                if kind == _NLMSG_DONE:
+                if kind in {_NLMSG_DONE, _NLMSG_ERROR}:
                     return
                 if kind == answered:
                     yield answer[at + _HEAD.size : at + length]
                 at += (length + 3) & ~3
+
+
+def _code(answer: bytes, at: int) -> int:
+    start = at + _HEAD.size
+    return -struct.unpack_from("=i", answer, start)[0] if len(answer) >= start + 4 else 0
 
 
 def every_route() -> Iterator[tuple[Network, tuple[str, ...]]]:

@@ -207,13 +207,16 @@ def _kept(
     if then.judge(packet).accepted or interface in behind.too_many:
         return None
     known, asked = reach(interface, packet.source.version), set(behind.of(interface))
+    admins = live.members.by_interface(interface) if live is not None else ""
+    if live is not None and not (admins and is_admin(admins, live.firewall.zones[admins])):
+        asked.clear()
     for network in known or ():
         for address in parts(network, sources.finer_edges[network.version], sources.own):
             its = replace(packet, source=address)
             if then.judge(its).accepted or (live is not None and not live.judge(its).accepted):
                 continue
             # Not of a single host by a router, nor of what another routing table alone leads to.
-            if live is None or network not in asked or not _is_admins(live, address, interface):
+            if live is None or network not in asked or live.members.zone(address, interface) != admins:
                 return None
     return None if known is None else tuple(known)
 
@@ -298,11 +301,6 @@ def is_admin(name: str, zone: Zone) -> bool:
     return zone.preset == "admin" or (zone.preset is None and name == "admin")
 
 
-def _is_admins(oracle: Oracle, address: Address, interface: str) -> bool:
-    name = oracle.members.zone(address, interface)
-    return bool(name) and is_admin(name, oracle.firewall.zones[name])
-
-
 def _ssh_ports(stack: Stack) -> tuple[int, ...]:
     ports = tuple(each.ports.first for each in stack.ports_of("ssh") if each.protocol == "tcp")
     return ports[:_MOST_PORTS] or (_SSH,)
@@ -365,8 +363,10 @@ def _of_source(network: Network, name: str, oracle: Oracle, outside: str, source
             yield from _besides(Way(Packet(address, carrier or interface, "tcp"), whose), sources)
     # A LAN or a bridge of containers within: some of the admins may be there, and nobody says so.
     for part, link in sources.behind.within(network):
-        if link in links or part.prefixlen < SHORTEST[part.version] or part.is_link_local:
+        if link in links or part.prefixlen < SHORTEST[part.version]:
             continue
+        if network.is_link_local:
+            continue  # `_besides` has these
         for address in parts(part, sources.finer_edges[part.version], sources.own):
             held = oracle.members.by_address(address, link) == name
             if held and sources.behind.network_of(address, link) == part:

@@ -99,6 +99,24 @@ def test_link_local_admins_may_come_by_every_link_that_has_such_addresses() -> N
         check_ways(zones(lan), facts, ways(live, zones(lan), *links, facts=facts))
 
 
+def test_link_local_admins_of_a_source_of_everybody_are_asked_by_every_link_too() -> None:
+    live, lan = zones("admin: {sources: ['::/0']}"), "lan: {interfaces: [eth1], tcp: [80]}"
+    after = zones("admin: {interfaces: [eth0, tailscale0]}", lan)
+    (doubt,) = check_ways(after, FACTS, ways(live, after, ("fe80::/64", "eth0"), ("fe80::/64", "eth1")))
+    assert "tcp/22 from fe80::1 on eth1, an admin of ::/0 behind eth1, falls into zone lan" in doubt
+
+
+def test_what_another_admin_zone_has_of_an_admin_interface_is_kept_or_refused_as_before() -> None:
+    """By its source it is asked elsewhere: on this link its loss alone would be no more than a doubt."""
+    live = zones("admin: {interfaces: [eth1]}", "ops: {preset: admin, sources: [10.0.0.0/8]}")
+    opened = "dmz: {interfaces: [eth0], services: [ssh]}"
+    after, lan = zones("admin: {sources: [192.168.15.0/24]}", opened), ("10.9.0.0/24", "192.168.15.0/24")
+    behind = at(*((each, "eth1") for each in lan), ("0.0.0.0/0", "eth0"))
+    found = ways_of_admins(live, after, FACTS, behind=behind, reach=lambda *_: list(map(NETWORK, lan)))
+    with pytest.raises(CheckFailed, match=r"tcp/22 from 198\.51\.100\.1 on eth1"):
+        check_ways(after, FACTS, found)
+
+
 def test_a_lan_in_the_tailnets_range_keeps_no_peer_from_being_asked_about() -> None:
     """What has such an address on the LAN the rules drop; a peer may have it all the same."""
     lan, beside = ("100.70.0.0/24", "eth1"), {NETWORK("100.70.0.0/24"): "eth1"}

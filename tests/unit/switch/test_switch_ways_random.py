@@ -1,5 +1,5 @@
-"""The guard against random files on random hosts: no admin who can be there loses the way in unsaid, nothing
-is refused where nobody loses it, and a file that changes nothing closes nothing.
+"""The guard against random files on random hosts: no admin who can be there loses the way in unsaid, no admin
+interface is left to nobody, nothing is refused where nobody loses it, and the same file closes nothing.
 
 TSSTACK_WAYS_EXAMPLES asks for more than a usual run does.
 """
@@ -234,23 +234,25 @@ def losers(
     ]
 
 
-def all_strangers(
-    lost: list[tuple[Address, str, bool]], before: Stack | None, after: Stack, host: Host
-) -> set[str]:
-    """The links by which of strangers nobody comes in any more, where there may be some."""
-    known = {(source, link) for source, link, _ in lost}
-    now, found = Oracle(before or stack_of("host: {name: a}"), FACTS), set()
+def left_to_nobody(before: Stack, after: Stack, host: Host) -> set[str]:
+    """The admin interfaces by which of the Internet nobody comes in any more, where somebody may be there."""
+    now, then, found = Oracle(before, FACTS), Oracle(after, FACTS), set()
     for link, version in itertools.product(("eth0", "eth1"), (4, 6)):
-        if reachable(host.routes, link) is None:
-            here = [
-                (source, at)
-                for source, at, _ in people(host)
-                if at == link and source.version == version and source.is_global
-                if not now.members.by_address(source, at)
-                if now.judge(Packet(source, at, "tcp", 22)).accepted
-            ]
-            if here and all(each in known for each in here):
-                found.add(link)
+        name = now.members.by_interface(link)
+        if (
+            not name
+            or not is_admin(name, now.firewall.zones[name])
+            or reachable(host.routes, link) is not None
+        ):
+            continue
+        asked = (
+            Packet(source, link, "tcp", 22)
+            for source, at, _ in people(host)
+            if at == link and source.version == version and source.is_global
+        )
+        opened = [packet for packet in asked if now.judge(packet).accepted]
+        if opened and not any(then.judge(packet).accepted for packet in opened):
+            found.add(link)
     return found
 
 
@@ -278,8 +280,8 @@ def test_no_admin_who_can_be_there_loses_the_way_in_unsaid(
         assert losers(before, after, host, by_link=True), f"nobody loses anything: {error}"
         return
     event("told" if doubts else "nothing to say")
-    links = {link for _, link, said in lost if said} | all_strangers(lost, before, after, host)
-    for link in links:
+    assert before is None or not left_to_nobody(before, after, host)
+    for link in {link for _, link, said in lost if said}:
         assert any(f" on {link}" in doubt for doubt in doubts)
 
 
