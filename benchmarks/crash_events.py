@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from crash_host import CrashHost
 
 _DAY_S = 86400.0
+_RUN_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def events(chance: random.Random) -> list[Event]:
             lambda host: host.disk.fill(chance.randrange(4096, 128 * 1024)),
             lambda host: host.disk.make_room(),
         ),
+        Event("/run is full", lambda _: _fill_run(), lambda _: _resize_run(_RUN_BYTES)),
         Event("the disk fails and is read-only", lambda host: host.disk.fail(), _mend_disk),
         Event("/etc is read-only", lambda _: _remount_etc("ro"), lambda _: _remount_etc("rw")),
         Event("the power goes right after the end", lambda _: None, cuts=True),
@@ -117,6 +119,16 @@ def _start_tailscaled(host: CrashHost) -> None:
 
 def _mend_disk(host: CrashHost) -> None:
     host.disk.mend()
+
+
+def _fill_run() -> None:
+    """As full as it can be: it gets no page more than it has (tmpfs(5))."""
+    there = os.statvfs("/run")
+    _resize_run((there.f_blocks - there.f_bfree) * there.f_frsize)
+
+
+def _resize_run(size_bytes: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size_bytes}", "/run"], check=True)
 
 
 def _remount_etc(how: str) -> None:
