@@ -105,10 +105,11 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = P
             continue
         carrier = closed.way.carrier
         if closed.way.kept is not None:
-            doubts.append(_narrowed(closed, closed.way.kept))
+            if closed.way.kept:  # else nobody can be there
+                doubts.append(_narrowed(closed, closed.way.kept))
             continue
         if not (closed.way.doubtful or closed.in_part or (carrier and carrier.answered)):
-            _refuse(closed, past_it)
+            _refuse(closed, stack, past_it)
         if closed.way.session is None or closed.in_part or carrier:
             doubts.append(
                 f"{packet}, {closed.way.whose}, falls into {_zone(closed)} and {closed.path} refuses it "
@@ -127,11 +128,10 @@ def check_ways(stack: Stack, facts: Facts, ways: Sequence[Way], past_it: str = P
 def _narrowed(closed: Closed, kept: Sequence[Network]) -> str:
     packet = closed.way.packet
     named = ", ".join(map(str, kept[:_MOST_NAMED])) + (", .." if len(kept) > _MOST_NAMED else "")
-    others = f"who is not in {named}" if kept else f"anybody by IPv{packet.source.version}"
     return (
-        f"by {packet.interface} {others} no longer comes in, and no route leads to others there: {packet}, "
-        f"{closed.way.whose}, falls into {_zone(closed)} and {closed.path} refuses it "
-        f"(this may {whom(closed.way)})"
+        f"by {packet.interface} who is not in {named} no longer comes in: {packet}, {closed.way.whose}, "
+        f"falls into {_zone(closed)} and {closed.path} refuses it. No route of now leads to others there, "
+        f"but routes do not tell of who comes by another router (this may {whom(closed.way)})"
     )
 
 
@@ -141,7 +141,7 @@ def _unread(way: Way) -> str:
     return f"{tunnel} is a tunnel: what carries it comes by {packet.interface}{asked} (this may {whom(way)})"
 
 
-def _refuse(closed: Closed, past_it: str) -> NoReturn:
+def _refuse(closed: Closed, stack: Stack, past_it: str) -> NoReturn:
     packet = closed.way.packet
     what = f"this switch would {whom(closed.way)}: {packet}, {closed.way.whose}"
     if packet.interface not in {"lo", TAILNET_INTERFACE} and is_tailnet(packet.source):
@@ -153,7 +153,13 @@ def _refuse(closed: Closed, past_it: str) -> NoReturn:
     session = closed.way.session
     # Of somebody else's only they know whether the address is right: it is no one's to let in.
     asked_for = closed.way.network or ipaddress.ip_network(packet.source)
-    more = "" if session and session.live else f"add {asked_for} to a zone with `allow: all`, "
+    zones = stack.firewall.zones if stack.firewall else {}
+    if (session and session.live) or closed.way.somebody:
+        more = ""
+    elif any(asked_for in zone.sources for zone in zones.values()):
+        more = f"take a part of {asked_for} away in a switch of its own, "
+    else:
+        more = f"add {asked_for} to a zone with `allow: all`, "
     # What is no TCP and no UDP no zone can list.
     opened = "" if packet.protocol == "other" else f"open {packet.service} there, "
     raise CheckFailed(

@@ -22,6 +22,8 @@ from tsstack.switch.sockets import established
 from tsstack.switch.ways import Session
 
 # A shell in one of these keeps the environment of the session that it was started in, long gone maybe.
+_FAR_DESKTOPS = ("XRDP_SESSION", "VNCDESKTOP")
+"""What xrdp and vncserver(1) tell their sessions: such a desktop is looked at from elsewhere."""
 _MULTIPLEXERS = ("tmux", "screen", "zellij", "dtach", "abduco", "byobu")
 
 
@@ -99,9 +101,16 @@ def _is_pseudo(ancestry: list[Process]) -> bool:
         return False
     # Of a parent in another PID namespace the kernel says 0; a shell may be all that a container begins.
     init = look_at(1)
-    if ancestry[-1].parent == 0 or (init is not None and init.has_terminal):
+    if ancestry[-1].parent == 0 or _is_console(ancestry[-1]) or (init is not None and init.has_terminal):
         return False
+    if any(each.variable(name) for each in ancestry for name in _FAR_DESKTOPS):
+        return True
     return not any(each.variable(name) for each in ancestry for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _is_console(eldest: Process) -> bool:
+    """Whether it is what init runs on a container's own console, which is a pseudo-terminal outside."""
+    return eldest.parent == 1 and eldest.name in {"login", "agetty", "getty"} and eldest.has_pseudo_terminal
 
 
 def _with_mosh(sessions: list[Session], ports: list[int]) -> tuple[Session, ...]:

@@ -149,6 +149,8 @@ def ways_of_admins(
     apart = {name for name, _ in (*facts.ports, *facts.vrf_members)}
     bare = live is None or not live.active
     sources = _Sources(files, beside or {}, own, behind, bare=bare, apart=apart)
+    sources.has_tailnet = TAILNET_INTERFACE in facts.interfaces
+    sources.peers_alone = bare and _has_peers_alone(facts, reach)
     ways: dict[Packet, Way] = {}
     doubted = set()
     stood: set[tuple[str, int, int]] = set()
@@ -325,6 +327,7 @@ class _Sources:
         self.edges = {version: edges_of(networks, version) for version in (4, 6)}
         self.somebody, self.peers = somebody(networks), peers(net for zone in zones for net in zone.sources)
         self.beside, self.own, self.bare, self.apart = beside, own, bare, apart
+        self.has_tailnet, self.peers_alone = True, False
         names = (name for zone in zones for name in zone.interfaces)
         self.named = tuple(dict.fromkeys(name for name in names if not name.endswith("*")))
         self.behind = Behind([*((each, TAILNET_INTERFACE) for each in TAILNET), *behind], own)
@@ -374,12 +377,30 @@ def _of_source(network: Network, name: str, oracle: Oracle, outside: str, source
                 yield Way(Packet(address, link, "tcp"), whose, doubtful=True, network=part)
 
 
+def _has_peers_alone(facts: Facts, reach: Reach) -> bool:
+    """Whether nobody can come by the tailnet's interface but its peers by their own addresses.
+
+    A subnet router may lead others there, from the networks that table 52 leads to (accept_routes).
+    """
+    if TAILNET_INTERFACE not in facts.interfaces or (facts.tailscale and not facts.tailscale.addresses):
+        return True  # it is yet to join
+    known = [reach(TAILNET_INTERFACE, version) for version in (4, 6)]
+    return all(
+        found is not None and all(each.is_link_local or _is_tailnets(each) for each in found)
+        for found in known
+    )
+
+
+def _is_tailnets(network: Network) -> bool:
+    return any(network.version == each.version and network.subnet_of(each) for each in TAILNET)  # type: ignore[arg-type]
+
+
 def _besides(way: Way, sources: _Sources) -> Iterator[Way]:
     """By which other links an admin of a source may come, where no routing table tells."""
     address, known = way.packet.source, way.packet.interface
     if is_tailnet(address) and known != TAILNET_INTERFACE:
         # A peer, and not who has such an address on a LAN: by rules of ours that one never came in.
-        links, doubtful = [TAILNET_INTERFACE], sources.bare
+        links, doubtful = [TAILNET_INTERFACE], sources.bare or not sources.has_tailnet
     elif address.is_link_local:
         here = sources.behind.links(_LINK_LOCAL[address.version])
         links, doubtful = [link for link in here if link != TAILNET_INTERFACE], True
@@ -411,8 +432,7 @@ def _behind_interface(interface: str, sources: _Sources) -> Iterator[Way]:
     """Somebody of whom nothing is known, and an address of each part of each network there."""
     whose, behind = f"an admin behind {interface}", sources.behind
     is_tailnets = interface == TAILNET_INTERFACE
-    # Of others than its peers a host that is yet to join the tailnet, or to have rules, knows none there.
-    for address in sources.peers if is_tailnets and sources.bare else sources.somebody:
+    for address in sources.peers if is_tailnets and sources.peers_alone else sources.somebody:
         yield Way(Packet(address, interface, "tcp"), whose, somebody=True)
     for network in behind.of(interface):
         if is_tailnets and network.is_link_local:

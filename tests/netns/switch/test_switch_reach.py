@@ -37,6 +37,22 @@ for at in $(seq 200); do
 done
 exit 1
 """
+REACH = """
+from ipaddress import ip_address
+from tsstack.model.facts import Facts
+from tsstack.switch import reach
+from tsstack.switch.ways import Session
+reach.logins = lambda: [Session(ip_address(each), 5, ip_address("192.168.15.1"), 22) for each in %s]
+known = reach.Reach(Facts())("lan0", 4)
+print(*(["anybody"] if known is None else known))
+"""
+HOLD = """
+import fcntl, os, pathlib, struct, time
+descriptor = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", b"tun7", 0x1001))
+pathlib.Path("/run/held").touch()
+time.sleep(60)
+"""
 ROUTES = """
 import json
 from tsstack.switch.routes import every_route
@@ -186,7 +202,42 @@ def test_without_ipv6_nobody_comes_by_it(host: PrivateHost) -> None:
     finally:
         host.run("sh", "-c", f"echo 0 > {off}; ip addr add fd00:9::1/64 dev lan0 nodad" + UP)
     assert done.returncode == 0, done.stderr
-    assert "guard: by lan0 anybody by IPv6 no longer comes in" in done.stderr
+    told = [line for line in done.stderr.splitlines() if "guard: " in line]
+    assert len(told) == 1, done.stderr
+    assert "by lan0 who is not in 192.168.15.0/24 no longer comes in" in told[0]
+
+
+def test_a_tunnel_of_ipv4_alone_has_nobody_by_ipv6(host: PrivateHost) -> None:
+    """As the kernel makes one of WireGuard: no link-local address, and none to come."""
+    host.run("ip", "tuntap", "add", "tun7", "mode", "tun")
+    try:
+        host.run("sh", "-ec", "ip link set tun7 addrgenmode none; ip addr add 10.8.0.1/24 dev tun7")
+        holding = host.popen(sys.executable, "-c", HOLD)
+        host.run("sh", "-ec", "for at in $(seq 100); do [ -e /run/held ] && exit; sleep 0.1; done; exit 1")
+        host.run("ip", "link", "set", "tun7", "up")
+        done = switch(host, WIDE.replace("[lan0]", "[lan0, tun7]"))
+        assert done.returncode == 0, done.stderr
+        done = switch(host, WIDE.replace("[lan0]", "[lan0], sources: [10.8.0.0/24]"))
+    finally:
+        holding.kill()
+        holding.communicate()
+        host.run("ip", "link", "del", "tun7")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line for line in done.stderr.splitlines() if "guard: " in line]
+    assert len(told) == 1, done.stderr
+    assert "by tun7 who is not in 10.8.0.0/24 no longer comes in" in told[0]
+
+
+def test_whoever_is_here_from_beyond_by_another_router_is_not_left_out(host: PrivateHost) -> None:
+    """Answers to 10.3.0.5 leave by eth0; what comes from there by lan0 was let in for its interface."""
+    done = switch(host, WIDE)
+    assert done.returncode == 0, done.stderr
+    host.write(FILE, NARROW % ALL)
+    known = host.run(sys.executable, "-c", REACH % "[]").stdout
+    assert known.split() == ["192.168.15.0/24"]
+    known = host.run(sys.executable, "-c", REACH % "['192.168.15.7']").stdout
+    assert known.split() == ["192.168.15.0/24"]
+    assert host.run(sys.executable, "-c", REACH % "['10.3.0.5']").stdout.strip() == "anybody"
 
 
 def test_every_table_is_read(host: PrivateHost) -> None:

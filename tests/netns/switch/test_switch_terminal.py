@@ -68,6 +68,13 @@ def test_on_a_desktop_of_this_machine_nothing_is_said_of_it(host: PrivateHost, v
     assert SAID not in switch(host, variable=variable)
 
 
+@pytest.mark.parametrize("told", ["XRDP_SESSION=1", "VNCDESKTOP=box:1"])
+def test_a_desktop_that_is_looked_at_from_elsewhere_is_none_of_this_machine(
+    host: PrivateHost, told: str
+) -> None:
+    assert SAID in switch(host, variable=f"DISPLAY=:10 {told}")
+
+
 def test_a_session_that_is_told_is_asked_about_instead(host: PrivateHost) -> None:
     """One that is over, as of a tmux that was left: that is another warning."""
     over = 'SSH_CONNECTION="203.0.113.9 50000 203.0.113.1 22"'

@@ -131,6 +131,15 @@ def test_a_lan_in_the_tailnets_range_keeps_no_peer_from_being_asked_about() -> N
     assert "tcp/22 from 100.70.0.1 on tailscale0, an admin behind tailscale0, falls into zone ci" in doubt
 
 
+def test_a_host_without_a_tailnet_has_no_peer_to_lock_out() -> None:
+    lan, beside = ("100.72.0.0/16", "eth0"), {NETWORK("100.72.0.0/16"): "eth0"}
+    facts = replace(FACTS, interfaces=("eth0", "eth1", "lo"))
+    ops = "ops: {interfaces: [eth0], services: [ssh]}"
+    live, after = zones("admin: {sources: [100.72.0.0/16]}", ops), zones(ops)
+    found = ways_of_admins(live, after, facts, behind=at(lan), beside=beside)
+    assert all("on tailscale0" in doubt for doubt in check_ways(after, facts, found))
+
+
 def test_a_network_of_peers_that_another_zone_takes_wholly_is_no_part_of_the_tailnet() -> None:
     """A site of 4via6, which has a route of its own on the same link."""
     tailnet, site = "admin: {interfaces: [tailscale0], allow: all}", "fd7a:115c:a1e0:b1a::/64"
@@ -146,10 +155,32 @@ def test_everybody_in_a_zone_beside_the_tailnets_admins_is_no_lockout_on_a_new_h
     )
     yet_to_join = replace(FACTS, interfaces=("eth0", "eth1", "lo"))
     assert check_ways(after, yet_to_join, ways(None, after, facts=yet_to_join)) == []
-    assert check_ways(after, FACTS, ways(None, after)) == []
+
+    own = {4: [NETWORK("100.64.0.7/32")], 6: [NETWORK("fd7a:115c:a1e0::7/128"), NETWORK("fe80::/64")]}
+    found = ways_of_admins(None, after, FACTS, reach=lambda _, version: own[version])
+    assert check_ways(after, FACTS, found) == []
+
+
+@pytest.mark.parametrize("world", ["128.0.0.0/1", "0.0.0.0/0"])
+def test_whom_a_subnet_router_leads_to_a_new_host_is_asked_about(world: str) -> None:
+    """They have no address of the tailnet's."""
+    after = zones(
+        "admin: {interfaces: [tailscale0]}",
+        "peers: {sources: [100.64.0.0/10], services: [ssh]}",
+        f"world: {{sources: [{world}], services: [https]}}",
+    )
+    known = [NETWORK("192.168.7.0/24"), NETWORK("100.64.0.7/32")]
+    for reach in (lambda *_: known, lambda *_: None):
+        found = ways_of_admins(None, after, FACTS, reach=reach)
+        with pytest.raises(CheckFailed, match=r"tcp/22 from 198\.51\.100\.1 on tailscale0"):
+            check_ways(after, FACTS, found)
+
+
+def test_the_rest_of_a_new_hosts_tailnet_is_asked_about() -> None:
     taken = zones("admin: {interfaces: [tailscale0]}", "world: {sources: [0.0.0.0/0], tcp: [80]}")
+    facts = replace(FACTS, interfaces=("eth0", "lo"))
     with pytest.raises(CheckFailed, match=r"from 100\.64\.0\.1 on tailscale0"):
-        check_ways(taken, FACTS, ways(None, taken))
+        check_ways(taken, facts, ways(None, taken, facts=facts))
 
 
 def test_half_of_a_network_without_a_zone_is_refused_and_no_part_that_another_takes() -> None:
@@ -164,9 +195,11 @@ def test_half_of_a_network_without_a_zone_is_refused_and_no_part_that_another_ta
         check_ways(after, FACTS, found)
     whole = zones("admin: {sources: [192.168.15.0/24]}")
     found = ways_of_admins(live, whole, FACTS, behind=lan, reach=reach)
-    ours, without = check_ways(whole, FACTS, found)
-    assert ours.startswith("by eth1 who is not in 192.168.15.0/24 no longer comes in, and no route leads")
-    assert without.startswith("by eth1 anybody by IPv6 no longer comes in")
+    (ours,) = check_ways(whole, FACTS, found)
+    assert ours.startswith(
+        "by eth1 who is not in 192.168.15.0/24 no longer comes in: tcp/22 from 198.51.100.1"
+    )
+    assert "routes do not tell of who comes by another router (this may lock out an admin)" in ours
 
 
 @pytest.mark.parametrize("before", [None, "services: [ssh]"])
