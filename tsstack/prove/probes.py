@@ -235,6 +235,7 @@ def _begun(country: Country) -> Iterator[Flow]:
         if (
             key in asked
             or not is_usable(address)
+            or (is_tailnet(address) and interface != TAILNET_INTERFACE)  # an edge of a route: spoofed
             or (interface not in known and len(known) >= _MOST_INTERFACES)
         ):
             continue

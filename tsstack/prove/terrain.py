@@ -146,9 +146,12 @@ def lay_out(stack: Stack, facts: Facts, rng: Random, most_networks: int = MOST_N
     """
     firewall = stack.firewall or Firewall()
     uplink = stack.host.uplink or facts.default_interface
-    alike = tuple(dict.fromkeys(_look_alikes(firewall, uplink)))
-    every = list(dict.fromkeys([*_interfaces(stack, firewall, facts), *alike, _UNZONED]))
+    like = tuple(dict.fromkeys(_look_alikes(firewall, uplink)))
+    every = list(dict.fromkeys([*_interfaces(stack, firewall, facts), *like, _UNZONED]))
     needed = [name for name in (TAILNET_INTERFACE, uplink) if name]
+    # One that a rule does ask for looks like itself: of `tailscale1*` tailscale0 is another.
+    zoned = Membership(firewall).by_interface
+    alike = tuple(name for name in like if name not in needed and not zoned(name))
     some = _some(every, _MOST_INTERFACES, rng)
     interfaces = tuple(dict.fromkeys([*needed, *some, *alike, _UNZONED]))
     sources = list(dict.fromkeys(net for zone in firewall.zones.values() for net in zone.sources))

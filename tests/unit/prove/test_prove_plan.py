@@ -18,7 +18,7 @@ from firewall_stack import stack_of
 
 from tsstack.model.facts import Facts
 from tsstack.prove.beside import LINK_EDGES
-from tsstack.prove.expected import ACK, CHROMEOS, SYN, TAILNET, Oracle, Packet, Verdict
+from tsstack.prove.expected import ACK, CHROMEOS, SYN, TAILNET, Oracle, Packet, Verdict, is_tailnet
 from tsstack.prove.frames import split_frame
 from tsstack.prove.matrix import arriving_table, passing_table
 from tsstack.prove.plan import QUICK, Plan, plan_packets
@@ -177,6 +177,29 @@ def test_names_that_look_like_lo_the_tailnets_and_a_wildcard_send_and_are_gone_t
         assert {each.interface for each in there} >= alike
         back = [each for each in asked if oracle.members.by_interface(each.interface) == zone]
         assert {each.outgoing for each in back} >= alike
+
+
+def test_an_interface_that_a_rule_asks_for_is_no_look_alike_of_another() -> None:
+    stack = stack_of(
+        "firewall: {zones: {net: {interfaces: [tailscale0]}, vpn: {interfaces: ['tailscale1*']}, "
+        "lan: {interfaces: ['eth0']}, ports: {interfaces: ['eth1*', br, br1]}}}"
+    )
+    country = lay_out(stack, FACTS, Random(1))  # noqa: S311  to be repeated
+    assert not {"tailscale0", "eth0", "br1"} & {*country.alike}
+    assert {"tailscale0", "eth0", "br1", "lo0"} <= {*country.interfaces}
+
+
+def test_this_host_begins_nothing_to_the_tailnet_by_another_interface() -> None:
+    """The reply would be spoofed, so it is no place where something would answer."""
+    stack = stack_of(
+        "tailscale: {advertise: {routes: [100.128.0.0/32, 198.18.128.0/28]}}\n"
+        "firewall: {zones: {lan: {interfaces: [eth0]}}}"
+    )
+    for seed in range(60):
+        found = plan_packets(stack, FACTS, seed, QUICK)
+        begun = [flow for flow in found.flows if flow.begun]
+        assert begun
+        assert not [flow for flow in begun if is_tailnet(flow.source) and flow.interface != "tailscale0"]
 
 
 def test_a_name_that_has_no_room_for_another_letter_has_no_look_alike() -> None:
