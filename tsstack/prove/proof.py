@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tsstack.errors import CheckFailed
 from tsstack.model.facts import Facts
 from tsstack.model.stack import Stack
 from tsstack.prove.agent import DELIVERED, HIDDEN, LEFT, REFUSED, STRAYED
@@ -130,8 +131,16 @@ def send_plan(plan: Plan, oracle: Oracle, table: Path) -> tuple[Row, ...]:
 
 
 def has_table(stack: Stack, generation: Path) -> bool:
-    """Whether there are rules to prove."""
-    return stack.firewall is not None and stack.firewall.enabled and (generation / FILE).exists()
+    """Whether there are rules to prove. Raises CheckFailed where that is not what the file asks for."""
+    asked, made = stack.firewall is not None and stack.firewall.enabled, (generation / FILE).exists()
+    if asked != made:
+        does = (
+            "asks for a firewall, and no rules were made"
+            if asked
+            else "asks for no firewall, and rules were made"
+        )
+        raise CheckFailed(f"the file {does}", hint="this is tsstack's fault, not your file's")
+    return asked
 
 
 class Experiment:

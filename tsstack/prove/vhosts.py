@@ -106,8 +106,12 @@ class Hearing:
 
 
 def has_vhosts(stack: Stack, generation: Path) -> bool:
-    """Whether there is a proxy to ask."""
-    return stack.proxy is not None and (generation / "nginx" / "nginx.conf").exists()
+    """Whether there is a proxy to ask. Raises CheckFailed where that is not what the file asks for."""
+    asked, made = stack.proxy is not None, (generation / "nginx" / "nginx.conf").exists()
+    if asked != made:
+        does = "asks for a proxy, and nothing was made" if asked else "asks for no proxy, and one was made"
+        raise CheckFailed(f"the file {does}", hint="this is tsstack's fault, not your file's")
+    return asked
 
 
 class VhostExperiment:

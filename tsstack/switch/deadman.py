@@ -25,7 +25,7 @@ from tsstack.errors import ApplyFailed, CheckFailed, CommandFailed, LockedError
 from tsstack.model.facts import Paths
 from tsstack.switch.lock import host_lock
 from tsstack.switch.record import Pending, read_pending
-from tsstack.switch.recovery import describe, recover, stop_holder, undo
+from tsstack.switch.recovery import describe, note_if_over, recover, stop_holder, undo
 from tsstack.switch.site import Site
 from tsstack.switch.walls import walls_for
 from tsstack.system import command
@@ -272,8 +272,12 @@ def _judge(site: Site, change: str) -> str:
     if pending is None or pending.id != change:
         return _NOTHING
     if pending.phase == "activating" and not pending.waited:
-        undo(site, pending)
-        return f"generation {pending.target} was undone: its command did not finish in time"
+        reason = "its command did not finish in time"
+        try:
+            undo(site, pending)
+        finally:
+            note_if_over(site, pending, reason)
+        return f"generation {pending.target} was undone: {reason}"
     done = recover(site)
     return f"generation {done.target} was undone: {done.reason}" if done else "still within its time"
 

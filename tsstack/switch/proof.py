@@ -56,8 +56,14 @@ class Proving:
     @contextmanager
     def begin(self, staged: Path, plan: Plan, facts: Facts) -> Iterator[Finish | None]:
         """Begin to prove what `plan` changes. A `Prover`. Raises CheckFailed where no proof is possible."""
+        from tsstack.prove.proof import has_table
+        from tsstack.prove.vhosts import has_vhosts
+
         with ExitStack() as stack:
             finishes: list[Finish] = []
+            # Where nothing was made of what the file asks for there is no change to see, either.
+            for is_made in (has_table, has_vhosts):
+                is_made(self.load().stack, staged)
             if "firewall" in plan.names:
                 finishes += self._begin_rules(stack, staged, facts)
             if "proxy" in plan.names and self._changes_vhosts(staged):

@@ -26,7 +26,7 @@ class Undone:
     words: str = ""
     """In one line; empty when another change has been made since."""
     by_itself: bool = False
-    """Whether it was live and got no confirmation: then somebody may come too late to undo it."""
+    """Whether nobody asked for that: then somebody may come too late to undo it."""
     unconfirmed: str = ""
     """`digest_of` its file, which was live and which nobody kept. It is forgotten when that very file is."""
 
@@ -36,7 +36,7 @@ def note(site: Site, pending: Pending, reason: str, *, asked: bool = False) -> N
     words = f"generation {pending.target} was undone at {time.strftime('%F %H:%M:%S')}: {reason}"
     waited = pending.waited or pending.phase == "unconfirmed"
     source = pending.source if waited else ""
-    _write(site, Undone(words, waited and not asked, source or last_undone(site).unconfirmed))
+    _write(site, Undone(words, not asked, source or last_undone(site).unconfirmed))
 
 
 def last_undone(site: Site) -> Undone:

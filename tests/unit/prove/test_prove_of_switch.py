@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from tsstack.errors import CheckFailed
+from tsstack.model.firewall import Firewall
+from tsstack.model.proxy import Proxy
+from tsstack.model.sections import Host
+from tsstack.model.stack import Stack
 from tsstack.prove import proof as packets
 from tsstack.prove import vhosts
 from tsstack.switch.proof import Proving
@@ -81,3 +86,28 @@ def test_the_services_are_proven_when_any_text_of_nginx_changes(
     assert seen.vhosts == 1
     begin(generation(tmp_path / "first"), None, "proxy")
     assert seen.vhosts == 2
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("section", ["firewall", "proxy"])
+def test_what_the_file_asks_for_and_nothing_was_made_of_is_refused(
+    tmp_path: Path, section: str, asked: bool
+) -> None:
+    """Nothing is to change then, or all of it goes; and the other way round."""
+    has = {"firewall": Firewall() if section == "firewall" else None, "proxy": None}
+    if section == "proxy":
+        has["proxy"] = Proxy()
+    staged = tmp_path / "generation"
+    staged.mkdir()
+    stack = Stack(host=Host(name="box"), **(has if asked else {}))
+    if not asked:
+        generation(staged)
+        (staged / (NGINX[2] if section == "firewall" else packets.FILE)).unlink()
+    loaded = SimpleNamespace(stack=stack)
+    proving = Proving(lambda: loaded, lambda: (), lambda _: None, None)  # type: ignore[arg-type, return-value]
+    for names in ((), (section,)):
+        with (
+            pytest.raises(CheckFailed, match=f"asks for (a|no) {section}, and "),
+            proving.begin(staged, SimpleNamespace(names=names), None),  # type: ignore[arg-type]
+        ):
+            pass

@@ -87,6 +87,39 @@ def test_whoever_comes_too_late_goes_no_further_back(host: Host, monkeypatch: Pa
         roll_back(host.site, None, Mode())
 
 
+@pytest.mark.parametrize("confirm_s", [None, 60])
+@pytest.mark.parametrize("by", ["the dead man", "the next command", "a boot"])
+def test_a_change_whose_command_died_is_no_reason_to_go_further_back(
+    tmp_path: Path, monkeypatch: Patch, confirm_s: int | None, by: str
+) -> None:
+    """Whoever comes in then and types `rollback` would be on a host without a firewall."""
+    for name in ("arm", "require_guard"):
+        monkeypatch.setattr(f"tsstack.switch.deadman.{name}", lambda *_, **__: None)
+    host = Host(tmp_path)
+    host.switch(ONE)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.parts[1], "activate", die)
+        with pytest.raises(Killed):
+            host.switch(NEW, Mode(confirm_s=confirm_s))
+    pending = waiting(host)
+    assert pending.phase == "activating"
+    if by == "the dead man":
+        assert "was undone" in deadman.watch(host.site, pending.id, host.clock.now_s())
+    else:
+        with host_lock(host.site.paths.state, host.clock):
+            assert recover(host.site, booting=by == "a boot") is not None
+    assert host.listing() == ONE
+    with pytest.raises(CheckFailed, match="generation 1 is live, and nothing was changed"):
+        roll_back(host.site, None, Mode())
+    assert host.listing() == ONE
+    roll_back(host.site, 0, Mode())
+    assert host.listing() == {}
+
+
 @pytest.fixture
 def worker() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "60"]) as process:
