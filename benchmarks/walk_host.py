@@ -123,7 +123,8 @@ class Walk:
             case 6:
                 self._expired(file)
             case 7 if live > 1:
-                self.run("rollback")
+                # What was undone by itself is no reason to go further back.
+                self.run("rollback", codes=(0, 4) if (STATE / "undone").exists() else (0,))
             case 8:
                 known = [path.name for path in (STATE / "generations").iterdir() if path.name.isdigit()]
                 self.run("rollback", "--to", chance.choice(known or ["0"]))
