@@ -26,7 +26,7 @@ from tsstack.prove.expected import (
 )
 from tsstack.prove.foreign import write_tables
 from tsstack.prove.probes import choose_flows, probe_host, probe_through
-from tsstack.prove.roundabout import probe_alike, probe_borders, probe_published, published_port
+from tsstack.prove.roundabout import probe_alike, probe_borders, probe_named, probe_published, published_port
 from tsstack.prove.terrain import (
     LINK_LOCAL,
     LOCAL,
@@ -120,6 +120,7 @@ def plan_packets(
     packets.update(dict.fromkeys(probe_published(oracle, country)))
     packets.update(dict.fromkeys(probe_alike(oracle, country, rng)))
     packets.update(dict.fromkeys(probe_borders(oracle, country, rng)))
+    packets.update(dict.fromkeys(probe_named(stack, oracle, country, rng)))
     published = (
         (public, place, published_port(oracle, place, name)) for public, place, name in country.published
     )

@@ -1,7 +1,7 @@
 """Packets that come or go by ways which a renderer easily forgets. Pure.
 
 Published ports: another owner's rules have given the packet its destination. Interfaces whose names only
-look like ones that the file's rules ask for. The edges of advertised routes.
+look like ones that the file's rules ask for. The edges of advertised routes. Ports that no zone is about.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from random import Random
 
 from tsstack.model.names import Address
+from tsstack.model.stack import Stack
 from tsstack.prove.expected import TAILNET_INTERFACE, TSMP, Kind, Oracle, Packet, is_tailnet
 from tsstack.prove.foreign import PUBLISHED_PORT
 from tsstack.prove.probes import first_of_each, open_to
 from tsstack.prove.terrain import LOCAL, Country, Sender
 
 Place = tuple[Address, str]
+Service = tuple[Kind, int]
 _CLOSED = 60999
 _FEW = 3
+_MOST_NAMED = 40
 
 
 def probe_published(oracle: Oracle, country: Country) -> Iterator[Packet]:
@@ -138,3 +141,21 @@ def _trip(sender: Sender, place: Place, rng: Random, to: tuple[Kind, int] | None
     if sender.address.version == place[0].version and sender.address != place[0]:
         kind, port = to or ("tcp", rng.randint(1024, 65535))
         yield Packet(sender.address, sender.interface, kind, port, *place)
+
+
+def probe_named(stack: Stack, oracle: Oracle, country: Country, rng: Random) -> Iterator[Packet]:
+    """To this host, from every zone: ports that the file names elsewhere, as those behind its proxy."""
+    named = list(dict.fromkeys(_named(stack)))
+    named = named if len(named) <= _MOST_NAMED else rng.sample(named, _MOST_NAMED)
+    for _, sender in first_of_each(oracle, country):
+        yield from (Packet(sender.address, sender.interface, kind, port) for kind, port in named)
+
+
+def _named(stack: Stack) -> Iterator[Service]:
+    if stack.proxy:
+        yield from (("tcp", port) for port in (stack.proxy.http_port, stack.proxy.https_port))
+        for service in stack.proxy.services.values():
+            ports = [service.port, *(each.port for each in service.upstream)]
+            yield from (("tcp", port) for port in ports if port)
+    for listed in (stack.firewall.services if stack.firewall else {}).values():
+        yield from ((each.protocol, port) for each in listed for port in (each.ports.first, each.ports.last))

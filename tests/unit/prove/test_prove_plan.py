@@ -179,6 +179,23 @@ def test_names_that_look_like_lo_the_tailnets_and_a_wildcard_send_and_are_gone_t
         assert {each.outgoing for each in back} >= alike
 
 
+def test_ports_that_the_file_names_elsewhere_are_asked_for_from_every_zone() -> None:
+    """What is behind the proxy, for one: it is nobody's business out there."""
+    stack = stack_of(
+        "proxy: {services: {wiki: {upstream: 8000}, db: {upstream: 5432, protocol: tcp, port: 5433}}}\n"
+        "firewall: {services: {game: [udp/27015-27020]}, zones: {lan: {interfaces: [eth0], services: [ssh]}, "
+        "net: {interfaces: [tailscale0]}}}"
+    )
+    found, oracle = plan_packets(stack, FACTS, 1, QUICK), Oracle(stack, FACTS)
+    named = {("tcp", 80), ("tcp", 443), ("tcp", 8000), ("tcp", 5432), ("tcp", 5433)}
+    named |= {("udp", 27015), ("udp", 27020)}
+    for zone in ("", "lan", "net"):
+        here = [each for each in found.packets if oracle.members.zone(each.source, each.interface) == zone]
+        for version in (4, 6):
+            asked = {(e.protocol, e.port) for e in here if not e.outgoing and e.source.version == version}
+            assert named <= asked, (zone, version)
+
+
 def test_an_interface_that_a_rule_asks_for_is_no_look_alike_of_another() -> None:
     stack = stack_of(
         "firewall: {zones: {net: {interfaces: [tailscale0]}, vpn: {interfaces: ['tailscale1*']}, "
